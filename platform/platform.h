@@ -1,0 +1,230 @@
+/* How guest code runs: address spaces and contexts, behind three implementations.
+ * Depends on: base, platform/regs.h.
+ * Threading: said per function; plat_ctx_interrupt is the only call allowed from a foreign thread.
+ * Ownership: plat_as is reference-counted; a plat_ctx belongs to one sentry thread at a time. */
+#ifndef RINGWALL_PLATFORM_PLATFORM_H
+#define RINGWALL_PLATFORM_PLATFORM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/uaddr.h"
+#include "platform/regs.h"
+
+/* Access bits, for mappings and faults. */
+#define PLAT_READ 1u
+#define PLAT_WRITE 2u
+#define PLAT_EXEC 4u
+/* In a fault only: the platform cannot tell reads from writes (ptrace). */
+#define PLAT_ACCESS_UNKNOWN 8u
+
+/* What plat_as_map maps. The fd is a host descriptor that the sentry keeps open for at least as
+ * long as the mapping lives. PRIVATE makes the host mapping MAP_PRIVATE (never needed for
+ * anonymous memory, which is always a shared mapping of the memory file). */
+#define PLAT_MAP_PRIVATE 1u
+/* Ask the host to fill the page tables now. */
+#define PLAT_MAP_POPULATE 2u
+
+enum plat_event {
+    PLAT_EVENT_SYSCALL,   /* regs: rax = -ENOSYS, orig_rax = number, rip past the instruction */
+    PLAT_EVENT_FAULT,     /* fault is filled in; regs are those of the faulting instruction */
+    PLAT_EVENT_INTERRUPT, /* plat_ctx_interrupt was called; guest state is consistent */
+    PLAT_EVENT_DEAD,      /* the stub is gone (killed from outside); the context can only be freed */
+};
+
+/* A synchronous exception of guest code, as the signal Linux would send for it. */
+struct plat_fault {
+    int signo; /* SIGSEGV SIGBUS SIGFPE SIGILL SIGTRAP */
+    int code;  /* si_code */
+    uint64_t addr;
+    unsigned access;  /* PLAT_READ | ... or PLAT_ACCESS_UNKNOWN; EXEC when the address is rip */
+    uint64_t trapno;  /* sigcontext.trapno, 0 when not known */
+    uint64_t errcode; /* sigcontext.err, 0 when not known */
+};
+
+/* Range of guest-virtual addresses that the platform keeps for itself. */
+struct plat_range {
+    uint64_t start, end;
+};
+
+struct plat_config {
+    int mem_fd; /* the memory file */
+};
+
+struct plat;
+struct plat_as;
+struct plat_ctx;
+
+struct plat_as_ops {
+    /* A new address space with nothing of the guest's in it. Any thread. Owned result. */
+    MUST_CHECK int (*create)(struct plat *p, struct plat_as **out_as);
+    /* Queue: maps [addr, addr+size) onto (fd, off) with access bits, replacing what is there.
+     * Page multiples. Any thread; caller holds the mm lock. May return -ENOMEM. */
+    MUST_CHECK int (*map)(struct plat_as *as, uaddr_t addr, uint64_t size, unsigned access, int fd,
+                          uint64_t off, unsigned flags);
+    /* Queue: removes every mapping in the range. */
+    MUST_CHECK int (*unmap)(struct plat_as *as, uaddr_t addr, uint64_t size);
+    /* Queue: changes the access bits of what is mapped in the range (holes are skipped). */
+    MUST_CHECK int (*protect)(struct plat_as *as, uaddr_t addr, uint64_t size, unsigned access);
+    /* Carries out what is queued. ctx is the calling thread's own context bound to this address
+     * space, or NULL for a foreign caller: then every context that runs guest code in it is
+     * interrupted, and the call returns when none can use a stale mapping any more.
+     * A host mapping that fails (-ENOMEM at max_map_count) is returned, the rest is done. */
+    MUST_CHECK int (*commit)(struct plat_as *as, struct plat_ctx *ctx);
+    /* Drops a reference; the last one ends the stub process. */
+    void (*put)(struct plat_as *as);
+};
+
+struct plat_ctx_ops {
+    /* A context for a task's first program, bound to as (takes its own reference). To be called
+     * by the thread that will run it. Registers and extended state are zero / initial. */
+    MUST_CHECK int (*create)(struct plat *p, struct plat_as *as, struct plat_ctx **out_ctx);
+    /* A context for a new guest task made from parent's state (registers, extended state), called
+     * by parent's thread while parent is stopped. When out_as is NULL the child shares parent's
+     * address space (threads, vfork); else the address space is forked: *out_as gets a new one
+     * holding the same host mappings (after committing the queue). The result may then be run by
+     * one other thread, which becomes its owner at its first run. */
+    MUST_CHECK int (*fork)(struct plat_ctx *parent, struct plat_as **out_as,
+                           struct plat_ctx **out_child);
+    /* Moves the context to another, fresh address space (execve). Owner thread. Registers and
+     * extended state are reset. On failure the context keeps its old address space. */
+    MUST_CHECK int (*rebind)(struct plat_ctx *ctx, struct plat_as *as);
+    /* Registers: valid between runs; the owner may change them in place. */
+    struct plat_regs *(*regs)(struct plat_ctx *ctx);
+    /* Commits the address space's queue, then runs guest code until an event. Owner thread.
+     * single_step stops after one instruction with SIGTRAP/TRAP_TRACE as a fault. */
+    enum plat_event (*run)(struct plat_ctx *ctx, bool single_step, struct plat_fault *out_fault);
+    /* Makes a present or the next run return PLAT_EVENT_INTERRUPT soon. Any thread. Never lost;
+     * may cause one spurious INTERRUPT. */
+    void (*interrupt)(struct plat_ctx *ctx);
+    /* Extended state in the XSAVE standard format, as in a signal frame (fpstate). get returns the
+     * bytes used (<= size) or -ENOSPC; set takes size bytes that are hostile: invalid header or
+     * MXCSR bits give -EINVAL. Owner thread, between runs. */
+    MUST_CHECK int64_t (*xstate_get)(struct plat_ctx *ctx, void *buf, size_t size);
+    MUST_CHECK int (*xstate_set)(struct plat_ctx *ctx, const void *buf, size_t size);
+    /* User time spent in guest code so far, ns. Any thread. */
+    uint64_t (*cpu_time)(struct plat_ctx *ctx);
+    /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
+    void (*destroy)(struct plat_ctx *ctx);
+};
+
+struct plat_ops {
+    const char *name;
+    const struct plat_as_ops *as;
+    const struct plat_ctx_ops *ctx;
+    /* 0, or a negative errno with a reason in why. Any time, before confinement. */
+    MUST_CHECK int (*probe)(char *why, size_t why_size);
+    /* Called in the sentry process before seccomp and threads. Owned result. */
+    MUST_CHECK int (*create)(const struct plat_config *cfg, struct plat **out_plat);
+    void (*destroy)(struct plat *p);
+};
+
+/* Every struct plat, plat_as and plat_ctx of an implementation begins with this. */
+struct plat {
+    const struct plat_ops *ops;
+    /* Guest addresses are in [min_addr, max_addr) and outside the reserved ranges. */
+    uint64_t min_addr, max_addr;
+    struct plat_range reserved[4];
+    size_t reserved_count;
+    size_t xstate_size; /* largest XSAVE area xstate_get can return */
+    /* Host vDSO inside every address space (0: none): entry of its ELF image, for our vDSO. */
+    uint64_t host_vdso;
+};
+
+struct plat_as {
+    struct plat *plat;
+};
+
+struct plat_ctx {
+    struct plat *plat;
+};
+
+/* Wrappers: callers use these, never the tables. */
+static inline MUST_CHECK int plat_as_create(struct plat *p, struct plat_as **out_as)
+{
+    return p->ops->as->create(p, out_as);
+}
+
+static inline MUST_CHECK int plat_as_map(struct plat_as *as, uaddr_t addr, uint64_t size,
+                                         unsigned access, int fd, uint64_t off, unsigned flags)
+{
+    return as->plat->ops->as->map(as, addr, size, access, fd, off, flags);
+}
+
+static inline MUST_CHECK int plat_as_unmap(struct plat_as *as, uaddr_t addr, uint64_t size)
+{
+    return as->plat->ops->as->unmap(as, addr, size);
+}
+
+static inline MUST_CHECK int plat_as_protect(struct plat_as *as, uaddr_t addr, uint64_t size,
+                                             unsigned access)
+{
+    return as->plat->ops->as->protect(as, addr, size, access);
+}
+
+static inline MUST_CHECK int plat_as_commit(struct plat_as *as, struct plat_ctx *ctx)
+{
+    return as->plat->ops->as->commit(as, ctx);
+}
+
+static inline void plat_as_put(struct plat_as *as)
+{
+    as->plat->ops->as->put(as);
+}
+
+static inline MUST_CHECK int plat_ctx_create(struct plat *p, struct plat_as *as,
+                                             struct plat_ctx **out_ctx)
+{
+    return p->ops->ctx->create(p, as, out_ctx);
+}
+
+static inline MUST_CHECK int plat_ctx_fork(struct plat_ctx *parent, struct plat_as **out_as,
+                                           struct plat_ctx **out_child)
+{
+    return parent->plat->ops->ctx->fork(parent, out_as, out_child);
+}
+
+static inline MUST_CHECK int plat_ctx_rebind(struct plat_ctx *ctx, struct plat_as *as)
+{
+    return ctx->plat->ops->ctx->rebind(ctx, as);
+}
+
+static inline struct plat_regs *plat_ctx_regs(struct plat_ctx *ctx)
+{
+    return ctx->plat->ops->ctx->regs(ctx);
+}
+
+static inline enum plat_event plat_ctx_run(struct plat_ctx *ctx, bool single_step,
+                                           struct plat_fault *out_fault)
+{
+    return ctx->plat->ops->ctx->run(ctx, single_step, out_fault);
+}
+
+static inline void plat_ctx_interrupt(struct plat_ctx *ctx)
+{
+    ctx->plat->ops->ctx->interrupt(ctx);
+}
+
+static inline MUST_CHECK int64_t plat_ctx_xstate_get(struct plat_ctx *ctx, void *buf, size_t size)
+{
+    return ctx->plat->ops->ctx->xstate_get(ctx, buf, size);
+}
+
+static inline MUST_CHECK int plat_ctx_xstate_set(struct plat_ctx *ctx, const void *buf, size_t size)
+{
+    return ctx->plat->ops->ctx->xstate_set(ctx, buf, size);
+}
+
+static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)
+{
+    return ctx->plat->ops->ctx->cpu_time(ctx);
+}
+
+static inline void plat_ctx_destroy(struct plat_ctx *ctx)
+{
+    ctx->plat->ops->ctx->destroy(ctx);
+}
+
+#endif
