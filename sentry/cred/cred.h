@@ -1,0 +1,45 @@
+/* Credentials: ids, groups, capabilities; immutable once published, as in Linux.
+ * Depends on: base.
+ * Threading: immutable after cred_new/cred_dup's caller publishes it; references from any thread.
+ * Ownership: reference-counted. */
+#ifndef RINGWALL_SENTRY_CRED_CRED_H
+#define RINGWALL_SENTRY_CRED_CRED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/ref.h"
+
+#define CRED_GROUPS_MAX 65536
+
+struct cred {
+    struct ref ref;
+    uint32_t uid, euid, suid, fsuid;
+    uint32_t gid, egid, sgid, fsgid;
+    uint64_t cap_effective, cap_permitted, cap_inheritable, cap_bounding, cap_ambient;
+    uint32_t securebits;
+    bool no_new_privs;
+    uint32_t group_count;
+    uint32_t *groups; /* sorted; owned */
+};
+
+/* uid 0 with the given capability sets, no groups. Owned result. */
+MUST_CHECK int cred_new_root(uint64_t caps, struct cred **out_cred);
+/* A private copy to change and then publish. Owned result. */
+MUST_CHECK int cred_dup(const struct cred *c, struct cred **out_cred);
+/* Replaces the supplementary groups (copied and sorted). Only on an unpublished cred. */
+MUST_CHECK int cred_set_groups(struct cred *c, const uint32_t *groups, size_t count);
+struct cred *cred_get(struct cred *c);
+void cred_put(struct cred *c);
+/* capable(2) in the sandbox: cap is CAP_* from linux/capability.h. */
+bool cred_capable(const struct cred *c, int cap);
+/* gid is fsgid or a supplementary group. */
+bool cred_in_group(const struct cred *c, uint32_t gid);
+/* credentials(7): what set*id does to capabilities (cap_emulate_setxuid, fsuid rules). */
+void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old);
+/* capabilities(7), execve transformation; file_setuid says the file gave euid 0 etc. */
+void cred_caps_at_exec(struct cred *c, const struct cred *old, bool setuid_root);
+
+#endif

@@ -1,0 +1,36 @@
+/* The memory file: one sparse memfd that holds all guest memory, with reference-counted extents.
+ * Depends on: base.
+ * Threading: every function from any thread (internal lock, rank MEMFILE).
+ * Ownership: an extent belongs to whoever holds references on its pages; the last unref punches. */
+#ifndef RINGWALL_SENTRY_MEM_MEMFILE_H
+#define RINGWALL_SENTRY_MEM_MEMFILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct memfile;
+
+/* size: how much offset space to reserve and map (bytes, page multiple, sparse). limit: bytes of
+ * extents that may be committed (0: none). Created before confinement. Owned result. */
+MUST_CHECK int memfile_new(uint64_t size, struct memfile **out_mf);
+void memfile_free(struct memfile *mf);
+int memfile_fd(const struct memfile *mf);
+/* Sentry's address of an offset: valid for the life of the file, readable and writable, may not
+ * be executed. Reads of pages never written give zeros. */
+void *memfile_ptr(const struct memfile *mf, uint64_t off);
+/* A zero-filled range, one reference per page. -ENOMEM when space or the limit is exhausted. */
+MUST_CHECK int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off);
+/* One more / one less reference for every page in the range, which must be allocated. */
+MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
+void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
+/* Longest prefix of the range whose pages all have exactly one owner; 0 when the first is shared. */
+uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size);
+/* Gives the pages back to the host; they read as zeros afterwards (MADV_DONTNEED, hole punch). */
+void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size);
+/* Bytes that the host has really committed / that extents reserve. */
+uint64_t memfile_resident(const struct memfile *mf);
+uint64_t memfile_reserved(const struct memfile *mf);
+
+#endif

@@ -1,0 +1,56 @@
+/* What a file gives to mm so that it can be mapped. mm knows files only through this.
+ * Depends on: base, mem.
+ * Threading: translate may be called from any thread, with the mm lock held; must not block on
+ * another mm. get/put from any thread.
+ * Ownership: a VMA holds one reference (get/put) on its mappable. */
+#ifndef RINGWALL_SENTRY_MM_MAPPABLE_H
+#define RINGWALL_SENTRY_MM_MAPPABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct mappable;
+
+/* Where the bytes of a range really are. Either in the memory file (mem_off, a reference per page
+ * that the caller now owns) or in a host file (fd borrowed while the mappable lives). */
+struct mappable_range {
+    bool in_memfile;
+    int fd;       /* host file: descriptor open for what access asked */
+    uint64_t off; /* offset in the memory file or in fd */
+    uint64_t size;
+};
+
+struct mappable_ops {
+    /* Finds [off, off+size) of the object for access (PLAT_READ/WRITE/EXEC): fills out with a
+     * prefix of it, at least one page. -ERANGE: off lies beyond the end (SIGBUS); -ENOMEM; -EIO;
+     * -EACCES when it cannot be written. */
+    MUST_CHECK int (*translate)(struct mappable *m, uint64_t off, uint64_t size, unsigned access,
+                                struct mappable_range *out);
+    /* NULL: nothing to write back. */
+    int (*msync)(struct mappable *m, uint64_t off, uint64_t size);
+    void (*get)(struct mappable *m);
+    void (*put)(struct mappable *m);
+    /* For /proc/<pid>/maps: device, inode and a NUL-terminated path (truncated to size). */
+    void (*describe)(struct mappable *m, uint64_t *out_dev, uint64_t *out_ino, char *path,
+                     size_t size);
+};
+
+/* Embedded in the object that can be mapped. Objects whose range may shrink or vanish under
+ * mappings (truncate, hole punch) call mappable_invalidate. */
+struct mappable {
+    const struct mappable_ops *ops;
+    /* mappings: private to mm (sentry/mm/mappable.c), guarded by its lock. */
+    void *mappings;
+};
+
+void mappable_init(struct mappable *m, const struct mappable_ops *ops);
+void mappable_fini(struct mappable *m);
+/* Takes [off, off+size) (size UINT64_MAX: to the end) out of every address space that maps it
+ * shared or has not copied it privately; next touch translates again. Holds no lock of the
+ * object that translate takes. Blocks until no stale mapping is usable. */
+void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size);
+
+#endif

@@ -1,0 +1,108 @@
+/* A guest address space: VMAs (what is promised), PMAs (what backs it), faults.
+ * Depends on: base, mem, wait, cred, platform.
+ * Threading: every function takes the mm lock (rank MM) itself unless its name ends in _locked.
+ * Calls that change mappings take the caller's own context bound to this mm, or NULL when nobody
+ * runs it yet (exec) or the caller is foreign.
+ * Ownership: reference-counted; users (tasks) and references are the same count. */
+#ifndef RINGWALL_SENTRY_MM_MM_H
+#define RINGWALL_SENTRY_MM_MM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/uaddr.h"
+#include "platform/platform.h"
+#include "sentry/mm/mappable.h"
+#include "sentry/mm/usercopy.h"
+
+struct memfile;
+struct mm;
+
+/* Limits that bite, read by the caller from the task's rlimits; RLIM_INFINITY = UINT64_MAX. */
+struct mm_limits {
+    uint64_t as, data, stack, memlock;
+    bool ipc_lock; /* CAP_IPC_LOCK */
+};
+
+/* Layout facts kept for exec, brk, prctl(PR_SET_MM) and /proc. */
+struct mm_layout {
+    uint64_t start_code, end_code, start_data, end_data;
+    uint64_t start_brk, brk, start_stack;
+    uint64_t arg_start, arg_end, env_start, env_end;
+    uint64_t vdso;
+};
+
+/* An empty address space on the platform. Owned result. */
+MUST_CHECK int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm);
+struct mm *mm_get(struct mm *mm);
+void mm_put(struct mm *mm);
+/* fork(2): a copy-on-write copy and a context for the child, made through parent_ctx (the calling
+ * thread's). Both results are owned by the caller. */
+MUST_CHECK int mm_fork(struct mm *mm, struct plat_ctx *parent_ctx, const struct mm_limits *lim,
+                       struct mm **out_mm, struct plat_ctx **out_child);
+struct plat_as *mm_as(struct mm *mm);
+struct mm_layout *mm_layout(struct mm *mm); /* guarded by the mm lock; exec may write before use */
+void mm_lock_layout(struct mm *mm);
+void mm_unlock_layout(struct mm *mm);
+
+/* mmap(2). m NULL: anonymous (shared anonymous when MAP_SHARED). max_prot: what mprotect may later
+ * give (PROT_*; a file opened read-only and mapped shared cannot become writable). Takes its own
+ * reference on m. flags are MAP_* of Linux, checked here; unknown bits with MAP_SHARED_VALIDATE
+ * give -EOPNOTSUPP. */
+struct mm_map_args {
+    uaddr_t addr;
+    uint64_t size;
+    int prot, flags, max_prot;
+    struct mappable *m;
+    uint64_t off;
+    const char *name; /* "[heap]", "[vdso]", ... static string, or NULL */
+};
+MUST_CHECK int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
+                       const struct mm_map_args *args, uaddr_t *out_addr);
+MUST_CHECK int mm_munmap(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size);
+MUST_CHECK int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
+                           int prot, const struct mm_limits *lim);
+MUST_CHECK int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
+                         uaddr_t old, uint64_t old_size, uint64_t new_size, int flags,
+                         uaddr_t new_addr, uaddr_t *out_addr);
+/* brk(2): the new break, or the old one when it cannot be moved. */
+uint64_t mm_brk(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim, uint64_t brk);
+MUST_CHECK int mm_madvise(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
+                          int advice);
+MUST_CHECK int mm_msync(struct mm *mm, uaddr_t addr, uint64_t size, int flags);
+MUST_CHECK int mm_mincore(struct mm *mm, uaddr_t addr, uint64_t size, unsigned char *vec);
+MUST_CHECK int mm_mlock(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size, bool on,
+                        const struct mm_limits *lim);
+
+/* A fault of guest code: 0 when it may be retried, else fills *sig (signo, code, addr) for the
+ * signal and returns -EFAULT. Grows the stack (MAP_GROWSDOWN) within lim->stack. */
+MUST_CHECK int mm_fault(struct mm *mm, struct plat_ctx *ctx, const struct plat_fault *f,
+                        const struct mm_limits *lim, struct plat_fault *sig);
+
+/* Key of a futex word: private ones by (mm, address), shared ones by what backs them. */
+struct mm_futex_key {
+    uint64_t object; /* unique id of mm or mappable / memory file */
+    uint64_t off;
+};
+/* Needs the page (populates it); -EFAULT, -EINVAL when not 4-aligned. */
+MUST_CHECK int mm_futex_key(const struct uaccess *ua, uaddr_t addr, bool shared,
+                            struct mm_futex_key *out);
+
+/* Sizes for /proc and rusage, bytes. */
+struct mm_stats {
+    uint64_t virt, rss, peak_virt, peak_rss, data, stack, exec, shared, locked;
+};
+void mm_stats(struct mm *mm, struct mm_stats *out);
+/* One VMA for /proc/<pid>/maps; walks by address: the first VMA whose end is > from. -ENOENT. */
+struct mm_vma_info {
+    uint64_t start, end, off, dev, ino;
+    int prot, flags; /* PROT_*, MAP_SHARED/MAP_PRIVATE/MAP_GROWSDOWN */
+    bool may_read_write_exec;
+    uint64_t rss, pss, anon;
+    char path[4096 - 128];
+};
+MUST_CHECK int mm_vma_next(struct mm *mm, uint64_t from, struct mm_vma_info *out);
+
+#endif
