@@ -1,0 +1,389 @@
+/* Files as Linux has them: super, inode, dentry, mount, file; the ops tables a file system fills in,
+ * and the calls that the system calls are made of.
+ * Depends on: base, cred, wait, mm (uio, mappable).
+ * Threading: objects are reference-counted and used from any thread; each op says what is locked.
+ * Ownership: borrows unless said; "owned result" means the caller puts it. */
+#ifndef RINGWALL_SENTRY_VFS_VFS_H
+#define RINGWALL_SENTRY_VFS_VFS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/ref.h"
+#include "sentry/cred/cred.h"
+#include "sentry/mm/mappable.h"
+#include "sentry/mm/uio.h"
+#include "sentry/wait/wait.h"
+
+#define VFS_NAME_MAX 255
+#define VFS_PATH_MAX 4096
+#define VFS_SYMLINK_MAX 40
+
+struct inode;
+struct dentry;
+struct file;
+struct mount;
+struct mount_ns;
+struct super;
+struct fasync; /* O_ASYNC owner, private */
+
+/* A place in the tree; both references owned or borrowed together. */
+struct vpath {
+    struct mount *mnt;
+    struct dentry *dentry;
+};
+
+/* On whose behalf a call is made. Built by the kernel for the calling task; borrowed for the call. */
+struct vfs_caller {
+    struct cred *cred;
+    struct blocker *blocker; /* what to sleep on; NULL: never sleep (-EAGAIN) */
+    struct vpath root, cwd;  /* borrowed; root bounds ".." */
+    struct mount_ns *ns;
+    uint32_t umask;
+    uint64_t fsize_limit; /* RLIMIT_FSIZE, UINT64_MAX: none */
+    int32_t pid, tgid;    /* for locks' owners and F_GETLK, /proc/self */
+};
+
+struct vfs_time {
+    int64_t sec;
+    uint32_t nsec;
+};
+
+/* What stat and statx show. */
+struct vfs_attr {
+    uint64_t ino, size, blocks; /* blocks of 512 */
+    uint64_t dev, rdev;         /* as makedev of glibc */
+    uint32_t mode, nlink, uid, gid, blksize;
+    struct vfs_time atime, mtime, ctime, btime;
+    uint64_t mount_id;
+};
+
+/* Which fields of a vfs_setattr are given. */
+#define VFS_SET_MODE 0x01u
+#define VFS_SET_UID 0x02u
+#define VFS_SET_GID 0x04u
+#define VFS_SET_SIZE 0x08u
+#define VFS_SET_ATIME 0x10u
+#define VFS_SET_MTIME 0x20u
+#define VFS_SET_ATIME_NOW 0x40u
+#define VFS_SET_MTIME_NOW 0x80u
+struct vfs_setattr {
+    uint32_t valid;
+    uint32_t mode, uid, gid;
+    uint64_t size;
+    struct vfs_time atime, mtime;
+};
+
+struct vfs_statfs {
+    uint64_t type, bsize, blocks, bfree, bavail, files, ffree, fsid, namelen, frsize, flags;
+};
+
+/* One directory entry, handed to readdir's sink. Returns 0 to go on, 1 when full (the entry was not
+ * taken), negative errno to stop. */
+typedef int (*vfs_dirent_fn)(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
+                             uint64_t next_off);
+
+/* ---- file systems ---- */
+
+struct fs_ops {
+    const char *name;
+    /* Makes a super with its root inode from mount options ("mode=755,size=1m"). Owned result. */
+    MUST_CHECK int (*mount)(const struct fs_ops *fs, void *boot_arg, const char *source,
+                            const char *options, const struct vfs_caller *c,
+                            struct super **out_super);
+};
+
+struct super_ops {
+    MUST_CHECK int (*statfs)(struct super *sb, struct vfs_statfs *out);
+    /* NULL: nothing to do. */
+    int (*sync)(struct super *sb);
+    /* Last reference gone. */
+    void (*destroy)(struct super *sb);
+    /* For /proc/mounts: fs-specific options text. NULL: none. */
+    void (*show_options)(struct super *sb, char *buf, size_t size);
+    /* A cached dentry is asked before use when set (shared trees, proc): 1 valid, 0 look up anew. */
+    int (*revalidate)(struct dentry *d);
+};
+
+struct super {
+    const struct super_ops *ops;
+    const struct fs_ops *fs;
+    struct ref ref;
+    uint64_t dev; /* st_dev */
+    struct dentry *root; /* owned */
+    char source[256];
+    uint32_t flags; /* MS_RDONLY ... of the super */
+};
+
+/* Names given to ops are NUL-terminated single components, length checked, never "." or "..".
+ * Directory ops (lookup to rename) run with the directory inode's dir_mu held (both, in address
+ * order, for rename); they may block on the gofer. Permission was checked by vfs. */
+struct inode_ops {
+    /* Owned inode, or -ENOENT (cached as negative when the super allows). */
+    MUST_CHECK int (*lookup)(struct inode *dir, const char *name, struct inode **out);
+    /* mode carries S_IFMT: regular, directory, FIFO, socket, device. Owner is set from c's fsuid
+     * and fsgid (or the setgid directory) by vfs_init_owner helpers. Owned result. */
+    MUST_CHECK int (*create)(struct inode *dir, const char *name, uint32_t mode, uint64_t rdev,
+                             const struct vfs_caller *c, struct inode **out);
+    MUST_CHECK int (*symlink)(struct inode *dir, const char *name, const char *target,
+                              const struct vfs_caller *c, struct inode **out);
+    MUST_CHECK int (*link)(struct inode *dir, const char *name, struct inode *target);
+    /* Not for directories / only for empty directories. */
+    MUST_CHECK int (*unlink)(struct inode *dir, const char *name, struct inode *victim);
+    MUST_CHECK int (*rmdir)(struct inode *dir, const char *name, struct inode *victim);
+    /* flags: RENAME_*; target is NULL when new_name does not exist. */
+    MUST_CHECK int (*rename)(struct inode *old_dir, const char *old_name, struct inode *new_dir,
+                             const char *new_name, struct inode *victim, struct inode *target,
+                             unsigned flags);
+    /* Symlink text, NUL-terminated into buf (size >= VFS_PATH_MAX): length or error. */
+    MUST_CHECK int64_t (*readlink)(struct inode *i, char *buf, size_t size);
+    /* Magic links of proc: jumps to a place instead of text. NULL: use readlink. Owned result. */
+    MUST_CHECK int (*follow)(struct inode *i, const struct vfs_caller *c, struct vpath *out);
+    /* Refreshes and returns attributes. NULL: those cached in the inode. */
+    MUST_CHECK int (*getattr)(struct inode *i, struct vfs_attr *out);
+    /* Permission was checked, values are final (size may grow or shrink). */
+    MUST_CHECK int (*setattr)(struct inode *i, const struct vfs_setattr *a);
+    /* Fills f->ops and private parts; f->inode and f->flags are set. O_TRUNC was done. */
+    MUST_CHECK int (*open)(struct inode *i, struct file *f, const struct vfs_caller *c);
+    /* size 0: ask the length. NULL: -EOPNOTSUPP. */
+    MUST_CHECK int64_t (*getxattr)(struct inode *i, const char *name, void *buf, size_t size);
+    MUST_CHECK int (*setxattr)(struct inode *i, const char *name, const void *buf, size_t size,
+                               int flags);
+    MUST_CHECK int64_t (*listxattr)(struct inode *i, char *buf, size_t size);
+    MUST_CHECK int (*removexattr)(struct inode *i, const char *name);
+    /* Last reference gone: free. */
+    void (*release)(struct inode *i);
+};
+
+struct inode {
+    /* immutable */
+    const struct inode_ops *ops;
+    struct super *sb; /* owned */
+    uint64_t ino;
+    uint64_t rdev;
+    struct ref ref;
+    struct mutex dir_mu; /* rank INODE_DIR: changes of a directory's entries */
+    struct mutex mu;     /* rank INODE: guards what follows */
+    uint32_t mode, uid, gid, nlink;
+    uint64_t size, blocks;
+    struct vfs_time atime, mtime, ctime, btime;
+    struct list locks;       /* POSIX and flock locks, sentry/vfs/lock.c */
+    _Atomic int32_t writers; /* >0: open for writing; <0: being executed (ETXTBSY) */
+    void *watches;           /* inotify, or NULL */
+    void *sock;              /* bound AF_UNIX socket, or NULL; owned by net */
+    void *fifo;              /* struct pipe of a FIFO, or NULL */
+};
+
+struct dentry {
+    struct ref ref;
+    struct super *sb;         /* borrowed from the mount or inode */
+    struct inode *inode;      /* owned; NULL: negative. Set once under the parent's dir_mu */
+    struct dentry *parent;    /* owned; self for a root. Guarded by the rename lock */
+    struct list siblings;     /* guarded by the dentry hash lock */
+    struct list children;
+    struct list hash;
+    struct list lru;
+    uint32_t name_len;
+    _Atomic uint32_t mounted; /* count of mounts on top in any namespace */
+    bool unlinked;            /* guarded by the rename lock */
+    char *name;               /* owned */
+};
+
+/* ---- open files ---- */
+
+/* pos is the file's own offset (locked by vfs when it is used) or that of pread. All may block on
+ * c->blocker unless O_NONBLOCK. An interrupted wait returns -ERESTARTSYS. */
+struct file_ops {
+    /* Bytes, 0 at end, or error. NULL: -EINVAL. */
+    MUST_CHECK int64_t (*read)(struct file *f, struct uio *u, int64_t *pos,
+                               const struct vfs_caller *c);
+    MUST_CHECK int64_t (*write)(struct file *f, struct uio *u, int64_t *pos,
+                                const struct vfs_caller *c);
+    /* NULL: -ESPIPE (and pread/pwrite too). Called with the position lock held. */
+    MUST_CHECK int64_t (*seek)(struct file *f, int64_t off, int whence);
+    /* From *pos on; updates *pos. "." and ".." included. */
+    MUST_CHECK int (*readdir)(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg);
+    /* NULL: -ENOTTY. */
+    MUST_CHECK int64_t (*ioctl)(struct file *f, unsigned cmd, uint64_t arg,
+                                const struct uaccess *ua, const struct vfs_caller *c);
+    /* EPOLL* bits now; when w is given it is also queued on the object's wait queue(s), and stays
+     * there till waitq_del. NULL: always readable and writable. */
+    uint32_t (*poll)(struct file *f, struct waiter *w);
+    /* Owned reference (through mappable get) or -ENODEV. */
+    MUST_CHECK int (*mmap)(struct file *f, int prot, int flags, struct mappable **out);
+    MUST_CHECK int (*fsync)(struct file *f, bool data_only);
+    MUST_CHECK int (*fallocate)(struct file *f, int mode, int64_t off, int64_t size);
+    /* A file descriptor to it was closed by a task (flush): not the last reference. NULL: nothing */
+    int (*flush)(struct file *f, const struct vfs_caller *c);
+    /* Last reference gone. NULL: nothing. */
+    void (*release)(struct file *f);
+    /* Text for /proc/<pid>/fdinfo beyond pos and flags. NULL: none. */
+    void (*show_fdinfo)(struct file *f, char *buf, size_t size);
+};
+
+struct file {
+    const struct file_ops *ops;
+    struct ref ref;
+    struct inode *inode;     /* owned; never NULL */
+    struct vpath path;       /* owned */
+    _Atomic uint32_t flags;  /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
+    struct mutex pos_mu;     /* rank FILE_POS */
+    int64_t pos;             /* guarded by pos_mu */
+    void *priv;              /* of ops' owner, through its own named down-cast */
+    int owner;               /* F_SETOWN pid (negative: group) */
+    int owner_sig;           /* F_SETSIG */
+    struct list epolls;      /* epoll items watching this file; guarded by epoll's lock */
+};
+
+/* Files without a place in the tree (pipes, eventfd, sockets): an inode on an internal super.
+ * name as readlink of /proc/self/fd shows it ("pipe:", "anon_inode:[eventfd]"); a trailing ':' is
+ * completed with [ino]. Owned result; on failure priv stays the caller's. */
+MUST_CHECK int vfs_anon_file(const char *name, uint32_t mode, const struct file_ops *ops,
+                             void *priv, uint32_t flags, struct file **out_file);
+struct file *file_get(struct file *f);
+void file_put(struct file *f);
+
+/* Reads and writes with all of Linux's checks (access mode, position lock, limits, times). off -1:
+ * the file's own position. flags: RWF_*. */
+MUST_CHECK int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flags,
+                            const struct vfs_caller *c);
+MUST_CHECK int64_t vfs_write(struct file *f, struct uio *u, int64_t off, int flags,
+                             const struct vfs_caller *c);
+MUST_CHECK int64_t vfs_seek(struct file *f, int64_t off, int whence);
+MUST_CHECK int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg);
+MUST_CHECK int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+                             const struct vfs_caller *c);
+uint32_t vfs_poll(struct file *f, struct waiter *w);
+/* Checks modes against prot/flags as mmap(2) does; *out_max_prot for later mprotect. */
+MUST_CHECK int vfs_mmap(struct file *f, int prot, int flags, int *out_max_prot,
+                        struct mappable **out);
+MUST_CHECK int vfs_fsync(struct file *f, bool data_only);
+MUST_CHECK int vfs_fallocate(struct file *f, int mode, int64_t off, int64_t size,
+                             const struct vfs_caller *c);
+MUST_CHECK int vfs_ftruncate(struct file *f, int64_t size, const struct vfs_caller *c);
+/* Reads sentry-side (exec, loader): exactly as pread. */
+MUST_CHECK int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off);
+
+/* ---- paths ---- */
+
+/* Look-up flags. */
+#define VFS_FOLLOW 0x01u     /* follow a symlink in the last component */
+#define VFS_DIRECTORY 0x02u  /* must be a directory */
+#define VFS_EMPTY_PATH 0x04u /* "" names the base itself */
+#define VFS_NO_XDEV 0x08u    /* openat2 RESOLVE_* */
+#define VFS_NO_MAGICLINKS 0x10u
+#define VFS_NO_SYMLINKS 0x20u
+#define VFS_BENEATH 0x40u
+#define VFS_IN_ROOT 0x80u
+
+/* base NULL: cwd. Path strings are NUL-terminated, at most VFS_PATH_MAX. Owned *out. */
+MUST_CHECK int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char *path,
+                          unsigned flags, struct vpath *out);
+/* open(2) without the descriptor; resolve: VFS_* look-up restrictions. Owned result. */
+MUST_CHECK int vfs_open(const struct vfs_caller *c, const struct vpath *base, const char *path,
+                        uint32_t flags, uint32_t mode, unsigned resolve, struct file **out_file);
+/* Opens what is already looked up (O_CREAT not allowed). Owned result. */
+MUST_CHECK int vfs_open_path(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
+                             struct file **out_file);
+MUST_CHECK int vfs_mkdir(const struct vfs_caller *c, const struct vpath *base, const char *path,
+                         uint32_t mode);
+/* mode with S_IFMT; umask is applied. */
+MUST_CHECK int vfs_mknod(const struct vfs_caller *c, const struct vpath *base, const char *path,
+                         uint32_t mode, uint64_t rdev);
+/* As mknod, and gives the new inode's path: for bind(2) of AF_UNIX. Owned *out. */
+MUST_CHECK int vfs_mksock(const struct vfs_caller *c, const char *path, uint32_t mode,
+                          struct vpath *out);
+MUST_CHECK int vfs_symlink(const struct vfs_caller *c, const char *target,
+                           const struct vpath *base, const char *path);
+MUST_CHECK int vfs_link(const struct vfs_caller *c, const struct vpath *old_base, const char *old,
+                        const struct vpath *new_base, const char *path, unsigned lookup_flags);
+MUST_CHECK int vfs_unlink(const struct vfs_caller *c, const struct vpath *base, const char *path);
+MUST_CHECK int vfs_rmdir(const struct vfs_caller *c, const struct vpath *base, const char *path);
+MUST_CHECK int vfs_rename(const struct vfs_caller *c, const struct vpath *old_base,
+                          const char *old, const struct vpath *new_base, const char *path,
+                          unsigned flags);
+MUST_CHECK int64_t vfs_readlink(const struct vfs_caller *c, const struct vpath *p, char *buf,
+                                size_t size);
+MUST_CHECK int vfs_getattr(const struct vpath *p, struct vfs_attr *out);
+MUST_CHECK int vfs_file_getattr(struct file *f, struct vfs_attr *out);
+/* Permission checks of chmod(2), chown(2), utimensat(2), truncate(2), then the change. */
+MUST_CHECK int vfs_setattr(const struct vfs_caller *c, const struct vpath *p,
+                           const struct vfs_setattr *a);
+MUST_CHECK int vfs_statfs(const struct vpath *p, struct vfs_statfs *out);
+/* access(2)-like: mask of 4 read, 2 write, 1 execute/search with c->cred's fs ids. */
+MUST_CHECK int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask);
+MUST_CHECK int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p,
+                                const char *name, void *buf, size_t size);
+MUST_CHECK int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *name,
+                            const void *buf, size_t size, int flags);
+MUST_CHECK int64_t vfs_listxattr(const struct vfs_caller *c, const struct vpath *p, char *buf,
+                                 size_t size);
+MUST_CHECK int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p,
+                               const char *name);
+/* Text of a place as seen from root ("(unreachable)/x", " (deleted)"): length with NUL, or
+ * -ENAMETOOLONG. */
+MUST_CHECK int64_t vfs_path_text(const struct vpath *root, const struct vpath *p, char *buf,
+                                 size_t size);
+
+void vpath_get(const struct vpath *p);
+void vpath_put(struct vpath *p);
+struct inode *inode_get(struct inode *i);
+void inode_put(struct inode *i);
+struct dentry *dentry_get(struct dentry *d);
+void dentry_put(struct dentry *d);
+struct super *super_get(struct super *sb);
+void super_put(struct super *sb);
+
+/* For file systems: a bare inode (nlink 1, times now), and the super around a root inode. */
+MUST_CHECK int inode_init(struct inode *i, const struct inode_ops *ops, struct super *sb,
+                          uint64_t ino, uint32_t mode);
+void inode_fini(struct inode *i);
+void super_init(struct super *sb, const struct super_ops *ops, const struct fs_ops *fs);
+/* Takes root's reference. */
+MUST_CHECK int super_set_root(struct super *sb, struct inode *root);
+/* fsuid, fsgid or the directory's gid when it is setgid (which also adjusts *mode). */
+void vfs_init_owner(const struct inode *dir, const struct vfs_caller *c, uint32_t *mode,
+                    uint32_t *out_uid, uint32_t *out_gid);
+struct vfs_time vfs_now(void);
+/* Anonymous device number for a super. */
+uint64_t vfs_new_dev(void);
+
+/* ---- mounts ---- */
+
+MUST_CHECK int mount_ns_new(struct super *root_sb, struct mount_ns **out_ns);
+struct mount_ns *mount_ns_get(struct mount_ns *ns);
+void mount_ns_put(struct mount_ns *ns);
+/* Owned. */
+void mount_ns_root(struct mount_ns *ns, struct vpath *out);
+/* Mounts sb (takes its reference on success) on p. flags: MS_RDONLY NOSUID NODEV NOEXEC NOATIME. */
+MUST_CHECK int vfs_mount(struct mount_ns *ns, const struct vpath *p, struct super *sb,
+                         uint32_t flags);
+MUST_CHECK int vfs_bind(struct mount_ns *ns, const struct vpath *from, const struct vpath *to,
+                        bool recursive, uint32_t flags);
+MUST_CHECK int vfs_remount(struct mount_ns *ns, const struct vpath *p, uint32_t flags);
+MUST_CHECK int vfs_umount(struct mount_ns *ns, const struct vpath *p, int flags);
+/* Lines of /proc/<pid>/mounts (style 0), mountinfo (1), mountstats (2): calls fn per mount visible
+ * from root. */
+typedef int (*mount_show_fn)(void *arg, const char *line);
+MUST_CHECK int mount_ns_show(struct mount_ns *ns, const struct vpath *root, int style,
+                             mount_show_fn fn, void *arg);
+
+/* ---- locks: flock(2), fcntl(2) F_SETLK and F_OFD_SETLK ---- */
+struct vfs_flock {
+    int type; /* F_RDLCK F_WRLCK F_UNLCK */
+    int64_t start, len;
+    int32_t pid;
+};
+/* owner: the fd table for POSIX locks, the file for OFD locks. wait: F_SETLKW. */
+MUST_CHECK int vfs_lock_set(struct file *f, const void *owner, const struct vfs_flock *l,
+                            bool wait, const struct vfs_caller *c);
+MUST_CHECK int vfs_lock_get(struct file *f, const void *owner, struct vfs_flock *l);
+void vfs_lock_drop_owner(struct file *f, const void *owner);
+MUST_CHECK int vfs_flock(struct file *f, int op, const struct vfs_caller *c);
+
+#endif
