@@ -140,8 +140,10 @@ struct inode_ops {
     MUST_CHECK int (*rename)(struct inode *old_dir, const char *old_name, struct inode *new_dir,
                              const char *new_name, struct inode *victim, struct inode *target,
                              unsigned flags);
-    /* Symlink text, NUL-terminated into buf (size >= VFS_PATH_MAX): length or error. */
-    MUST_CHECK int64_t (*readlink)(struct inode *i, char *buf, size_t size);
+    /* Symlink text, NUL-terminated into buf (size >= VFS_PATH_MAX): length or error. The caller
+     * matters to proc's self only. */
+    MUST_CHECK int64_t (*readlink)(struct inode *i, const struct vfs_caller *c, char *buf,
+                                   size_t size);
     /* Magic links of proc: jumps to a place instead of text. NULL: use readlink. Owned result. */
     MUST_CHECK int (*follow)(struct inode *i, const struct vfs_caller *c, struct vpath *out);
     /* Refreshes and returns attributes. NULL: those cached in the inode. */
