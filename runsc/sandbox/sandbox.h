@@ -1,0 +1,53 @@
+/*
+ * What: the launcher: makes the processes of one sandbox (sentry and gofer) from a checked spec.
+ * Depends on: runsc/spec.h, runsc/err.h.
+ * Threading: called once, by the single thread of a runsc command.
+ * Ownership: everything in sandbox_args is borrowed for the call; the processes belong to the
+ * caller (they are its children).
+ */
+#ifndef RINGWALL_RUNSC_SANDBOX_SANDBOX_H
+#define RINGWALL_RUNSC_SANDBOX_SANDBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/compiler.h"
+#include "runsc/err.h"
+#include "runsc/spec.h"
+
+struct sandbox_args {
+    const struct oci_spec *spec;
+    const char *id;
+    const char *bundle; /* absolute; relative mount sources start here */
+    const char *rootfs; /* absolute, exists, is a directory */
+    const char *platform;
+    bool strace, debug;
+    bool attached;  /* the sentry dies when the caller dies */
+    int stdio[3];   /* the guest's 0, 1, 2 (all the pty slave with a terminal) */
+    int console_fd; /* the pty slave, or -1 */
+    int log_fd;     /* where the sentry and the gofer log, or -1 */
+    int control_fd; /* bound, listening AF_UNIX SOCK_SEQPACKET socket; protocol in runsc/control.h
+                     */
+    unsigned int preserve_fds; /* the caller's fds 3 .. 3+n-1 become the guest's; a clear error when
+                                  that is impossible */
+    const int *cgroup_fds; /* open for writing, each a cgroup.procs file: sentry and gofer write "0"
+                              before all else */
+    size_t cgroup_fd_count;
+};
+
+struct sandbox {
+    pid_t sentry_pid; /* in the caller's pid namespace; exits with the container's exit code, 128+n
+                         for signal n */
+    pid_t gofer_pid;
+};
+
+/*
+ * Fork sentry and gofer. Returns 0 when the guest's init is loaded but not started: it runs on the
+ * control request `start`. A missing or unusable executable, rootfs, mount or namespace fails here,
+ * with a text for the user in e, and then no process and no mount is left. The new processes keep
+ * none of the caller's descriptors but those named in a. *out is untouched on failure.
+ */
+MUST_CHECK int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err *e);
+
+#endif
