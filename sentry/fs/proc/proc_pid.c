@@ -1,0 +1,385 @@
+/* /proc/<pid>: files, links and numbered directories of one task (proc(5)). */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/limits.h"
+#include "proc_priv.h"
+
+/* ---- command line and environment, from the guest's own memory ---- */
+
+static int show_guest_range(const struct proc_ctx *pc, FILE *out, bool env)
+{
+    struct mm *mm = task_get_mm(pc->t);
+    char buf[1024];
+    int r = 0;
+
+    if (!mm)
+        return 0;
+    mm_lock_layout(mm);
+    const struct mm_layout *l = mm_layout(mm);
+    uint64_t at = env ? l->env_start : l->arg_start;
+    uint64_t end = env ? l->env_end : l->arg_end;
+    mm_unlock_layout(mm);
+    if (end > at && end - at > LIMIT_ARG_SIZE)
+        end = at + LIMIT_ARG_SIZE;
+    const struct uaccess ua = {.mm = mm, .ctx = NULL};
+    while (at < end) {
+        size_t n = end - at < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
+        n = copyin_partial(&ua, buf, uaddr(at), n);
+        if (n == 0)
+            break;
+        if (fwrite(buf, 1, n, out) != n) {
+            r = -ENOMEM;
+            break;
+        }
+        at += n;
+    }
+    mm_put(mm);
+    return r;
+}
+
+static int show_cmdline(const struct proc_ctx *pc, FILE *out)
+{
+    return show_guest_range(pc, out, false);
+}
+
+static int show_environ(const struct proc_ctx *pc, FILE *out)
+{
+    return show_guest_range(pc, out, true);
+}
+
+static int show_comm(const struct proc_ctx *pc, FILE *out)
+{
+    struct task_info info;
+
+    task_info(pc->t, &info);
+    fprintf(out, "%.15s\n", info.comm);
+    return 0;
+}
+
+static int show_statm(const struct proc_ctx *pc, FILE *out)
+{
+    struct mm *mm = task_get_mm(pc->t);
+    struct mm_stats s = {0};
+
+    if (mm) {
+        mm_stats(mm, &s);
+        mm_put(mm);
+    }
+    fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " 0 %" PRIu64 " 0\n",
+            s.virt >> PAGE_SHIFT, s.rss >> PAGE_SHIFT, s.shared >> PAGE_SHIFT,
+            s.exec >> PAGE_SHIFT, (s.data + s.stack) >> PAGE_SHIFT);
+    return 0;
+}
+
+static void limit_text(uint64_t v, char *buf, size_t size)
+{
+    if (v == UINT64_MAX)
+        snprintf(buf, size, "unlimited");
+    else
+        snprintf(buf, size, "%" PRIu64, v);
+}
+
+static int show_limits(const struct proc_ctx *pc, FILE *out)
+{
+    static const char *const rows[16][2] = {
+        {"Max cpu time", "seconds"},      {"Max file size", "bytes"},
+        {"Max data size", "bytes"},       {"Max stack size", "bytes"},
+        {"Max core file size", "bytes"},  {"Max resident set", "bytes"},
+        {"Max processes", "processes"},   {"Max open files", "files"},
+        {"Max locked memory", "bytes"},   {"Max address space", "bytes"},
+        {"Max file locks", "locks"},      {"Max pending signals", "signals"},
+        {"Max msgqueue size", "bytes"},   {"Max nice priority", ""},
+        {"Max realtime priority", ""},    {"Max realtime timeout", "us"},
+    };
+    struct task_info info;
+    char soft[24], hard[24];
+
+    task_info(pc->t, &info);
+    fprintf(out, "%-25s %-20s %-20s %-10s\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        limit_text(info.rlimits[i][0], soft, sizeof(soft));
+        limit_text(info.rlimits[i][1], hard, sizeof(hard));
+        fprintf(out, "%-25s %-20s %-20s %-10s\n", rows[i][0], soft, hard, rows[i][1]);
+    }
+    return 0;
+}
+
+static int line_out(void *arg, const char *line)
+{
+    return fprintf(arg, "%s\n", line) < 0 ? -ENOMEM : 0;
+}
+
+static int show_mounts_style(const struct proc_ctx *pc, FILE *out, int style)
+{
+    struct vpath root;
+    struct mount_ns *ns = task_get_mount_ns(pc->t);
+
+    if (!ns)
+        return -EINVAL;
+    int r = task_get_path(pc->t, 0, &root);
+    if (!r) {
+        r = mount_ns_show(ns, &root, style, line_out, out);
+        vpath_put(&root);
+    }
+    mount_ns_put(ns);
+    return r;
+}
+
+static int show_mounts(const struct proc_ctx *pc, FILE *out)
+{
+    return show_mounts_style(pc, out, 0);
+}
+
+static int show_mountinfo(const struct proc_ctx *pc, FILE *out)
+{
+    return show_mounts_style(pc, out, 1);
+}
+
+static int show_mountstats(const struct proc_ctx *pc, FILE *out)
+{
+    return show_mounts_style(pc, out, 2);
+}
+
+/* One user namespace and one cgroup are all there is. */
+static int show_id_map(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fprintf(out, "%10u %10u %10u\n", 0, 0, UINT32_MAX);
+    return 0;
+}
+
+static int show_setgroups(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fputs("allow\n", out);
+    return 0;
+}
+
+static int show_cgroup(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fputs("0::/\n", out);
+    return 0;
+}
+
+static int show_no_login(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fprintf(out, "%u", UINT32_MAX);
+    return 0;
+}
+
+/* ---- links ---- */
+
+static int64_t path_text(const struct proc_ctx *pc, struct vpath *p, char *buf, size_t size)
+{
+    struct vpath root;
+    int r = task_get_path(pc->t, 0, &root);
+
+    if (r)
+        return r;
+    int64_t n = vfs_path_text(&root, p, buf, size);
+    vpath_put(&root);
+    return n > 0 ? n - 1 : n;
+}
+
+static int follow_exe(const struct proc_ctx *pc, struct vpath *out)
+{
+    return task_get_exe(pc->t, out);
+}
+
+static int follow_cwd(const struct proc_ctx *pc, struct vpath *out)
+{
+    return task_get_path(pc->t, 1, out);
+}
+
+static int follow_root(const struct proc_ctx *pc, struct vpath *out)
+{
+    return task_get_path(pc->t, 0, out);
+}
+
+static int64_t link_text(const struct proc_ctx *pc, int (*follow)(const struct proc_ctx *,
+                                                                  struct vpath *),
+                         char *buf, size_t size)
+{
+    struct vpath p;
+    int r = follow(pc, &p);
+
+    if (r)
+        return r;
+    int64_t n = path_text(pc, &p, buf, size);
+    vpath_put(&p);
+    return n;
+}
+
+static int64_t readlink_exe(const struct proc_ctx *pc, char *buf, size_t size)
+{
+    return link_text(pc, follow_exe, buf, size);
+}
+
+static int64_t readlink_cwd(const struct proc_ctx *pc, char *buf, size_t size)
+{
+    return link_text(pc, follow_cwd, buf, size);
+}
+
+static int64_t readlink_root(const struct proc_ctx *pc, char *buf, size_t size)
+{
+    return link_text(pc, follow_root, buf, size);
+}
+
+/* ---- fd/ and fdinfo/ ---- */
+
+static int fd_file(const struct proc_ctx *pc, struct file **out)
+{
+    struct fdtable *fdt = task_get_fdtable(pc->t);
+    struct vfs_caller none = {0};
+
+    if (!fdt)
+        return -ENOENT;
+    int r = fdtable_lookup(fdt, pc->fd, out);
+    fdtable_put(fdt, &none);
+    return r ? -ENOENT : 0;
+}
+
+static int32_t list_fds(const struct proc_ctx *pc, int32_t from)
+{
+    struct fdtable *fdt = task_get_fdtable(pc->t);
+    struct vfs_caller none = {0};
+
+    if (!fdt)
+        return -ENOENT;
+    int fd = fdtable_next(fdt, from);
+    fdtable_put(fdt, &none);
+    return fd;
+}
+
+static int follow_fd(const struct proc_ctx *pc, struct vpath *out)
+{
+    struct file *f;
+    int r = fd_file(pc, &f);
+
+    if (r)
+        return r;
+    vpath_get(&f->path);
+    *out = f->path;
+    file_put(f);
+    return 0;
+}
+
+static int64_t readlink_fd(const struct proc_ctx *pc, char *buf, size_t size)
+{
+    return link_text(pc, follow_fd, buf, size);
+}
+
+static int show_fdinfo(const struct proc_ctx *pc, FILE *out)
+{
+    struct file *f;
+    char extra[512] = "";
+    bool cloexec = false;
+    int r = fd_file(pc, &f);
+
+    if (r)
+        return r;
+    struct fdtable *fdt = task_get_fdtable(pc->t);
+    struct vfs_caller none = {0};
+    if (fdt) {
+        if (fdtable_get_cloexec(fdt, pc->fd, &cloexec))
+            cloexec = false;
+        fdtable_put(fdt, &none);
+    }
+    mutex_lock(&f->pos_mu);
+    int64_t pos = f->pos;
+    mutex_unlock(&f->pos_mu);
+    if (f->ops->show_fdinfo)
+        f->ops->show_fdinfo(f, extra, sizeof(extra));
+    fprintf(out, "pos:\t%" PRId64 "\nflags:\t0%o\nmnt_id:\t1\nino:\t%" PRIu64 "\n%s", pos,
+            f->flags | (cloexec ? 02000000u : 0u), f->inode->ino, extra);
+    file_put(f);
+    return 0;
+}
+
+static const struct proc_entry fd_item = {
+    .name = "fd", .mode = 0700, .readlink = readlink_fd, .follow = follow_fd};
+static const struct proc_entry fdinfo_item = {.name = "fdinfo", .mode = 0400, .show = show_fdinfo};
+
+/* ---- ns/: one namespace of each kind ---- */
+
+static int64_t ns_text(const char *kind, unsigned number, char *buf, size_t size)
+{
+    return snprintf(buf, size, "%s:[%u]", kind, number);
+}
+
+#define NS_LINK(kind, number)                                                                      \
+    static int64_t readlink_ns_##kind(const struct proc_ctx *pc, char *buf, size_t size)           \
+    {                                                                                              \
+        (void)pc;                                                                                  \
+        return ns_text(#kind, number, buf, size);                                                  \
+    }
+NS_LINK(cgroup, 4026531835u)
+NS_LINK(ipc, 4026531839u)
+NS_LINK(mnt, 4026531841u)
+NS_LINK(net, 4026531840u)
+NS_LINK(pid, 4026531836u)
+NS_LINK(user, 4026531837u)
+NS_LINK(uts, 4026531838u)
+
+static const struct proc_entry ns_entries[] = {
+    {.name = "cgroup", .mode = 0777, .readlink = readlink_ns_cgroup},
+    {.name = "ipc", .mode = 0777, .readlink = readlink_ns_ipc},
+    {.name = "mnt", .mode = 0777, .readlink = readlink_ns_mnt},
+    {.name = "net", .mode = 0777, .readlink = readlink_ns_net},
+    {.name = "pid", .mode = 0777, .readlink = readlink_ns_pid},
+    {.name = "user", .mode = 0777, .readlink = readlink_ns_user},
+    {.name = "uts", .mode = 0777, .readlink = readlink_ns_uts},
+    {0},
+};
+
+/* ---- the tables ---- */
+
+static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
+{
+    return task_next_tid(pc->t, from);
+}
+
+#define PID_COMMON                                                                                 \
+    {.name = "cgroup", .mode = 0444, .show = show_cgroup},                                         \
+        {.name = "cmdline", .mode = 0444, .show = show_cmdline},                                   \
+        {.name = "comm", .mode = 0444, .show = show_comm},                                         \
+        {.name = "cwd", .mode = 0777, .readlink = readlink_cwd, .follow = follow_cwd},             \
+        {.name = "environ", .mode = 0400, .show = show_environ},                                   \
+        {.name = "exe", .mode = 0777, .readlink = readlink_exe, .follow = follow_exe},             \
+        {.name = "fd", .mode = 0500, .list = list_fds, .item = &fd_item},                          \
+        {.name = "fdinfo", .mode = 0555, .list = list_fds, .item = &fdinfo_item},                  \
+        {.name = "gid_map", .mode = 0444, .show = show_id_map},                                    \
+        {.name = "limits", .mode = 0444, .show = show_limits},                                     \
+        {.name = "loginuid", .mode = 0444, .show = show_no_login},                                 \
+        {.name = "maps", .mode = 0444, .show = proc_show_maps},                                    \
+        {.name = "mountinfo", .mode = 0444, .show = show_mountinfo},                               \
+        {.name = "mounts", .mode = 0444, .show = show_mounts},                                     \
+        {.name = "net", .mode = 0555, .children = proc_net_entries},                               \
+        {.name = "ns", .mode = 0511, .children = ns_entries},                                      \
+        {.name = "projid_map", .mode = 0444, .show = show_id_map},                                 \
+        {.name = "root", .mode = 0777, .readlink = readlink_root, .follow = follow_root},          \
+        {.name = "sessionid", .mode = 0444, .show = show_no_login},                                \
+        {.name = "setgroups", .mode = 0444, .show = show_setgroups},                               \
+        {.name = "smaps", .mode = 0444, .show = proc_show_smaps},                                  \
+        {.name = "stat", .mode = 0444, .show = proc_show_pid_stat},                                \
+        {.name = "statm", .mode = 0444, .show = show_statm},                                       \
+        {.name = "status", .mode = 0444, .show = proc_show_pid_status},                            \
+        {.name = "uid_map", .mode = 0444, .show = show_id_map}
+
+const struct proc_entry proc_tid_entries[] = {PID_COMMON, {0}};
+
+const struct proc_entry proc_pid_entries[] = {
+    PID_COMMON,
+    {.name = "mountstats", .mode = 0400, .show = show_mountstats},
+    {.name = "task", .mode = 0555, .list = list_threads, .item = &proc_tid_dir},
+    {0},
+};
+
+const struct proc_entry proc_pid_dir = {.name = "pid", .mode = 0555, .children = proc_pid_entries};
+const struct proc_entry proc_tid_dir = {.name = "tid", .mode = 0555, .children = proc_tid_entries};

@@ -1,0 +1,60 @@
+/* Inside proc: the tree as tables, and what a table's functions are given.
+ * Depends on: proc.h.
+ * Threading: tables are constant; a proc_ctx lives for one call.
+ * Ownership: a proc_ctx's task is an owned reference dropped by whoever made it. */
+#ifndef RINGWALL_SENTRY_FS_PROC_PROC_PRIV_H
+#define RINGWALL_SENTRY_FS_PROC_PROC_PRIV_H
+
+#include <stdio.h>
+
+#include "sentry/fs/proc/proc.h"
+#include "sentry/kernel/inspect.h"
+
+struct proc_ctx {
+    struct kernel *k;
+    struct task *t; /* NULL outside /proc/<pid> */
+    int fd;         /* in fd/ and fdinfo/, else -1 */
+    const struct vfs_caller *c;
+};
+
+/* One name of a directory. Exactly one of show, children, readlink, list is set. */
+struct proc_entry {
+    const char *name;
+    uint32_t mode; /* permission bits; the type follows from what is set */
+    /* Writes the file's text. Negative errno fails the read. */
+    int (*show)(const struct proc_ctx *pc, FILE *out);
+    /* Takes what one write(2) gave, NUL-terminated: bytes taken or an error. NULL: not writable. */
+    int64_t (*store)(const struct proc_ctx *pc, const char *text, size_t len);
+    const struct proc_entry *children; /* ends with a NULL name */
+    /* Symlink text, as inode_ops.readlink. */
+    int64_t (*readlink)(const struct proc_ctx *pc, char *buf, size_t size);
+    /* Jump of a magic link, beside readlink. */
+    int (*follow)(const struct proc_ctx *pc, struct vpath *out);
+    /* A directory whose names are numbers: the first number >= from, or -ENOENT. Its children are
+     * all made from item. */
+    int32_t (*list)(const struct proc_ctx *pc, int32_t from);
+    const struct proc_entry *item;
+};
+
+extern const struct proc_entry proc_root_entries[];
+extern const struct proc_entry proc_pid_entries[];
+extern const struct proc_entry proc_tid_entries[];
+extern const struct proc_entry proc_sys_entries[];
+extern const struct proc_entry proc_net_entries[];
+/* The directories /proc/<pid> and /proc/<pid>/task/<tid>. */
+extern const struct proc_entry proc_pid_dir;
+extern const struct proc_entry proc_tid_dir;
+
+int proc_show_cpuinfo(const struct proc_ctx *pc, FILE *out);
+int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out);
+int proc_show_pid_status(const struct proc_ctx *pc, FILE *out);
+int proc_show_maps(const struct proc_ctx *pc, FILE *out);
+int proc_show_smaps(const struct proc_ctx *pc, FILE *out);
+
+/* Nanoseconds as ticks of USER_HZ (100). */
+static inline uint64_t proc_ticks(uint64_t ns)
+{
+    return ns / 10000000u;
+}
+
+#endif

@@ -1,0 +1,313 @@
+/* The tree of tables as inodes: look-up, listing, links, attributes. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/limits.h"
+#include "proc_priv.h"
+#include "proc_node.h"
+
+#define PROC_SUPER_MAGIC 0x9fa0
+
+struct proc_super {
+    struct super sb;
+    struct kernel *k;
+};
+
+static struct proc_super *proc_super(struct super *sb)
+{
+    return container_of(sb, struct proc_super, sb);
+}
+
+int proc_ctx_begin(struct inode *i, const struct vfs_caller *c, struct proc_ctx *out)
+{
+    struct proc_node *n = proc_node(i);
+
+    *out = (struct proc_ctx){.k = proc_super(i->sb)->k, .fd = n->fd, .c = c};
+    if (n->tid == 0)
+        return 0;
+    int r = kernel_find_task(out->k, n->tid, n->thread, &out->t);
+    if (r)
+        return r;
+    struct task_info info;
+    task_info(out->t, &info);
+    if (info.start_ns != n->start_ns) {
+        task_put(out->t);
+        out->t = NULL;
+        return -ESRCH;
+    }
+    return 0;
+}
+
+void proc_ctx_end(struct proc_ctx *pc)
+{
+    if (pc->t)
+        task_put(pc->t);
+}
+
+static uint32_t entry_type(const struct proc_entry *e)
+{
+    if (e->children || e->list)
+        return S_IFDIR;
+    return e->readlink ? S_IFLNK : S_IFREG;
+}
+
+/* Stable numbers: a file is the same inode each time it is looked up. */
+static uint64_t node_ino(const struct proc_entry *e, int32_t tid, bool thread, int fd)
+{
+    uint64_t h = 1469598103934665603u;
+    const uint64_t parts[] = {(uint64_t)(uintptr_t)e, (uint32_t)tid, thread, (uint32_t)fd};
+
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        h = (h ^ parts[i]) * 1099511628211u;
+    return (h >> 16) | 0x100000000u;
+}
+
+static int node_new(struct super *sb, const struct proc_entry *e, int32_t tid, bool thread, int fd,
+                    uint64_t start_ns, struct inode **out)
+{
+    struct proc_node *n = calloc(1, sizeof(*n));
+
+    if (!n)
+        return -ENOMEM;
+    int r = inode_init(&n->inode, &proc_inode_ops, sb, node_ino(e, tid, thread, fd),
+                       entry_type(e) | e->mode);
+    if (r) {
+        free(n);
+        return r;
+    }
+    if (S_ISDIR(n->inode.mode))
+        n->inode.nlink = 2;
+    n->entry = e;
+    n->tid = tid;
+    n->thread = thread;
+    n->fd = fd;
+    n->start_ns = start_ns;
+    *out = &n->inode;
+    return 0;
+}
+
+static int parse_number(const char *name, int32_t *out)
+{
+    int64_t v = 0;
+
+    if (name[0] == '\0' || (name[0] == '0' && name[1] != '\0'))
+        return -ENOENT;
+    for (const char *p = name; *p; p++) {
+        if (*p < '0' || *p > '9')
+            return -ENOENT;
+        v = v * 10 + (*p - '0');
+        if (v > INT32_MAX)
+            return -ENOENT;
+    }
+    *out = (int32_t)v;
+    return 0;
+}
+
+/* /proc/<tgid> from the root, /proc/<tgid>/task/<tid>, or a descriptor in fd/ and fdinfo/. */
+static int lookup_number(struct inode *dir, const struct proc_ctx *pc, const char *name,
+                         struct inode **out)
+{
+    struct proc_node *n = proc_node(dir);
+    const struct proc_entry *item = n->entry->item;
+    int32_t num;
+    int r = parse_number(name, &num);
+
+    if (r)
+        return r;
+    if (item != &proc_pid_dir && item != &proc_tid_dir) {
+        if (n->entry->list(pc, num) != num)
+            return -ENOENT;
+        return node_new(dir->sb, item, n->tid, n->thread, num, n->start_ns, out);
+    }
+    bool thread = item == &proc_tid_dir || n->tid == 0;
+    struct task *t;
+    r = kernel_find_task(pc->k, num, thread, &t);
+    if (r)
+        return -ENOENT;
+    struct task_info info;
+    task_info(t, &info);
+    task_put(t);
+    if (item == &proc_tid_dir && info.tgid != n->tid && pc->t) {
+        struct task_info own;
+        task_info(pc->t, &own);
+        if (own.tgid != info.tgid)
+            return -ENOENT;
+    }
+    return node_new(dir->sb, item, num, thread, -1, info.start_ns, out);
+}
+
+static int proc_lookup(struct inode *dir, const char *name, struct inode **out)
+{
+    struct proc_node *n = proc_node(dir);
+    struct proc_ctx pc;
+    int r = proc_ctx_begin(dir, NULL, &pc);
+
+    if (r)
+        return -ENOENT;
+    r = -ENOENT;
+    for (const struct proc_entry *e = n->entry->children; e && e->name; e++)
+        if (strcmp(e->name, name) == 0) {
+            r = node_new(dir->sb, e, n->tid, n->thread, n->fd, n->start_ns, out);
+            goto out_end;
+        }
+    if (n->entry->list)
+        r = lookup_number(dir, &pc, name, out);
+out_end:
+    proc_ctx_end(&pc);
+    return r;
+}
+
+static int64_t proc_readlink(struct inode *i, const struct vfs_caller *c, char *buf, size_t size)
+{
+    struct proc_ctx pc;
+    int r = proc_ctx_begin(i, c, &pc);
+
+    if (r)
+        return r;
+    int64_t n = proc_node(i)->entry->readlink(&pc, buf, size);
+    proc_ctx_end(&pc);
+    return n;
+}
+
+static int proc_follow(struct inode *i, const struct vfs_caller *c, struct vpath *out)
+{
+    struct proc_ctx pc;
+    const struct proc_entry *e = proc_node(i)->entry;
+
+    if (!e->follow)
+        return -EOPNOTSUPP;
+    int r = proc_ctx_begin(i, c, &pc);
+    if (r)
+        return r;
+    r = e->follow(&pc, out);
+    proc_ctx_end(&pc);
+    return r;
+}
+
+/* A task's files belong to its effective ids. */
+static int proc_getattr(struct inode *i, struct vfs_attr *out)
+{
+    struct proc_node *n = proc_node(i);
+
+    *out = (struct vfs_attr){.ino = i->ino, .dev = i->sb->dev, .mode = i->mode, .nlink = i->nlink,
+                             .blksize = 1024};
+    out->atime = out->mtime = out->ctime = i->mtime;
+    if (n->tid == 0)
+        return 0;
+    struct proc_ctx pc;
+    int r = proc_ctx_begin(i, NULL, &pc);
+    if (r)
+        return r;
+    struct cred *cred = task_get_cred(pc.t);
+    if (cred) {
+        out->uid = cred->euid;
+        out->gid = cred->egid;
+        cred_put(cred);
+    }
+    proc_ctx_end(&pc);
+    return 0;
+}
+
+static int proc_setattr(struct inode *i, const struct vfs_setattr *a)
+{
+    (void)i;
+    return a->valid & (VFS_SET_MODE | VFS_SET_UID | VFS_SET_GID) ? -EPERM : 0;
+}
+
+static int proc_no_create(struct inode *dir, const char *name, uint32_t mode, uint64_t rdev,
+                          const struct vfs_caller *c, struct inode **out)
+{
+    (void)dir, (void)name, (void)mode, (void)rdev, (void)c, (void)out;
+    return -ENOENT;
+}
+
+static void proc_release(struct inode *i)
+{
+    inode_fini(i);
+    free(proc_node(i));
+}
+
+const struct inode_ops proc_inode_ops = {
+    .lookup = proc_lookup,
+    .create = proc_no_create,
+    .readlink = proc_readlink,
+    .follow = proc_follow,
+    .getattr = proc_getattr,
+    .setattr = proc_setattr,
+    .open = proc_open,
+    .release = proc_release,
+};
+
+static int proc_statfs(struct super *sb, struct vfs_statfs *out)
+{
+    (void)sb;
+    *out = (struct vfs_statfs){.type = PROC_SUPER_MAGIC, .bsize = PAGE_SIZE, .frsize = PAGE_SIZE,
+                               .namelen = VFS_NAME_MAX};
+    return 0;
+}
+
+static void proc_destroy(struct super *sb)
+{
+    free(proc_super(sb));
+}
+
+/* A task's names die and are re-used with it. */
+static int proc_revalidate(struct dentry *d)
+{
+    struct proc_ctx pc;
+
+    if (!d->inode)
+        return 0;
+    struct proc_node *n = proc_node(d->inode);
+    if (n->tid == 0)
+        return 1;
+    if (proc_ctx_begin(d->inode, NULL, &pc))
+        return 0;
+    int ok = n->fd < 0 || fdtable_alive(pc.t, n->fd);
+    proc_ctx_end(&pc);
+    return ok;
+}
+
+static const struct super_ops proc_super_ops = {
+    .statfs = proc_statfs,
+    .destroy = proc_destroy,
+    .revalidate = proc_revalidate,
+};
+
+static int32_t list_tasks(const struct proc_ctx *pc, int32_t from)
+{
+    return kernel_next_tgid(pc->k, from);
+}
+
+static const struct proc_entry proc_root_dir = {
+    .name = "/",
+    .mode = 0555,
+    .children = proc_root_entries,
+    .list = list_tasks,
+    .item = &proc_pid_dir,
+};
+
+static int proc_mount(const struct fs_ops *fs, void *boot_arg, const char *source,
+                      const char *options, const struct vfs_caller *c, struct super **out_super)
+{
+    (void)source, (void)options, (void)c;
+    struct proc_super *ps = calloc(1, sizeof(*ps));
+    if (!ps)
+        return -ENOMEM;
+    super_init(&ps->sb, &proc_super_ops, fs);
+    ps->k = boot_arg;
+    struct inode *root;
+    int r = node_new(&ps->sb, &proc_root_dir, 0, false, -1, 0, &root);
+    if (!r)
+        r = super_set_root(&ps->sb, root);
+    if (r) {
+        super_put(&ps->sb);
+        return r;
+    }
+    *out_super = &ps->sb;
+    return 0;
+}
+
+const struct fs_ops proc_fs_ops = {.name = "proc", .mount = proc_mount};

@@ -1,0 +1,175 @@
+/* /proc/sys and /proc/net: the settings programs read at start (sysctl(5)). */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/limits.h"
+#include "proc_priv.h"
+
+static int show_hostname(const struct proc_ctx *pc, FILE *out)
+{
+    char name[65];
+
+    kernel_hostname(pc->k, name, sizeof(name));
+    fprintf(out, "%s\n", name);
+    return 0;
+}
+
+static int64_t store_hostname(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    size_t n = strcspn(text, "\n");
+    int r;
+
+    if (!pc->c || !cred_capable(pc->c->cred, 21 /* CAP_SYS_ADMIN */))
+        return -EPERM;
+    r = kernel_set_hostname(pc->k, text, n);
+    return r ? r : (int64_t)len;
+}
+
+static int show_ostype(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fputs("Linux\n", out);
+    return 0;
+}
+
+static int show_osrelease(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fprintf(out, "%s\n", kernel_release());
+    return 0;
+}
+
+static int show_version(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fprintf(out, "%s\n", kernel_version());
+    return 0;
+}
+
+static int show_pid_max(const struct proc_ctx *pc, FILE *out)
+{
+    struct kernel_info k;
+
+    kernel_info(pc->k, &k);
+    fprintf(out, "%d\n", k.pid_max);
+    return 0;
+}
+
+static int show_uuid(const struct proc_ctx *pc, FILE *out)
+{
+    uint8_t b[16];
+
+    (void)pc;
+    if (getrandom(b, sizeof(b), 0) != (ssize_t)sizeof(b))
+        return -EIO;
+    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+    for (size_t i = 0; i < sizeof(b); i++)
+        fprintf(out, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", b[i]);
+    fputc('\n', out);
+    return 0;
+}
+
+#define NUMBER(fn, text)                                                                           \
+    static int fn(const struct proc_ctx *pc, FILE *out)                                            \
+    {                                                                                              \
+        (void)pc;                                                                                  \
+        fputs(text "\n", out);                                                                     \
+        return 0;                                                                                  \
+    }
+NUMBER(show_cap_last_cap, "40")
+NUMBER(show_ngroups_max, "65536")
+NUMBER(show_overflow_id, "65534")
+NUMBER(show_zero, "0")
+NUMBER(show_one, "1")
+NUMBER(show_two, "2")
+NUMBER(show_core_pattern, "core")
+NUMBER(show_max_map_count, "65530")
+NUMBER(show_min_addr, "65536")
+NUMBER(show_nr_open, "1048576")
+NUMBER(show_file_max, "9223372036854775807")
+NUMBER(show_pipe_max, "1048576")
+NUMBER(show_somaxconn, "4096")
+NUMBER(show_port_range, "32768\t60999")
+
+static const struct proc_entry random_entries[] = {
+    {.name = "uuid", .mode = 0444, .show = show_uuid},
+    {0},
+};
+
+static const struct proc_entry kernel_entries[] = {
+    {.name = "cap_last_cap", .mode = 0444, .show = show_cap_last_cap},
+    {.name = "core_pattern", .mode = 0444, .show = show_core_pattern},
+    {.name = "hostname", .mode = 0644, .show = show_hostname, .store = store_hostname},
+    {.name = "ngroups_max", .mode = 0444, .show = show_ngroups_max},
+    {.name = "osrelease", .mode = 0444, .show = show_osrelease},
+    {.name = "ostype", .mode = 0444, .show = show_ostype},
+    {.name = "overflowgid", .mode = 0444, .show = show_overflow_id},
+    {.name = "overflowuid", .mode = 0444, .show = show_overflow_id},
+    {.name = "pid_max", .mode = 0444, .show = show_pid_max},
+    {.name = "random", .mode = 0555, .children = random_entries},
+    {.name = "randomize_va_space", .mode = 0444, .show = show_two},
+    {.name = "tainted", .mode = 0444, .show = show_zero},
+    {.name = "version", .mode = 0444, .show = show_version},
+    {0},
+};
+
+static const struct proc_entry vm_entries[] = {
+    {.name = "max_map_count", .mode = 0444, .show = show_max_map_count},
+    {.name = "mmap_min_addr", .mode = 0444, .show = show_min_addr},
+    {.name = "overcommit_memory", .mode = 0444, .show = show_zero},
+    {0},
+};
+
+static const struct proc_entry fs_entries[] = {
+    {.name = "file-max", .mode = 0444, .show = show_file_max},
+    {.name = "nr_open", .mode = 0444, .show = show_nr_open},
+    {.name = "pipe-max-size", .mode = 0444, .show = show_pipe_max},
+    {.name = "protected_hardlinks", .mode = 0444, .show = show_one},
+    {.name = "suid_dumpable", .mode = 0444, .show = show_zero},
+    {0},
+};
+
+static const struct proc_entry net_core_entries[] = {
+    {.name = "somaxconn", .mode = 0444, .show = show_somaxconn},
+    {0},
+};
+
+static const struct proc_entry net_ipv4_entries[] = {
+    {.name = "ip_local_port_range", .mode = 0444, .show = show_port_range},
+    {0},
+};
+
+static const struct proc_entry net_entries[] = {
+    {.name = "core", .mode = 0555, .children = net_core_entries},
+    {.name = "ipv4", .mode = 0555, .children = net_ipv4_entries},
+    {0},
+};
+
+const struct proc_entry proc_sys_entries[] = {
+    {.name = "fs", .mode = 0555, .children = fs_entries},
+    {.name = "kernel", .mode = 0555, .children = kernel_entries},
+    {.name = "net", .mode = 0555, .children = net_entries},
+    {.name = "vm", .mode = 0555, .children = vm_entries},
+    {0},
+};
+
+/* Loopback is the only link there is. */
+static int show_net_dev(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fputs("Inter-|   Receive                                                |  Transmit\n"
+          " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
+          "drop fifo colls carrier compressed\n"
+          "    lo:       0       0    0    0    0     0          0         0        0       0    0 "
+          "   0    0     0       0          0\n",
+          out);
+    return 0;
+}
+
+const struct proc_entry proc_net_entries[] = {
+    {.name = "dev", .mode = 0444, .show = show_net_dev},
+    {0},
+};
