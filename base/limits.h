@@ -1,0 +1,66 @@
+/* Every bound on guest-driven work that is not already a number of Linux's ABI.
+ * Depends on: nothing.
+ * Threading: constants.
+ * Ownership: none. Each says what it bounds and what the guest sees at the bound. */
+#ifndef RINGWALL_BASE_LIMITS_H
+#define RINGWALL_BASE_LIMITS_H
+
+/* Tasks (threads) in one sandbox: clone gives EAGAIN. Also the default pid_max of /proc. */
+#define LIMIT_TASKS 32768
+/* Descriptors in one table, whatever RLIMIT_NOFILE says (fs.nr_open): EMFILE. */
+#define LIMIT_NR_OPEN (1024 * 1024)
+/* Queued real-time signals in one sandbox: EAGAIN, kill() then drops the extra information. */
+#define LIMIT_SIGQUEUE 32768
+/* Mappings in one address space (vm.max_map_count): ENOMEM. */
+#define LIMIT_MAP_COUNT 65530
+/* Buffers of a vectored call (UIO_MAXIOV): EINVAL. */
+#define LIMIT_IOV 1024
+/* One read or write moves at most this many bytes (MAX_RW_COUNT). */
+#define LIMIT_RW_SIZE 0x7ffff000UL
+/* Argument and environment strings of execve together, and one of them: E2BIG. */
+#define LIMIT_ARG_SIZE (2UL * 1024 * 1024)
+#define LIMIT_ARG_STRING (32UL * 4096)
+#define LIMIT_ARG_COUNT 0x10000
+/* Interpreter levels (#! scripts) of one execve: ELOOP. */
+#define LIMIT_EXEC_DEPTH 5
+/* Program headers looked at, bytes of them, and PT_INTERP length: ENOEXEC. */
+#define LIMIT_ELF_PHNUM 512
+#define LIMIT_ELF_INTERP 4096
+/* Cached dentries with no user, negative ones included. */
+#define LIMIT_DENTRY_CACHE 32768
+/* Mounts in one namespace: ENOSPC. */
+#define LIMIT_MOUNTS 10000
+/* Locks on ranges of one file, and edges followed when looking for a deadlock: ENOLCK, EDEADLK. */
+#define LIMIT_FILE_LOCKS 65536
+#define LIMIT_LOCK_CHAIN 128
+/* Bytes in one pipe (fs.pipe-max-size) and by default. */
+#define LIMIT_PIPE_SIZE (1024 * 1024)
+#define LIMIT_PIPE_DEFAULT 65536
+/* Nested epoll instances: ELOOP. Items over all instances: ENOSPC. */
+#define LIMIT_EPOLL_DEPTH 5
+#define LIMIT_EPOLL_ITEMS 262144
+/* Descriptors of one poll or select call are bounded by RLIMIT_NOFILE and this. */
+#define LIMIT_POLL_FDS 65536
+/* Connections waiting in a listen queue (net.core.somaxconn). */
+#define LIMIT_SOMAXCONN 4096
+/* Socket buffer, default and largest (net.core.[rw]mem_max). */
+#define LIMIT_SOCKBUF_DEFAULT 212992
+#define LIMIT_SOCKBUF_MAX (8 * 1024 * 1024)
+/* Descriptors in one SCM_RIGHTS message, and in flight in the sandbox. */
+#define LIMIT_SCM_FDS 253
+#define LIMIT_SCM_INFLIGHT 16384
+/* POSIX timers of one process: EAGAIN. */
+#define LIMIT_POSIX_TIMERS 4096
+/* Robust futex list entries followed at exit (ROBUST_LIST_LIMIT). */
+#define LIMIT_ROBUST_LIST 2048
+/* waitv futexes of one call (FUTEX_WAITV_MAX). */
+#define LIMIT_FUTEX_WAITV 128
+/* Extended attribute name and value. */
+#define LIMIT_XATTR_NAME 255
+#define LIMIT_XATTR_SIZE 65536
+/* Containers known to one runsc root, and bytes of a config.json. */
+#define LIMIT_CONFIG_SIZE (4UL * 1024 * 1024)
+/* Payload of one gofer message. */
+#define LIMIT_GOFER_MESSAGE 65536
+
+#endif

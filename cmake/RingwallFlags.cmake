@@ -1,0 +1,37 @@
+# Target ringwall_flags: what every object and program of the tree is built with. Each flag is asked
+# for, since gcc and clang differ. Code for stubs and other rings sets flags of its own instead.
+
+add_library(ringwall_flags INTERFACE)
+target_include_directories(ringwall_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_definitions(ringwall_flags INTERFACE _GNU_SOURCE)
+if(RINGWALL_DEBUG)
+  target_compile_definitions(ringwall_flags INTERFACE RINGWALL_DEBUG)
+endif()
+
+ringwall_add_flags(
+  -Wall -Wextra -Werror -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wvla -Wundef
+  -Wpointer-arith -Wwrite-strings -Wcast-qual -Wcast-function-type -Wstrict-prototypes
+  -Wmissing-prototypes -Wswitch-enum -Wimplicit-fallthrough -fno-common -fno-strict-aliasing
+  -fstack-protector-strong -fcf-protection=full -fPIE)
+
+if(RINGWALL_SANITIZE)
+  # Sanitizers enlarge frames, bring their own stack layout and confuse flow warnings.
+  target_compile_options(ringwall_flags INTERFACE -fsanitize=${RINGWALL_SANITIZE}
+                                                  -fno-omit-frame-pointer)
+  target_link_options(ringwall_flags INTERFACE -fsanitize=${RINGWALL_SANITIZE})
+  target_compile_definitions(ringwall_flags INTERFACE RINGWALL_SANITIZE)
+  if(RINGWALL_SANITIZE MATCHES "undefined")
+    target_compile_options(ringwall_flags INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+else()
+  ringwall_add_flags(-Wframe-larger-than=4096 -Wnull-dereference -fstack-clash-protection
+                     -ftrivial-auto-var-init=zero)
+  # Distributions predefine another level.
+  target_compile_options(ringwall_flags INTERFACE
+    "$<$<COMPILE_LANGUAGE:C>:SHELL:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3>")
+endif()
+if(RINGWALL_ANALYZE)
+  ringwall_add_flags(-fanalyzer)
+endif()
+
+ringwall_add_link_flags(-pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code)

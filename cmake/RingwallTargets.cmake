@@ -1,0 +1,111 @@
+# How a folder becomes a library, and a file a test.
+#
+#   ringwall_library(<name> [SOURCES file...] [DEPS target...])
+#       Static library rw_<name> (alias ringwall::<name>) of the folder's *.c and *.S files, or of
+#       SOURCES. Flags and the include directory (the root of the tree) come along. DEPS are names
+#       of other ringwall libraries (base, mm, ...) or any CMake target or -l library; a name whose
+#       folder comes later, or does not exist yet, is looked up when the whole tree has been read.
+#       Circular dependencies between libraries are allowed by the linker's --start-group only where
+#       tools/layers.txt allows the includes, so avoid them.
+#
+#   ringwall_executable(<name> [SOURCES file...] [DEPS target...])
+#       The same for a program called <name>.
+#
+#   ringwall_unit_test(<name> SOURCES file... [DEPS target...])
+#       A criterion program test_<name>, registered with ctest under "unit/<name>", label "unit".
+#
+# A folder's CMakeLists.txt is then one line:
+#       ringwall_library(mm DEPS base mem wait cred platform)
+
+include(CheckCCompilerFlag)
+include(CheckLinkerFlag)
+
+# Adds to target ringwall_flags each flag that the compiler takes.
+function(ringwall_add_flags)
+  foreach(flag IN LISTS ARGN)
+    string(MAKE_C_IDENTIFIER "have${flag}" var)
+    check_c_compiler_flag("-Werror ${flag}" ${var})
+    if(${var})
+      target_compile_options(ringwall_flags INTERFACE $<$<COMPILE_LANGUAGE:C>:${flag}>)
+    endif()
+  endforeach()
+endfunction()
+
+function(ringwall_add_link_flags)
+  foreach(flag IN LISTS ARGN)
+    string(MAKE_C_IDENTIFIER "have_link${flag}" var)
+    check_linker_flag(C "${flag}" ${var})
+    if(${var})
+      target_link_options(ringwall_flags INTERFACE "${flag}")
+    endif()
+  endforeach()
+endfunction()
+
+# DEPS to link items: rw_<name> when a library of that name exists at the end of configuration.
+function(ringwall_link target)
+  foreach(dep IN LISTS ARGN)
+    if(dep MATCHES "^-|::|/")
+      target_link_libraries(${target} PUBLIC ${dep})
+    else()
+      set_property(GLOBAL APPEND PROPERTY RINGWALL_LINKS "${target}|${dep}")
+    endif()
+  endforeach()
+endfunction()
+
+# Called once by the root, after every folder was read.
+function(ringwall_resolve_links)
+  get_property(links GLOBAL PROPERTY RINGWALL_LINKS)
+  foreach(link IN LISTS links)
+    string(REPLACE "|" ";" pair "${link}")
+    list(GET pair 0 target)
+    list(GET pair 1 dep)
+    if(TARGET rw_${dep})
+      target_link_libraries(${target} PUBLIC rw_${dep})
+    elseif(TARGET ${dep})
+      target_link_libraries(${target} PUBLIC ${dep})
+    else()
+      message(STATUS "${target}: no library ${dep} yet")
+    endif()
+  endforeach()
+endfunction()
+
+function(ringwall_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  if(NOT arg_SOURCES)
+    file(GLOB arg_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c
+         ${CMAKE_CURRENT_SOURCE_DIR}/*.S)
+  endif()
+  if(NOT arg_SOURCES)
+    # Headers only, for now.
+    add_library(rw_${name} INTERFACE)
+    return()
+  endif()
+  add_library(rw_${name} STATIC ${arg_SOURCES})
+  add_library(ringwall::${name} ALIAS rw_${name})
+  target_link_libraries(rw_${name} PUBLIC ringwall_flags)
+  ringwall_link(rw_${name} ${arg_DEPS})
+endfunction()
+
+function(ringwall_executable name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  if(NOT arg_SOURCES)
+    file(GLOB arg_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c
+         ${CMAKE_CURRENT_SOURCE_DIR}/*.S)
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PUBLIC ringwall_flags)
+  ringwall_link(${name} ${arg_DEPS})
+endfunction()
+
+function(ringwall_unit_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(test_${name} ${arg_SOURCES})
+  target_link_libraries(test_${name} PUBLIC ringwall_flags PkgConfig::CRITERION)
+  # Criterion's macros declare functions and pad structures in ways of their own.
+  target_compile_options(
+    test_${name} PRIVATE -Wno-missing-prototypes -Wno-sign-conversion -Wno-conversion
+                         -Wno-cast-qual -Wno-switch-enum -Wno-undef)
+  ringwall_link(test_${name} ${arg_DEPS})
+  add_test(NAME unit/${name} COMMAND test_${name} --jobs 1)
+  set_tests_properties(unit/${name} PROPERTIES LABELS unit TIMEOUT 120)
+endfunction()
