@@ -1,39 +1,37 @@
 /*
- * What: the control protocol between runsc commands and a running sandbox: wire format, both
- * directions' transport, client. Depends on: runsc/err.h, jansson; control_wire.c needs no
- * allocation besides jansson's and no call but sendmsg/recvmsg. Threading: one request is under way
- * on a connection at a time; different connections are independent. Ownership: json_t arguments are
- * taken or borrowed as each function says; fds received belong to the receiver.
+ * What: the control protocol between runsc commands and a running sandbox: wire format, client.
+ * Depends on: runsc/err.h, jansson; control_wire.c makes no host call but sendmsg and recvmsg.
+ * Threading: one request at a time on a connection; different connections are independent.
+ * Ownership: json_t arguments are taken or borrowed as said; received fds are the receiver's.
  *
  * Wire format. AF_UNIX, SOCK_SEQPACKET, one JSON object per packet, at most CONTROL_PACKET_MAX
- * bytes, UTF-8, no NUL. The listening socket is bound at STATE_DIR/control.sock (mode 0600,
- * directory 0700) before the sentry is confined; the sentry inherits the listening descriptor and
- * only accepts. A client sends one request and reads its reply, and may then send the next on the
- * same connection. The server answers packets it cannot parse with {"ok":false} and closes.
+ * bytes, UTF-8, no NUL. The socket is bound at STATE_DIR/control.sock before the sentry is
+ * confined; the sentry inherits the listening descriptor and only accepts. A client sends one
+ * request, reads its reply, and may then send the next on the same connection. A packet that does
+ * not parse is answered with "ok":false and the connection is closed.
  *
- *   request  {"op":"<name>", ...}                  [+ SCM_RIGHTS where said]
- *   reply    {"ok":true, ...}   or   {"ok":false,"errno":<positive>,"msg":"<one line>"}
+ *   request   {"op":"<name>", ...}    [+ SCM_RIGHTS where said]
+ *   reply     {"ok":true, ...}   or   {"ok":false,"errno":<positive>,"msg":"<one line>"}
  *
- *   start                                          let the loaded init run. EINVAL when it was
- * started before. state                                          ->
- * "status":"created"|"running"|"paused"|"stopped", "init_pid":1 signal  "sig":N ["all":true]
- * ["pid":P]         to init, to every guest process, or to guest pid P. sig 0 only checks. ESRCH
- * when there is nobody; sig 1..64, else EINVAL. exec    "process":{OCI process} "terminal":B   3
- * descriptors (0, 1, 2; with a terminal the same slave three times)
- *                                                  -> first {"ok":true,"pid":P} (P: guest pid),
- * then, when the process has ended, a packet {"exit":C} with C = 0..255 (128+n for signal n). Only
- * `signal` and `resize` without pid (meaning P) may be sent on this connection in between; they are
- * answered as always. If the client goes away before "exit", the process gets SIGKILL. A missing
- * executable: ok false, ENOENT. resize  "rows":R "cols":C ["pid":P]            new size of init's
- * (or P's) terminal; ENOTTY without one. ps                                             ->
- * "processes":[{"pid","ppid","uid","threads","start"(seconds since the epoch),"time"(CPU
- * milliseconds),"cmd"}] wait    ["pid":P]                              -> "exit":C when init (or P)
- * has ended; the reply may take for ever. pause, resume                                  stop and
- * continue every guest task at a consistent point. events ->
- * "memory":{"usage":bytes},"pids":{"current":N},"cpu":{"usage":ns}
- *
- * The exec connection's own `signal`/`resize` replies carry "re":"signal"|"resize" so that they
- * differ from "exit".
+ *   start     Lets the loaded init run. EINVAL when it was started before.
+ *   state     Reply: "status":"created"|"running"|"paused"|"stopped"
+ *   signal    "sig":N ["all":true] ["pid":P]
+ *             To init, to every guest process, or to guest pid P. sig 0 only checks.
+ *             ESRCH: nobody there. EINVAL: sig above 64.
+ *   exec      "process":{OCI process} "terminal":B, and 3 descriptors for 0, 1, 2 (with a
+ *             terminal the same slave three times). Reply: "pid":P (guest pid); later, when the
+ *             process has ended, a packet {"exit":C}, C = 0..255 (128+n for signal n). Until then
+ *             the client may send `signal` and `resize` (without "pid" they mean P) here; their
+ *             replies carry "re":"signal"|"resize". If the client goes away before "exit", the
+ *             process gets SIGKILL. A missing executable: ENOENT.
+ *   resize    "rows":R "cols":C ["pid":P]
+ *             New size of init's (or P's) terminal. ENOTTY without one.
+ *   ps        Reply: "processes":[{"pid":N,"ppid":N,"uid":N,"threads":N,"start":seconds since
+ *             the epoch,"time":CPU milliseconds,"cmd":"..."}]
+ *   wait      ["pid":P]  Reply: "exit":C once init (or P) has ended.
+ *   pause     Stops every guest task at a consistent point; resume continues them.
+ *   resume
+ *   events    Reply: "memory":{"usage":bytes},"pids":{"current":N},"cpu":{"usage":nanoseconds}
  */
 #ifndef RINGWALL_RUNSC_CONTROL_H
 #define RINGWALL_RUNSC_CONTROL_H

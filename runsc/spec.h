@@ -1,13 +1,13 @@
 /*
  * What: config.json of an OCI bundle, checked and turned into C structures.
- * Depends on: runsc/err.h, jansson (in the .c files; here json_t is opaque).
- * Threading: a spec is built by one thread and read-only after that.
+ * Depends on: runsc/err.h, jansson (in the .c files; json_t is opaque here).
+ * Threading: built by one thread, read-only after that.
  * Ownership: spec_free releases the spec and every pointer reached from it.
  *
- * Fields that are not known are ignored, as runc does; a known field of the wrong type or with a
- * value out of range is an error whose text names the field: `config.json: process.rlimits[2].type:
- * unknown "RLIMIT_FOO"`. JSON null means absent. What the text of the OCI runtime
- * specification 1.0/1.1 calls required is required here.
+ * Fields that are not known are ignored, as runc does. A known field of the wrong type or out of
+ * range is an error whose text names it: `config.json: process.rlimits[2].type: unknown
+ * "RLIMIT_FOO"`. JSON null means absent. What the OCI runtime specification 1.x calls required is
+ * required here.
  */
 #ifndef RINGWALL_RUNSC_SPEC_H
 #define RINGWALL_RUNSC_SPEC_H

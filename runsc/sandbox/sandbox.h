@@ -2,8 +2,7 @@
  * What: the launcher: makes the processes of one sandbox (sentry and gofer) from a checked spec.
  * Depends on: runsc/spec.h, runsc/err.h.
  * Threading: called once, by the single thread of a runsc command.
- * Ownership: everything in sandbox_args is borrowed for the call; the processes belong to the
- * caller (they are its children).
+ * Ownership: sandbox_args is borrowed for the call; the processes are the caller's children.
  */
 #ifndef RINGWALL_RUNSC_SANDBOX_SANDBOX_H
 #define RINGWALL_RUNSC_SANDBOX_SANDBOX_H
@@ -27,12 +26,11 @@ struct sandbox_args {
     int stdio[3];   /* the guest's 0, 1, 2 (all the pty slave with a terminal) */
     int console_fd; /* the pty slave, or -1 */
     int log_fd;     /* where the sentry and the gofer log, or -1 */
-    int control_fd; /* bound, listening AF_UNIX SOCK_SEQPACKET socket; protocol in runsc/control.h
-                     */
-    unsigned int preserve_fds; /* the caller's fds 3 .. 3+n-1 become the guest's; a clear error when
-                                  that is impossible */
-    const int *cgroup_fds; /* open for writing, each a cgroup.procs file: sentry and gofer write "0"
-                              before all else */
+    int control_fd; /* bound, listening AF_UNIX SOCK_SEQPACKET socket; see runsc/control.h */
+    /* The caller's fds 3 .. 3+n-1 become the guest's; a clear error when that is impossible. */
+    unsigned int preserve_fds;
+    /* Each a cgroup.procs file open for writing: sentry and gofer write "0" before all else. */
+    const int *cgroup_fds;
     size_t cgroup_fd_count;
 };
 
