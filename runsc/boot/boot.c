@@ -1,0 +1,206 @@
+#include "runsc/boot/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "gofer/proto/client.h"
+#include "platform/ptrace/ptrace.h"
+#include "runsc/boot/boot_priv.h"
+#include "runsc/sandbox/confine.h"
+#include "sentry/mem/memfile.h"
+#include "sentry/mm/safecopy.h"
+#include "syscalls/table.h"
+
+/* Offset space of the memory file: sparse, so its size costs nothing. */
+#define BOOT_MEMFILE_SIZE (16ull << 40)
+
+static const struct plat_ops *const platforms[] = {&ptrace_plat_ops};
+
+const struct plat_ops *boot_find_platform(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(platforms); i++)
+        if (strcmp(platforms[i]->name, name) == 0)
+            return platforms[i];
+    return NULL;
+}
+
+void boot_fail(const struct boot *b, int code, const char *fmt, ...)
+{
+    struct boot_status st = {.code = code < 0 ? -code : code};
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(st.text, sizeof(st.text), fmt, ap);
+    va_end(ap);
+    size_t len = strlen(st.text);
+    if (len < sizeof(st.text) - 1)
+        snprintf(st.text + len, sizeof(st.text) - len, ": %s", strerror(st.code));
+    if (write(b->args->status_fd, &st, sizeof(st)) != (ssize_t)sizeof(st))
+        log_error("boot: %s", st.text);
+    _exit(125);
+}
+
+#define STEP(b, call)                                                                              \
+    do {                                                                                           \
+        const char *step = "";                                                                     \
+        int step_r = (call);                                                                       \
+        if (step_r)                                                                                \
+            boot_fail((b), step_r, "sentry: %s", step);                                            \
+    } while (0)
+
+/* The guest's descriptors move out of 0 to 2, where nothing of the sentry may stray into them. */
+static void take_stdio(struct boot *b)
+{
+    const struct sandbox_args *a = b->args->sandbox;
+
+    for (int i = 0; i < 3; i++) {
+        b->stdio[i] = fcntl(a->stdio[i], F_DUPFD_CLOEXEC, 64);
+        if (b->stdio[i] < 0)
+            boot_fail(b, errno, "stdio descriptor %d", i);
+    }
+    b->log_fd = fcntl(a->log_fd >= 0 ? a->log_fd : a->stdio[2], F_DUPFD_CLOEXEC, 64);
+    if (b->log_fd < 0)
+        boot_fail(b, errno, "log descriptor");
+    for (int i = 0; i < 3; i++)
+        if (dup2(b->args->null_fd, i) < 0)
+            boot_fail(b, errno, "/dev/null");
+}
+
+static void keep_fds_only(struct boot *b)
+{
+    const struct boot_args *a = b->args;
+    int keep[16 + BOOT_GOFER_FDS_MAX];
+    size_t n = 0;
+
+    for (size_t i = 0; i < 3; i++)
+        keep[n++] = b->stdio[i];
+    keep[n++] = b->log_fd;
+    keep[n++] = a->status_fd;
+    keep[n++] = a->sandbox->control_fd;
+    if (a->life_fd >= 0)
+        keep[n++] = a->life_fd;
+    for (size_t i = 0; i < a->gofer_fd_count; i++)
+        keep[n++] = a->gofer_fds[i];
+    STEP(b, confine_close_fds(keep, n, &step));
+}
+
+static void await_id_maps(struct boot *b)
+{
+    char byte;
+
+    if (read(b->args->sync_fd, &byte, 1) != 1)
+        _exit(125);
+}
+
+/* Stage 1: own namespaces, an id nobody has, an empty root, no descriptors but ours. */
+static void isolate(struct boot *b)
+{
+    const struct sandbox_args *a = b->args->sandbox;
+
+    prctl(PR_SET_NAME, "runsc-sentry", 0, 0, 0);
+    for (size_t i = 0; i < a->cgroup_fd_count; i++)
+        if (write(a->cgroup_fds[i], "0", 1) != 1)
+            boot_fail(b, errno, "sentry: enter its cgroup");
+    take_stdio(b);
+    await_id_maps(b);
+    STEP(b, confine_become_sentry_id(b->args->privileged, &step));
+    STEP(b, confine_empty_root(&step));
+    keep_fds_only(b);
+    log_init(b->log_fd, a->debug ? LOG_DEBUG : LOG_WARN, LOG_TEXT);
+}
+
+/* Stage 2: no capability, no new privilege, no path; then what must exist before the filter; then
+ * the filter. Guest-controlled bytes are looked at only after it. */
+static void confine(struct boot *b)
+{
+    int abi;
+    struct plat_config cfg;
+
+    STEP(b, confine_rlimits(&step));
+    STEP(b, confine_drop_capabilities(&step));
+    STEP(b, confine_landlock(&abi, &step));
+    log_debug("landlock ABI %d", abi);
+    if (pipe2(b->wake, O_CLOEXEC | O_NONBLOCK))
+        boot_fail(b, errno, "pipe");
+    int r = memfile_new(BOOT_MEMFILE_SIZE, &b->mf);
+    if (r)
+        boot_fail(b, r, "memory file");
+    cfg.mem_fd = memfile_fd(b->mf);
+    safecopy_init();
+    /* Changing ids made the process undumpable; stubs inherit that, and could then not be traced. */
+    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+        boot_fail(b, errno, "dumpable");
+    r = b->args->plat->create(&cfg, &b->plat);
+    if (r)
+        boot_fail(b, r, "platform %s", b->args->plat->name);
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+        boot_fail(b, errno, "dumpable");
+    signal(SIGPIPE, SIG_IGN);
+    STEP(b, confine_seccomp(&step));
+}
+
+static int usable_cpus(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof(set), &set))
+        return 1;
+    return CPU_COUNT(&set);
+}
+
+static void start_kernel(struct boot *b, uint64_t host_memory)
+{
+    const struct oci_resources *res = &b->spec->lx.resources;
+    uint64_t limit = host_memory;
+    char text[512];
+
+    if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit)
+        limit = (uint64_t)res->memory_limit;
+    const struct kernel_config cfg = {
+        .plat = b->plat,
+        .mf = b->mf,
+        .syscalls = &ringwall_syscalls,
+        .memory_limit = limit,
+        .cpus = usable_cpus(),
+        .hostname = b->spec->hostname ? b->spec->hostname : "ringwall",
+        .domainname = b->spec->domainname ? b->spec->domainname : "(none)",
+        .strace = b->args->sandbox->strace,
+    };
+    int r = kernel_new(&cfg, &b->k);
+    if (r)
+        boot_fail(b, r, "kernel");
+    r = gof_client_new(b->args->gofer_fds, b->args->gofer_fd_count, &b->gofer);
+    if (r)
+        boot_fail(b, r, "gofer");
+    boot_mounts(b);
+    r = boot_load(b, &b->spec->process, b->stdio, &b->init, text, sizeof(text));
+    if (r)
+        boot_fail(b, r, "%s", text);
+}
+
+void boot_main(const struct boot_args *a)
+{
+    struct boot b = {.args = a, .spec = a->sandbox->spec};
+    struct sysinfo si = {0};
+
+    mutex_init(&b.mu, LOCK_RANK_CONTROL);
+    sysinfo(&si);
+    isolate(&b);
+    confine(&b);
+    start_kernel(&b, (uint64_t)si.totalram * si.mem_unit);
+    const struct boot_status ok = {0};
+    if (write(a->status_fd, &ok, sizeof(ok)) != (ssize_t)sizeof(ok))
+        _exit(125);
+    close(a->status_fd);
+    _exit(boot_serve(&b));
+}

@@ -1,0 +1,211 @@
+#include "runsc/sandbox/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "gofer/gofer.h"
+#include "platform/platform.h"
+#include "runsc/boot/boot.h"
+#include "runsc/sandbox/confine.h"
+#include "runsc/sandbox/mounts.h"
+
+#define SENTRY_NAMESPACES                                                                          \
+    (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |     \
+     CLONE_NEWCGROUP)
+
+/* Everything a launch holds until it has succeeded; -1 where not (yet) open. */
+struct launch {
+    const struct sandbox_args *a;
+    int sync[2], status[2], life[2];
+    int gofer_sentry[BOOT_GOFER_FDS_MAX], gofer_server[BOOT_GOFER_FDS_MAX];
+    int null_fd;
+    pid_t sentry, gofer;
+};
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static int open_pipes(struct launch *l, struct err *e)
+{
+    if (pipe2(l->sync, O_CLOEXEC) || pipe2(l->status, O_CLOEXEC))
+        return err_errno(e, errno, "pipe");
+    if (l->a->attached && pipe2(l->life, O_CLOEXEC))
+        return err_errno(e, errno, "pipe");
+    for (size_t i = 0; i < GOFER_CHANNELS; i++) {
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+            return err_errno(e, errno, "socketpair");
+        l->gofer_sentry[i] = pair[0];
+        l->gofer_server[i] = pair[1];
+    }
+    l->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    return l->null_fd < 0 ? err_errno(e, errno, "/dev/null") : 0;
+}
+
+/* First act of a new process: it is counted from its first page on. */
+static void enter_cgroups(const struct sandbox_args *a)
+{
+    for (size_t i = 0; i < a->cgroup_fd_count; i++)
+        if (write(a->cgroup_fds[i], "0", 1) != 1)
+            _exit(126);
+}
+
+static NORETURN void gofer_child(const struct launch *l, const struct gofer_config *cfg)
+{
+    prctl(PR_SET_NAME, "runsc-gofer", 0, 0, 0);
+    enter_cgroups(l->a);
+    _exit(gofer_main(cfg));
+}
+
+static NORETURN void sentry_child(struct launch *l, const struct plat_ops *plat, bool privileged)
+{
+    struct boot_args b = {
+        .sandbox = l->a,
+        .plat = plat,
+        .sync_fd = l->sync[0],
+        .status_fd = l->status[1],
+        .life_fd = l->life[0],
+        .null_fd = l->null_fd,
+        .gofer_fd_count = GOFER_CHANNELS,
+        .privileged = privileged,
+    };
+
+    memcpy(b.gofer_fds, l->gofer_sentry, sizeof(b.gofer_fds));
+    /* A parent that dies early must be seen as EOF, so our copies of its ends go first. */
+    close_fd(&l->sync[1]);
+    close_fd(&l->life[1]);
+    boot_main(&b);
+}
+
+static int start_gofer(struct launch *l, struct err *e)
+{
+    struct gofer_config cfg;
+
+    if (mounts_gofer_config(l->a, l->gofer_server, GOFER_CHANNELS, &cfg, e))
+        return -1;
+    l->gofer = fork();
+    if (l->gofer == 0)
+        gofer_child(l, &cfg);
+    int code = errno;
+    mounts_gofer_config_free(&cfg);
+    if (l->gofer < 0)
+        return err_errno(e, code, "fork the gofer");
+    for (size_t i = 0; i < GOFER_CHANNELS; i++)
+        close_fd(&l->gofer_server[i]);
+    return 0;
+}
+
+static int start_sentry(struct launch *l, const struct plat_ops *plat, struct err *e)
+{
+    bool privileged = geteuid() == 0;
+
+    /* In their cgroup before they are made: a user namespace may not write to the host's files. */
+    l->sentry = (pid_t)syscall(SYS_clone, SENTRY_NAMESPACES | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (l->sentry == 0)
+        sentry_child(l, plat, privileged);
+    if (l->sentry < 0)
+        return err_errno(e, errno, "create the sentry's namespaces");
+    close_fd(&l->sync[0]);
+    close_fd(&l->status[1]);
+    close_fd(&l->life[0]);
+    for (size_t i = 0; i < GOFER_CHANNELS; i++)
+        close_fd(&l->gofer_sentry[i]);
+    const char *step;
+    int r = confine_write_id_maps(l->sentry, &step);
+    if (r)
+        return err_errno(e, r, "sentry: %s", step);
+    if (write(l->sync[1], "", 1) != 1)
+        return err_errno(e, errno, "sentry: it ended during set-up");
+    return 0;
+}
+
+static int await_status(struct launch *l, struct err *e)
+{
+    struct boot_status st;
+    ssize_t n;
+
+    do
+        n = read(l->status[0], &st, sizeof(st));
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof(st))
+        return err_set(e, EIO, "the sentry ended during set-up");
+    if (st.code == 0)
+        return 0;
+    st.text[sizeof(st.text) - 1] = '\0';
+    return err_set(e, st.code, "%s", st.text);
+}
+
+static void end_child(pid_t *pid)
+{
+    if (*pid <= 0)
+        return;
+    kill(*pid, SIGKILL);
+    while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    *pid = -1;
+}
+
+static void launch_init(struct launch *l, const struct sandbox_args *a)
+{
+    memset(l, 0xff, sizeof(*l));
+    l->a = a;
+}
+
+/* What is left open after success: the caller's end of the life pipe, kept till it dies. */
+static void launch_close(struct launch *l, bool keep_life)
+{
+    close_fd(&l->sync[0]);
+    close_fd(&l->sync[1]);
+    close_fd(&l->status[0]);
+    close_fd(&l->status[1]);
+    close_fd(&l->life[0]);
+    if (!keep_life)
+        close_fd(&l->life[1]);
+    close_fd(&l->null_fd);
+    for (size_t i = 0; i < GOFER_CHANNELS; i++) {
+        close_fd(&l->gofer_sentry[i]);
+        close_fd(&l->gofer_server[i]);
+    }
+}
+
+int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err *e)
+{
+    struct launch l;
+    char why[256];
+    const struct plat_ops *plat = boot_find_platform(a->platform);
+
+    if (!plat)
+        return err_set(e, EINVAL, "platform \"%s\" is not known", a->platform);
+    if (plat->probe(why, sizeof(why)))
+        return err_set(e, ENOTSUP, "platform %s cannot be used here: %s", a->platform, why);
+    if (a->preserve_fds)
+        return err_set(e, ENOTSUP, "--preserve-fds: host descriptors cannot enter a sandbox");
+    launch_init(&l, a);
+    int r = open_pipes(&l, e);
+    if (!r)
+        r = start_gofer(&l, e);
+    if (!r)
+        r = start_sentry(&l, plat, e);
+    if (!r)
+        r = await_status(&l, e);
+    if (r) {
+        end_child(&l.sentry);
+        end_child(&l.gofer);
+    } else {
+        *out = (struct sandbox){.sentry_pid = l.sentry, .gofer_pid = l.gofer};
+    }
+    launch_close(&l, r == 0);
+    return r;
+}
