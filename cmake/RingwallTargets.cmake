@@ -5,8 +5,8 @@
 #       SOURCES. Flags and the include directory (the root of the tree) come along. DEPS are names
 #       of other ringwall libraries (base, mm, ...) or any CMake target or -l library; a name whose
 #       folder comes later, or does not exist yet, is looked up when the whole tree has been read.
-#       Circular dependencies between libraries are allowed by the linker's --start-group only where
-#       tools/layers.txt allows the includes, so avoid them.
+#       The layer is left out of names: mm is sentry/mm, proc is sentry/fs/proc, ptrace is
+#       platform/ptrace; only gofer/proto is gofer_proto.
 #
 #   ringwall_executable(<name> [SOURCES file...] [DEPS target...])
 #       The same for a program called <name>.
@@ -41,6 +41,13 @@ function(ringwall_add_link_flags)
   endforeach()
 endfunction()
 
+# Folder names and library names are the same without the layer: sentry_mm and mm, sentry_fs_proc
+# and proc, platform_ptrace and ptrace mean one library.
+function(ringwall_short_name name out)
+  string(REGEX REPLACE "^(sentry_fs_|sentry_|fs_|platform_)" "" short "${name}")
+  set(${out} ${short} PARENT_SCOPE)
+endfunction()
+
 # DEPS to link items: rw_<name> when a library of that name exists at the end of configuration.
 function(ringwall_link target)
   foreach(dep IN LISTS ARGN)
@@ -59,6 +66,7 @@ function(ringwall_resolve_links)
     string(REPLACE "|" ";" pair "${link}")
     list(GET pair 0 target)
     list(GET pair 1 dep)
+    ringwall_short_name(${dep} dep)
     if(TARGET rw_${dep})
       target_link_libraries(${target} PUBLIC rw_${dep})
     elseif(TARGET ${dep})
@@ -75,6 +83,7 @@ function(ringwall_library name)
     file(GLOB arg_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c
          ${CMAKE_CURRENT_SOURCE_DIR}/*.S)
   endif()
+  ringwall_short_name(${name} name)
   if(NOT arg_SOURCES)
     # Headers only, for now.
     add_library(rw_${name} INTERFACE)
@@ -100,11 +109,7 @@ endfunction()
 function(ringwall_unit_test name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(test_${name} ${arg_SOURCES})
-  target_link_libraries(test_${name} PUBLIC ringwall_flags PkgConfig::CRITERION)
-  # Criterion's macros declare functions and pad structures in ways of their own.
-  target_compile_options(
-    test_${name} PRIVATE -Wno-missing-prototypes -Wno-sign-conversion -Wno-conversion
-                         -Wno-cast-qual -Wno-switch-enum -Wno-undef)
+  target_link_libraries(test_${name} PUBLIC ringwall_flags ringwall_test_flags PkgConfig::CRITERION)
   ringwall_link(test_${name} ${arg_DEPS})
   add_test(NAME unit/${name} COMMAND test_${name} --jobs 1)
   set_tests_properties(unit/${name} PROPERTIES LABELS unit TIMEOUT 120)
