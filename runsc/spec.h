@@ -123,8 +123,8 @@ struct oci_device {
 /* -1 stands for "not given" in the signed fields, 0 in the unsigned ones, NULL in the texts. */
 struct oci_resources {
     bool present;
-    int64_t memory_limit, memory_reservation,
-        memory_swap;                 /* bytes; INT64_MAX: no limit (-1 in the file) */
+    /* Bytes; INT64_MAX: no limit (-1 in the file). memory_swap is memory plus swap. */
+    int64_t memory_limit, memory_reservation, memory_swap;
     uint64_t cpu_shares, cpu_period; /* cpu_period: microseconds */
     int64_t cpu_quota;               /* microseconds; INT64_MAX: no limit */
     const char *cpuset_cpus, *cpuset_mems;
@@ -173,7 +173,7 @@ struct oci_spec {
     struct oci_hooks hooks;
     struct pair_list annotations;
     struct oci_linux lx;
-    const struct json_t *json; /* the whole document */
+    struct json_t *json; /* the whole document; integers beyond int64_t are reals in it */
     struct spec_pool *pool;
 };
 
@@ -192,6 +192,13 @@ MUST_CHECK int spec_from_json(struct json_t *json, const char *name, struct oci_
  * json. */
 MUST_CHECK int spec_process_from_json(struct json_t *json, const char *name,
                                       struct oci_spec **out_spec, struct err *e);
+
+/*
+ * A `resources` object alone (runsc update). *out borrows its texts from *out_spec, a spec of which
+ * nothing but json is filled in. Takes json.
+ */
+MUST_CHECK int spec_resources_from_json(struct json_t *json, struct oci_resources *out,
+                                        struct oci_spec **out_spec, struct err *e);
 
 /* Read a whole JSON file of at most SPEC_FILE_MAX bytes. name is used in messages. Returns an owned
  * document. */

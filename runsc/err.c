@@ -1,0 +1,51 @@
+#include "runsc/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void err_format(struct err *e, const char *fmt, va_list ap)
+{
+    if (vsnprintf(e->text, sizeof(e->text), fmt, ap) < 0)
+        e->text[0] = '\0';
+}
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    e->code = code < 0 ? -code : code;
+    va_start(ap, fmt);
+    err_format(e, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int err_errno(struct err *e, int code, const char *fmt, ...)
+{
+    va_list ap;
+    size_t used;
+
+    e->code = code < 0 ? -code : code;
+    va_start(ap, fmt);
+    err_format(e, fmt, ap);
+    va_end(ap);
+    used = strlen(e->text);
+    (void)snprintf(e->text + used, sizeof(e->text) - used, ": %s", strerror(e->code));
+    return -1;
+}
+
+int err_wrap(struct err *e, const char *fmt, ...)
+{
+    char inner[ERR_TEXT_MAX];
+    va_list ap;
+    size_t used;
+
+    memcpy(inner, e->text, sizeof(inner));
+    va_start(ap, fmt);
+    err_format(e, fmt, ap);
+    va_end(ap);
+    used = strlen(e->text);
+    (void)snprintf(e->text + used, sizeof(e->text) - used, ": %s", inner);
+    return -1;
+}

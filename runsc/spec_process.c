@@ -1,0 +1,273 @@
+/* The `process` object: what runs, as whom, with which limits. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+
+#include "runsc/spec_json.h"
+
+/* Linux: NGROUPS_MAX. */
+#define GROUPS_MAX 65536u
+
+static const struct {
+    const char *name;
+    int resource;
+} rlimit_names[] = {
+    {"RLIMIT_AS", RLIMIT_AS},
+    {"RLIMIT_CORE", RLIMIT_CORE},
+    {"RLIMIT_CPU", RLIMIT_CPU},
+    {"RLIMIT_DATA", RLIMIT_DATA},
+    {"RLIMIT_FSIZE", RLIMIT_FSIZE},
+    {"RLIMIT_LOCKS", RLIMIT_LOCKS},
+    {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},
+    {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
+    {"RLIMIT_NICE", RLIMIT_NICE},
+    {"RLIMIT_NOFILE", RLIMIT_NOFILE},
+    {"RLIMIT_NPROC", RLIMIT_NPROC},
+    {"RLIMIT_RSS", RLIMIT_RSS},
+    {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},
+    {"RLIMIT_RTTIME", RLIMIT_RTTIME},
+    {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+    {"RLIMIT_STACK", RLIMIT_STACK},
+};
+
+static const char *const cap_names[] = {
+    [CAP_CHOWN] = "CAP_CHOWN",
+    [CAP_DAC_OVERRIDE] = "CAP_DAC_OVERRIDE",
+    [CAP_DAC_READ_SEARCH] = "CAP_DAC_READ_SEARCH",
+    [CAP_FOWNER] = "CAP_FOWNER",
+    [CAP_FSETID] = "CAP_FSETID",
+    [CAP_KILL] = "CAP_KILL",
+    [CAP_SETGID] = "CAP_SETGID",
+    [CAP_SETUID] = "CAP_SETUID",
+    [CAP_SETPCAP] = "CAP_SETPCAP",
+    [CAP_LINUX_IMMUTABLE] = "CAP_LINUX_IMMUTABLE",
+    [CAP_NET_BIND_SERVICE] = "CAP_NET_BIND_SERVICE",
+    [CAP_NET_BROADCAST] = "CAP_NET_BROADCAST",
+    [CAP_NET_ADMIN] = "CAP_NET_ADMIN",
+    [CAP_NET_RAW] = "CAP_NET_RAW",
+    [CAP_IPC_LOCK] = "CAP_IPC_LOCK",
+    [CAP_IPC_OWNER] = "CAP_IPC_OWNER",
+    [CAP_SYS_MODULE] = "CAP_SYS_MODULE",
+    [CAP_SYS_RAWIO] = "CAP_SYS_RAWIO",
+    [CAP_SYS_CHROOT] = "CAP_SYS_CHROOT",
+    [CAP_SYS_PTRACE] = "CAP_SYS_PTRACE",
+    [CAP_SYS_PACCT] = "CAP_SYS_PACCT",
+    [CAP_SYS_ADMIN] = "CAP_SYS_ADMIN",
+    [CAP_SYS_BOOT] = "CAP_SYS_BOOT",
+    [CAP_SYS_NICE] = "CAP_SYS_NICE",
+    [CAP_SYS_RESOURCE] = "CAP_SYS_RESOURCE",
+    [CAP_SYS_TIME] = "CAP_SYS_TIME",
+    [CAP_SYS_TTY_CONFIG] = "CAP_SYS_TTY_CONFIG",
+    [CAP_MKNOD] = "CAP_MKNOD",
+    [CAP_LEASE] = "CAP_LEASE",
+    [CAP_AUDIT_WRITE] = "CAP_AUDIT_WRITE",
+    [CAP_AUDIT_CONTROL] = "CAP_AUDIT_CONTROL",
+    [CAP_SETFCAP] = "CAP_SETFCAP",
+    [CAP_MAC_OVERRIDE] = "CAP_MAC_OVERRIDE",
+    [CAP_MAC_ADMIN] = "CAP_MAC_ADMIN",
+    [CAP_SYSLOG] = "CAP_SYSLOG",
+    [CAP_WAKE_ALARM] = "CAP_WAKE_ALARM",
+    [CAP_BLOCK_SUSPEND] = "CAP_BLOCK_SUSPEND",
+    [CAP_AUDIT_READ] = "CAP_AUDIT_READ",
+    [CAP_PERFMON] = "CAP_PERFMON",
+    [CAP_BPF] = "CAP_BPF",
+    [CAP_CHECKPOINT_RESTORE] = "CAP_CHECKPOINT_RESTORE",
+};
+
+_Static_assert(ARRAY_SIZE(cap_names) <= 64, "a capability set is one 64-bit word");
+
+static uint64_t cap_bit(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(cap_names); i++)
+        if (strcasecmp(name, cap_names[i]) == 0)
+            return UINT64_C(1) << i;
+    return 0;
+}
+
+static int spec_parse_cap_set(const struct jnode *n, uint64_t *out)
+{
+    if (jn_check_array(n) != 0)
+        return -1;
+    for (size_t i = 0; i < jn_count(n); i++) {
+        struct jnode item = jn_element(n, i);
+        const char *name = NULL;
+
+        if (jn_string(&item, &name) != 0)
+            return -1;
+        if (strncasecmp(name, "CAP_", 4) != 0)
+            return jn_error(&item, "\"%.64s\" is not the name of a capability", name);
+        *out |= cap_bit(name);
+    }
+    return 0;
+}
+
+int spec_parse_caps(const struct jnode *n, struct oci_caps *out)
+{
+    const struct {
+        const char *key;
+        uint64_t *set;
+    } sets[] = {
+        {"bounding", &out->bounding},       {"effective", &out->effective},
+        {"inheritable", &out->inheritable}, {"permitted", &out->permitted},
+        {"ambient", &out->ambient},
+    };
+
+    if (jn_check_object(n) != 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
+        struct jnode m = jn_member(n, sets[i].key);
+
+        if (spec_parse_cap_set(&m, sets[i].set) != 0)
+            return -1;
+    }
+    /* capabilities(7): what exec could never keep is a mistake in the bundle, as for runc. */
+    out->effective &= out->permitted;
+    out->ambient &= out->permitted & out->inheritable;
+    return 0;
+}
+
+static int spec_parse_gids(const struct jnode *n, struct oci_user *out)
+{
+    size_t count = jn_count(n);
+
+    if (jn_check_array(n) != 0)
+        return -1;
+    if (count > GROUPS_MAX)
+        return jn_error(n, "more than %u groups", GROUPS_MAX);
+    out->additional_gids = spec_alloc(n->ctx, count + 1, sizeof(*out->additional_gids));
+    if (out->additional_gids == NULL)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        struct jnode item = jn_element(n, i);
+
+        if (jn_u32(&item, &out->additional_gids[i]) != 0)
+            return -1;
+    }
+    out->additional_gid_count = count;
+    return 0;
+}
+
+static int spec_parse_user(const struct jnode *n, struct oci_user *out)
+{
+    struct jnode uid = jn_member(n, "uid"), gid = jn_member(n, "gid");
+    struct jnode mask = jn_member(n, "umask"), gids = jn_member(n, "additionalGids");
+
+    if (jn_check_object(n) != 0)
+        return -1;
+    if (jn_u32(&uid, &out->uid) != 0 || jn_u32(&gid, &out->gid) != 0 ||
+        jn_u32(&mask, &out->umask) != 0)
+        return -1;
+    if (out->uid == UINT32_MAX)
+        return jn_error(&uid, "4294967295 is out of range");
+    if (out->gid == UINT32_MAX)
+        return jn_error(&gid, "4294967295 is out of range");
+    if (out->umask > 0777)
+        return jn_error(&mask, "%u is out of range", out->umask);
+    out->has_umask = mask.v != NULL;
+    return spec_parse_gids(&gids, out);
+}
+
+static int spec_parse_rlimit(const struct jnode *n, struct oci_rlimit *out)
+{
+    struct jnode type = jn_member(n, "type"), soft = jn_member(n, "soft");
+    struct jnode hard = jn_member(n, "hard");
+    const char *name = NULL;
+    size_t i;
+
+    if (jn_check_object(n) != 0 || jn_need(&type) != 0 || jn_string(&type, &name) != 0 ||
+        jn_u64(&soft, &out->soft) != 0 || jn_u64(&hard, &out->hard) != 0)
+        return -1;
+    for (i = 0; i < ARRAY_SIZE(rlimit_names); i++)
+        if (strcmp(rlimit_names[i].name, name) == 0)
+            break;
+    if (i == ARRAY_SIZE(rlimit_names))
+        return jn_error(&type, "unknown \"%.64s\"", name);
+    out->resource = rlimit_names[i].resource;
+    if (out->soft > out->hard)
+        return jn_error(&soft, "is above hard");
+    return 0;
+}
+
+static int spec_parse_rlimits(const struct jnode *n, struct oci_process *out)
+{
+    size_t count = jn_count(n);
+
+    if (jn_check_array(n) != 0)
+        return -1;
+    /* Duplicates are errors, so this bounds the inner loop. */
+    if (count > ARRAY_SIZE(rlimit_names))
+        return jn_error(n, "more entries than there are limits");
+    out->rlimits = spec_alloc(n->ctx, count + 1, sizeof(*out->rlimits));
+    if (out->rlimits == NULL)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        struct jnode item = jn_element(n, i), type = jn_member(&item, "type");
+
+        if (spec_parse_rlimit(&item, &out->rlimits[i]) != 0)
+            return -1;
+        for (size_t j = 0; j < i; j++)
+            if (out->rlimits[j].resource == out->rlimits[i].resource)
+                return jn_error(&type, "named twice");
+    }
+    out->rlimit_count = count;
+    return 0;
+}
+
+static int spec_parse_console(const struct jnode *n, struct oci_process *out)
+{
+    struct jnode h = jn_member(n, "height"), w = jn_member(n, "width");
+    int64_t rows = 0, cols = 0;
+
+    if (jn_check_object(n) != 0 || jn_int(&h, 0, UINT16_MAX, &rows) != 0 ||
+        jn_int(&w, 0, UINT16_MAX, &cols) != 0)
+        return -1;
+    out->console_rows = (uint16_t)rows;
+    out->console_cols = (uint16_t)cols;
+    return 0;
+}
+
+static int spec_parse_args(const struct jnode *n, struct oci_process *out)
+{
+    struct jnode args = jn_member(n, "args"), env = jn_member(n, "env");
+    struct jnode cwd = jn_member(n, "cwd");
+
+    if (jn_need(&args) != 0 || jn_strings(&args, &out->args) != 0)
+        return -1;
+    if (out->args.count == 0)
+        return jn_error(&args, "must not be empty");
+    if (jn_strings(&env, &out->env) != 0 || jn_need(&cwd) != 0)
+        return -1;
+    return jn_abs_path(&cwd, &out->cwd);
+}
+
+static int spec_parse_oom(const struct jnode *n, struct oci_process *out)
+{
+    int64_t value = 0;
+
+    if (jn_int(n, -1000, 1000, &value) != 0)
+        return -1;
+    out->has_oom_score_adj = n->v != NULL;
+    out->oom_score_adj = (int)value;
+    return 0;
+}
+
+int spec_parse_process(const struct jnode *n, struct oci_process *out)
+{
+    struct jnode terminal = jn_member(n, "terminal"), console = jn_member(n, "consoleSize");
+    struct jnode user = jn_member(n, "user"), caps = jn_member(n, "capabilities");
+    struct jnode rlimits = jn_member(n, "rlimits"), nnp = jn_member(n, "noNewPrivileges");
+    struct jnode oom = jn_member(n, "oomScoreAdj"), aa = jn_member(n, "apparmorProfile");
+    struct jnode label = jn_member(n, "selinuxLabel");
+
+    if (jn_check_object(n) != 0 || jn_bool(&terminal, &out->terminal) != 0 ||
+        spec_parse_console(&console, out) != 0 || spec_parse_user(&user, &out->user) != 0 ||
+        spec_parse_args(n, out) != 0 || spec_parse_caps(&caps, &out->caps) != 0 ||
+        spec_parse_rlimits(&rlimits, out) != 0 || jn_bool(&nnp, &out->no_new_privs) != 0 ||
+        spec_parse_oom(&oom, out) != 0 || jn_string(&aa, &out->apparmor_profile) != 0 ||
+        jn_string(&label, &out->selinux_label) != 0)
+        return -1;
+    out->has_caps = caps.v != NULL;
+    return 0;
+}
