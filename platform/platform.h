@@ -31,7 +31,7 @@ enum plat_event {
     PLAT_EVENT_SYSCALL,   /* regs: rax = -ENOSYS, orig_rax = number, rip past the instruction */
     PLAT_EVENT_FAULT,     /* fault is filled in; regs are those of the faulting instruction */
     PLAT_EVENT_INTERRUPT, /* plat_ctx_interrupt was called; guest state is consistent */
-    PLAT_EVENT_DEAD,      /* the stub is gone (killed from outside); the context can only be freed */
+    PLAT_EVENT_DEAD, /* the stub is gone (killed from outside); the context can only be freed */
 };
 
 /* A synchronous exception of guest code, as the signal Linux would send for it. */

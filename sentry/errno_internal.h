@@ -6,9 +6,9 @@
 #ifndef RINGWALL_SENTRY_ERRNO_INTERNAL_H
 #define RINGWALL_SENTRY_ERRNO_INTERNAL_H
 
-#define ERESTARTSYS 512            /* restart if SA_RESTART */
-#define ERESTARTNOINTR 513         /* always restart */
-#define ERESTARTNOHAND 514         /* restart only if no handler ran */
-#define ERESTART_RESTARTBLOCK 516  /* restart through restart_syscall */
+#define ERESTARTSYS 512           /* restart if SA_RESTART */
+#define ERESTARTNOINTR 513        /* always restart */
+#define ERESTARTNOHAND 514        /* restart only if no handler ran */
+#define ERESTART_RESTARTBLOCK 516 /* restart through restart_syscall */
 
 #endif

@@ -137,7 +137,8 @@ static void confine(struct boot *b)
         boot_fail(b, r, "memory file");
     cfg.mem_fd = memfile_fd(b->mf);
     safecopy_init();
-    /* Changing ids made the process undumpable; stubs inherit that, and could then not be traced. */
+    /* Changing ids made the process undumpable; stubs inherit that, and could then not be traced.
+     */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     r = b->args->plat->create(&cfg, &b->plat);

@@ -59,7 +59,8 @@ static int reply_ok(struct conn *c, json_t *extra)
 
 static int reply_error(struct conn *c, int code, const char *text)
 {
-    json_t *msg = json_pack("{s:b,s:i,s:s}", "ok", 0, "errno", code < 0 ? -code : code, "msg", text);
+    json_t *msg =
+        json_pack("{s:b,s:i,s:s}", "ok", 0, "errno", code < 0 ? -code : code, "msg", text);
     int r = msg ? control_send(c->fd, msg, NULL, 0) : -ENOMEM;
 
     json_decref(msg);
@@ -91,8 +92,8 @@ static const char *status_text(const struct server *s)
 
 static int op_state(struct server *s, struct conn *c)
 {
-    return reply_ok(c, json_pack("{s:s,s:i}", "status", status_text(s), "init_pid",
-                                 (int)s->boot->init.pid));
+    return reply_ok(
+        c, json_pack("{s:s,s:i}", "status", status_text(s), "init_pid", (int)s->boot->init.pid));
 }
 
 static int op_signal(struct server *s, struct conn *c, json_t *req)

@@ -37,7 +37,7 @@ struct boot {
     struct mount_ns *ns;
     struct boot_process init;
     bool started;
-    int wake[2]; /* written when a process has ended */
+    int wake[2];     /* written when a process has ended */
     struct mutex mu; /* rank CONTROL: exit states */
 };
 

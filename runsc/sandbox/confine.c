@@ -83,8 +83,8 @@ int confine_empty_root(const char **step)
     if (umount2(".", MNT_DETACH) != 0)
         return -errno;
     *step = "make the empty root read-only";
-    if (mount(NULL, "/", NULL,
-              MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
+    if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              NULL) != 0)
         return -errno;
     *step = "chdir /";
     return chdir("/") == 0 ? 0 : -errno;
@@ -123,12 +123,12 @@ static const struct {
     size_t size;
 } landlock_abi[] = {
     {0, 0, 0, 0},
-    {(1ull << 13) - 1, 0, 0, 8},   /* 1 */
-    {(1ull << 14) - 1, 0, 0, 8},   /* 2: REFER */
-    {(1ull << 15) - 1, 0, 0, 8},   /* 3: TRUNCATE */
-    {(1ull << 15) - 1, 3, 0, 16},  /* 4: TCP bind and connect */
-    {(1ull << 16) - 1, 3, 0, 16},  /* 5: IOCTL_DEV */
-    {(1ull << 16) - 1, 3, 3, 24},  /* 6: abstract sockets and signals */
+    {(1ull << 13) - 1, 0, 0, 8},  /* 1 */
+    {(1ull << 14) - 1, 0, 0, 8},  /* 2: REFER */
+    {(1ull << 15) - 1, 0, 0, 8},  /* 3: TRUNCATE */
+    {(1ull << 15) - 1, 3, 0, 16}, /* 4: TCP bind and connect */
+    {(1ull << 16) - 1, 3, 0, 16}, /* 5: IOCTL_DEV */
+    {(1ull << 16) - 1, 3, 3, 24}, /* 6: abstract sockets and signals */
 };
 
 int confine_landlock(int *out_abi, const char **step)
@@ -160,7 +160,10 @@ int confine_rlimits(const char **step)
     static const struct {
         int resource;
         rlim_t value;
-    } limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_NICE, 0},
+    } limits[] = {{RLIMIT_CORE, 0},
+                  {RLIMIT_MEMLOCK, 0},
+                  {RLIMIT_MSGQUEUE, 0},
+                  {RLIMIT_NICE, 0},
                   {RLIMIT_RTPRIO, 0}};
 
     *step = "setrlimit";

@@ -22,9 +22,14 @@ struct rule {
     struct scmp_arg_cmp cmp[3];
 };
 
-#define EQ(arg, value) {(arg), SCMP_CMP_EQ, (scmp_datum_t)(value), 0}
+#define EQ(arg, value)                                                                             \
+    {                                                                                              \
+        (arg), SCMP_CMP_EQ, (scmp_datum_t)(value), 0                                               \
+    }
 #define MASKED(arg, mask, value)                                                                   \
-    {(arg), SCMP_CMP_MASKED_EQ, (scmp_datum_t)(mask), (scmp_datum_t)(value)}
+    {                                                                                              \
+        (arg), SCMP_CMP_MASKED_EQ, (scmp_datum_t)(mask), (scmp_datum_t)(value)                     \
+    }
 #define ALLOW(name, owner, reason) {SCMP_SYS(name), 0, {{0}}},
 #define ALLOW_IF(name, owner, reason, ...) {SCMP_SYS(name), 1, {__VA_ARGS__}},
 

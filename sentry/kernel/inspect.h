@@ -23,7 +23,7 @@ int32_t task_next_tid(struct task *t, int32_t from);
 
 struct task_info {
     int32_t pid, tgid, ppid, pgrp, session, tracer;
-    char state;   /* R S D T t Z X */
+    char state; /* R S D T t Z X */
     char comm[16];
     uint32_t tty; /* device of the controlling terminal, 0 without */
     int32_t tty_pgrp;

@@ -74,7 +74,7 @@ _Static_assert(sizeof(struct lx_siginfo) == 128, "siginfo_t has 128 bytes");
 /* Directory context of one or more tasks (CLONE_FS). */
 struct fs_ctx {
     struct ref ref;
-    struct mutex mu; /* rank FSCTX: guards the rest */
+    struct mutex mu;        /* rank FSCTX: guards the rest */
     struct vpath root, cwd; /* owned */
     uint32_t umask;
 };
@@ -87,9 +87,9 @@ struct task {
     struct thread_group *tg;
 
     /* owner thread only */
-    struct uaccess ua;     /* mm (owned reference) and context; what handlers copy through */
-    struct plat_ctx *ctx;  /* owned; == ua.ctx */
-    uint64_t clear_tid;    /* set_tid_address(2) */
+    struct uaccess ua;    /* mm (owned reference) and context; what handlers copy through */
+    struct plat_ctx *ctx; /* owned; == ua.ctx */
+    uint64_t clear_tid;   /* set_tid_address(2) */
     uint64_t robust_list, robust_list_size;
     uint64_t rseq, rseq_size;
     uint32_t rseq_sig;
@@ -101,10 +101,10 @@ struct task {
     bool has_saved_blocked;
 
     /* atomic pointers swapped by the owner, read by others under mu */
-    struct mutex mu; /* rank TASK */
-    struct cred *cred;    /* owned reference */
-    struct fdtable *fdt;  /* owned reference */
-    struct fs_ctx *fs;    /* owned reference */
+    struct mutex mu;     /* rank TASK */
+    struct cred *cred;   /* owned reference */
+    struct fdtable *fdt; /* owned reference */
+    struct fs_ctx *fs;   /* owned reference */
     char comm[16];
 
     struct blocker blocker; /* what this task sleeps on */
@@ -183,12 +183,12 @@ MUST_CHECK int kernel_new(const struct kernel_config *cfg, struct kernel **out_k
 struct kernel_exec {
     const char *const *argv, *const *envp; /* NULL-terminated */
     const char *cwd;
-    struct cred *cred;      /* borrowed */
+    struct cred *cred; /* borrowed */
     uint64_t umask;
     uint64_t rlimits[16][2]; /* soft, hard */
-    struct file *fds[3];    /* borrowed, NULL: closed */
-    struct file *tty;       /* controlling terminal or NULL, borrowed */
-    struct mount_ns *ns;    /* borrowed */
+    struct file *fds[3];     /* borrowed, NULL: closed */
+    struct file *tty;        /* controlling terminal or NULL, borrowed */
+    struct mount_ns *ns;     /* borrowed */
     bool new_session;
 };
 /* Called when the process ends: status as wait(2) encodes it. From some sentry thread. */

@@ -43,11 +43,13 @@ MUST_CHECK int64_t copyin_str(const struct uaccess *ua, char *dst, uaddr_t src, 
 #define copyout_obj(ua, dst, src_ptr) copyout((ua), (dst), (src_ptr), sizeof(*(src_ptr)))
 
 /* Extensible structs (clone3, openat2, sched_setattr): size from the guest, known from us.
- * Short ones are zero-extended, longer ones must have a zero tail (-E2BIG). copy_struct_from_user. */
+ * Short ones are zero-extended, longer ones must have a zero tail (-E2BIG). copy_struct_from_user.
+ */
 MUST_CHECK int copyin_struct(const struct uaccess *ua, void *dst, size_t known, uaddr_t src,
                              size_t size);
 
-/* Atomic access to an aligned 32-bit word (-EINVAL when unaligned): futex, robust lists, clear_tid. */
+/* Atomic access to an aligned 32-bit word (-EINVAL when unaligned): futex, robust lists, clear_tid.
+ */
 MUST_CHECK int user_load32(const struct uaccess *ua, uaddr_t addr, uint32_t *out);
 MUST_CHECK int user_store32(const struct uaccess *ua, uaddr_t addr, uint32_t val);
 /* *out_seen is the value found; the swap happened when it equals expect. */

@@ -1,8 +1,7 @@
-/* Files as Linux has them: super, inode, dentry, mount, file; the ops tables a file system fills in,
- * and the calls that the system calls are made of.
- * Depends on: base, cred, wait, mm (uio, mappable).
- * Threading: objects are reference-counted and used from any thread; each op says what is locked.
- * Ownership: borrows unless said; "owned result" means the caller puts it. */
+/* Files as Linux has them: super, inode, dentry, mount, file; the ops tables a file system fills
+ * in, and the calls that the system calls are made of. Depends on: base, cred, wait, mm (uio,
+ * mappable). Threading: objects are reference-counted and used from any thread; each op says what
+ * is locked. Ownership: borrows unless said; "owned result" means the caller puts it. */
 #ifndef RINGWALL_SENTRY_VFS_VFS_H
 #define RINGWALL_SENTRY_VFS_VFS_H
 
@@ -38,7 +37,8 @@ struct vpath {
     struct dentry *dentry;
 };
 
-/* On whose behalf a call is made. Built by the kernel for the calling task; borrowed for the call. */
+/* On whose behalf a call is made. Built by the kernel for the calling task; borrowed for the call.
+ */
 struct vfs_caller {
     struct cred *cred;
     struct blocker *blocker; /* what to sleep on; NULL: never sleep (-EAGAIN) */
@@ -106,7 +106,8 @@ struct super_ops {
     void (*destroy)(struct super *sb);
     /* For /proc/mounts: fs-specific options text. NULL: none. */
     void (*show_options)(struct super *sb, char *buf, size_t size);
-    /* A cached dentry is asked before use when set (shared trees, proc): 1 valid, 0 look up anew. */
+    /* A cached dentry is asked before use when set (shared trees, proc): 1 valid, 0 look up anew.
+     */
     int (*revalidate)(struct dentry *d);
 };
 
@@ -114,7 +115,7 @@ struct super {
     const struct super_ops *ops;
     const struct fs_ops *fs;
     struct ref ref;
-    uint64_t dev; /* st_dev */
+    uint64_t dev;        /* st_dev */
     struct dentry *root; /* owned */
     char source[256];
     uint32_t flags; /* MS_RDONLY ... of the super */
@@ -183,10 +184,10 @@ struct inode {
 
 struct dentry {
     struct ref ref;
-    struct super *sb;         /* borrowed from the mount or inode */
-    struct inode *inode;      /* owned; NULL: negative. Set once under the parent's dir_mu */
-    struct dentry *parent;    /* owned; self for a root. Guarded by the rename lock */
-    struct list siblings;     /* guarded by the dentry hash lock */
+    struct super *sb;      /* borrowed from the mount or inode */
+    struct inode *inode;   /* owned; NULL: negative. Set once under the parent's dir_mu */
+    struct dentry *parent; /* owned; self for a root. Guarded by the rename lock */
+    struct list siblings;  /* guarded by the dentry hash lock */
     struct list children;
     struct list hash;
     struct list lru;
@@ -220,7 +221,8 @@ struct file_ops {
     MUST_CHECK int (*mmap)(struct file *f, int prot, int flags, struct mappable **out);
     MUST_CHECK int (*fsync)(struct file *f, bool data_only);
     MUST_CHECK int (*fallocate)(struct file *f, int mode, int64_t off, int64_t size);
-    /* A file descriptor to it was closed by a task (flush): not the last reference. NULL: nothing */
+    /* A file descriptor to it was closed by a task (flush): not the last reference. NULL: nothing
+     */
     int (*flush)(struct file *f, const struct vfs_caller *c);
     /* Last reference gone. NULL: nothing. */
     void (*release)(struct file *f);
@@ -231,15 +233,15 @@ struct file_ops {
 struct file {
     const struct file_ops *ops;
     struct ref ref;
-    struct inode *inode;     /* owned; never NULL */
-    struct vpath path;       /* owned */
-    _Atomic uint32_t flags;  /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
-    struct mutex pos_mu;     /* rank FILE_POS */
-    int64_t pos;             /* guarded by pos_mu */
-    void *priv;              /* of ops' owner, through its own named down-cast */
-    int owner;               /* F_SETOWN pid (negative: group) */
-    int owner_sig;           /* F_SETSIG */
-    struct list epolls;      /* epoll items watching this file; guarded by epoll's lock */
+    struct inode *inode;    /* owned; never NULL */
+    struct vpath path;      /* owned */
+    _Atomic uint32_t flags; /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
+    struct mutex pos_mu;    /* rank FILE_POS */
+    int64_t pos;            /* guarded by pos_mu */
+    void *priv;             /* of ops' owner, through its own named down-cast */
+    int owner;              /* F_SETOWN pid (negative: group) */
+    int owner_sig;          /* F_SETSIG */
+    struct list epolls;     /* epoll items watching this file; guarded by epoll's lock */
 };
 
 /* Files without a place in the tree (pipes, eventfd, sockets): an inode on an internal super.
@@ -300,15 +302,14 @@ MUST_CHECK int vfs_mknod(const struct vfs_caller *c, const struct vpath *base, c
 /* As mknod, and gives the new inode's path: for bind(2) of AF_UNIX. Owned *out. */
 MUST_CHECK int vfs_mksock(const struct vfs_caller *c, const char *path, uint32_t mode,
                           struct vpath *out);
-MUST_CHECK int vfs_symlink(const struct vfs_caller *c, const char *target,
-                           const struct vpath *base, const char *path);
+MUST_CHECK int vfs_symlink(const struct vfs_caller *c, const char *target, const struct vpath *base,
+                           const char *path);
 MUST_CHECK int vfs_link(const struct vfs_caller *c, const struct vpath *old_base, const char *old,
                         const struct vpath *new_base, const char *path, unsigned lookup_flags);
 MUST_CHECK int vfs_unlink(const struct vfs_caller *c, const struct vpath *base, const char *path);
 MUST_CHECK int vfs_rmdir(const struct vfs_caller *c, const struct vpath *base, const char *path);
-MUST_CHECK int vfs_rename(const struct vfs_caller *c, const struct vpath *old_base,
-                          const char *old, const struct vpath *new_base, const char *path,
-                          unsigned flags);
+MUST_CHECK int vfs_rename(const struct vfs_caller *c, const struct vpath *old_base, const char *old,
+                          const struct vpath *new_base, const char *path, unsigned flags);
 MUST_CHECK int64_t vfs_readlink(const struct vfs_caller *c, const struct vpath *p, char *buf,
                                 size_t size);
 MUST_CHECK int vfs_getattr(const struct vpath *p, struct vfs_attr *out);
@@ -319,14 +320,13 @@ MUST_CHECK int vfs_setattr(const struct vfs_caller *c, const struct vpath *p,
 MUST_CHECK int vfs_statfs(const struct vpath *p, struct vfs_statfs *out);
 /* access(2)-like: mask of 4 read, 2 write, 1 execute/search with c->cred's fs ids. */
 MUST_CHECK int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask);
-MUST_CHECK int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p,
-                                const char *name, void *buf, size_t size);
+MUST_CHECK int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p, const char *name,
+                                void *buf, size_t size);
 MUST_CHECK int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *name,
                             const void *buf, size_t size, int flags);
 MUST_CHECK int64_t vfs_listxattr(const struct vfs_caller *c, const struct vpath *p, char *buf,
                                  size_t size);
-MUST_CHECK int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p,
-                               const char *name);
+MUST_CHECK int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p, const char *name);
 /* Text of a place as seen from root ("(unreachable)/x", " (deleted)"): length with NUL, or
  * -ENAMETOOLONG. */
 MUST_CHECK int64_t vfs_path_text(const struct vpath *root, const struct vpath *p, char *buf,
@@ -382,8 +382,8 @@ struct vfs_flock {
     int32_t pid;
 };
 /* owner: the fd table for POSIX locks, the file for OFD locks. wait: F_SETLKW. */
-MUST_CHECK int vfs_lock_set(struct file *f, const void *owner, const struct vfs_flock *l,
-                            bool wait, const struct vfs_caller *c);
+MUST_CHECK int vfs_lock_set(struct file *f, const void *owner, const struct vfs_flock *l, bool wait,
+                            const struct vfs_caller *c);
 MUST_CHECK int vfs_lock_get(struct file *f, const void *owner, struct vfs_flock *l);
 void vfs_lock_drop_owner(struct file *f, const void *owner);
 MUST_CHECK int vfs_flock(struct file *f, int op, const struct vfs_caller *c);

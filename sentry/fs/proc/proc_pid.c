@@ -70,8 +70,8 @@ static int show_statm(const struct proc_ctx *pc, FILE *out)
         mm_put(mm);
     }
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " 0 %" PRIu64 " 0\n",
-            s.virt >> PAGE_SHIFT, s.rss >> PAGE_SHIFT, s.shared >> PAGE_SHIFT,
-            s.exec >> PAGE_SHIFT, (s.data + s.stack) >> PAGE_SHIFT);
+            s.virt >> PAGE_SHIFT, s.rss >> PAGE_SHIFT, s.shared >> PAGE_SHIFT, s.exec >> PAGE_SHIFT,
+            (s.data + s.stack) >> PAGE_SHIFT);
     return 0;
 }
 
@@ -86,14 +86,14 @@ static void limit_text(uint64_t v, char *buf, size_t size)
 static int show_limits(const struct proc_ctx *pc, FILE *out)
 {
     static const char *const rows[16][2] = {
-        {"Max cpu time", "seconds"},      {"Max file size", "bytes"},
-        {"Max data size", "bytes"},       {"Max stack size", "bytes"},
-        {"Max core file size", "bytes"},  {"Max resident set", "bytes"},
-        {"Max processes", "processes"},   {"Max open files", "files"},
-        {"Max locked memory", "bytes"},   {"Max address space", "bytes"},
-        {"Max file locks", "locks"},      {"Max pending signals", "signals"},
-        {"Max msgqueue size", "bytes"},   {"Max nice priority", ""},
-        {"Max realtime priority", ""},    {"Max realtime timeout", "us"},
+        {"Max cpu time", "seconds"},     {"Max file size", "bytes"},
+        {"Max data size", "bytes"},      {"Max stack size", "bytes"},
+        {"Max core file size", "bytes"}, {"Max resident set", "bytes"},
+        {"Max processes", "processes"},  {"Max open files", "files"},
+        {"Max locked memory", "bytes"},  {"Max address space", "bytes"},
+        {"Max file locks", "locks"},     {"Max pending signals", "signals"},
+        {"Max msgqueue size", "bytes"},  {"Max nice priority", ""},
+        {"Max realtime priority", ""},   {"Max realtime timeout", "us"},
     };
     struct task_info info;
     char soft[24], hard[24];
@@ -202,9 +202,9 @@ static int follow_root(const struct proc_ctx *pc, struct vpath *out)
     return task_get_path(pc->t, 0, out);
 }
 
-static int64_t link_text(const struct proc_ctx *pc, int (*follow)(const struct proc_ctx *,
-                                                                  struct vpath *),
-                         char *buf, size_t size)
+static int64_t link_text(const struct proc_ctx *pc,
+                         int (*follow)(const struct proc_ctx *, struct vpath *), char *buf,
+                         size_t size)
 {
     struct vpath p;
     int r = follow(pc, &p);
@@ -370,7 +370,9 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "stat", .mode = 0444, .show = proc_show_pid_stat},                                \
         {.name = "statm", .mode = 0444, .show = show_statm},                                       \
         {.name = "status", .mode = 0444, .show = proc_show_pid_status},                            \
-        {.name = "uid_map", .mode = 0444, .show = show_id_map}
+    {                                                                                              \
+        .name = "uid_map", .mode = 0444, .show = show_id_map                                       \
+    }
 
 const struct proc_entry proc_tid_entries[] = {PID_COMMON, {0}};
 

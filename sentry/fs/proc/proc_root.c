@@ -17,14 +17,29 @@ static int show_meminfo(const struct proc_ctx *pc, FILE *out)
         const char *name;
         uint64_t bytes;
     } rows[] = {
-        {"MemTotal:", k.mem_total},  {"MemFree:", k.mem_free}, {"MemAvailable:", k.mem_free},
-        {"Buffers:", 0},             {"Cached:", k.mem_shmem}, {"SwapCached:", 0},
-        {"Active:", k.mem_anon},     {"Inactive:", 0},         {"Active(anon):", k.mem_anon},
-        {"Inactive(anon):", 0},      {"Active(file):", 0},     {"Inactive(file):", 0},
-        {"Unevictable:", 0},         {"Mlocked:", 0},          {"SwapTotal:", 0},
-        {"SwapFree:", 0},            {"Dirty:", 0},            {"Writeback:", 0},
-        {"AnonPages:", k.mem_anon},  {"Mapped:", 0},           {"Shmem:", k.mem_shmem},
-        {"CommitLimit:", k.mem_total}, {"Committed_AS:", k.mem_anon},
+        {"MemTotal:", k.mem_total},
+        {"MemFree:", k.mem_free},
+        {"MemAvailable:", k.mem_free},
+        {"Buffers:", 0},
+        {"Cached:", k.mem_shmem},
+        {"SwapCached:", 0},
+        {"Active:", k.mem_anon},
+        {"Inactive:", 0},
+        {"Active(anon):", k.mem_anon},
+        {"Inactive(anon):", 0},
+        {"Active(file):", 0},
+        {"Inactive(file):", 0},
+        {"Unevictable:", 0},
+        {"Mlocked:", 0},
+        {"SwapTotal:", 0},
+        {"SwapFree:", 0},
+        {"Dirty:", 0},
+        {"Writeback:", 0},
+        {"AnonPages:", k.mem_anon},
+        {"Mapped:", 0},
+        {"Shmem:", k.mem_shmem},
+        {"CommitLimit:", k.mem_total},
+        {"Committed_AS:", k.mem_anon},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         fprintf(out, "%-16s%8" PRIu64 " kB\n", rows[i].name, rows[i].bytes >> 10);
@@ -36,8 +51,8 @@ static int show_stat(const struct proc_ctx *pc, FILE *out)
     struct kernel_info k;
 
     kernel_info(pc->k, &k);
-    fprintf(out, "cpu  %" PRIu64 " 0 %" PRIu64 " %" PRIu64 " 0 0 0 0 0 0\n",
-            proc_ticks(k.user_ns), proc_ticks(k.system_ns), proc_ticks(k.idle_ns));
+    fprintf(out, "cpu  %" PRIu64 " 0 %" PRIu64 " %" PRIu64 " 0 0 0 0 0 0\n", proc_ticks(k.user_ns),
+            proc_ticks(k.system_ns), proc_ticks(k.idle_ns));
     for (int i = 0; i < k.cpus; i++) {
         uint64_t n = (uint64_t)k.cpus;
         fprintf(out, "cpu%d %" PRIu64 " 0 %" PRIu64 " %" PRIu64 " 0 0 0 0 0 0\n", i,

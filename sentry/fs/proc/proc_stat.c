@@ -111,12 +111,21 @@ static void status_memory(const struct mm_stats *s, const struct mm_layout *l, F
     const struct {
         const char *name;
         uint64_t bytes;
-    } rows[] = {{"VmPeak", s->peak_virt}, {"VmSize", s->virt},   {"VmLck", s->locked},
-                {"VmPin", 0},             {"VmHWM", s->peak_rss}, {"VmRSS", s->rss},
+    } rows[] = {{"VmPeak", s->peak_virt},
+                {"VmSize", s->virt},
+                {"VmLck", s->locked},
+                {"VmPin", 0},
+                {"VmHWM", s->peak_rss},
+                {"VmRSS", s->rss},
                 {"RssAnon", s->rss - (s->shared < s->rss ? s->shared : s->rss)},
-                {"RssFile", s->shared},   {"RssShmem", 0},       {"VmData", s->data},
-                {"VmStk", s->stack},      {"VmExe", l->end_code - l->start_code},
-                {"VmLib", s->exec},       {"VmPTE", 0},          {"VmSwap", 0}};
+                {"RssFile", s->shared},
+                {"RssShmem", 0},
+                {"VmData", s->data},
+                {"VmStk", s->stack},
+                {"VmExe", l->end_code - l->start_code},
+                {"VmLib", s->exec},
+                {"VmPTE", 0},
+                {"VmSwap", 0}};
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         fprintf(out, "%s:\t%8" PRIu64 " kB\n", rows[i].name, rows[i].bytes >> 10);
@@ -159,19 +168,19 @@ int proc_show_pid_status(const struct proc_ctx *pc, FILE *out)
     fprintf(out, "NoNewPrivs:\t%d\nSeccomp:\t%u\nSeccomp_filters:\t0\n", i.no_new_privs,
             i.seccomp_mode);
     status_cpus(pc->k, out);
-    fprintf(out, "voluntary_ctxt_switches:\t%" PRIu64 "\nnonvoluntary_ctxt_switches:\t%" PRIu64
-                 "\n",
+    fprintf(out,
+            "voluntary_ctxt_switches:\t%" PRIu64 "\nnonvoluntary_ctxt_switches:\t%" PRIu64 "\n",
             i.vol_switches, i.invol_switches);
     return 0;
 }
 
 static void maps_line(const struct mm_vma_info *v, FILE *out)
 {
-    int n = fprintf(out, "%08" PRIx64 "-%08" PRIx64 " %c%c%c%c %08" PRIx64 " %02x:%02x %" PRIu64,
-                    v->start, v->end, v->prot & PROT_READ ? 'r' : '-',
-                    v->prot & PROT_WRITE ? 'w' : '-', v->prot & PROT_EXEC ? 'x' : '-',
-                    v->flags & MAP_SHARED ? 's' : 'p', v->off, major(v->dev), minor(v->dev),
-                    v->ino);
+    int n =
+        fprintf(out, "%08" PRIx64 "-%08" PRIx64 " %c%c%c%c %08" PRIx64 " %02x:%02x %" PRIu64,
+                v->start, v->end, v->prot & PROT_READ ? 'r' : '-', v->prot & PROT_WRITE ? 'w' : '-',
+                v->prot & PROT_EXEC ? 'x' : '-', v->flags & MAP_SHARED ? 's' : 'p', v->off,
+                major(v->dev), minor(v->dev), v->ino);
     if (v->path[0])
         fprintf(out, "%*s%s", n < 73 ? 73 - n : 1, "", v->path);
     fputc('\n', out);
@@ -182,12 +191,18 @@ static void smaps_rows(const struct mm_vma_info *v, FILE *out)
     const struct {
         const char *name;
         uint64_t bytes;
-    } rows[] = {{"Size", v->end - v->start}, {"KernelPageSize", PAGE_SIZE},
-                {"MMUPageSize", PAGE_SIZE},  {"Rss", v->rss},
-                {"Pss", v->pss},             {"Shared_Clean", 0},
-                {"Shared_Dirty", 0},         {"Private_Clean", v->rss - v->anon},
-                {"Private_Dirty", v->anon},  {"Referenced", v->rss},
-                {"Anonymous", v->anon},      {"Swap", 0},
+    } rows[] = {{"Size", v->end - v->start},
+                {"KernelPageSize", PAGE_SIZE},
+                {"MMUPageSize", PAGE_SIZE},
+                {"Rss", v->rss},
+                {"Pss", v->pss},
+                {"Shared_Clean", 0},
+                {"Shared_Dirty", 0},
+                {"Private_Clean", v->rss - v->anon},
+                {"Private_Dirty", v->anon},
+                {"Referenced", v->rss},
+                {"Anonymous", v->anon},
+                {"Swap", 0},
                 {"Locked", 0}};
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)

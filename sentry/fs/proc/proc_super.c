@@ -191,8 +191,8 @@ static int proc_getattr(struct inode *i, struct vfs_attr *out)
 {
     struct proc_node *n = proc_node(i);
 
-    *out = (struct vfs_attr){.ino = i->ino, .dev = i->sb->dev, .mode = i->mode, .nlink = i->nlink,
-                             .blksize = 1024};
+    *out = (struct vfs_attr){
+        .ino = i->ino, .dev = i->sb->dev, .mode = i->mode, .nlink = i->nlink, .blksize = 1024};
     out->atime = out->mtime = out->ctime = i->mtime;
     if (n->tid == 0)
         return 0;
@@ -243,8 +243,8 @@ const struct inode_ops proc_inode_ops = {
 static int proc_statfs(struct super *sb, struct vfs_statfs *out)
 {
     (void)sb;
-    *out = (struct vfs_statfs){.type = PROC_SUPER_MAGIC, .bsize = PAGE_SIZE, .frsize = PAGE_SIZE,
-                               .namelen = VFS_NAME_MAX};
+    *out = (struct vfs_statfs){
+        .type = PROC_SUPER_MAGIC, .bsize = PAGE_SIZE, .frsize = PAGE_SIZE, .namelen = VFS_NAME_MAX};
     return 0;
 }
 
