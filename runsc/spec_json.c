@@ -234,8 +234,8 @@ int jn_abs_path(const struct jnode *n, const char **out)
         return 0;
     if (jn_string(n, &path) != 0)
         return -1;
-    if (path[0] != '/')
-        return jn_error(n, "\"%.200s\" is not an absolute path", path);
+    if (path == NULL || path[0] != '/')
+        return jn_error(n, "\"%.200s\" is not an absolute path", path != NULL ? path : "");
     *out = path;
     return 0;
 }

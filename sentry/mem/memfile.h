@@ -17,11 +17,23 @@ struct memfile;
 MUST_CHECK int memfile_new(uint64_t size, struct memfile **out_mf);
 void memfile_free(struct memfile *mf);
 int memfile_fd(const struct memfile *mf);
+uint64_t memfile_size(const struct memfile *mf);
+void memfile_set_limit(struct memfile *mf, uint64_t limit);
 /* Sentry's address of an offset: valid for the life of the file, readable and writable, may not
  * be executed. Reads of pages never written give zeros. */
 void *memfile_ptr(const struct memfile *mf, uint64_t off);
 /* A zero-filled range, one reference per page. -ENOMEM when space or the limit is exhausted. */
 MUST_CHECK int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off);
+/* As memfile_alloc with MEMFILE_*: RAW leaves the bytes undefined (old data of the sandbox), only
+ * for callers that overwrite all of it before a guest can look; cheaper. UP leaves room to grow
+ * behind the range rather than before it. */
+#define MEMFILE_RAW 1u
+#define MEMFILE_UP 2u
+MUST_CHECK int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags,
+                                   uint64_t *out_off);
+/* Exactly this range, or -ENOMEM when a part of it is in use: keeps what is adjacent in an address
+ * space adjacent in the file, so that host mappings merge. */
+MUST_CHECK int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags);
 /* One more / one less reference for every page in the range, which must be allocated. */
 MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
 void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
@@ -29,8 +41,12 @@ void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
 uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size);
 /* Gives the pages back to the host; they read as zeros afterwards (MADV_DONTNEED, hole punch). */
 void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size);
+/* Gives freed but still committed memory back to the host (idle sandboxes, checkpoints). */
+void memfile_trim(struct memfile *mf);
 /* Bytes that the host has really committed / that extents reserve. */
 uint64_t memfile_resident(const struct memfile *mf);
-uint64_t memfile_reserved(const struct memfile *mf);
+uint64_t memfile_reserved(struct memfile *mf);
+/* Bytes of the range that the host has committed. */
+uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size);
 
 #endif

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/list.h"
 
 struct mappable;
 
@@ -33,6 +34,9 @@ struct mappable_ops {
     int (*msync)(struct mappable *m, uint64_t off, uint64_t size);
     void (*get)(struct mappable *m);
     void (*put)(struct mappable *m);
+    /* Frees the bytes of a range, which read as zeros afterwards (MADV_REMOVE). NULL: -EOPNOTSUPP.
+     * Called without the mm lock; calls mappable_invalidate itself when pages are replaced. */
+    int (*punch)(struct mappable *m, uint64_t off, uint64_t size);
     /* For /proc/<pid>/maps: device, inode and a NUL-terminated path (truncated to size). */
     void (*describe)(struct mappable *m, uint64_t *out_dev, uint64_t *out_ino, char *path,
                      size_t size);
@@ -42,8 +46,8 @@ struct mappable_ops {
  * mappings (truncate, hole punch) call mappable_invalidate. */
 struct mappable {
     const struct mappable_ops *ops;
-    /* mappings: private to mm (sentry/mm/mappable.c), guarded by its lock. */
-    void *mappings;
+    /* VMAs that map it: private to mm (sentry/mm/mappable.c), guarded by its lock. */
+    struct list mappings;
 };
 
 void mappable_init(struct mappable *m, const struct mappable_ops *ops);

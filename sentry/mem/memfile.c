@@ -1,0 +1,578 @@
+/* Extents of the memory file. The whole offset space is covered by segments, kept in one tree by
+ * offset; a segment is allocated (refs > 0), free, or busy (being punched outside the lock).
+ * Neighbours of the same state are merged. Free segments are also in bins by size: clean ones read
+ * as zeros, dirty ones still hold old bytes and are good for small allocations and copies. */
+#include "sentry/mem/memfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/rbtree.h"
+
+#define MF_BINS 40
+#define MF_BIN_PROBES 8
+#define MF_SPARES_MIN 4u
+#define MF_SPARES_MAX 64u
+/* Freed ranges up to this are kept dirty for reuse, until MF_DIRTY_MAX in total. */
+#define MF_DIRTY_RANGE_MAX (1024u * 1024)
+#define MF_DIRTY_MAX (4u * 1024 * 1024)
+/* Up to this, zeroing by hand beats a hole punch and new faults. */
+#define MF_ZERO_BY_HAND (64u * 1024)
+#define MF_PUNCH_BATCH 16
+
+enum mf_state { MF_CLEAN, MF_DIRTY, MF_USED, MF_BUSY };
+
+struct mf_seg {
+    struct rb_node node;
+    struct list bin; /* free: in its bin; unused node: in spares */
+    uint64_t off, size;
+    uint32_t refs; /* > 0 exactly when MF_USED */
+    enum mf_state state;
+};
+
+struct memfile {
+    /* immutable */
+    int fd;
+    char *base;
+    uint64_t size, limit;
+    /* guarded by mu */
+    struct mutex mu;
+    struct rb_root segs;
+    struct list bins[2][MF_BINS]; /* by mf_state, log2 of pages */
+    uint64_t bin_map[2];
+    struct list spares;
+    unsigned spare_count;
+    uint64_t reserved, dirty;
+    uint64_t since_check, resident_seen; /* for the limit */
+};
+
+/* ---- segments ---- */
+
+static bool mf_stock_locked(struct memfile *mf)
+{
+    while (mf->spare_count < MF_SPARES_MIN) {
+        struct mf_seg *s = calloc(1, sizeof(*s));
+        if (!s)
+            return false;
+        list_add(&mf->spares, &s->bin);
+        mf->spare_count++;
+    }
+    return true;
+}
+
+static struct mf_seg *mf_node_take(struct memfile *mf)
+{
+    BUG_ON(mf->spare_count == 0);
+    struct mf_seg *s = list_first_entry(&mf->spares, struct mf_seg, bin);
+    list_del(&s->bin);
+    mf->spare_count--;
+    return s;
+}
+
+static void mf_node_give(struct memfile *mf, struct mf_seg *s)
+{
+    if (mf->spare_count >= MF_SPARES_MAX) {
+        free(s);
+        return;
+    }
+    list_add(&mf->spares, &s->bin);
+    mf->spare_count++;
+}
+
+static struct mf_seg *mf_entry(struct rb_node *n)
+{
+    return n ? container_of(n, struct mf_seg, node) : NULL;
+}
+
+static struct mf_seg *mf_find(struct memfile *mf, uint64_t off)
+{
+    struct rb_node *n = mf->segs.node;
+    while (n) {
+        struct mf_seg *s = mf_entry(n);
+        if (off < s->off)
+            n = n->left;
+        else if (off - s->off >= s->size)
+            n = n->right;
+        else
+            return s;
+    }
+    BUG_ON(true);
+    return NULL;
+}
+
+static void mf_insert(struct memfile *mf, struct mf_seg *s)
+{
+    struct rb_node **link = &mf->segs.node, *parent = NULL;
+    while (*link) {
+        parent = *link;
+        link = s->off < mf_entry(parent)->off ? &parent->left : &parent->right;
+    }
+    rb_link_node(&s->node, parent, link);
+    rb_insert_color(&s->node, &mf->segs);
+}
+
+static unsigned mf_bin_of(uint64_t size)
+{
+    unsigned b = 63u - (unsigned)__builtin_clzll(size >> PAGE_SHIFT);
+    return b < MF_BINS ? b : MF_BINS - 1;
+}
+
+static bool mf_is_free(const struct mf_seg *s)
+{
+    return s->state == MF_CLEAN || s->state == MF_DIRTY;
+}
+
+static void mf_bin_add(struct memfile *mf, struct mf_seg *s)
+{
+    unsigned b = mf_bin_of(s->size);
+    list_add(&mf->bins[s->state][b], &s->bin);
+    mf->bin_map[s->state] |= UINT64_C(1) << b;
+    if (s->state == MF_DIRTY)
+        mf->dirty += s->size;
+}
+
+static void mf_bin_del(struct memfile *mf, struct mf_seg *s)
+{
+    unsigned b = mf_bin_of(s->size);
+    list_del(&s->bin);
+    if (list_empty(&mf->bins[s->state][b]))
+        mf->bin_map[s->state] &= ~(UINT64_C(1) << b);
+    if (s->state == MF_DIRTY)
+        mf->dirty -= s->size;
+}
+
+/* Cuts s at off (strictly inside); returns the upper part. Not for segments in a bin. */
+static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t off)
+{
+    struct mf_seg *hi = mf_node_take(mf);
+    hi->off = off;
+    hi->size = s->off + s->size - off;
+    hi->refs = s->refs;
+    hi->state = s->state;
+    s->size = off - s->off;
+    mf_insert(mf, hi);
+    return hi;
+}
+
+static bool mf_same(const struct mf_seg *a, const struct mf_seg *b)
+{
+    return a->state == b->state && a->refs == b->refs && a->state != MF_BUSY;
+}
+
+/* Merges s (not in a bin) with equal neighbours; the result is not in a bin. */
+static struct mf_seg *mf_merge(struct memfile *mf, struct mf_seg *s)
+{
+    struct mf_seg *prev = mf_entry(rb_prev(&s->node));
+    if (prev && mf_same(prev, s)) {
+        if (mf_is_free(prev))
+            mf_bin_del(mf, prev);
+        rb_erase(&s->node, &mf->segs);
+        prev->size += s->size;
+        mf_node_give(mf, s);
+        s = prev;
+    }
+    struct mf_seg *next = mf_entry(rb_next(&s->node));
+    if (next && mf_same(s, next)) {
+        if (mf_is_free(next))
+            mf_bin_del(mf, next);
+        rb_erase(&next->node, &mf->segs);
+        s->size += next->size;
+        mf_node_give(mf, next);
+    }
+    return s;
+}
+
+static void mf_free_seg(struct memfile *mf, struct mf_seg *s, enum mf_state state)
+{
+    s->state = state;
+    s->refs = 0;
+    mf_bin_add(mf, mf_merge(mf, s));
+}
+
+/* ---- life ---- */
+
+int memfile_new(uint64_t size, struct memfile **out_mf)
+{
+    int err = -ENOMEM;
+    struct memfile *mf = calloc(1, sizeof(*mf));
+    if (!mf)
+        return -ENOMEM;
+    mf->size = ALIGN_UP(size, PAGE_SIZE);
+    mf->fd = memfd_create("ringwall-memory", MFD_CLOEXEC);
+    if (mf->fd < 0 || ftruncate(mf->fd, (off_t)mf->size) != 0) {
+        err = -errno;
+        goto out_fd;
+    }
+    mf->base = mmap(NULL, mf->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mf->fd, 0);
+    if (mf->base == MAP_FAILED) {
+        err = -errno;
+        goto out_fd;
+    }
+    mutex_init(&mf->mu, LOCK_RANK_MEMFILE);
+    list_init(&mf->spares);
+    for (unsigned i = 0; i < MF_BINS; i++) {
+        list_init(&mf->bins[MF_CLEAN][i]);
+        list_init(&mf->bins[MF_DIRTY][i]);
+    }
+    if (!mf_stock_locked(mf))
+        goto out_map;
+    struct mf_seg *all = mf_node_take(mf);
+    *all = (struct mf_seg){.size = mf->size, .state = MF_CLEAN};
+    mf_insert(mf, all);
+    mf_bin_add(mf, all);
+    *out_mf = mf;
+    return 0;
+out_map:
+    (void)munmap(mf->base, mf->size);
+out_fd:
+    if (mf->fd >= 0)
+        (void)close(mf->fd);
+    free(mf);
+    return err;
+}
+
+void memfile_free(struct memfile *mf)
+{
+    if (!mf)
+        return;
+    struct rb_node *n;
+    while ((n = rb_first(&mf->segs)) != NULL) {
+        rb_erase(n, &mf->segs);
+        free(mf_entry(n));
+    }
+    while (!list_empty(&mf->spares)) {
+        struct mf_seg *s = list_first_entry(&mf->spares, struct mf_seg, bin);
+        list_del(&s->bin);
+        free(s);
+    }
+    (void)munmap(mf->base, mf->size);
+    (void)close(mf->fd);
+    free(mf);
+}
+
+int memfile_fd(const struct memfile *mf)
+{
+    return mf->fd;
+}
+
+uint64_t memfile_size(const struct memfile *mf)
+{
+    return mf->size;
+}
+
+void memfile_set_limit(struct memfile *mf, uint64_t limit)
+{
+    mutex_lock(&mf->mu);
+    mf->limit = limit;
+    mf->since_check = UINT64_MAX;
+    mutex_unlock(&mf->mu);
+}
+
+void *memfile_ptr(const struct memfile *mf, uint64_t off)
+{
+    BUG_ON(off >= mf->size);
+    return mf->base + off;
+}
+
+static void mf_punch(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    int rc;
+    do {
+        rc = fallocate(mf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)size);
+    } while (rc != 0 && errno == EINTR);
+    /* Old bytes must never show up in a new owner's memory. */
+    if (rc != 0)
+        memset(mf->base + off, 0, size);
+}
+
+/* ---- allocation ---- */
+
+static bool mf_over_limit_locked(struct memfile *mf, uint64_t size)
+{
+    if (mf->limit == 0)
+        return false;
+    if (mf->since_check >= mf->limit / 64 || mf->resident_seen >= mf->limit) {
+        mf->resident_seen = memfile_resident(mf);
+        mf->since_check = 0;
+    }
+    mf->since_check += size;
+    return mf->resident_seen >= mf->limit;
+}
+
+/* A free segment of the kind with at least size bytes, or NULL. */
+static struct mf_seg *mf_pick(struct memfile *mf, enum mf_state kind, uint64_t size)
+{
+    unsigned b = mf_bin_of(size), probes = 0;
+    struct mf_seg *s;
+    list_for_each_entry(s, &mf->bins[kind][b], bin)
+    {
+        if (s->size >= size)
+            return s;
+        if (++probes == MF_BIN_PROBES)
+            break;
+    }
+    uint64_t map = b + 1 < MF_BINS ? mf->bin_map[kind] >> (b + 1) << (b + 1) : 0;
+    if (map == 0)
+        return NULL;
+    return list_first_entry(&mf->bins[kind][__builtin_ctzll(map)], struct mf_seg, bin);
+}
+
+/* Makes [off, off+size) of the free segment s allocated with one reference. */
+static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_t size)
+{
+    enum mf_state kind = s->state;
+    mf_bin_del(mf, s);
+    if (off + size < s->off + s->size)
+        mf_bin_add(mf, mf_split(mf, s, off + size));
+    if (off > s->off) {
+        struct mf_seg *mid = mf_split(mf, s, off);
+        s->state = kind;
+        mf_bin_add(mf, s);
+        s = mid;
+    }
+    s->state = MF_USED;
+    s->refs = 1;
+    (void)mf_merge(mf, s);
+    mf->reserved += size;
+}
+
+static void mf_clear(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    if (size <= MF_ZERO_BY_HAND)
+        memset(mf->base + off, 0, size);
+    else
+        mf_punch(mf, off, size);
+}
+
+int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint64_t *out_off)
+{
+    if (size == 0 || size % PAGE_SIZE != 0)
+        return -EINVAL;
+    if (size > mf->size)
+        return -ENOMEM;
+    bool zero = !(flags & MEMFILE_RAW);
+    bool small = size <= (zero ? MF_ZERO_BY_HAND : MF_DIRTY_RANGE_MAX);
+    mutex_lock(&mf->mu);
+    if (!mf_stock_locked(mf) || mf_over_limit_locked(mf, size))
+        goto out_unlock;
+    struct mf_seg *s = mf_pick(mf, small ? MF_DIRTY : MF_CLEAN, size);
+    if (!s)
+        s = mf_pick(mf, small ? MF_CLEAN : MF_DIRTY, size);
+    if (!s)
+        goto out_unlock;
+    bool dirty = s->state == MF_DIRTY;
+    /* From the high end: address spaces fill downwards, so neighbours there stay neighbours here. */
+    uint64_t off = flags & MEMFILE_UP ? s->off : s->off + s->size - size;
+    mf_claim(mf, s, off, size);
+    mutex_unlock(&mf->mu);
+    if (dirty && zero)
+        mf_clear(mf, off, size);
+    *out_off = off;
+    return 0;
+out_unlock:
+    mutex_unlock(&mf->mu);
+    return -ENOMEM;
+}
+
+int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off)
+{
+    return memfile_alloc_flags(mf, size, 0, out_off);
+}
+
+int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags)
+{
+    if (off >= mf->size || size == 0 || size > mf->size - off)
+        return -ENOMEM;
+    mutex_lock(&mf->mu);
+    if (!mf_stock_locked(mf) || mf_over_limit_locked(mf, size))
+        goto out_unlock;
+    struct mf_seg *s = mf_find(mf, off);
+    if (!mf_is_free(s) || s->off + s->size - off < size)
+        goto out_unlock;
+    bool dirty = s->state == MF_DIRTY;
+    mf_claim(mf, s, off, size);
+    mutex_unlock(&mf->mu);
+    if (dirty && !(flags & MEMFILE_RAW))
+        mf_clear(mf, off, size);
+    return 0;
+out_unlock:
+    mutex_unlock(&mf->mu);
+    return -ENOMEM;
+}
+
+/* ---- references ---- */
+
+/* The first segment of an allocated range, with segment borders at both ends of the range. */
+static struct mf_seg *mf_isolate(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    BUG_ON(size == 0 || off >= mf->size || size > mf->size - off);
+    struct mf_seg *s = mf_find(mf, off);
+    BUG_ON(s->state != MF_USED);
+    if (s->off < off)
+        s = mf_split(mf, s, off);
+    struct mf_seg *last = mf_find(mf, off + size - 1);
+    BUG_ON(last->state != MF_USED);
+    if (last->off + last->size > off + size)
+        (void)mf_split(mf, last, off + size);
+    return s;
+}
+
+int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    int err = 0;
+    mutex_lock(&mf->mu);
+    if (!mf_stock_locked(mf)) {
+        err = -ENOMEM;
+        goto out_unlock;
+    }
+    struct mf_seg *s = mf_isolate(mf, off, size);
+    while (s && s->off < off + size) {
+        BUG_ON(s->state != MF_USED || s->refs == UINT32_MAX);
+        s->refs++;
+        s = mf_entry(rb_next(&mf_merge(mf, s)->node));
+    }
+out_unlock:
+    mutex_unlock(&mf->mu);
+    return err;
+}
+
+/* Punches the segments (busy, so nobody else touches them) and frees them as clean. */
+static void mf_punch_batch_locked(struct memfile *mf, struct mf_seg **segs, unsigned count)
+{
+    if (count == 0)
+        return;
+    mutex_unlock(&mf->mu);
+    for (unsigned i = 0; i < count; i++)
+        mf_punch(mf, segs[i]->off, segs[i]->size);
+    mutex_lock(&mf->mu);
+    for (unsigned i = 0; i < count; i++)
+        mf_free_seg(mf, segs[i], MF_CLEAN);
+}
+
+static void mf_trim_locked(struct memfile *mf, uint64_t keep)
+{
+    while (mf->dirty > keep) {
+        struct mf_seg *batch[MF_PUNCH_BATCH];
+        unsigned count = 0;
+        while (count < MF_PUNCH_BATCH && mf->dirty > keep) {
+            unsigned b = 63u - (unsigned)__builtin_clzll(mf->bin_map[MF_DIRTY]);
+            struct mf_seg *s = list_first_entry(&mf->bins[MF_DIRTY][b], struct mf_seg, bin);
+            mf_bin_del(mf, s);
+            s->state = MF_BUSY;
+            batch[count++] = s;
+        }
+        mf_punch_batch_locked(mf, batch, count);
+    }
+}
+
+void memfile_trim(struct memfile *mf)
+{
+    mutex_lock(&mf->mu);
+    mf_trim_locked(mf, 0);
+    mutex_unlock(&mf->mu);
+}
+
+/* One reference less for s; its successor. Big ranges that nobody owns any more go to *batch. */
+static struct mf_seg *mf_drop(struct memfile *mf, struct mf_seg *s, struct mf_seg **batch,
+                              unsigned *count)
+{
+    BUG_ON(s->state != MF_USED);
+    if (--s->refs > 0)
+        return mf_entry(rb_next(&mf_merge(mf, s)->node));
+    struct mf_seg *next = mf_entry(rb_next(&s->node));
+    mf->reserved -= s->size;
+    if (s->size <= MF_DIRTY_RANGE_MAX) {
+        uint64_t end = s->off + s->size;
+        mf_free_seg(mf, s, MF_DIRTY);
+        /* The merge may have swallowed a free successor, which ends the range anyhow. */
+        return end < mf->size ? mf_find(mf, end) : NULL;
+    }
+    s->state = MF_BUSY;
+    batch[(*count)++] = s;
+    return next;
+}
+
+void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    uint64_t end = off + size;
+    mutex_lock(&mf->mu);
+    while (off < end) {
+        struct mf_seg *batch[MF_PUNCH_BATCH];
+        unsigned count = 0;
+        if (!mf_stock_locked(mf)) {
+            /* Cannot cut the range: keep it for ever rather than free what is in use. */
+            log_warn("memfile: out of memory, %llu bytes leaked", (unsigned long long)(end - off));
+            break;
+        }
+        struct mf_seg *s = mf_isolate(mf, off, end - off);
+        while (s && off < end && count < MF_PUNCH_BATCH) {
+            off = s->off + s->size;
+            s = mf_drop(mf, s, batch, &count);
+        }
+        mf_punch_batch_locked(mf, batch, count);
+    }
+    if (mf->dirty > MF_DIRTY_MAX)
+        mf_trim_locked(mf, MF_DIRTY_MAX / 2);
+    mutex_unlock(&mf->mu);
+}
+
+uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    uint64_t end = off + size, at = off;
+    mutex_lock(&mf->mu);
+    struct mf_seg *s = mf_find(mf, off);
+    while (s && at < end && s->state == MF_USED && s->refs == 1) {
+        at = s->off + s->size;
+        s = mf_entry(rb_next(&s->node));
+    }
+    mutex_unlock(&mf->mu);
+    return MIN(at, end) - off;
+}
+
+void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    BUG_ON(off >= mf->size || size > mf->size - off);
+    if (size > 0)
+        mf_punch(mf, off, size);
+}
+
+/* ---- figures ---- */
+
+uint64_t memfile_resident(const struct memfile *mf)
+{
+    struct stat st;
+    return fstat(mf->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+uint64_t memfile_reserved(struct memfile *mf)
+{
+    mutex_lock(&mf->mu);
+    uint64_t n = mf->reserved;
+    mutex_unlock(&mf->mu);
+    return n;
+}
+
+uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size)
+{
+    uint64_t end = off + size, sum = 0;
+    while (off < end) {
+        off_t data = lseek(mf->fd, (off_t)off, SEEK_DATA);
+        if (data < 0 || (uint64_t)data >= end)
+            break;
+        off_t hole = lseek(mf->fd, data, SEEK_HOLE);
+        if (hole < 0)
+            break;
+        off = MIN((uint64_t)hole, end);
+        sum += off - (uint64_t)data;
+    }
+    return sum;
+}

@@ -1,0 +1,234 @@
+/* Inside of mm: VMAs, PMAs and the helpers shared by its files.
+ * Depends on: base, mem, platform.
+ * Threading: everything here needs the mm lock, exclusively unless said.
+ * Ownership: nodes belong to their tree; removed ones wait in lists for the next commit. */
+#ifndef RINGWALL_SENTRY_MM_PRIV_H
+#define RINGWALL_SENTRY_MM_PRIV_H
+
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/rbtree.h"
+#include "base/ref.h"
+#include "base/limits.h"
+#include "sentry/mem/memfile.h"
+#include "sentry/mm/mm.h"
+
+/* vma.flags */
+#define VMA_SHARED 0x001u
+#define VMA_GROWSDOWN 0x002u
+#define VMA_NORESERVE 0x004u
+#define VMA_LOCKED 0x008u
+#define VMA_LOCKONFAULT 0x010u
+#define VMA_DONTFORK 0x020u
+#define VMA_WIPEONFORK 0x040u
+#define VMA_HUGEPAGE 0x080u
+#define VMA_NOHUGEPAGE 0x100u
+#define VMA_DONTDUMP 0x200u
+
+/* What was promised: a range with one protection and one object. */
+struct vma {
+    struct rb_node node;
+    struct list mlink; /* in m->mappings (rank MAPPABLE), or in spares, pending, dead VMAs */
+    struct mm *mm;     /* NULL: a marker in m->mappings */
+    uint64_t start, end;
+    uint32_t flags;
+    int prot, max_prot;
+    struct mappable *m; /* reference owned; NULL: anonymous private */
+    uint64_t off;       /* of start in m */
+    const char *name;
+};
+
+enum pma_kind {
+    PMA_ANON, /* private memory of this mm in the memory file; a reference per page */
+    PMA_MEM,  /* the mappable's memory in the memory file; a reference per page */
+    PMA_HOST, /* a host file of the mappable */
+};
+
+/* What backs a range. Present PMAs are mapped in the stub (or queued) with access. */
+struct pma {
+    struct rb_node node;
+    struct list link; /* spares, pending, held */
+    uint64_t start, end;
+    uint64_t off; /* in the memory file or in fd */
+    struct mappable *m; /* PMA_MEM, PMA_HOST: borrowed from the VMA; window cache key */
+    int fd;             /* PMA_HOST */
+    enum pma_kind kind;
+    bool cow;        /* PMA_ANON: may be shared with another mm, look before writing */
+    bool writable;   /* PMA_MEM, PMA_HOST: translated for writing */
+    unsigned access; /* PLAT_* of the mapping in the stub */
+};
+
+struct mm {
+    struct ref ref;
+    /* immutable */
+    struct plat *plat;
+    struct plat_as *as;
+    struct memfile *mf;
+    uint64_t min_addr, max_addr;
+    uint64_t mmap_base, stack_top;
+    uint64_t ram;
+
+    struct rwlock lock; /* rank MM; guards the rest */
+    struct plat_ctx *ctx; /* of the operation under way, or NULL */
+    struct rb_root vmas, pmas;
+    uint64_t vma_count, pma_count;
+    struct list spare_vmas, spare_pmas;
+    unsigned spare_vma_count, spare_pma_count;
+    /* Removed, but a stub may still use them until the next commit. */
+    struct list pending_pmas, pending_vmas;
+    uint64_t pending_bytes;
+    unsigned pending_count;
+    struct list held_pmas; /* could not be unmapped: kept until the stub is gone */
+    bool stale;            /* a removal could not even be queued: nothing may be freed any more */
+    struct list dead_vmas; /* mappables to put once the lock is dropped */
+
+    struct mm_layout layout;
+    uint64_t gap_top, gap_hole; /* every gap above gap_top is at most gap_hole */
+    uint64_t virt, data, stack, exec, shared, locked;
+    uint64_t peak_virt, peak_rss;
+    uint64_t stack_limit;
+    uint32_t def_flags; /* mlockall(MCL_FUTURE) */
+    uint64_t spurious_addr;
+    unsigned spurious_count;
+};
+
+/* Largest private mapping that gets its memory reserved and mapped at once. */
+#define MM_EAGER_MAX (UINT64_C(1) << 30)
+#define MM_EAGER_NORESERVE_MAX (UINT64_C(64) << 20)
+/* Piece populated by one fault in bigger ones. */
+#define MM_CHUNK (UINT64_C(2) << 20)
+#define MM_COW_WINDOW (UINT64_C(64) << 10)
+/* Calls of translate per system call before the rest is left to faults. */
+#define MM_EAGER_TRANSLATIONS 64u
+#define MM_STACK_GAP (UINT64_C(256) << PAGE_SHIFT)
+#define MM_PENDING_BYTES_MAX (UINT64_C(256) << 10)
+#define MM_PENDING_MAX 32u
+
+/* ---- mm.c: locking and the end of operations ---- */
+/* Takes the lock exclusively for an operation on behalf of ctx and stocks spare nodes: a few cuts
+ * and insertions cannot fail afterwards. -ENOMEM: not locked. */
+MUST_CHECK int mm_begin(struct mm *mm, struct plat_ctx *ctx);
+/* Ends it: commits and frees what is pending when that is worth it, drops the lock and puts
+ * mappables that lost their last mapping. */
+void mm_end(struct mm *mm);
+/* Fills the spares up again in the middle of an operation. */
+MUST_CHECK int mm_stock_locked(struct mm *mm);
+/* An empty one on as (taken on success; NULL: set later). */
+MUST_CHECK int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as,
+                        struct mm **out_mm);
+MUST_CHECK bool mm_tryget(struct mm *mm);
+/* 0 or what the commit said; pending memory is free afterwards (or held). */
+int mm_commit_locked(struct mm *mm);
+/* [addr, addr+size) page-rounded: false when it leaves the address space. */
+bool mm_range_ok(const struct mm *mm, uint64_t addr, uint64_t size);
+void mm_remember_limits(struct mm *mm, const struct mm_limits *lim);
+
+/* ---- vma.c ---- */
+struct vma *vma_find(struct mm *mm, uint64_t addr);  /* containing addr; shared lock is enough */
+struct vma *vma_first(struct mm *mm, uint64_t addr); /* first with end > addr; shared as well */
+struct vma *vma_next(struct vma *vma);
+struct vma *vma_prev(struct vma *vma);
+struct vma *vma_take_spare(struct mm *mm);
+void vma_link(struct mm *mm, struct vma *vma); /* into the tree, figures and m's list */
+void vma_isolate(struct mm *mm, uint64_t start, uint64_t end); /* cuts at both borders */
+void vma_merge_range(struct mm *mm, uint64_t start, uint64_t end);
+/* Takes an isolated VMA out; its mappable is put after the next commit. */
+void vma_remove(struct mm *mm, struct vma *vma);
+void vma_account(struct mm *mm, const struct vma *vma, uint64_t size, bool add);
+/* Changes what merges and figures depend on, for an isolated VMA. */
+void vma_set_prot(struct mm *mm, struct vma *vma, int prot);
+/* Whole range is covered by VMAs. */
+bool vma_covers(struct mm *mm, uint64_t start, uint64_t end);
+bool vma_any(struct mm *mm, uint64_t start, uint64_t end);
+/* Highest free place below the top for size bytes; -ENOMEM. */
+MUST_CHECK int vma_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high, uint64_t *out);
+/* A range was freed: the cached search must see it. */
+void vma_gap_freed(struct mm *mm, uint64_t start, uint64_t end);
+/* No VMA, no reserved range, stack guard gap kept. */
+bool vma_range_free(struct mm *mm, uint64_t start, uint64_t end);
+bool vma_overlaps_reserved(const struct mm *mm, uint64_t start, uint64_t end);
+static inline bool vma_private(const struct vma *vma)
+{
+    return !(vma->flags & VMA_SHARED);
+}
+
+/* ---- pma.c ---- */
+struct pma *pma_find(struct mm *mm, uint64_t addr);  /* shared lock is enough */
+struct pma *pma_first(struct mm *mm, uint64_t addr); /* first with end > addr; shared as well */
+struct pma *pma_next(struct pma *pma);
+struct pma *pma_prev(struct pma *pma);
+struct pma *pma_take_spare(struct mm *mm);
+void pma_give_spare(struct mm *mm, struct pma *pma);
+void pma_link(struct mm *mm, struct pma *pma);
+void pma_unlink(struct mm *mm, struct pma *pma);
+void pma_isolate(struct mm *mm, uint64_t start, uint64_t end);
+/* Merges equal neighbours that touch [start, end]. */
+void pma_merge_range(struct mm *mm, uint64_t start, uint64_t end);
+/* Takes every PMA in the range out (queueing the unmap) and makes it pending. skip_anon leaves
+ * private copies alone. true when anything was there. */
+bool pma_drop_range(struct mm *mm, uint64_t start, uint64_t end, bool skip_anon);
+void pma_make_pending(struct mm *mm, struct pma *pma);
+void pma_release(struct mm *mm, struct pma *pma); /* drops page references; not in any tree */
+/* What the stub may do with it at present. */
+unsigned pma_effective(const struct vma *vma, const struct pma *pma);
+int pma_host_fd(const struct mm *mm, const struct pma *pma);
+/* Queues the mapping of [start, end) of it with its effective access. */
+MUST_CHECK int pma_map(struct mm *mm, const struct vma *vma, struct pma *pma, uint64_t start,
+                       uint64_t end, unsigned flags);
+/* Queue; retry once after a commit. When an unmap cannot be queued, freed memory is held. */
+void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end);
+MUST_CHECK int mm_as_protect(struct mm *mm, uint64_t start, uint64_t end, unsigned access);
+
+/* ---- populate.c: from promise to memory ---- */
+/* Backs the holes of [start, end), which lies in vma. budget: holes / translations that may be
+ * used up; the rest stays for faults. Errors: -ENOMEM, or translate's (-ERANGE: beyond the end;
+ * what came before is populated). */
+MUST_CHECK int mm_populate(struct mm *mm, struct vma *vma, uint64_t start, uint64_t end,
+                           unsigned flags, unsigned budget);
+/* Makes addr usable for access (one of PLAT_READ/WRITE/EXEC, permission already checked).
+ * *out_changed: something was done. */
+MUST_CHECK int mm_make_usable(struct mm *mm, struct vma *vma, uint64_t addr, unsigned access,
+                              bool *out_changed);
+/* True when size bytes of a mapping of this kind are populated as soon as they are made. */
+bool mm_is_eager(const struct vma *vma, uint64_t size);
+unsigned vma_access(const struct vma *vma);
+
+/* ---- fault.c ---- */
+/* The VMA for addr, growing a stack down to it when that is allowed; NULL. */
+struct vma *mm_vma_or_grow(struct mm *mm, uint64_t addr, uint64_t stack_limit);
+bool vma_permits(const struct vma *vma, unsigned access);
+/* Usercopy's slow path: takes the lock exclusively, makes [addr's page] usable. */
+MUST_CHECK int mm_fault_in(struct mm *mm, struct plat_ctx *ctx, uint64_t addr, unsigned access);
+
+
+/* ---- map.c ---- */
+/* Removes VMAs and PMAs of the range. Needs 2 spare cuts. */
+void mm_unmap_locked(struct mm *mm, uint64_t start, uint64_t end);
+/* RLIMIT_AS, RLIMIT_DATA, map count, obvious overcommit for size more bytes. */
+MUST_CHECK int mm_may_expand(struct mm *mm, const struct mm_limits *lim, uint64_t size, int prot,
+                             uint32_t flags);
+/* RLIMIT_MEMLOCK for size more bytes. */
+MUST_CHECK int mm_may_lock(const struct mm *mm, const struct mm_limits *lim, uint64_t size);
+
+/* ---- mappable.c ---- */
+void mappable_track(struct vma *vma, bool inherited); /* inherited: from a fork, must be seen */
+void mappable_untrack(struct vma *vma);
+
+/* ---- shmem.c: shared anonymous memory ---- */
+MUST_CHECK int mm_shmem_new(struct memfile *mf, uint64_t size, struct mappable **out_m);
+
+/* ---- usercopy.c ---- */
+/* A piece of guest memory as the sentry can reach it. */
+struct mm_piece {
+    void *ptr;     /* sentry address */
+    uint64_t size; /* bytes from ptr that are good */
+    void *window;  /* pinned host file window or NULL: hostwin_put */
+};
+/* Shared lock held. -EFAULT: the slow path must make it usable first; others are final. */
+MUST_CHECK int mm_piece_locked(struct mm *mm, uint64_t addr, uint64_t size, unsigned access,
+                               struct mm_piece *out);
+
+#endif

@@ -1,0 +1,280 @@
+/* From promise to memory: backing holes of VMAs, and breaking copy-on-write. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sentry/mm/mm_priv.h"
+#include "sentry/mm/safecopy.h"
+
+bool mm_is_eager(const struct vma *v, uint64_t size)
+{
+    if (v->flags & VMA_LOCKED && !(v->flags & VMA_LOCKONFAULT))
+        return v->prot != PROT_NONE;
+    if (v->m)
+        return v->prot != PROT_NONE;
+    if (!(v->prot & PROT_WRITE))
+        return false;
+    return size <= (v->flags & VMA_NORESERVE ? MM_EAGER_NORESERVE_MAX : MM_EAGER_MAX);
+}
+
+/* Memory next to that of the neighbours when it is free, so that all of it stays one mapping. */
+static int populate_alloc(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
+                          uint64_t *out_off)
+{
+    uint64_t size = end - start;
+    struct pma *next = pma_first(mm, start);
+    struct pma *prev = start > 0 ? pma_find(mm, start - 1) : NULL;
+    if (prev && prev->kind == PMA_ANON) {
+        *out_off = prev->off + (prev->end - prev->start);
+        if (memfile_alloc_at(mm->mf, *out_off, size, 0) == 0)
+            return 0;
+    }
+    if (next && next->start == end && next->kind == PMA_ANON && next->off >= size) {
+        *out_off = next->off - size;
+        if (memfile_alloc_at(mm->mf, *out_off, size, 0) == 0)
+            return 0;
+    }
+    bool heap = v->start == ALIGN_UP(mm->layout.start_brk, PAGE_SIZE);
+    return memfile_alloc_flags(mm->mf, size, heap ? MEMFILE_UP : 0, out_off);
+}
+
+/* Links and maps a PMA that is filled in but for its place; gives it back on failure. */
+static int populate_install(struct mm *mm, const struct vma *v, struct pma *p, unsigned flags)
+{
+    pma_link(mm, p);
+    uint64_t start = p->start, end = p->end;
+    int err = pma_map(mm, v, p, start, end, flags);
+    if (err) {
+        pma_unlink(mm, p);
+        pma_release(mm, p);
+        pma_give_spare(mm, p);
+        return err;
+    }
+    pma_merge_range(mm, start, end);
+    return 0;
+}
+
+static int populate_anon(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
+                         unsigned flags)
+{
+    uint64_t off;
+    int err = populate_alloc(mm, v, start, end, &off);
+    if (err)
+        return err;
+    struct pma *p = pma_take_spare(mm);
+    p->kind = PMA_ANON;
+    p->start = start;
+    p->end = end;
+    p->off = off;
+    return populate_install(mm, v, p, flags);
+}
+
+static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
+                         unsigned flags, uint64_t *out_end)
+{
+    struct mappable_range r = {.fd = -1};
+    unsigned access = PLAT_READ | (vma_access(v) & PLAT_EXEC);
+    if (!vma_private(v) && (v->prot & PROT_WRITE))
+        access |= PLAT_WRITE;
+    int err = v->m->ops->translate(v->m, v->off + (start - v->start), end - start, access, &r);
+    if (err)
+        return err;
+    BUG_ON(r.size == 0 || r.size % PAGE_SIZE != 0 || r.size > end - start);
+    struct pma *p = pma_take_spare(mm);
+    p->kind = r.in_memfile ? PMA_MEM : PMA_HOST;
+    p->start = start;
+    p->end = start + r.size;
+    p->off = r.off;
+    p->fd = r.in_memfile ? -1 : r.fd;
+    p->m = v->m;
+    p->writable = access & PLAT_WRITE;
+    *out_end = p->end;
+    return populate_install(mm, v, p, flags);
+}
+
+int mm_populate(struct mm *mm, struct vma *v, uint64_t start, uint64_t end, unsigned flags,
+                unsigned budget)
+{
+    while (start < end) {
+        struct pma *p = pma_first(mm, start);
+        if (p && p->start <= start) {
+            start = p->end;
+            continue;
+        }
+        if (budget-- == 0)
+            return 0;
+        uint64_t hole_end = p ? MIN(p->start, end) : end;
+        int err = mm_stock_locked(mm);
+        if (!err && v->m)
+            err = populate_file(mm, v, start, hole_end, flags, &hole_end);
+        else if (!err)
+            err = populate_anon(mm, v, start, hole_end, flags);
+        if (err)
+            return err;
+        start = hole_end;
+    }
+    return 0;
+}
+
+/* ---- copy-on-write ---- */
+
+/* Writing again to what nobody else owns any more. */
+static int cow_reuse(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end)
+{
+    int err = mm_as_protect(mm, start, end, vma_access(v));
+    if (err)
+        return err;
+    pma_isolate(mm, start, end);
+    struct pma *p = pma_find(mm, start);
+    p->cow = false;
+    p->access = vma_access(v);
+    pma_merge_range(mm, start, end);
+    return 0;
+}
+
+static bool cow_try_reuse(struct mm *mm, const struct vma *v, const struct pma *p, uint64_t page,
+                          int *out_err)
+{
+    uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end);
+    uint64_t sole = memfile_sole_owner(mm->mf, p->off + (lo - p->start), hi - lo);
+    if (lo + sole <= page) {
+        lo = page;
+        sole = memfile_sole_owner(mm->mf, p->off + (lo - p->start), hi - lo);
+    }
+    if (sole == 0)
+        return false;
+    *out_err = cow_reuse(mm, v, lo, lo + sole);
+    return true;
+}
+
+/* The host bounds the number of mappings: the more there are, the bigger the pieces. */
+static uint64_t cow_window(const struct mm *mm)
+{
+    if (mm->pma_count > LIMIT_MAP_COUNT / 4)
+        return MM_CHUNK;
+    return mm->pma_count > LIMIT_MAP_COUNT / 16 ? MM_COW_WINDOW * 4 : MM_COW_WINDOW;
+}
+
+static int cow_copy_bytes(struct mm *mm, const struct pma *p, uint64_t at, uint64_t size, char *dst)
+{
+    uint64_t off = p->off + (at - p->start), done = 0;
+    if (p->kind != PMA_HOST)
+        return safecopy(dst, memfile_ptr(mm->mf, off), size) == 0 ? 0 : -EIO;
+    while (done < size) {
+        ssize_t n = pread(p->fd, dst + done, size - done, (off_t)(off + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -EIO;
+        if (n == 0)
+            break;
+        done += (uint64_t)n;
+    }
+    memset(dst + done, 0, size - done); /* the rest of the page that holds the end of the file */
+    return 0;
+}
+
+static int cow_alloc(struct mm *mm, uint64_t lo, uint64_t size, uint64_t *out_off)
+{
+    struct pma *prev = lo > 0 ? pma_find(mm, lo - 1) : NULL;
+    if (prev && prev->kind == PMA_ANON && !prev->cow) {
+        *out_off = prev->off + (lo - prev->start);
+        if (memfile_alloc_at(mm->mf, *out_off, size, MEMFILE_RAW) == 0)
+            return 0;
+    }
+    return memfile_alloc_flags(mm->mf, size, MEMFILE_RAW | MEMFILE_UP, out_off);
+}
+
+static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t page)
+{
+    uint64_t window = cow_window(mm), off;
+    uint64_t base = ALIGN_DOWN(page, window);
+    uint64_t lo = MAX(base, MAX(v->start, p->start));
+    uint64_t hi = MIN(base + window, MIN(v->end, p->end));
+    int err = cow_alloc(mm, lo, hi - lo, &off);
+    if (err)
+        return err;
+    err = cow_copy_bytes(mm, p, lo, hi - lo, memfile_ptr(mm->mf, off));
+    if (err)
+        goto out_mem;
+    pma_isolate(mm, lo, hi);
+    p = pma_find(mm, lo);
+    struct pma *old = pma_take_spare(mm);
+    *old = *p;
+    *p = (struct pma){.node = p->node, .start = lo, .end = hi, .off = off, .fd = -1};
+    p->kind = PMA_ANON;
+    err = pma_map(mm, v, p, lo, hi, 0);
+    if (err) {
+        struct rb_node node = p->node;
+        *p = *old;
+        p->node = node;
+        pma_give_spare(mm, old);
+        goto out_mem;
+    }
+    pma_make_pending(mm, old);
+    pma_merge_range(mm, lo, hi);
+    return 0;
+out_mem:
+    memfile_unref(mm->mf, off, hi - lo);
+    return err;
+}
+
+static int mm_allow_write(struct mm *mm, struct vma *v, struct pma *p, uint64_t page)
+{
+    int err;
+    if (p->kind == PMA_ANON) {
+        if (cow_try_reuse(mm, v, p, page, &err))
+            return err;
+        return cow_copy(mm, v, p, page);
+    }
+    if (vma_private(v))
+        return cow_copy(mm, v, p, page);
+    /* Shared, translated for reading so far: ask the object again. */
+    uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end);
+    (void)pma_drop_range(mm, lo, hi, false);
+    err = mm_populate(mm, v, page, hi, 0, 1);
+    return err;
+}
+
+/* ---- one page ---- */
+
+static int populate_around(struct mm *mm, struct vma *v, uint64_t page)
+{
+    uint64_t lo = MAX(v->start, ALIGN_DOWN(page, MM_CHUNK));
+    uint64_t hi = MIN(v->end, ALIGN_DOWN(page, MM_CHUNK) + MM_CHUNK);
+    struct pma *next = pma_first(mm, page);
+    if (next && next->start < hi)
+        hi = next->start;
+    /* Only the hole around the page. */
+    for (struct pma *p = pma_first(mm, lo); p && p->start < page; p = pma_next(p))
+        lo = p->end;
+    int err = mm_populate(mm, v, lo, hi, 0, MM_EAGER_TRANSLATIONS);
+    if (pma_find(mm, page))
+        return 0;
+    if (lo < page)
+        err = mm_populate(mm, v, page, hi, 0, 1);
+    return err;
+}
+
+int mm_make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access, bool *out_changed)
+{
+    uint64_t page = ALIGN_DOWN(addr, PAGE_SIZE);
+    struct pma *p = pma_find(mm, page);
+    *out_changed = false;
+    if (!p) {
+        int err = populate_around(mm, v, page);
+        if (err)
+            return err;
+        p = pma_find(mm, page);
+        BUG_ON(!p);
+        *out_changed = true;
+    }
+    if (!(access & PLAT_WRITE) || (p->access & PLAT_WRITE))
+        return 0;
+    int err = mm_stock_locked(mm);
+    if (!err)
+        err = mm_allow_write(mm, v, p, page);
+    if (!err)
+        *out_changed = true;
+    return err;
+}

@@ -1,0 +1,122 @@
+/* Sockets: the object behind a descriptor, and what each family fills in.
+ * Depends on: vfs, wait, mm (uio), cred.
+ * Threading: any thread; each family locks its own objects (rank SOCKET).
+ * Ownership: a sock is reference-counted; its file holds one reference. */
+#ifndef RINGWALL_SENTRY_NET_SOCK_H
+#define RINGWALL_SENTRY_NET_SOCK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/compiler.h"
+#include "base/ref.h"
+#include "sentry/mm/uio.h"
+#include "sentry/vfs/vfs.h"
+#include "sentry/wait/wait.h"
+
+struct net;
+struct sock;
+
+/* A copied-in address. len counts what the guest gave, family included. */
+struct sock_addr {
+    socklen_t len;
+    union {
+        sa_family_t family;
+        struct sockaddr_un un;
+        struct sockaddr_storage storage;
+    };
+};
+
+/* Ancillary data of one message: descriptors and credentials (unix(7)). */
+struct sock_control {
+    struct file **files; /* owned array of owned references */
+    size_t file_count;
+    bool has_cred;
+    int32_t pid;
+    uint32_t uid, gid;
+};
+void sock_control_fini(struct sock_control *c);
+
+struct sock_msg {
+    struct uio *u;
+    int flags; /* MSG_* of the call */
+    const struct sock_addr *to;   /* send: destination or NULL */
+    struct sock_addr *from;       /* receive: filled in when not NULL */
+    struct sock_control *control; /* send: taken on success; receive: filled in (owned) or NULL */
+    int out_flags;                /* receive: MSG_TRUNC, MSG_EOR, ... */
+};
+
+/* Calls may sleep on c->blocker unless nonblock; an interrupted sleep gives -ERESTARTSYS. Locks:
+ * none held on entry. */
+struct sock_ops {
+    MUST_CHECK int (*bind)(struct sock *s, const struct sock_addr *a, const struct vfs_caller *c);
+    MUST_CHECK int (*listen)(struct sock *s, int backlog, const struct vfs_caller *c);
+    MUST_CHECK int (*connect)(struct sock *s, const struct sock_addr *a, bool nonblock,
+                              const struct vfs_caller *c);
+    /* Owned result. */
+    MUST_CHECK int (*accept)(struct sock *s, bool nonblock, const struct vfs_caller *c,
+                             struct sock **out_sock);
+    MUST_CHECK int64_t (*send)(struct sock *s, struct sock_msg *m, bool nonblock,
+                               const struct vfs_caller *c);
+    MUST_CHECK int64_t (*recv)(struct sock *s, struct sock_msg *m, bool nonblock,
+                               const struct vfs_caller *c);
+    MUST_CHECK int (*shutdown)(struct sock *s, int how);
+    MUST_CHECK int (*getname)(struct sock *s, bool peer, struct sock_addr *out);
+    /* Options of the family, or what differs from sock_setsockopt. -ENOPROTOOPT. */
+    MUST_CHECK int (*getsockopt)(struct sock *s, int level, int name, void *buf, socklen_t *len);
+    uint32_t (*poll)(struct sock *s, struct waiter *w);
+    /* Bytes that a read would give now. */
+    MUST_CHECK int64_t (*readable)(struct sock *s);
+    /* The descriptor is gone: wake and detach the peer. */
+    void (*close)(struct sock *s);
+    /* Last reference gone. */
+    void (*release)(struct sock *s);
+};
+
+struct sock {
+    /* immutable */
+    const struct sock_ops *ops;
+    struct net *net; /* borrowed: outlives every socket */
+    int family, type, protocol;
+    struct ref ref;
+    /* options, each atomic */
+    _Atomic uint32_t sndbuf, rcvbuf;
+    _Atomic uint64_t sndtimeo_ns, rcvtimeo_ns; /* 0: none */
+    _Atomic bool passcred, reuseaddr, keepalive, broadcast;
+    _Atomic int error; /* SO_ERROR, negative errno, fetched once */
+};
+
+/* One per network namespace of the sandbox. Owned result. */
+MUST_CHECK int net_new(struct net **out_net);
+void net_free(struct net *n);
+
+/* socket(2) without the descriptor. type without SOCK_CLOEXEC and SOCK_NONBLOCK. Owned result. */
+MUST_CHECK int sock_create(struct net *n, int family, int type, int protocol,
+                           const struct vfs_caller *c, struct sock **out_sock);
+/* socketpair(2). */
+MUST_CHECK int sock_create_pair(struct net *n, int family, int type, int protocol,
+                                const struct vfs_caller *c, struct sock *out_pair[2]);
+/* Wraps s (takes the reference on success) in a file. flags: O_NONBLOCK. */
+MUST_CHECK int sock_file(struct sock *s, uint32_t flags, struct file **out_file);
+/* The socket of a file (borrowed), or -ENOTSOCK. */
+MUST_CHECK int sock_from_file(struct file *f, struct sock **out_sock);
+void sock_get(struct sock *s);
+void sock_put(struct sock *s);
+/* For families. */
+void sock_init(struct sock *s, const struct sock_ops *ops, struct net *n, int family, int type,
+               int protocol);
+/* Deadline for a wait that starts now under SO_SNDTIMEO or SO_RCVTIMEO. */
+deadline_t sock_deadline(uint64_t timeo_ns);
+/* -EINTR of a wait as the call must return it; a wait with a timeout is not restarted. */
+int sock_wait_error(int err, uint64_t timeo_ns);
+
+/* SOL_SOCKET options shared by the families, then the family's own. len is in and out. */
+MUST_CHECK int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len);
+MUST_CHECK int sock_setsockopt(struct sock *s, int level, int name, const void *buf,
+                               socklen_t len);
+
+#endif
