@@ -27,6 +27,6 @@
                        SYS_T_##k4 a4, SYS_T_##k5 a5);
 #define NOSYS(nr, name, err, note)
 #include "syscalls/syscalls.def"
-#include "syscalls/undef.h"
+#include "syscalls/undef.def"
 
 #endif

@@ -65,7 +65,7 @@ struct sys_shape {
 static const struct sys_shape shapes[] = {
 #include "syscalls/syscalls.def"
 };
-#include "syscalls/undef.h"
+#include "syscalls/undef.def"
 
 /* Guest text, quoted, cut at a few bytes; the address when it cannot be read. */
 static void trace_text(struct task *t, uint64_t addr, struct wbuf *w)

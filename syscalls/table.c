@@ -88,7 +88,7 @@
     }
 #define NOSYS(nr, name, err, note) CHECK_NR(nr, name)
 #include "syscalls/syscalls.def"
-#include "syscalls/undef.h"
+#include "syscalls/undef.def"
 
 #define HAVE(nr, nm) [nr] = {.fn = thunk_##nm, .name = #nm, .err = -ENOSYS},
 #define SYS0(nr, nm, ...) HAVE(nr, nm)
@@ -102,7 +102,7 @@
 static const struct sys_entry entries[] = {
 #include "syscalls/syscalls.def"
 };
-#include "syscalls/undef.h"
+#include "syscalls/undef.def"
 
 const struct sys_table ringwall_syscalls = {
     .entries = entries,

@@ -313,8 +313,7 @@ static struct mf_seg *mf_pick(struct memfile *mf, enum mf_state kind, uint64_t s
 {
     unsigned b = mf_bin_of(size), probes = 0;
     struct mf_seg *s;
-    list_for_each_entry(s, &mf->bins[kind][b], bin)
-    {
+    list_for_each_entry (s, &mf->bins[kind][b], bin) {
         if (s->size >= size)
             return s;
         if (++probes == MF_BIN_PROBES)
@@ -370,7 +369,8 @@ int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint6
     if (!s)
         goto out_unlock;
     bool dirty = s->state == MF_DIRTY;
-    /* From the high end: address spaces fill downwards, so neighbours there stay neighbours here. */
+    /* From the high end: address spaces fill downwards, so neighbours there stay neighbours here.
+     */
     uint64_t off = flags & MEMFILE_UP ? s->off : s->off + s->size - size;
     mf_claim(mf, s, off, size);
     mutex_unlock(&mf->mu);

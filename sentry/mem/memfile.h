@@ -37,7 +37,8 @@ MUST_CHECK int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size,
 /* One more / one less reference for every page in the range, which must be allocated. */
 MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
 void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
-/* Longest prefix of the range whose pages all have exactly one owner; 0 when the first is shared. */
+/* Longest prefix of the range whose pages all have exactly one owner; 0 when the first is shared.
+ */
 uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size);
 /* Gives the pages back to the host; they read as zeros afterwards (MADV_DONTNEED, hole punch). */
 void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size);

@@ -52,7 +52,7 @@ struct pma {
     struct rb_node node;
     struct list link; /* spares, pending, held */
     uint64_t start, end;
-    uint64_t off; /* in the memory file or in fd */
+    uint64_t off;       /* in the memory file or in fd */
     struct mappable *m; /* PMA_MEM, PMA_HOST: borrowed from the VMA; window cache key */
     int fd;             /* PMA_HOST */
     enum pma_kind kind;
@@ -71,7 +71,7 @@ struct mm {
     uint64_t mmap_base, stack_top;
     uint64_t ram;
 
-    struct rwlock lock; /* rank MM; guards the rest */
+    struct rwlock lock;   /* rank MM; guards the rest */
     struct plat_ctx *ctx; /* of the operation under way, or NULL */
     struct rb_root vmas, pmas;
     uint64_t vma_count, pma_count;
@@ -202,7 +202,6 @@ struct vma *mm_vma_or_grow(struct mm *mm, uint64_t addr, uint64_t stack_limit);
 bool vma_permits(const struct vma *vma, unsigned access);
 /* Usercopy's slow path: takes the lock exclusively, makes [addr's page] usable. */
 MUST_CHECK int mm_fault_in(struct mm *mm, struct plat_ctx *ctx, uint64_t addr, unsigned access);
-
 
 /* ---- map.c ---- */
 /* Removes VMAs and PMAs of the range. Needs 2 spare cuts. */

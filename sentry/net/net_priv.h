@@ -20,8 +20,8 @@ struct net {
 
 MUST_CHECK int unix_create(struct net *n, int type, int protocol, const struct vfs_caller *c,
                            struct sock **out_sock);
-MUST_CHECK int unix_create_pair(struct net *n, int type, int protocol,
-                                const struct vfs_caller *c, struct sock *out_pair[2]);
+MUST_CHECK int unix_create_pair(struct net *n, int type, int protocol, const struct vfs_caller *c,
+                                struct sock *out_pair[2]);
 
 /* Charges descriptors that go into a message: -ETOOMANYREFS at LIMIT_SCM_INFLIGHT. */
 MUST_CHECK int net_charge_files(struct net *n, size_t count);

@@ -74,8 +74,8 @@ int sock_create(struct net *n, int family, int type, int protocol, const struct 
     return -EAFNOSUPPORT;
 }
 
-int sock_create_pair(struct net *n, int family, int type, int protocol,
-                     const struct vfs_caller *c, struct sock *out_pair[2])
+int sock_create_pair(struct net *n, int family, int type, int protocol, const struct vfs_caller *c,
+                     struct sock *out_pair[2])
 {
     if (family < 0 || family >= AF_MAX)
         return -EAFNOSUPPORT;
@@ -123,8 +123,8 @@ static uint32_t sock_file_poll(struct file *f, struct waiter *w)
     return s->ops->poll(s, w);
 }
 
-static int64_t sock_file_ioctl(struct file *f, unsigned cmd, uint64_t arg,
-                               const struct uaccess *ua, const struct vfs_caller *c)
+static int64_t sock_file_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+                               const struct vfs_caller *c)
 {
     struct sock *s = file_sock(f);
 

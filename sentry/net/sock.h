@@ -43,7 +43,7 @@ void sock_control_fini(struct sock_control *c);
 
 struct sock_msg {
     struct uio *u;
-    int flags; /* MSG_* of the call */
+    int flags;                    /* MSG_* of the call */
     const struct sock_addr *to;   /* send: destination or NULL */
     struct sock_addr *from;       /* receive: filled in when not NULL */
     struct sock_control *control; /* send: taken on success; receive: filled in (owned) or NULL */
@@ -116,7 +116,6 @@ int sock_wait_error(int err, uint64_t timeo_ns);
 
 /* SOL_SOCKET options shared by the families, then the family's own. len is in and out. */
 MUST_CHECK int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len);
-MUST_CHECK int sock_setsockopt(struct sock *s, int level, int name, const void *buf,
-                               socklen_t len);
+MUST_CHECK int sock_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len);
 
 #endif
