@@ -7,6 +7,8 @@
 
 /* Tasks (threads) in one sandbox: clone gives EAGAIN. Also the default pid_max of /proc. */
 #define LIMIT_TASKS 32768
+/* 64-bit words of an affinity mask that are kept: 512 CPUs. */
+#define LIMIT_CPU_WORDS 8
 /* Descriptors in one table, whatever RLIMIT_NOFILE says (fs.nr_open): EMFILE. */
 #define LIMIT_NR_OPEN (1024 * 1024)
 /* Queued real-time signals in one sandbox: EAGAIN, kill() then drops the extra information. */

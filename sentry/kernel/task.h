@@ -33,6 +33,9 @@ struct pid_ns;
 struct uts_ns;
 struct sys_table;
 struct memfile;
+struct net;
+struct task_image_args;
+struct task_image;
 
 /* Linux layout of siginfo_t, 128 bytes. */
 struct lx_siginfo {
@@ -173,12 +176,16 @@ struct kernel_config {
     struct plat *plat;
     struct memfile *mf;
     const struct sys_table *syscalls;
+    /* The loader (sentry/kernel/image.h); never NULL. */
+    int (*load)(const struct task_image_args *args, struct task_image *out);
+    struct net *net;       /* AF_UNIX names and the stack; borrowed, NULL without */
     uint64_t memory_limit; /* bytes the guest may use and sees; 0: the host's */
     int cpus;              /* CPUs the guest sees */
     const char *hostname, *domainname;
     bool strace;
 };
 MUST_CHECK int kernel_new(const struct kernel_config *cfg, struct kernel **out_k);
+struct net *kernel_net(struct kernel *k);
 /* A program to start: the container's init or an exec. */
 struct kernel_exec {
     const char *const *argv, *const *envp; /* NULL-terminated */

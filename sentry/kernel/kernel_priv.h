@@ -1,0 +1,236 @@
+/* Inside sentry/kernel: the kernel object, thread groups, process groups, sessions, the pid table.
+ * Depends on: task.h.
+ * Threading: each field says its guard. "tree": struct kernel's mu (rank KERNEL). "sig": the lock
+ * of the group's sighand (rank SIGHAND), taken through tg_lock_sig.
+ * Ownership: a group lives while a thread, a zombie or a reference does; the pid table is weak. */
+#ifndef RINGWALL_SENTRY_KERNEL_KERNEL_PRIV_H
+#define RINGWALL_SENTRY_KERNEL_KERNEL_PRIV_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/idalloc.h"
+#include "base/limits.h"
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/objcount.h"
+#include "base/ref.h"
+#include "sentry/kernel/image.h"
+#include "sentry/kernel/task.h"
+
+#define LX_NSIG 64
+#define LX_RLIM_COUNT 16
+#define LX_UTS_LEN 64
+
+struct kernel_timers;
+struct futex_table;
+struct tg_timers;
+struct tty;
+
+/* A number in use, as task, group, process group or session id. Guard: tree. */
+struct pid {
+    uint32_t nr;
+    struct task *task; /* weak, all four */
+    struct thread_group *tg;
+    struct pgrp *pgrp;
+    struct session *session;
+};
+
+struct session {
+    struct ref ref; /* one per process group in it */
+    struct kernel *k;
+    int32_t id;
+    struct list pgrps;           /* tree: pgrp.node */
+    struct thread_group *leader; /* tree, weak; NULL once it has gone */
+    struct tty *tty;             /* tree; controlling terminal, as session.c says */
+};
+
+struct pgrp {
+    struct ref ref; /* one per member, and passing holders */
+    int32_t id;
+    struct session *session; /* owned */
+    struct list node;        /* tree: session.pgrps */
+    struct list members;     /* tree: thread_group.pgrp_node */
+};
+
+struct uts_ns {
+    struct ref ref;
+    struct mutex mu; /* rank NAMESPACE: guards the names */
+    char nodename[LX_UTS_LEN + 1], domainname[LX_UTS_LEN + 1];
+};
+
+/* sigaction(2) as the kernel ABI has it. */
+struct sig_action {
+    uint64_t handler, flags, restorer, mask;
+};
+
+/* Shared by CLONE_SIGHAND. */
+struct sighand {
+    struct ref ref;
+    struct mutex mu; /* rank SIGHAND: actions, and all "sig" state of the groups that use it */
+    struct sig_action action[LX_NSIG]; /* of signal i + 1 */
+};
+
+/* Signals sent and not yet taken. Guard: sig. Entries of queue belong to signal.c. */
+struct sig_pending {
+    uint64_t set; /* bit signo - 1 */
+    struct list queue;
+    uint32_t count;
+};
+
+/* Counts of a task or of all that ended in a group. */
+struct task_usage {
+    uint64_t utime_ns, stime_ns, min_flt, maj_flt, vol_switches, invol_switches, max_rss;
+};
+
+enum tg_state { TG_LIVE, TG_ZOMBIE, TG_DEAD };
+
+struct thread_group {
+    /* immutable */
+    struct ref ref;
+    struct kernel *k;
+    int32_t tgid;
+    uint64_t start_ns; /* since boot */
+
+    struct mutex mu; /* rank TASK_GROUP: guards this part */
+    uint64_t rlimits[LX_RLIM_COUNT][2];
+    struct vpath exe; /* owned; empty before the first program */
+
+    /* Changes under tree, mu and the old lock; stable under either of them and for own threads. */
+    struct sighand *sighand;
+
+    /* guard: tree */
+    enum tg_state state;
+    struct thread_group *parent; /* weak; NULL for init and for what runsc exec started */
+    int32_t parent_tid;          /* the thread that made it, for __WNOTHREAD and pdeathsig */
+    struct list children, sibling;
+    struct list node;  /* kernel.groups */
+    struct pgrp *pgrp; /* owned */
+    struct list pgrp_node;
+    struct task *leader; /* owned till reaped */
+    int exit_signal;     /* to the parent; 0: none */
+    int exit_status;     /* as wait(2) encodes it, once a zombie */
+    bool did_exec, is_subreaper, has_child_subreaper;
+    struct task_usage child_usage; /* of children waited for */
+    struct task_usage dead_usage;  /* of threads that ended */
+    kernel_exit_fn exit_fn;        /* the sandbox's own processes */
+    void *exit_arg;
+
+    /* tree and sig to change, either to read */
+    struct list threads; /* task_priv.thread_node */
+    uint32_t thread_count;
+    uint32_t thread_alive; /* not yet past exit */
+
+    /* guard: sig */
+    struct sig_pending pending; /* shared */
+    int group_status;           /* valid when exiting */
+    struct task *exec_task;     /* thread that ends the others to execve; weak */
+    uint32_t stop_count;        /* threads that still have to stop */
+    int stop_signo;
+    bool stop_dequeued; /* a stop signal was taken and SIGCONT has not come since */
+    bool stop_reported, cont_unreported; /* wait(2): WSTOPPED taken, WCONTINUED to take */
+    bool cldstop_due, cldcont_due;       /* SIGCHLD that a thread has still to send */
+    _Atomic bool exiting;                /* group exit has begun; written under sig */
+    _Atomic bool stopping;               /* a group stop is wanted or complete; under sig */
+
+    struct waitq child_wq; /* wait4 of this group: a child changed state */
+    struct waitq stop_wq;  /* SIGCONT */
+    struct waitq sig_wq;   /* signalfd: something came for this group or its threads */
+
+    struct tg_timers *timers; /* timers.c; NULL when none was ever made */
+    _Atomic int32_t oom_score_adj;
+    _Atomic int dumpable;
+};
+
+struct kernel {
+    /* immutable */
+    struct kernel_config cfg;
+    struct kernel_timers *timers;
+    struct futex_table *futexes;
+    uint64_t boot_mono_ns, boot_realtime_ns;
+    struct uts_ns *uts; /* of the sandbox */
+
+    struct mutex mu; /* rank KERNEL, "tree": guards this part */
+    struct idalloc ids;
+    struct pid **pids;         /* LIMIT_TASKS + 1 slots */
+    struct list groups;        /* in no order */
+    struct thread_group *init; /* pid 1, weak */
+    int32_t last_pid;
+
+    _Atomic uint32_t task_count;
+    _Atomic uint32_t sigqueue_count;
+    _Atomic uint64_t forks;
+    struct waitq exit_wq; /* a group has been reaped */
+};
+
+/* ---- pid.c; all with tree held ---- */
+/* A fresh number for a new task; -EAGAIN. want 0: any. */
+MUST_CHECK int pid_new_locked(struct kernel *k, int32_t want, struct pid **out_pid);
+struct pid *pid_find_locked(struct kernel *k, int32_t nr);
+/* Frees the number when nothing uses it any more. */
+void pid_release_locked(struct kernel *k, struct pid *p);
+/* A new session and process group with id nr around tg, which leaves its own. */
+MUST_CHECK int session_new_locked(struct thread_group *tg);
+MUST_CHECK int pgrp_new_locked(struct kernel *k, int32_t id, struct session *s,
+                               struct pgrp **out_pgrp);
+void pgrp_join_locked(struct thread_group *tg, struct pgrp *pg);
+void pgrp_leave_locked(struct thread_group *tg);
+bool pgrp_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored);
+
+/* ---- task.c ---- */
+struct thread_group *tg_get(struct thread_group *tg);
+void tg_put(struct thread_group *tg);
+/* Locks and returns tg->sighand. Not for callers that hold the group's mu or a sighand lock. */
+struct sighand *tg_lock_sig(struct thread_group *tg);
+static inline void sighand_unlock(struct sighand *sh)
+{
+    mutex_unlock(&sh->mu);
+}
+struct task *task_get(struct task *t);
+/* Owned, live or zombie; -ESRCH. */
+MUST_CHECK int kernel_find_tg(struct kernel *k, int32_t tgid, struct thread_group **out_tg);
+/* What all of the group's threads have used so far. Takes tree. */
+void tg_usage(struct thread_group *tg, struct task_usage *out);
+void tg_usage_locked(struct thread_group *tg, struct task_usage *out);
+uint64_t tg_rlimit(struct thread_group *tg, int resource);
+void uts_put(struct uts_ns *u);
+
+/* ---- exit.c ---- */
+/* Begins the end of a group (exit_group, a fatal signal); the first status counts. sig held. */
+void tg_exit_locked(struct thread_group *tg, int wait_status);
+/* Wakes whoever waits for tg or, through its parent, for its state. tree held. */
+void tg_wake_parent_locked(struct thread_group *tg);
+
+/* ---- job.c: job control ---- */
+/* Default action of SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, by the thread that took the signal, no
+ * lock held. The taker has set stop_dequeued in the same lock section as the dequeue. The thread
+ * itself stops in its next job_work. */
+void job_stop(struct task *t, int signo);
+/* SIGCONT was sent: everything stopped goes on, whatever the signal's action. sig held. */
+void job_continue_locked(struct thread_group *tg);
+/* Owner, before it returns to the guest: stops while the group is stopped, reports to the parent.
+ */
+void job_work(struct task *t);
+
+/* ---- signal.c (the signal part) as the rest of the kernel uses it ---- */
+MUST_CHECK int sighand_new(struct sighand **out_sh); /* all default */
+MUST_CHECK int sighand_dup(struct sighand *sh, struct sighand **out_sh);
+struct sighand *sighand_get(struct sighand *sh);
+void sighand_put(struct sighand *sh);
+/* execve: handlers become default, ignored ones stay. sig held. */
+void sighand_exec_locked(struct sighand *sh);
+void sig_pending_init(struct sig_pending *p);
+/* Drops every entry. sig held, or nobody else knows p. */
+void sig_pending_flush(struct kernel *k, struct sig_pending *p);
+/* tg_send_signal and task_send_signal (task.h) may be called with tree held. */
+
+/* ---- futex.c, timers.c ---- */
+MUST_CHECK int futex_table_new(struct futex_table **out_ft);
+MUST_CHECK int kernel_timers_new(struct kernel *k, struct kernel_timers **out_kt);
+/* The last thread is going: disarms and frees everything in tg->timers. No lock held. */
+void tg_timers_exit(struct thread_group *tg);
+/* execve: POSIX timers go, interval timers stay. No lock held. */
+void tg_timers_exec(struct thread_group *tg);
+
+#endif

@@ -1,0 +1,138 @@
+/* Inside sentry/kernel: what struct task does not show, and the calls between its parts.
+ * Depends on: kernel_priv.h.
+ * Threading: as kernel_priv.h. "owner": the task's own thread; fields others may read are atomic.
+ * Ownership: one allocation holds struct task and struct task_priv. */
+#ifndef RINGWALL_SENTRY_KERNEL_TASK_PRIV_H
+#define RINGWALL_SENTRY_KERNEL_TASK_PRIV_H
+
+#include <pthread.h>
+
+#include "sentry/kernel/kernel_priv.h"
+
+struct task_priv {
+    struct task *t;
+    struct list thread_node; /* tree and sig: thread_group.threads */
+    struct uts_ns *uts;      /* guard: task.mu; owned */
+    struct mount_ns *ns;     /* guard: task.mu; owned */
+    uint64_t start_ns;       /* since boot; immutable */
+
+    /* owner */
+    pthread_t thread;
+    int64_t sys_nr; /* number of the call being made; -1 outside, or once it may not restart */
+    int exit_code;  /* as wait(2) encodes it */
+    uint64_t set_child_tid; /* CLONE_CHILD_SETTID: stored by the child before its first step */
+    struct plat_ctx *start_ctx;
+    bool in_exec;     /* an execve cannot fail any more */
+    bool exec_failed; /* ... but did: SIGKILL */
+    bool no_guest;    /* killed from outside, or never started: no user state to return to */
+
+    /* atomic */
+    _Atomic bool in_guest; /* between the last check for work and the end of plat_ctx_run */
+    _Atomic bool asleep;   /* 'S' or 'D' for /proc; a hint */
+    _Atomic uint64_t min_flt, maj_flt, vol_switches, invol_switches;
+    _Atomic int nice;
+    _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */
+    _Atomic bool sched_reset_on_fork;
+    _Atomic uint64_t timer_slack_ns;
+    _Atomic int pdeathsig;
+    uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
+
+    /* guard: tree and sig to change, either to read */
+    bool dead;   /* past its exit: has no ctx, takes no signal */
+    bool zombie; /* a leader that waits for its group or its parent */
+    uint64_t dead_utime_ns, dead_stime_ns;
+
+    /* vfork: the child has let go of the parent's memory */
+    _Atomic bool vfork_done;
+    bool vfork_pending; /* owner (child): somebody may wait on vfork_wq */
+    struct waitq vfork_wq;
+
+    /* Start of the thread of kernel_exec_load, guard: start_mu */
+    struct mutex start_mu; /* rank LEAF */
+    struct cond start_cond;
+    int start_state; /* START_* in task_run.c */
+
+    /* ---- signals (signal.c) ---- */
+    struct sig_pending pending; /* sig */
+    uint64_t wait_set;          /* sig: what sigtimedwait(2) wants: delivered though blocked */
+    uint64_t altstack_sp, altstack_size; /* owner */
+    uint32_t altstack_flags;
+    bool forced_fatal; /* owner: a frame could not be built */
+
+    /* ---- futexes (futex.c) and timers (timers.c) ---- */
+    void *futex_wait;  /* what the owner is queued on, or NULL */
+    uint64_t sleep_ns; /* scratch of restart functions beyond task.restart_arg */
+};
+
+static inline struct task_priv *task_priv(const struct task *t)
+{
+    return t->impl;
+}
+
+/* ---- task.c ---- */
+/* A task with nothing but defaults, in no table: tg, ua, ctx, cred, fdt, fs are the caller's to
+ * fill. Counted against LIMIT_TASKS: -EAGAIN; -ENOMEM. Owned result. */
+MUST_CHECK int task_new(struct kernel *k, struct task **out_task);
+MUST_CHECK int tg_new(struct kernel *k, struct thread_group **out_tg);
+/* Puts t, whose tg is set, under pid p: the tables and lists. tree held; takes sig. The caller's
+ * reference passes to the tables (dropped by task_release). */
+void task_publish_locked(struct task *t, struct pid *p);
+/* Ends t's existence for others: number, lists, group when it was the last. tree held. */
+void task_unlink_locked(struct task *t);
+/* Makes t look up from where it is: sets bits in its blocker and, when it runs guest code, makes
+ * that stop. sig held, or t is the caller itself. */
+void task_interrupt_locked(struct task *t, uint32_t bits);
+/* User and system time so far, ns. sig or tree held, or owner. */
+uint64_t task_utime_ns(struct task *t);
+uint64_t task_stime_ns(struct task *t);
+/* Swaps a pointer that other threads read; the old value is put. Owner. */
+void task_set_cred(struct task *t, struct cred *c);
+void task_set_comm(struct task *t, const char *name);
+
+/* ---- task_run.c ---- */
+/* Starts the thread of a task that clone made; -EAGAIN. */
+MUST_CHECK int task_start_thread(struct task *t);
+/* Starts the thread of a task whose image is loaded but has no context yet; returns when the
+ * context exists. The thread then waits for task_go. */
+MUST_CHECK int task_start_loaded(struct task *t, uint64_t entry, uint64_t stack);
+void task_go(struct task *t);
+/* Owner: will the task end instead of going back to the guest? */
+static inline bool task_dying(const struct task *t)
+{
+    return atomic_load_explicit(&t->blocker.word, memory_order_acquire) & BLOCKER_KILLED;
+}
+
+/* ---- exit.c ---- */
+/* The last thing a task's thread does. The task may be freed when it returns. */
+void task_exit_final(struct task *t);
+/* The mm is being left (exit, execve): robust list, clear_tid, vfork. Owner. */
+void task_mm_release(struct task *t);
+/* Reaps a zombie group: takes it out of every table. tree held. The caller's then puts *out. */
+void tg_reap_locked(struct thread_group *tg);
+
+/* ---- signal.c ---- */
+/* Child half of clone: blocked mask is copied, nothing pending; the alternate stack is kept unless
+ * the child shares the mm without CLONE_VFORK. Parent's thread; child not published. */
+void sig_fork(struct task *parent, struct task *child, uint64_t clone_flags);
+/* execve(2): alternate stack is forgotten. Owner. (Handlers: sighand_exec_locked.) */
+void sig_exec(struct task *t);
+/* A thread goes: drops what is pending for it; shared signals that only it was to take are
+ * offered to another thread. sig held, t->dead already set. */
+void sig_task_exit_locked(struct task *t);
+/* Owner, before a return to the guest, when the task was interrupted or its call returned
+ * ERESTART*: clears INTERRUPT; takes signals and acts: default actions end the group
+ * (tg_exit_locked) or stop it (job_stop); one handler frame per signal that has one; the call is
+ * restarted or turned to EINTR (task_priv.sys_nr >= 0 and rax). Returns also when the task is to
+ * end or to stop: the loop looks at BLOCKER_KILLED and at job_work before it runs the guest. */
+void sig_deliver(struct task *t);
+/* Owner: a synchronous signal for what guest code did (siginfo from f; forced: blocked or ignored
+ * becomes default and fatal). */
+void sig_force_fault(struct task *t, const struct plat_fault *f);
+
+/* ---- futex.c ---- */
+/* exit or execve: walks the robust list (bounded). Owner, old mm still there. */
+void futex_exit_robust(struct task *t);
+/* Wakes up to count waiters on the word at addr, shared key: clear_child_tid. Owner. */
+void futex_wake_word(struct task *t, uaddr_t addr, int count);
+
+#endif
