@@ -93,9 +93,9 @@ struct thread_group {
     int32_t tgid;
     uint64_t start_ns; /* since boot */
 
-    struct mutex mu; /* rank TASK_GROUP: guards this part */
-    uint64_t rlimits[LX_RLIM_COUNT][2];
-    struct vpath exe; /* owned; empty before the first program */
+    struct mutex mu;                            /* rank TASK_GROUP: guards this part */
+    _Atomic uint64_t rlimits[LX_RLIM_COUNT][2]; /* mu to change, read without */
+    struct vpath exe;                           /* owned; empty before the first program */
 
     /* Changes under tree, mu and the old lock; stable under either of them and for own threads. */
     struct sighand *sighand;
@@ -176,6 +176,8 @@ MUST_CHECK int pgrp_new_locked(struct kernel *k, int32_t id, struct session *s,
                                struct pgrp **out_pgrp);
 void pgrp_join_locked(struct thread_group *tg, struct pgrp *pg);
 void pgrp_leave_locked(struct thread_group *tg);
+/* Drops the reference of pgrp_new_locked. */
+void pgrp_release_locked(struct kernel *k, struct pgrp *pg);
 bool pgrp_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored);
 
 /* ---- task.c ---- */
