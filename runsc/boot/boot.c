@@ -116,7 +116,11 @@ static void isolate(struct boot *b)
     STEP(b, confine_become_sentry_id(b->args->privileged, &step));
     STEP(b, confine_empty_root(&step));
     keep_fds_only(b);
-    log_init(b->log_fd, a->debug ? LOG_DEBUG : LOG_WARN, LOG_TEXT);
+    log_init(b->log_fd,
+             a->debug    ? LOG_DEBUG
+             : a->strace ? LOG_INFO
+                         : LOG_WARN,
+             a->log_json ? LOG_JSON : LOG_TEXT);
 }
 
 /* Stage 2: no capability, no new privilege, no path; then what must exist before the filter; then

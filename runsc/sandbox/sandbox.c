@@ -65,6 +65,8 @@ static void enter_cgroups(const struct sandbox_args *a)
 static NORETURN void gofer_child(const struct launch *l, const struct gofer_config *cfg)
 {
     prctl(PR_SET_NAME, "runsc-gofer", 0, 0, 0);
+    /* Not of the caller's terminal: what is typed there is for runsc to pass on. */
+    setsid();
     enter_cgroups(l->a);
     _exit(gofer_main(cfg));
 }
@@ -190,8 +192,6 @@ int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err
         return err_set(e, EINVAL, "platform \"%s\" is not known", a->platform);
     if (plat->probe(why, sizeof(why)))
         return err_set(e, ENOTSUP, "platform %s cannot be used here: %s", a->platform, why);
-    if (a->preserve_fds)
-        return err_set(e, ENOTSUP, "--preserve-fds: host descriptors cannot enter a sandbox");
     launch_init(&l, a);
     int r = open_pipes(&l, e);
     if (!r)

@@ -1,0 +1,295 @@
+/* exec: another program in a running container. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "runsc/cmd.h"
+#include "runsc/console.h"
+#include "runsc/container.h"
+#include "runsc/control.h"
+
+#define EXEC_KILLED (128 + SIGKILL)
+
+struct exec_opts {
+    const char *process_file, *cwd, *user, *pid_file, *console_socket;
+    bool tty, detach, no_new_privs;
+    json_t *env, *caps;
+};
+
+/* One run of exec, after the request was sent. */
+struct exec_run {
+    int conn, master, exit_code;
+};
+
+static int exec_add(void *arg, const char *value, struct err *e)
+{
+    (void)e;
+    (void)json_array_append_new(arg, json_string(value));
+    return 0;
+}
+
+static int exec_user(const char *text, json_t *process, struct err *e)
+{
+    unsigned uid, gid = 0;
+    char end;
+    int n = sscanf(text, "%u:%u%c", &uid, &gid, &end);
+
+    if (n != 2 && !(n == 1 && strchr(text, ':') == NULL))
+        return err_set(e, EINVAL, "exec: --user wants UID or UID:GID, not \"%.60s\"", text);
+    (void)json_object_set_new(
+        process, "user", json_pack("{s:I,s:I}", "uid", (json_int_t)uid, "gid", (json_int_t)gid));
+    return 0;
+}
+
+static void exec_caps(const json_t *add, json_t *process)
+{
+    static const char *const sets[] = {"bounding", "effective", "permitted"};
+    json_t *caps = json_object_get(process, "capabilities");
+
+    if (json_array_size(add) == 0)
+        return;
+    if (caps == NULL) {
+        caps = json_object();
+        (void)json_object_set_new(process, "capabilities", caps);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
+        json_t *set = json_object_get(caps, sets[i]);
+        if (set == NULL) {
+            set = json_array();
+            (void)json_object_set_new(caps, sets[i], set);
+        }
+        (void)json_array_extend(set, (json_t *)(uintptr_t)add);
+    }
+}
+
+/* The container's own process object with what the command line changes (as runc). */
+static int exec_build(const struct state *st, const struct exec_opts *o, int argc, char **argv,
+                      json_t **out, struct err *e)
+{
+    json_t *p;
+
+    if (o->process_file != NULL) {
+        if (spec_read_json(o->process_file, "--process", &p, e) != 0)
+            return -1;
+        if (o->tty)
+            (void)json_object_set_new(p, "terminal", json_true());
+        *out = p;
+        return 0;
+    }
+    if (argc == 0)
+        return err_set(e, EINVAL, "exec: a command or --process is needed");
+    p = json_deep_copy(st->process);
+    json_t *args = json_array();
+    for (int i = 0; i < argc; i++)
+        (void)json_array_append_new(args, json_string(argv[i]));
+    (void)json_object_set_new(p, "args", args);
+    (void)json_object_set_new(p, "terminal", json_boolean(o->tty));
+    if (json_object_get(p, "env") == NULL)
+        (void)json_object_set_new(p, "env", json_array());
+    (void)json_array_extend(json_object_get(p, "env"), o->env);
+    if (o->cwd != NULL)
+        (void)json_object_set_new(p, "cwd", json_string(o->cwd));
+    if (o->no_new_privs)
+        (void)json_object_set_new(p, "noNewPrivileges", json_true());
+    exec_caps(o->caps, p);
+    if (o->user != NULL && exec_user(o->user, p, e) != 0) {
+        json_decref(p);
+        return -1;
+    }
+    *out = p;
+    return 0;
+}
+
+static int exec_terminal(const struct exec_opts *o, const struct oci_process *p, int fds[3],
+                         int *out_master, struct err *e)
+{
+    int slave;
+
+    *out_master = -1;
+    for (int i = 0; i < 3; i++)
+        fds[i] = i;
+    if (!p->terminal)
+        return 0;
+    if (o->detach && o->console_socket == NULL)
+        return err_set(e, EINVAL, "exec: a detached terminal needs --console-socket");
+    if (console_open(p->console_rows, p->console_cols, out_master, &slave, e) != 0)
+        return -1;
+    for (int i = 0; i < 3; i++)
+        fds[i] = slave;
+    if (o->console_socket == NULL)
+        return 0;
+    int rc = console_send(o->console_socket, *out_master, e);
+    (void)close(*out_master);
+    *out_master = -1;
+    return rc;
+}
+
+static int exec_request(int conn, json_t *process, const struct exec_opts *o, int *out_master,
+                        struct err *e)
+{
+    struct oci_spec *spec;
+    json_t *req, *reply = NULL;
+    int fds[3], rc;
+
+    if (spec_process_from_json(json_incref(process), "process", &spec, e) != 0)
+        return -1;
+    rc = exec_terminal(o, &spec->process, fds, out_master, e);
+    bool terminal = spec->process.terminal;
+    spec_free(spec);
+    if (rc != 0)
+        return -1;
+    req = json_pack("{s:s,s:O,s:b}", "op", "exec", "process", process, "terminal", terminal);
+    rc = control_send(conn, req, fds, 3);
+    json_decref(req);
+    if (terminal)
+        (void)close(fds[0]);
+    if (rc == 0)
+        rc = control_recv(conn, 0, &reply, NULL, 0, NULL);
+    if (rc != 0)
+        return err_errno(e, rc, "exec: the sandbox does not answer");
+    rc = control_check(reply, e);
+    json_decref(reply);
+    return rc;
+}
+
+static void exec_forward(void *arg, int sig)
+{
+    const struct exec_run *r = arg;
+    json_t *req = json_pack("{s:s,s:i}", "op", "signal", "sig", sig);
+
+    (void)!control_send(r->conn, req, NULL, 0);
+    json_decref(req);
+}
+
+static void exec_resized(void *arg, int rows, int cols)
+{
+    const struct exec_run *r = arg;
+    json_t *req = json_pack("{s:s,s:i,s:i}", "op", "resize", "rows", rows, "cols", cols);
+
+    (void)!control_send(r->conn, req, NULL, 0);
+    json_decref(req);
+}
+
+/* Packets until the one that tells the exit; replies to signals and sizes come between. */
+static bool exec_next_packet(struct exec_run *r)
+{
+    json_t *msg = NULL;
+
+    if (control_recv(r->conn, 0, &msg, NULL, 0, NULL) != 0) {
+        r->exit_code = EXEC_KILLED;
+        return true;
+    }
+    const json_t *code = json_object_get(msg, "exit");
+    bool done = json_is_integer(code);
+    if (done)
+        r->exit_code = (int)json_integer_value(code) & 255;
+    json_decref(msg);
+    return done;
+}
+
+static int exec_wait(struct exec_run *r)
+{
+    const struct console_child child = {
+        .forward = exec_forward,
+        .resized = exec_resized,
+        .arg = r,
+    };
+
+    do
+        console_proxy(&child, r->master, r->conn);
+    while (!exec_next_packet(r));
+    return r->exit_code;
+}
+
+static int exec_write_pid(const char *path, pid_t pid, struct err *e)
+{
+    if (path == NULL)
+        return 0;
+    return container_write_pid(path, pid, e);
+}
+
+/* The process that managers see and wait for: it stays while the guest's process runs, gets its
+ * signals and ends with its code. */
+static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct err *e)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return err_errno(e, errno, "fork");
+    if (pid > 0)
+        return exec_write_pid(o->pid_file, pid, e);
+    (void)setsid();
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int i = 0; i < 3 && null_fd >= 0; i++)
+        (void)dup2(null_fd, i);
+    _exit(exec_wait(r));
+}
+
+static int exec_in(const struct state *st, const struct exec_opts *o, int argc, char **argv,
+                   struct err *e)
+{
+    struct exec_run r = {.master = -1};
+    json_t *process = NULL;
+    int rc;
+
+    if (!state_process_alive(&st->sentry))
+        return err_set(e, EINVAL, "exec: container \"%s\" is not running", st->id);
+    if (exec_build(st, o, argc, argv, &process, e) != 0)
+        return -1;
+    rc = control_connect(st->dir_fd, &r.conn, e);
+    if (rc != 0)
+        goto out_process;
+    rc = exec_request(r.conn, process, o, &r.master, e);
+    if (rc == 0 && o->detach)
+        rc = exec_detached(&r, o, e);
+    else if (rc == 0 && exec_write_pid(o->pid_file, getpid(), e) == 0)
+        rc = exec_wait(&r);
+    (void)close(r.conn);
+    if (r.master >= 0)
+        (void)close(r.master);
+
+out_process:
+    json_decref(process);
+    return rc;
+}
+
+static int exec_parse(int argc, char **argv, struct exec_opts *o, struct err *e)
+{
+    const struct cmd_opt opts[] = {
+        {"process", 'p', NULL, &o->process_file, NULL, NULL},
+        {"cwd", 0, NULL, &o->cwd, NULL, NULL},
+        {"user", 'u', NULL, &o->user, NULL, NULL},
+        {"pid-file", 0, NULL, &o->pid_file, NULL, NULL},
+        {"console-socket", 0, NULL, &o->console_socket, NULL, NULL},
+        {"tty", 't', &o->tty, NULL, NULL, NULL},
+        {"detach", 'd', &o->detach, NULL, NULL, NULL},
+        {"no-new-privs", 0, &o->no_new_privs, NULL, NULL, NULL},
+        {"env", 'e', NULL, NULL, exec_add, o->env},
+        {"cap", 'c', NULL, NULL, exec_add, o->caps},
+    };
+
+    return cmd_parse(argc, argv, opts, ARRAY_SIZE(opts), e);
+}
+
+int cmd_exec(const struct cmd_global *g, int argc, char **argv, struct err *e)
+{
+    struct exec_opts o = {.env = json_array(), .caps = json_array()};
+    struct state st;
+    int first = exec_parse(argc, argv, &o, e);
+    int rc = -1;
+
+    if (first >= 0 && cmd_operands(argc, argv, first, 1, -1, e) == 0 &&
+        state_load(g->root, argv[first], &st, e) == 0) {
+        rc = exec_in(&st, &o, argc - first - 1, argv + first + 1, e);
+        state_fini(&st);
+    }
+    json_decref(o.env);
+    json_decref(o.caps);
+    return rc;
+}

@@ -1,0 +1,391 @@
+#include "runsc/container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "runsc/cgroup.h"
+#include "runsc/console.h"
+#include "runsc/control.h"
+#include "runsc/hooks.h"
+#include "runsc/watcher.h"
+
+#define CONTROL_TIMEOUT_MS 30000
+
+/* ---- state ---- */
+
+const char *container_status(struct state *st)
+{
+    json_t *reply = NULL;
+    struct err e;
+    const char *status = "running";
+
+    if (!state_process_alive(&st->sentry))
+        return "stopped";
+    json_t *req = json_pack("{s:s}", "op", "state");
+    if (control_request(st->dir_fd, req, CONTROL_TIMEOUT_MS, &reply, &e) != 0)
+        return state_process_alive(&st->sentry) ? "running" : "stopped";
+    const char *v = json_string_value(json_object_get(reply, "status"));
+    if (v != NULL && strcmp(v, "created") == 0)
+        status = "created";
+    else if (v != NULL && strcmp(v, "paused") == 0)
+        status = "paused";
+    json_decref(reply);
+    return status;
+}
+
+json_t *container_state_json(struct state *st, const char *status)
+{
+    bool stopped = strcmp(status, "stopped") == 0;
+    json_t *doc = json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s}", "ociVersion", st->oci_version, "id",
+                            st->id, "status", status, "pid", stopped ? 0 : (int)st->sentry.pid,
+                            "bundle", st->bundle, "rootfs", st->rootfs, "created", st->created);
+
+    if (doc != NULL && st->annotations != NULL)
+        (void)json_object_set(doc, "annotations", st->annotations);
+    return doc;
+}
+
+static int container_hooks(struct state *st, const struct oci_hook_list *list, const char *stage,
+                           const char *status, struct err *e)
+{
+    if (list->count == 0)
+        return 0;
+    json_t *doc = container_state_json(st, status);
+    int rc = hooks_run(list, stage, doc, e);
+    json_decref(doc);
+    return rc;
+}
+
+/* ---- create ---- */
+
+static char *container_created_now(void)
+{
+    struct timespec ts;
+    struct tm tm;
+    char text[64];
+    char *out = NULL;
+
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    (void)gmtime_r(&ts.tv_sec, &tm);
+    (void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+    return asprintf(&out, "%s.%09ldZ", text, ts.tv_nsec) < 0 ? NULL : out;
+}
+
+static int container_rootfs(const char *bundle, const struct oci_spec *spec, char **out,
+                            struct err *e)
+{
+    struct stat sb;
+    char *path = NULL;
+    int n;
+
+    if (spec->root_path[0] == '/')
+        n = asprintf(&path, "%s", spec->root_path);
+    else
+        n = asprintf(&path, "%s/%s", bundle, spec->root_path);
+    if (n < 0)
+        return err_set(e, ENOMEM, "out of memory");
+    *out = realpath(path, NULL);
+    int code = errno;
+    if (*out == NULL) {
+        (void)err_errno(e, code, "root.path %s", path);
+    } else if (stat(*out, &sb) != 0 || !S_ISDIR(sb.st_mode)) {
+        (void)err_set(e, ENOTDIR, "root.path %s: not a directory", path);
+        free(*out);
+        *out = NULL;
+    }
+    free(path);
+    return *out == NULL ? -1 : 0;
+}
+
+/* The parts of the state that are known before there is a process. */
+static int container_describe(const struct cmd_global *g, const char *bundle, struct container *c,
+                              struct err *e)
+{
+    struct state *st = &c->st;
+
+    st->bundle = strdup(bundle);
+    st->platform = strdup(g->platform);
+    st->oci_version = strdup(c->spec->oci_version);
+    st->created = container_created_now();
+    st->annotations = json_incref(json_object_get(c->spec->json, "annotations"));
+    st->hooks = json_incref(json_object_get(c->spec->json, "hooks"));
+    st->process = json_incref(json_object_get(c->spec->json, "process"));
+    return container_rootfs(bundle, c->spec, &st->rootfs, e);
+}
+
+static int container_check_terminal(const struct container_args *a, const struct oci_spec *spec,
+                                    struct err *e)
+{
+    if (!spec->process.terminal && a->console_socket != NULL)
+        return err_set(e, EINVAL, "--console-socket is given but process.terminal is false");
+    if (spec->process.terminal && a->console_socket == NULL && !a->attached)
+        return err_set(e, EINVAL,
+                       "process.terminal is true: a detached container needs --console-socket");
+    return 0;
+}
+
+static int container_stdio(const struct container_args *a, struct container *c,
+                           struct sandbox_args *s, struct err *e)
+{
+    int master, slave;
+
+    s->console_fd = -1;
+    for (int i = 0; i < 3; i++)
+        s->stdio[i] = i;
+    if (!c->spec->process.terminal)
+        return 0;
+    if (console_open(c->spec->process.console_rows, c->spec->process.console_cols, &master, &slave,
+                     e) != 0)
+        return -1;
+    if (a->console_socket != NULL) {
+        int rc = console_send(a->console_socket, master, e);
+        (void)close(master);
+        if (rc != 0) {
+            (void)close(slave);
+            return -1;
+        }
+    } else {
+        c->console_master = master;
+    }
+    s->console_fd = slave;
+    for (int i = 0; i < 3; i++)
+        s->stdio[i] = slave;
+    return 0;
+}
+
+int container_write_pid(const char *path, pid_t pid, struct err *e)
+{
+    char *tmp = NULL;
+    int rc = 0;
+
+    if (asprintf(&tmp, "%s.%d.tmp", path, (int)getpid()) < 0)
+        return err_set(e, ENOMEM, "out of memory");
+    FILE *f = fopen(tmp, "we");
+    if (f == NULL || fprintf(f, "%d", (int)pid) < 0)
+        rc = err_errno(e, errno, "--pid-file %s", path);
+    if (f != NULL && fclose(f) != 0 && rc == 0)
+        rc = err_errno(e, errno, "--pid-file %s", path);
+    if (rc == 0 && rename(tmp, path) != 0)
+        rc = err_errno(e, errno, "--pid-file %s", path);
+    if (rc != 0)
+        (void)unlink(tmp);
+    free(tmp);
+    return rc;
+}
+
+/* Sentry and gofer exist from here on; the state knows them at once, for whoever must clean up. */
+static int container_launch(const struct cmd_global *g, const struct container_args *a,
+                            struct container *c, const struct cgroup *cg, struct err *e)
+{
+    struct sandbox_args s = {
+        .spec = c->spec,
+        .id = a->id,
+        .bundle = c->st.bundle,
+        .rootfs = c->st.rootfs,
+        .platform = g->platform,
+        .strace = g->strace,
+        .debug = g->debug,
+        .attached = a->attached,
+        .log_fd = g->log_fd,
+        .log_json = g->log_json,
+        .cgroup_fds = cg->procs,
+        .cgroup_fd_count = cg->count,
+    };
+    int rc;
+
+    if (control_listen(c->st.dir_fd, &s.control_fd, e) != 0)
+        return -1;
+    rc = container_stdio(a, c, &s, e);
+    if (rc == 0)
+        rc = sandbox_create(&s, &c->sandbox, e);
+    (void)close(s.control_fd);
+    if (s.console_fd >= 0)
+        (void)close(s.console_fd);
+    if (rc != 0)
+        return -1;
+    state_process_note(&c->st.sentry, c->sandbox.sentry_pid);
+    state_process_note(&c->st.gofer, c->sandbox.gofer_pid);
+    return state_save(&c->st, e);
+}
+
+static int container_created(const struct container_args *a, struct container *c, struct err *e)
+{
+    const struct oci_hooks *h = &c->spec->hooks;
+
+    if (container_hooks(&c->st, &h->prestart, "prestart", "created", e) != 0 ||
+        container_hooks(&c->st, &h->create_runtime, "createRuntime", "created", e) != 0 ||
+        container_hooks(&c->st, &h->create_container, "createContainer", "created", e) != 0)
+        return -1;
+    if (a->pid_file != NULL)
+        return container_write_pid(a->pid_file, c->sandbox.sentry_pid, e);
+    return 0;
+}
+
+static int container_load_spec(const struct container_args *a, const char *bundle,
+                               struct container *c, struct err *e)
+{
+    c->spec = a->spec;
+    if (c->spec == NULL && spec_load(bundle, &c->spec, e) != 0)
+        return -1;
+    return container_check_terminal(a, c->spec, e);
+}
+
+static int container_build(const struct cmd_global *g, const struct container_args *a,
+                           struct container *c, struct err *e)
+{
+    struct cgroup cg;
+    int rc;
+
+    if (cgroup_create(c->spec, a->id, &cg, e) != 0)
+        return -1;
+    for (size_t i = 0; i < cg.count; i++)
+        c->st.cgroups[c->st.cgroup_count++] = strdup(cg.dirs[i]);
+    /* The watcher reads the state, so what there is to clean is on disk before it is needed. */
+    rc = state_save(&c->st, e);
+    if (rc == 0 && a->attached)
+        rc = watcher_start(g->root, a->id, &c->watch_fd, e);
+    if (rc == 0)
+        rc = container_launch(g, a, c, &cg, e);
+    if (rc == 0)
+        rc = container_created(a, c, e);
+    cgroup_fini(&cg);
+    return rc;
+}
+
+int container_create(const struct cmd_global *g, const struct container_args *a,
+                     struct container *c, struct err *e)
+{
+    char *bundle;
+
+    memset(c, 0, sizeof(*c));
+    c->st.root_fd = -1;
+    c->st.dir_fd = -1;
+    c->console_master = -1;
+    c->watch_fd = -1;
+    c->spec = a->spec;
+    bundle = realpath(a->bundle != NULL ? a->bundle : ".", NULL);
+    if (bundle == NULL) {
+        (void)err_errno(e, errno, "--bundle %s", a->bundle != NULL ? a->bundle : ".");
+        goto out_fini;
+    }
+    if (state_check_id(a->id, e) != 0 || container_load_spec(a, bundle, c, e) != 0)
+        goto out_bundle;
+    if (state_create(g->root, a->id, &c->st, e) != 0)
+        goto out_bundle;
+    if (container_describe(g, bundle, c, e) == 0 && container_build(g, a, c, e) == 0) {
+        free(bundle);
+        return 0;
+    }
+    container_destroy(&c->st);
+    watcher_dismiss(&c->watch_fd);
+
+out_bundle:
+    free(bundle);
+out_fini:
+    container_fini(c);
+    return -1;
+}
+
+int container_spec(const struct state *st, struct oci_spec **out_spec, struct err *e)
+{
+    json_t *doc = json_pack("{s:s,s:{s:s},s:O}", "ociVersion", st->oci_version, "root", "path",
+                            st->rootfs, "process", st->process);
+
+    if (doc != NULL && st->hooks != NULL)
+        (void)json_object_set(doc, "hooks", st->hooks);
+    if (doc == NULL)
+        return err_set(e, EINVAL, "state of container \"%s\" is damaged", st->id);
+    return spec_from_json(doc, "state.json", out_spec, e);
+}
+
+int container_start(struct state *st, struct err *e)
+{
+    struct oci_spec *spec;
+    int rc;
+
+    if (!state_process_alive(&st->sentry))
+        return err_set(e, EINVAL, "container \"%s\" is stopped and cannot be started", st->id);
+    if (container_spec(st, &spec, e) != 0)
+        return -1;
+    rc =
+        control_request(st->dir_fd, json_pack("{s:s}", "op", "start"), CONTROL_TIMEOUT_MS, NULL, e);
+    if (rc != 0)
+        rc = err_wrap(e, "cannot start container \"%s\"", st->id);
+    else
+        rc = container_hooks(st, &spec->hooks.poststart, "poststart", "running", e);
+    spec_free(spec);
+    return rc;
+}
+
+/* ---- the end ---- */
+
+static void container_end_process(const struct state_process *p)
+{
+    static const struct timespec pause = {.tv_nsec = 1000000};
+
+    if (p->pid <= 0)
+        return;
+    for (int i = 0; i < 10000 && state_process_alive(p); i++) {
+        if (i == 0)
+            (void)kill(p->pid, SIGKILL);
+        (void)nanosleep(&pause, NULL);
+    }
+    /* Ours, or somebody else's to reap. */
+    (void)waitpid(p->pid, NULL, WNOHANG);
+}
+
+/* The specification asks for a warning at most: the container is gone whatever a hook says. */
+static void container_poststop(struct state *st)
+{
+    struct err e;
+    struct oci_spec *spec = NULL;
+
+    if (st->hooks == NULL)
+        return;
+    if (container_spec(st, &spec, &e) != 0 ||
+        container_hooks(st, &spec->hooks.poststop, "poststop", "stopped", &e) != 0)
+        log_warn("%s", e.text);
+    spec_free(spec);
+}
+
+void container_destroy(struct state *st)
+{
+    container_end_process(&st->sentry);
+    container_end_process(&st->gofer);
+    for (size_t i = 0; i < st->cgroup_count; i++)
+        cgroup_remove(st->cgroups[i]);
+    if (st->sentry.pid > 0)
+        container_poststop(st);
+    state_remove(st);
+}
+
+int container_wait(struct container *c)
+{
+    int status = 0;
+
+    while (waitpid(c->sandbox.sentry_pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status))
+        return 128 + WTERMSIG(status);
+    return WEXITSTATUS(status);
+}
+
+void container_fini(struct container *c)
+{
+    if (c->console_master >= 0)
+        (void)close(c->console_master);
+    watcher_dismiss(&c->watch_fd);
+    state_fini(&c->st);
+    spec_free(c->spec);
+    c->spec = NULL;
+}

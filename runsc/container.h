@@ -1,0 +1,61 @@
+/*
+ * What: a container's life: create, start, wait, destroy; shared by the commands.
+ * Depends on: runsc/{cmd,spec,state,sandbox/sandbox}.h.
+ * Threading: one thread.
+ * Ownership: struct container owns its spec, state and processes' records; container_fini.
+ */
+#ifndef RINGWALL_RUNSC_CONTAINER_H
+#define RINGWALL_RUNSC_CONTAINER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/compiler.h"
+#include "runsc/cmd.h"
+#include "runsc/err.h"
+#include "runsc/sandbox/sandbox.h"
+#include "runsc/spec.h"
+#include "runsc/state.h"
+
+struct container_args {
+    const char *id;
+    const char *bundle;         /* NULL: the current directory */
+    struct oci_spec *spec;      /* NULL: BUNDLE/config.json; taken when given */
+    const char *pid_file;       /* or NULL */
+    const char *console_socket; /* or NULL */
+    bool attached;              /* ends with the calling process, which waits for it */
+};
+
+struct container {
+    struct state st;
+    struct oci_spec *spec;
+    struct sandbox sandbox;
+    int console_master; /* attached with a terminal: ours; else -1 */
+    int watch_fd;       /* attached: the watcher cleans up when this closes; else -1 */
+};
+
+/* Everything up to "created". On failure nothing is left behind. */
+MUST_CHECK int container_create(const struct cmd_global *g, const struct container_args *a,
+                                struct container *c, struct err *e);
+/* Starts the created init; runs the poststart hooks. */
+MUST_CHECK int container_start(struct state *st, struct err *e);
+/* What the state remembers of config.json: ociVersion, root, process, hooks. Owned. */
+MUST_CHECK int container_spec(const struct state *st, struct oci_spec **out_spec, struct err *e);
+/* Ends whatever is left of the container and removes its traces: processes, cgroups, state. */
+void container_destroy(struct state *st);
+/* Waits for the sentry, our child, and gives its exit code. */
+int container_wait(struct container *c);
+void container_fini(struct container *c);
+/* Starts an attached container, passes bytes, signals and sizes until it ends, removes it, and
+ * gives its exit code. Takes c. */
+int run_attached(struct container *c, struct err *e);
+
+/* A pid file, replaced in one step: a reader never sees half of it. */
+MUST_CHECK int container_write_pid(const char *path, pid_t pid, struct err *e);
+
+/* "created", "running" or "stopped". */
+const char *container_status(struct state *st);
+/* The OCI state object of the container (owned), for `state` and for hooks. */
+struct json_t *container_state_json(struct state *st, const char *status);
+
+#endif

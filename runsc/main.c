@@ -1,0 +1,154 @@
+/* runsc: global options, choice of the command, the one place that prints errors. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "runsc/cmd.h"
+#include "runsc/spec.h"
+
+#define EXIT_USAGE 125
+
+static const struct cmd commands[] = {
+    {"run", "run [--bundle DIR] [--detach] [--pid-file F] [--console-socket S] ID",
+     "create a container and start it", cmd_run},
+    {"do", "do [--root-dir DIR] [--cwd DIR] [-e VAR=VALUE] [--] PROGRAM [ARG...]",
+     "run a program in a sandbox that sees this machine's files read-only", cmd_do},
+    {"create", "create [--bundle DIR] [--pid-file F] [--console-socket S] ID",
+     "create a container that waits for start", cmd_create},
+    {"start", "start ID", "start a created container", cmd_start},
+    {"state", "state ID", "print the state of a container as JSON", cmd_state},
+    {"kill", "kill [--all] ID [SIGNAL]", "send a signal (TERM) to a container", cmd_kill},
+    {"delete", "delete [--force] ID...", "remove stopped containers", cmd_delete},
+    {"exec",
+     "exec [-t] [-d] [-e VAR=VALUE] [--cwd DIR] [--user U[:G]] [--process FILE] ID [CMD...]",
+     "run another program in a container", cmd_exec},
+    {"list", "list [--quiet] [--format table|json]", "list the containers", cmd_list},
+    {"ps", "ps [--format table|json] ID", "list the processes of a container", cmd_ps},
+    {"spec", "spec [--bundle DIR]", "write a config.json to start from", cmd_spec},
+};
+
+static void main_usage(FILE *f)
+{
+    fputs("usage: runsc [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n", f);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        fprintf(f, "  %s\n      %s\n", commands[i].usage, commands[i].help);
+    fputs("\nOptions:\n"
+          "  --root DIR            where the state of containers is kept\n"
+          "  --platform NAME       how guest code runs: ptrace\n"
+          "  --log FILE            append log lines to FILE instead of standard error\n"
+          "  --log-format F        text or json\n"
+          "  --debug               log more\n"
+          "  --strace              log every system call of the guest\n"
+          "  --systemd-cgroup      accepted; cgroups are written directly\n"
+          "  --version, --help\n",
+          f);
+}
+
+static void main_report(const struct cmd_global *g, const struct err *e)
+{
+    /* Containerd and docker read the last JSON line of the log; a person reads stderr. */
+    if (g->log_fd >= 0)
+        log_error("%s", e->text);
+    fprintf(stderr, "runsc: %s\n", e->text);
+}
+
+static char *main_default_root(void)
+{
+    const char *runtime_dir = getenv("XDG_RUNTIME_DIR");
+    char *out = NULL;
+    int n;
+
+    if (geteuid() == 0)
+        return strdup("/run/ringwall");
+    if (runtime_dir != NULL && runtime_dir[0] == '/')
+        n = asprintf(&out, "%s/ringwall", runtime_dir);
+    else
+        n = asprintf(&out, "/tmp/ringwall-%u", (unsigned)geteuid());
+    return n < 0 ? NULL : out;
+}
+
+static int main_open_log(struct cmd_global *g, const char *format, struct err *e)
+{
+    if (format != NULL && strcmp(format, "json") != 0 && strcmp(format, "text") != 0)
+        return err_set(e, EINVAL, "--log-format must be text or json");
+    g->log_json = format != NULL && strcmp(format, "json") == 0;
+    if (g->log_path != NULL) {
+        g->log_fd = open(g->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        if (g->log_fd < 0)
+            return err_errno(e, errno, "cannot open the log %s", g->log_path);
+    }
+    log_init(g->log_fd >= 0 ? g->log_fd : STDERR_FILENO, g->debug ? LOG_DEBUG : LOG_WARN,
+             g->log_json ? LOG_JSON : LOG_TEXT);
+    return 0;
+}
+
+static int main_command(const struct cmd_global *g, int argc, char **argv, struct err *e)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].name, argv[0]) == 0)
+            return commands[i].run(g, argc, argv, e);
+    return err_set(e, EINVAL, "unknown command \"%.100s\"; see runsc --help", argv[0]);
+}
+
+/* 0 or -1; what --version and --help print is done by the caller. */
+static int main_globals(struct cmd_global *g, int argc, char **argv, bool *version, bool *help,
+                        int *first, struct err *e)
+{
+    const char *format = NULL;
+    bool systemd_cgroup = false;
+    const struct cmd_opt opts[] = {
+        {"root", 0, NULL, &g->root, NULL, NULL},
+        {"platform", 0, NULL, &g->platform, NULL, NULL},
+        {"log", 0, NULL, &g->log_path, NULL, NULL},
+        {"log-format", 0, NULL, &format, NULL, NULL},
+        {"debug", 0, &g->debug, NULL, NULL, NULL},
+        {"strace", 0, &g->strace, NULL, NULL, NULL},
+        {"systemd-cgroup", 0, &systemd_cgroup, NULL, NULL, NULL},
+        {"version", 'v', version, NULL, NULL, NULL},
+        {"help", 'h', help, NULL, NULL, NULL},
+    };
+
+    *first = cmd_parse(argc, argv, opts, ARRAY_SIZE(opts), e);
+    if (*first < 0)
+        return -1;
+    return main_open_log(g, format, e);
+}
+
+int main(int argc, char **argv)
+{
+    struct cmd_global g = {.platform = "ptrace", .log_fd = -1};
+    struct err e = {0};
+    bool version = false, help = false;
+    char *default_root = main_default_root();
+    int first = 0, code;
+
+    g.root = default_root;
+    if (main_globals(&g, argc, argv, &version, &help, &first, &e) != 0) {
+        main_report(&g, &e);
+        return EXIT_USAGE;
+    }
+    if (version || help) {
+        if (version)
+            printf("runsc version %s\nspec: %s\n", RINGWALL_VERSION, SPEC_VERSION);
+        else
+            main_usage(stdout);
+        free(default_root);
+        return 0;
+    }
+    if (first >= argc) {
+        main_usage(stderr);
+        return EXIT_USAGE;
+    }
+    code = main_command(&g, argc - first, argv + first, &e);
+    if (code < 0) {
+        main_report(&g, &e);
+        code = EXIT_USAGE;
+    }
+    free(default_root);
+    return code;
+}
