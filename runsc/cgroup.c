@@ -14,12 +14,14 @@
 
 /* One mounted hierarchy that we use. */
 struct hierarchy {
-    char dir[512];
+    char dir[200];
     bool v2;
     bool memory, cpu, cpuset, pids;
 };
 
-#define HIERARCHIES_MAX 16
+#define HIERARCHIES_MAX 14
+/* Longest directory that we make below a hierarchy's root. */
+#define CGROUP_DIR_MAX 1800
 
 static bool cgroup_has_option(const struct mntent *m, const char *name)
 {
@@ -56,9 +58,9 @@ static size_t cgroup_hierarchies(struct hierarchy *out)
 /* What a v2 root offers, told by cgroup.controllers. */
 static void cgroup_v2_controllers(struct hierarchy *h)
 {
-    char path[600], text[512] = "";
+    char path[256], text[512] = "";
 
-    (void)snprintf(path, sizeof(path), "%.500s/cgroup.controllers", h->dir);
+    (void)snprintf(path, sizeof(path), "%s/cgroup.controllers", h->dir);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
 
@@ -77,7 +79,7 @@ static int cgroup_write(const char *dir, const char *file, struct err *e, const 
 
 static int cgroup_write(const char *dir, const char *file, struct err *e, const char *fmt, ...)
 {
-    char path[4096], text[256];
+    char path[CGROUP_DIR_MAX + 64], text[256];
     va_list ap;
     int rc = 0;
 
@@ -175,7 +177,7 @@ static int cgroup_make_dir(const struct hierarchy *h, const char *rel, char *out
         if (failed != 0)
             return err_errno(e, failed, "cannot make the cgroup %s", out);
         if (h->cpuset && !h->v2) {
-            char path[4096];
+            char path[CGROUP_DIR_MAX + 64];
             (void)snprintf(path, sizeof(path), "%s/cgroup.clone_children", out);
             int fd = open(path, O_WRONLY | O_CLOEXEC);
             if (fd >= 0) {
@@ -191,7 +193,7 @@ static int cgroup_make_dir(const struct hierarchy *h, const char *rel, char *out
 static int cgroup_add(const struct hierarchy *h, const char *rel, const struct oci_resources *r,
                       struct cgroup *cg, struct err *e)
 {
-    char dir[3072], procs[4096];
+    char dir[CGROUP_DIR_MAX], procs[CGROUP_DIR_MAX + 64];
 
     if (cgroup_make_dir(h, rel, dir, sizeof(dir), e) != 0)
         return -1;

@@ -71,7 +71,7 @@ int console_send(const char *path, int master, struct err *e)
         rc = err_errno(e, errno, "--console-socket %s", path);
         goto out_close;
     }
-    struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
+    struct cmsghdr *c = &cm.align;
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(sizeof(int));
@@ -120,7 +120,7 @@ static void console_write_all(int fd, const char *buf, size_t size)
 /* False at the end of from. */
 static bool console_copy(int from, int to)
 {
-    char buf[8192];
+    char buf[2048];
     ssize_t n = read(from, buf, sizeof(buf));
 
     if (n < 0 && (errno == EINTR || errno == EAGAIN))

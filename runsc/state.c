@@ -39,7 +39,7 @@ static void state_init(struct state *st)
 /* mkdir -p of the state root. */
 static int state_make_root(const char *root, struct err *e)
 {
-    char path[4096];
+    char path[2048];
     size_t len = strlen(root);
 
     if (len == 0 || len >= sizeof(path))
