@@ -14,14 +14,29 @@
 
 /* One mounted hierarchy that we use. */
 struct hierarchy {
-    char dir[200];
+    char dir[120];
     bool v2;
     bool memory, cpu, cpuset, pids;
 };
 
-#define HIERARCHIES_MAX 14
+#define HIERARCHIES_MAX 12
 /* Longest directory that we make below a hierarchy's root. */
 #define CGROUP_DIR_MAX 1800
+
+/* An open file of a cgroup directory, or -1 with errno. */
+static int cgroup_open(const char *dir, const char *file, int flags)
+{
+    char *path;
+    int fd;
+
+    if (asprintf(&path, "%s/%s", dir, file) < 0) {
+        errno = ENOMEM;
+        return -1;
+    }
+    fd = open(path, flags | O_CLOEXEC);
+    free(path);
+    return fd;
+}
 
 static bool cgroup_has_option(const struct mntent *m, const char *name)
 {
@@ -58,10 +73,8 @@ static size_t cgroup_hierarchies(struct hierarchy *out)
 /* What a v2 root offers, told by cgroup.controllers. */
 static void cgroup_v2_controllers(struct hierarchy *h)
 {
-    char path[256], text[512] = "";
-
-    (void)snprintf(path, sizeof(path), "%s/cgroup.controllers", h->dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char text[512] = "";
+    int fd = cgroup_open(h->dir, "cgroup.controllers", O_RDONLY);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
 
     if (fd >= 0)
@@ -79,16 +92,14 @@ static int cgroup_write(const char *dir, const char *file, struct err *e, const 
 
 static int cgroup_write(const char *dir, const char *file, struct err *e, const char *fmt, ...)
 {
-    char path[CGROUP_DIR_MAX + 64], text[256];
+    char text[256];
     va_list ap;
     int rc = 0;
 
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, file) >= sizeof(path))
-        return err_set(e, ENAMETOOLONG, "cgroup path is too long");
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = cgroup_open(dir, file, O_WRONLY);
     if (fd < 0 || write(fd, text, strlen(text)) < 0)
         rc = err_errno(e, errno, "cgroup: cannot set %s to %s", file, text);
     if (fd >= 0)
@@ -177,9 +188,7 @@ static int cgroup_make_dir(const struct hierarchy *h, const char *rel, char *out
         if (failed != 0)
             return err_errno(e, failed, "cannot make the cgroup %s", out);
         if (h->cpuset && !h->v2) {
-            char path[CGROUP_DIR_MAX + 64];
-            (void)snprintf(path, sizeof(path), "%s/cgroup.clone_children", out);
-            int fd = open(path, O_WRONLY | O_CLOEXEC);
+            int fd = cgroup_open(out, "cgroup.clone_children", O_WRONLY);
             if (fd >= 0) {
                 (void)!write(fd, "1", 1);
                 (void)close(fd);
@@ -193,16 +202,15 @@ static int cgroup_make_dir(const struct hierarchy *h, const char *rel, char *out
 static int cgroup_add(const struct hierarchy *h, const char *rel, const struct oci_resources *r,
                       struct cgroup *cg, struct err *e)
 {
-    char dir[CGROUP_DIR_MAX], procs[CGROUP_DIR_MAX + 64];
+    char dir[CGROUP_DIR_MAX];
 
     if (cgroup_make_dir(h, rel, dir, sizeof(dir), e) != 0)
         return -1;
     cg->dirs[cg->count] = strdup(dir);
-    (void)snprintf(procs, sizeof(procs), "%s/cgroup.procs", dir);
-    cg->procs[cg->count] = open(procs, O_WRONLY | O_CLOEXEC);
+    cg->procs[cg->count] = cgroup_open(dir, "cgroup.procs", O_WRONLY);
     cg->count++;
     if (cg->procs[cg->count - 1] < 0)
-        return err_errno(e, errno, "cgroup %s", procs);
+        return err_errno(e, errno, "cgroup %s/cgroup.procs", dir);
     if ((h->v2 ? cgroup_set_v2(h, dir, r, e) : cgroup_set_v1(h, dir, r, e)) != 0)
         return -1;
     return cgroup_set_pids(h, dir, r, e);
