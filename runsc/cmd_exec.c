@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,7 +25,8 @@ struct exec_opts {
 
 /* One run of exec, after the request was sent. */
 struct exec_run {
-    int conn, master, exit_code;
+    int conn, exit_code;
+    int master, slave; /* of a new terminal, or -1; master only while it is ours */
 };
 
 static int exec_add(void *arg, const char *value, struct err *e)
@@ -106,51 +108,44 @@ static int exec_build(const struct state *st, const struct exec_opts *o, int arg
     return 0;
 }
 
-static int exec_terminal(const struct exec_opts *o, const struct oci_process *p, int fds[3],
-                         int *out_master, struct err *e)
+static int exec_terminal(const struct exec_opts *o, const struct oci_process *p, struct exec_run *r,
+                         struct err *e)
 {
-    int slave;
-
-    *out_master = -1;
-    for (int i = 0; i < 3; i++)
-        fds[i] = i;
     if (!p->terminal)
         return 0;
     if (o->detach && o->console_socket == NULL)
         return err_set(e, EINVAL, "exec: a detached terminal needs --console-socket");
-    if (console_open(p->console_rows, p->console_cols, out_master, &slave, e) != 0)
+    if (console_open(p->console_rows, p->console_cols, &r->master, &r->slave, e) != 0)
         return -1;
-    for (int i = 0; i < 3; i++)
-        fds[i] = slave;
     if (o->console_socket == NULL)
         return 0;
-    int rc = console_send(o->console_socket, *out_master, e);
-    (void)close(*out_master);
-    *out_master = -1;
+    int rc = console_send(o->console_socket, r->master, e);
+    (void)close(r->master);
+    r->master = -1;
     return rc;
 }
 
-static int exec_request(int conn, json_t *process, const struct exec_opts *o, int *out_master,
+static int exec_request(struct exec_run *r, json_t *process, const struct exec_opts *o,
                         struct err *e)
 {
     struct oci_spec *spec;
     json_t *req, *reply = NULL;
-    int fds[3], rc;
+    int fds[3] = {0, 1, 2}, rc;
 
     if (spec_process_from_json(json_incref(process), "process", &spec, e) != 0)
         return -1;
-    rc = exec_terminal(o, &spec->process, fds, out_master, e);
+    rc = exec_terminal(o, &spec->process, r, e);
     bool terminal = spec->process.terminal;
     spec_free(spec);
     if (rc != 0)
         return -1;
+    for (int i = 0; i < 3 && terminal; i++)
+        fds[i] = r->slave;
     req = json_pack("{s:s,s:O,s:b}", "op", "exec", "process", process, "terminal", terminal);
-    rc = control_send(conn, req, fds, 3);
+    rc = control_send(r->conn, req, fds, 3);
     json_decref(req);
-    if (terminal)
-        (void)close(fds[0]);
     if (rc == 0)
-        rc = control_recv(conn, 0, &reply, NULL, 0, NULL);
+        rc = control_recv(r->conn, 0, &reply, NULL, 0, NULL);
     if (rc != 0)
         return err_errno(e, rc, "exec: the sandbox does not answer");
     rc = control_check(reply, e);
@@ -214,6 +209,17 @@ static int exec_write_pid(const char *path, pid_t pid, struct err *e)
     return container_write_pid(path, pid, e);
 }
 
+static int exec_attached(struct exec_run *r, const struct exec_opts *o, struct err *e)
+{
+    /* Held open, it would keep the end of the guest's output from showing on the master. */
+    if (r->slave >= 0)
+        (void)close(r->slave);
+    r->slave = -1;
+    if (exec_write_pid(o->pid_file, getpid(), e) != 0)
+        return -1;
+    return exec_wait(r);
+}
+
 /* The process that managers see and wait for: it stays while the guest's process runs, gets its
  * signals and ends with its code. */
 static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct err *e)
@@ -228,13 +234,16 @@ static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct e
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int i = 0; i < 3 && null_fd >= 0; i++)
         (void)dup2(null_fd, i);
+    /* Whoever holds the master changes sizes there: the terminal's own session hears of it. */
+    if (r->slave >= 0 && ioctl(r->slave, TIOCSCTTY, 0) == 0)
+        (void)dup2(r->slave, STDIN_FILENO);
     _exit(exec_wait(r));
 }
 
 static int exec_in(const struct state *st, const struct exec_opts *o, int argc, char **argv,
                    struct err *e)
 {
-    struct exec_run r = {.master = -1};
+    struct exec_run r = {.master = -1, .slave = -1};
     json_t *process = NULL;
     int rc;
 
@@ -245,12 +254,14 @@ static int exec_in(const struct state *st, const struct exec_opts *o, int argc, 
     rc = control_connect(st->dir_fd, &r.conn, e);
     if (rc != 0)
         goto out_process;
-    rc = exec_request(r.conn, process, o, &r.master, e);
+    rc = exec_request(&r, process, o, e);
     if (rc == 0 && o->detach)
         rc = exec_detached(&r, o, e);
-    else if (rc == 0 && exec_write_pid(o->pid_file, getpid(), e) == 0)
-        rc = exec_wait(&r);
+    else if (rc == 0)
+        rc = exec_attached(&r, o, e);
     (void)close(r.conn);
+    if (r.slave >= 0)
+        (void)close(r.slave);
     if (r.master >= 0)
         (void)close(r.master);
 

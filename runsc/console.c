@@ -135,9 +135,10 @@ static void console_resize(struct proxy *p)
 {
     struct winsize ws;
 
-    if (p->master < 0 || ioctl(STDIN_FILENO, TIOCGWINSZ, &ws) != 0)
+    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &ws) != 0)
         return;
-    (void)ioctl(p->master, TIOCSWINSZ, &ws);
+    if (p->master >= 0)
+        (void)ioctl(p->master, TIOCSWINSZ, &ws);
     if (p->child->resized != NULL)
         p->child->resized(p->child->arg, ws.ws_row, ws.ws_col);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -102,6 +103,15 @@ static void await_id_maps(struct boot *b)
         _exit(125);
 }
 
+/* Sizes of the host's terminal reach whoever has it as controlling terminal. */
+static void take_terminal(const struct boot *b)
+{
+    if (setsid() < 0)
+        boot_fail(b, errno, "sentry: setsid");
+    if (b->args->sandbox->console_fd >= 0 && ioctl(b->args->sandbox->console_fd, TIOCSCTTY, 0) != 0)
+        boot_fail(b, errno, "sentry: controlling terminal");
+}
+
 /* Stage 1: own namespaces, an id nobody has, an empty root, no descriptors but ours. */
 static void isolate(struct boot *b)
 {
@@ -111,6 +121,10 @@ static void isolate(struct boot *b)
     for (size_t i = 0; i < a->cgroup_fd_count; i++)
         if (write(a->cgroup_fds[i], "0", 1) != 1)
             boot_fail(b, errno, "sentry: enter its cgroup");
+    for (int i = 0; i < (int)RLIM_NLIMITS; i++)
+        if (getrlimit((__rlimit_resource_t)i, &b->rlimits[i]))
+            boot_fail(b, errno, "sentry: getrlimit");
+    take_terminal(b);
     take_stdio(b);
     await_id_maps(b);
     STEP(b, confine_become_sentry_id(b->args->privileged, &step));
@@ -175,6 +189,8 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         .plat = b->plat,
         .mf = b->mf,
         .syscalls = &ringwall_syscalls,
+        .load = loader_load,
+        .net = b->net,
         .memory_limit = limit,
         .cpus = usable_cpus(),
         .hostname = b->spec->hostname ? b->spec->hostname : "ringwall",
@@ -199,6 +215,7 @@ void boot_main(const struct boot_args *a)
     struct sysinfo si = {0};
 
     mutex_init(&b.mu, LOCK_RANK_CONTROL);
+    list_init(&b.execs);
     sysinfo(&si);
     isolate(&b);
     confine(&b);

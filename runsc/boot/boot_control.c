@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/control.h"
-#include "sentry/fs/anon/hostfd.h"
 #include "sentry/kernel/inspect.h"
 
 #define CONTROL_CONNECTIONS_MAX 64
@@ -34,11 +33,9 @@ struct server {
 static void conn_close(struct server *s, struct conn *c)
 {
     if (c->state == CONN_EXEC) {
-        mutex_lock(&s->boot->mu);
-        bool ended = c->proc->ended;
-        mutex_unlock(&s->boot->mu);
         /* Whoever started it is gone, and with it the only one who can wait for it. */
-        if (!ended && kernel_kill(s->boot->k, c->proc->pid, SIGKILL, false))
+        c->proc->abandoned = true;
+        if (kernel_kill(s->boot->k, c->proc->pid, SIGKILL, false))
             log_debug("control: process %d ended by itself", c->proc->pid);
     }
     close(c->fd);
@@ -111,14 +108,14 @@ static int op_signal(struct server *s, struct conn *c, json_t *req)
 static int op_resize(struct server *s, struct conn *c, json_t *req)
 {
     int rows = 0, cols = 0;
-    struct file *tty = c->state == CONN_EXEC ? c->proc->tty : s->boot->init.tty;
+    struct boot_tty *tty = c->state == CONN_EXEC ? c->proc->tty : s->boot->init.tty;
 
     if (json_unpack(req, "{s:i,s:i}", "rows", &rows, "cols", &cols) || rows < 0 || cols < 0 ||
         rows > 65535 || cols > 65535)
         return reply_error(c, EINVAL, "resize: bad arguments");
     if (!tty)
         return reply_error(c, ENOTTY, "the process has no terminal");
-    int r = hosttty_set_winsize(tty, (uint16_t)rows, (uint16_t)cols);
+    int r = boot_tty_resize(tty, (uint16_t)rows, (uint16_t)cols);
     return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
 }
 
@@ -185,6 +182,7 @@ static int load_exec(struct server *s, const struct oci_process *p, const int fd
     }
     c->proc = proc;
     c->state = CONN_EXEC;
+    list_add_tail(&s->boot->execs, &proc->node);
     kernel_exec_start(s->boot->k, proc->pid);
     return reply_ok(c, json_pack("{s:i}", "pid", (int)proc->pid));
 }
@@ -205,7 +203,6 @@ static int op_exec(struct server *s, struct conn *c, json_t *req, const int *fds
     }
     int r = load_exec(s, &spec->process, fds, c);
     spec_free(spec);
-    close_all(fds, count);
     return r;
 }
 
@@ -268,37 +265,50 @@ static void accept_conn(struct server *s)
     close(fd);
 }
 
-/* Tells those who wait for processes that have ended. True when init is among them. */
+static bool has_ended(struct boot *b, const struct boot_process *p, int *out_code)
+{
+    mutex_lock(&b->mu);
+    bool ended = p->ended;
+    *out_code = p->exit_code;
+    mutex_unlock(&b->mu);
+    return ended;
+}
+
+/* Tells those who wait for processes that have ended. */
+static void tell_waiters(struct server *s)
+{
+    for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++) {
+        struct conn *c = &s->conns[i];
+        int code;
+        if (c->fd < 0 || c->state == CONN_IDLE || !has_ended(s->boot, c->proc, &code))
+            continue;
+        /* All of its output is out before its end is told. */
+        boot_process_fini(c->proc);
+        if (send_exit(c, code))
+            log_debug("control: a waiting client is gone");
+        conn_close(s, c);
+    }
+}
+
+/* True when init is among the processes that have ended. */
 static bool report_exits(struct server *s)
 {
     struct boot *b = s->boot;
+    struct boot_process *p, *next;
     char drain[64];
+    int code;
 
     while (read(b->wake[0], drain, sizeof(drain)) > 0)
         ;
-    for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++) {
-        struct conn *c = &s->conns[i];
-        if (c->fd < 0 || c->state == CONN_IDLE)
+    tell_waiters(s);
+    list_for_each_entry_safe (p, next, &b->execs, node) {
+        if (!p->abandoned || !has_ended(b, p, &code))
             continue;
-        mutex_lock(&b->mu);
-        bool ended = c->proc->ended;
-        int code = c->proc->exit_code;
-        mutex_unlock(&b->mu);
-        if (!ended)
-            continue;
-        if (send_exit(c, code))
-            log_debug("control: a waiting client is gone");
-        bool own = c->state == CONN_EXEC;
-        conn_close(s, c);
-        if (own) {
-            boot_process_fini(c->proc);
-            free(c->proc);
-        }
+        boot_process_fini(p);
+        list_del(&p->node);
+        free(p);
     }
-    mutex_lock(&b->mu);
-    bool init_ended = b->init.ended;
-    mutex_unlock(&b->mu);
-    return init_ended;
+    return has_ended(b, &b->init, &code);
 }
 
 enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_FIXED };
@@ -330,7 +340,9 @@ int boot_serve(struct boot *b)
                 serve_conn(&s, &s.conns[i]);
         if (p[POLL_CONTROL].revents)
             accept_conn(&s);
-        if (p[POLL_WAKE].revents && report_exits(&s))
+        if (p[POLL_WAKE].revents && report_exits(&s)) {
+            boot_process_fini(&b->init);
             return b->init.exit_code;
+        }
     }
 }

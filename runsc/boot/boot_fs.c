@@ -1,0 +1,322 @@
+/* The guest's tree: root, the mounts of the configuration, devices, masked and read-only paths. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/log.h"
+#include "runsc/boot/boot_priv.h"
+#include "runsc/sandbox/mounts.h"
+#include "sentry/fs/dev/dev.h"
+#include "sentry/fs/devpts/devpts.h"
+#include "sentry/fs/goferfs/goferfs.h"
+#include "sentry/fs/proc/proc.h"
+#include "sentry/fs/tmpfs/tmpfs.h"
+
+/* Mount flags that are kept per mount. */
+#define BOOT_MOUNT_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME)
+#define BOOT_OPTIONS_MAX 1024
+
+/* What one walk over the configuration's mounts carries along. */
+struct fs_boot {
+    struct boot *b;
+    struct vfs_caller c; /* root with every capability; owns root and cwd */
+};
+
+/* ---- helpers ---- */
+
+static bool boot_exists(const struct fs_boot *f, const char *path)
+{
+    struct vpath p;
+
+    if (vfs_lookup(&f->c, NULL, path, 0, &p) != 0)
+        return false;
+    vpath_put(&p);
+    return true;
+}
+
+/* mkdir -p of everything before the last component. */
+static int boot_make_parents(const struct fs_boot *f, const char *path)
+{
+    char *copy = strdup(path);
+    int r = copy != NULL ? 0 : -ENOMEM;
+
+    for (char *s = copy; r == 0 && (s = strchr(s + 1, '/')) != NULL; *s = '/') {
+        *s = '\0';
+        r = vfs_mkdir(&f->c, NULL, copy, 0755);
+        if (r == -EEXIST || (r != 0 && boot_exists(f, copy)))
+            r = 0;
+    }
+    free(copy);
+    return r;
+}
+
+/* The place a mount goes to, made when it is missing, as other runtimes do. Owned. */
+static int boot_mount_point(const struct fs_boot *f, const char *path, bool dir, struct vpath *out)
+{
+    int r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, out);
+
+    if (r != -ENOENT)
+        return r;
+    r = boot_make_parents(f, path);
+    if (r != 0)
+        return r;
+    r = dir ? vfs_mkdir(&f->c, NULL, path, 0755) : vfs_mknod(&f->c, NULL, path, S_IFREG | 0755, 0);
+    return r != 0 && r != -EEXIST ? r : vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, out);
+}
+
+static int boot_attach(const struct fs_boot *f, const char *path, struct super *sb, uint32_t flags)
+{
+    struct vpath p;
+    bool dir = S_ISDIR(sb->root->inode->mode);
+    int r = boot_mount_point(f, path, dir, &p);
+
+    if (r == 0) {
+        r = vfs_mount(f->b->ns, &p, sb, flags);
+        vpath_put(&p);
+    }
+    if (r != 0)
+        super_put(sb);
+    return r;
+}
+
+/* ---- mounts by type ---- */
+
+static int boot_mount_fs(const struct fs_boot *f, const struct fs_ops *fs, void *arg,
+                         const struct oci_mount *m)
+{
+    char options[BOOT_OPTIONS_MAX] = "";
+    size_t len = 0;
+    struct super *sb;
+
+    for (size_t i = 0; i < m->data.count; i++) {
+        int n =
+            snprintf(options + len, sizeof(options) - len, "%s%s", i > 0 ? "," : "", m->data.v[i]);
+        if (n < 0 || (size_t)n >= sizeof(options) - len)
+            return -E2BIG;
+        len += (size_t)n;
+    }
+    int r = fs->mount(fs, arg, m->source != NULL ? m->source : fs->name, options, &f->c, &sb);
+    if (r != 0)
+        return r;
+    return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
+}
+
+static int boot_mount_bind(const struct fs_boot *f, const struct oci_mount *m, int export)
+{
+    struct super *sb;
+    int r = goferfs_mount(f->b->gofer, (uint32_t) export, false, m->source, &sb);
+
+    if (r != 0)
+        return r;
+    return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
+}
+
+static bool boot_is_type(const struct oci_mount *m, const char *type)
+{
+    return m->type != NULL && strcmp(m->type, type) == 0;
+}
+
+static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, size_t index)
+{
+    int export = mounts_export(f->b->args->sandbox, index);
+
+    if (export >= 0)
+        return boot_mount_bind(f, m, export);
+    if (boot_is_type(m, "tmpfs"))
+        return boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, m);
+    if (boot_is_type(m, "proc"))
+        return boot_mount_fs(f, &proc_fs_ops, f->b->k, m);
+    if (boot_is_type(m, "devpts"))
+        return boot_mount_fs(f, &devpts_fs_ops, f->b->k, m);
+    /* The place stays as the root file system has it; programs see that nothing is mounted. */
+    log_info("boot: %s: no file system of type %s here, not mounted", m->destination,
+             m->type != NULL ? m->type : "(none)");
+    return 0;
+}
+
+static void boot_mount_all(const struct fs_boot *f)
+{
+    const struct oci_spec *spec = f->b->spec;
+
+    for (size_t i = 0; i < spec->mount_count; i++) {
+        int r = boot_mount_one(f, &spec->mounts[i], i);
+        if (r != 0)
+            boot_fail(f->b, r, "mounts[%zu]: cannot mount %s", i, spec->mounts[i].destination);
+    }
+}
+
+/* ---- /dev ---- */
+
+static bool boot_mounts_dev(const struct oci_spec *spec)
+{
+    for (size_t i = 0; i < spec->mount_count; i++)
+        if (strcmp(spec->mounts[i].destination, "/dev") == 0)
+            return true;
+    return false;
+}
+
+/* A configuration without /dev still gets the devices every program expects. */
+static int boot_default_dev(const struct fs_boot *f)
+{
+    static const char *const data[] = {"mode=755", NULL};
+    static const struct oci_mount dev = {
+        .destination = "/dev",
+        .type = "tmpfs",
+        .source = "tmpfs",
+        .flags = MS_NOSUID,
+        .data = {.v = (const char **)(uintptr_t)data, .count = 1},
+    };
+
+    return boot_mounts_dev(f->b->spec) ? 0 : boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, &dev);
+}
+
+static int boot_device(const struct fs_boot *f, const struct oci_device *d)
+{
+    static const char types[] = "cbp";
+    static const uint32_t modes[] = {S_IFCHR, S_IFBLK, S_IFIFO};
+    const struct vfs_setattr own = {
+        .valid = VFS_SET_UID | VFS_SET_GID, .uid = d->uid, .gid = d->gid};
+    uint32_t mode = modes[strchr(types, d->type) - types];
+    struct vpath p;
+
+    if (boot_exists(f, d->path))
+        return 0;
+    int r = boot_make_parents(f, d->path);
+    if (r == 0)
+        r = vfs_mknod(&f->c, NULL, d->path, mode | d->mode, makedev(d->major, d->minor));
+    if (r != 0)
+        return r;
+    r = vfs_lookup(&f->c, NULL, d->path, 0, &p);
+    if (r != 0)
+        return r;
+    r = vfs_setattr(&f->c, &p, &own);
+    vpath_put(&p);
+    return r;
+}
+
+static void boot_devices(const struct fs_boot *f)
+{
+    const struct oci_linux *lx = &f->b->spec->lx;
+    int r = dev_populate(&f->c, "/dev");
+
+    if (r != 0)
+        boot_fail(f->b, r, "cannot make the devices in /dev");
+    for (size_t i = 0; i < lx->device_count; i++) {
+        r = boot_device(f, &lx->devices[i]);
+        if (r != 0)
+            boot_fail(f->b, r, "linux.devices[%zu]: cannot make %s", i, lx->devices[i].path);
+    }
+}
+
+/* ---- what the guest may not see or change ---- */
+
+static int boot_mask(const struct fs_boot *f, const char *path)
+{
+    struct vpath p, null_dev;
+    struct vfs_attr a;
+    int r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, &p);
+
+    if (r != 0)
+        return r == -ENOENT || r == -ENOTDIR ? 0 : r;
+    r = vfs_getattr(&p, &a);
+    if (r != 0)
+        goto out_path;
+    if (S_ISDIR(a.mode)) {
+        struct super *sb;
+        r = tmpfs_fs_ops.mount(&tmpfs_fs_ops, f->b->mf, "tmpfs", "size=0,mode=755", &f->c, &sb);
+        if (r == 0) {
+            r = vfs_mount(f->b->ns, &p, sb, MS_RDONLY);
+            if (r != 0)
+                super_put(sb);
+        }
+        goto out_path;
+    }
+    r = vfs_lookup(&f->c, NULL, "/dev/null", 0, &null_dev);
+    if (r == 0) {
+        r = vfs_bind(f->b->ns, &null_dev, &p, false, 0);
+        vpath_put(&null_dev);
+    }
+out_path:
+    vpath_put(&p);
+    return r;
+}
+
+static int boot_make_readonly(const struct fs_boot *f, const char *path)
+{
+    struct vpath p;
+    int r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, &p);
+
+    if (r != 0)
+        return r == -ENOENT || r == -ENOTDIR ? 0 : r;
+    r = vfs_bind(f->b->ns, &p, &p, true, 0);
+    vpath_put(&p);
+    if (r == 0)
+        r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, &p);
+    if (r != 0)
+        return r;
+    r = vfs_remount(f->b->ns, &p, MS_RDONLY);
+    vpath_put(&p);
+    return r;
+}
+
+static void boot_restrict(const struct fs_boot *f)
+{
+    const struct oci_linux *lx = &f->b->spec->lx;
+
+    for (size_t i = 0; i < lx->masked_paths.count; i++) {
+        int r = boot_mask(f, lx->masked_paths.v[i]);
+        if (r != 0)
+            boot_fail(f->b, r, "linux.maskedPaths[%zu]: %s", i, lx->masked_paths.v[i]);
+    }
+    for (size_t i = 0; i < lx->readonly_paths.count; i++) {
+        int r = boot_make_readonly(f, lx->readonly_paths.v[i]);
+        if (r != 0)
+            boot_fail(f->b, r, "linux.readonlyPaths[%zu]: %s", i, lx->readonly_paths.v[i]);
+    }
+}
+
+/* ---- all of it ---- */
+
+static void boot_root(struct boot *b)
+{
+    struct super *sb;
+    int r = goferfs_mount(b->gofer, 0, true, "root", &sb);
+
+    if (r == 0)
+        r = mount_ns_new(sb, &b->ns);
+    if (r != 0)
+        boot_fail(b, r, "cannot mount root.path %s", b->args->sandbox->rootfs);
+}
+
+void boot_mounts(struct boot *b)
+{
+    struct fs_boot f = {.b = b};
+    int r;
+
+    boot_root(b);
+    f.c.ns = b->ns;
+    f.c.fsize_limit = UINT64_MAX;
+    r = cred_new_root(~0ull, &f.c.cred);
+    if (r != 0)
+        boot_fail(b, r, "credentials");
+    mount_ns_root(b->ns, &f.c.root);
+    mount_ns_root(b->ns, &f.c.cwd);
+    r = boot_default_dev(&f);
+    if (r != 0)
+        boot_fail(b, r, "cannot mount /dev");
+    boot_mount_all(&f);
+    boot_devices(&f);
+    boot_restrict(&f);
+    if (b->spec->root_readonly) {
+        r = vfs_remount(b->ns, &f.c.root, MS_RDONLY);
+        if (r != 0)
+            boot_fail(b, r, "cannot make the root read-only");
+    }
+    vpath_put(&f.c.cwd);
+    vpath_put(&f.c.root);
+    cred_put(f.c.cred);
+}

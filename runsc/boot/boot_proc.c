@@ -1,0 +1,262 @@
+/* From a process object of the configuration to a loaded program. */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "runsc/boot/boot_priv.h"
+#include "sentry/fs/anon/hostfd.h"
+#include "sentry/kernel/inspect.h"
+
+/* What a program is searched in when its environment names no PATH. */
+#define BOOT_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+static int proc_fail(char *text, size_t size, int code, const char *fmt, const char *arg)
+{
+    (void)snprintf(text, size, fmt, arg);
+    return code;
+}
+
+/* ---- credentials and limits ---- */
+
+static int proc_cred(const struct oci_process *p, struct cred **out_cred)
+{
+    struct cred *c;
+    int r = cred_new_root(0, &c);
+
+    if (r != 0)
+        return r;
+    c->uid = c->euid = c->suid = c->fsuid = p->user.uid;
+    c->gid = c->egid = c->sgid = c->fsgid = p->user.gid;
+    c->cap_bounding = p->caps.bounding;
+    c->cap_inheritable = p->caps.inheritable;
+    c->cap_permitted = p->caps.permitted;
+    c->cap_effective = p->caps.effective;
+    c->cap_ambient = p->caps.ambient & p->caps.permitted & p->caps.inheritable;
+    c->no_new_privs = p->no_new_privs;
+    r = cred_set_groups(c, p->user.additional_gids, p->user.additional_gid_count);
+    if (r != 0) {
+        cred_put(c);
+        return r;
+    }
+    *out_cred = c;
+    return 0;
+}
+
+static void proc_rlimits(const struct boot *b, const struct oci_process *p, struct kernel_exec *x)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(x->rlimits); i++) {
+        x->rlimits[i][0] = b->rlimits[i].rlim_cur;
+        x->rlimits[i][1] = b->rlimits[i].rlim_max;
+    }
+    for (size_t i = 0; i < p->rlimit_count; i++) {
+        x->rlimits[p->rlimits[i].resource][0] = p->rlimits[i].soft;
+        x->rlimits[p->rlimits[i].resource][1] = p->rlimits[i].hard;
+    }
+}
+
+/* ---- the program ---- */
+
+static const char *proc_path(const struct oci_process *p)
+{
+    for (size_t i = 0; i < p->env.count; i++)
+        if (strncmp(p->env.v[i], "PATH=", 5) == 0)
+            return p->env.v[i] + 5;
+    return BOOT_DEFAULT_PATH;
+}
+
+static bool proc_executable(const struct vfs_caller *c, const char *path)
+{
+    struct vpath found;
+
+    if (vfs_lookup(c, NULL, path, VFS_FOLLOW, &found) != 0)
+        return false;
+    struct vfs_attr a;
+    bool ok = vfs_getattr(&found, &a) == 0 && S_ISREG(a.mode) &&
+              vfs_permission(c, found.dentry->inode, 1) == 0;
+    vpath_put(&found);
+    return ok;
+}
+
+/* execvp(3)'s search, which runtimes make for the first program. out: VFS_PATH_MAX bytes. */
+static int proc_search(const struct vfs_caller *c, const struct oci_process *p, char *out)
+{
+    const char *name = p->args.v[0];
+    const char *dir = proc_path(p);
+
+    if (strchr(name, '/') != NULL) {
+        if (strlen(name) >= VFS_PATH_MAX)
+            return -ENAMETOOLONG;
+        memcpy(out, name, strlen(name) + 1);
+        return 0;
+    }
+    for (;;) {
+        size_t len = strcspn(dir, ":");
+        int n = snprintf(out, VFS_PATH_MAX, "%.*s/%s", (int)MIN(len, (size_t)VFS_PATH_MAX),
+                         len > 0 ? dir : ".", name);
+        if (n < VFS_PATH_MAX && proc_executable(c, out))
+            return 0;
+        if (dir[len] == '\0')
+            return -ENOENT;
+        dir += len + 1;
+    }
+}
+
+/* The caller that path look-ups before the first task are made for. cwd is put by proc_caller_end.
+ */
+static int proc_caller(struct boot *b, const struct oci_process *p, struct cred *cred,
+                       struct vfs_caller *c)
+{
+    memset(c, 0, sizeof(*c));
+    c->cred = cred;
+    c->ns = b->ns;
+    c->fsize_limit = UINT64_MAX;
+    mount_ns_root(b->ns, &c->root);
+    c->cwd = c->root;
+    int r = vfs_lookup(c, NULL, p->cwd, VFS_FOLLOW | VFS_DIRECTORY, &c->cwd);
+    if (r != 0)
+        vpath_put(&c->root);
+    return r;
+}
+
+static void proc_caller_end(struct vfs_caller *c)
+{
+    vpath_put(&c->cwd);
+    vpath_put(&c->root);
+}
+
+/* ---- descriptors ---- */
+
+static void proc_put_files(struct kernel_exec *x)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(x->fds); i++)
+        if (x->fds[i] != NULL)
+            file_put(x->fds[i]);
+    memset(x->fds, 0, sizeof(x->fds));
+}
+
+/* All three are the same host terminal: the first one is kept. Taken ones become -1. */
+static int proc_terminal(struct boot *b, const struct oci_process *p, int stdio[3],
+                         struct boot_process *out, struct kernel_exec *x)
+{
+    int r = boot_tty_new(b, stdio[0], p->user.uid, &out->tty, &x->fds[0]);
+
+    if (r != 0)
+        return r;
+    stdio[0] = -1;
+    x->fds[1] = file_get(x->fds[0]);
+    x->fds[2] = file_get(x->fds[0]);
+    x->tty = x->fds[0];
+    return 0;
+}
+
+static int proc_files(int stdio[3], struct kernel_exec *x)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(x->fds); i++) {
+        int r = hostfd_new(stdio[i], &x->fds[i]);
+        if (r != 0) {
+            proc_put_files(x);
+            return r;
+        }
+        stdio[i] = -1;
+    }
+    return 0;
+}
+
+/* ---- the end ---- */
+
+/* From whichever sentry thread ended the process. */
+static void proc_ended(void *arg, int wait_status)
+{
+    struct boot_process *p = arg;
+    struct boot *b = p->boot;
+
+    mutex_lock(&b->mu);
+    p->ended = true;
+    p->exit_code =
+        WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+    mutex_unlock(&b->mu);
+    /* Full: then the other end has something to read already. */
+    if (write(b->wake[1], "", 1) < 0)
+        log_debug("boot: wake pipe is full");
+}
+
+void boot_process_fini(struct boot_process *p)
+{
+    boot_tty_free(p->tty);
+    p->tty = NULL;
+}
+
+/* ---- all of it ---- */
+
+static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
+                     struct kernel_exec *x, struct boot_process *out, char *text, size_t size)
+{
+    int r = p->terminal ? proc_terminal(b, p, stdio, out, x) : proc_files(stdio, x);
+
+    if (r != 0)
+        return proc_fail(text, size, r, "process: cannot set up its %s",
+                         p->terminal ? "terminal" : "standard streams");
+    r = kernel_exec_load(b->k, x, proc_ended, out, &out->pid);
+    proc_put_files(x);
+    if (r != 0) {
+        boot_process_fini(out);
+        return proc_fail(text, size, r, "cannot run \"%s\"", x->path);
+    }
+    return 0;
+}
+
+int boot_load(struct boot *b, const struct oci_process *p, const int stdio[3],
+              struct boot_process *out, char *text, size_t text_size)
+{
+    struct kernel_exec x = {
+        .argv = p->args.v,
+        .envp = p->env.v,
+        .cwd = p->cwd,
+        .umask = p->user.has_umask ? p->user.umask : 022,
+        .ns = b->ns,
+        .new_session = true,
+        .oom_score_adj = p->has_oom_score_adj ? p->oom_score_adj : 0,
+    };
+    int fds[3] = {stdio[0], stdio[1], stdio[2]};
+    struct vfs_caller c;
+    char *path;
+    int r;
+
+    out->boot = b;
+    proc_rlimits(b, p, &x);
+    r = proc_cred(p, &x.cred);
+    if (r != 0) {
+        r = proc_fail(text, text_size, r, "process.user%s", "");
+        goto out_fds;
+    }
+    r = proc_caller(b, p, x.cred, &c);
+    if (r != 0) {
+        r = proc_fail(text, text_size, r, "process.cwd \"%s\"", p->cwd);
+        goto out_cred;
+    }
+    path = malloc(VFS_PATH_MAX);
+    r = path != NULL ? proc_search(&c, p, path) : -ENOMEM;
+    if (r != 0) {
+        r = proc_fail(text, text_size, r, "cannot run \"%s\": not found in PATH", p->args.v[0]);
+        goto out_path;
+    }
+    x.path = path;
+    r = proc_load(b, p, fds, &x, out, text, text_size);
+
+out_path:
+    free(path);
+    proc_caller_end(&c);
+out_cred:
+    cred_put(x.cred);
+out_fds:
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+    return r;
+}
