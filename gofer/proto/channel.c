@@ -1,0 +1,179 @@
+/* The pool of channels and the frame around every request. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "gofer/proto/client_priv.h"
+#include "gofer/proto/msg.h"
+
+int gof_client_new(const int *fds, size_t count, struct gof_client **out_client)
+{
+    if (count == 0 || count > GOF_CHANNEL_MAX)
+        return -EINVAL;
+    struct gof_client *c = calloc(1, sizeof(*c));
+    if (!c)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        c->channels[i].buf = malloc(GOF_MESSAGE_MAX);
+        if (!c->channels[i].buf)
+            goto out_buffers;
+    }
+    for (size_t i = 0; i < count; i++) {
+        mutex_init(&c->channels[i].mu, LOCK_RANK_GOFER_CHANNEL);
+        c->channels[i].fd = fds[i];
+    }
+    c->count = count;
+    mutex_init(&c->close_mu, LOCK_RANK_LEAF);
+    *out_client = c;
+    return 0;
+
+out_buffers:
+    for (size_t i = 0; i < count; i++)
+        free(c->channels[i].buf);
+    free(c);
+    return -ENOMEM;
+}
+
+void gof_client_free(struct gof_client *c)
+{
+    if (!c)
+        return;
+    for (size_t i = 0; i < c->count; i++) {
+        close(c->channels[i].fd);
+        free(c->channels[i].buf);
+        mutex_destroy(&c->channels[i].mu);
+    }
+    mutex_destroy(&c->close_mu);
+    free(c);
+}
+
+bool gof_client_dead(const struct gof_client *c)
+{
+    return atomic_load_explicit(&c->dead, memory_order_acquire);
+}
+
+int gof_client_death_fd(const struct gof_client *c)
+{
+    return c->channels[0].fd;
+}
+
+uint64_t gof_client_requests(const struct gof_client *c)
+{
+    return atomic_load_explicit(&c->requests, memory_order_relaxed);
+}
+
+/* Ends every channel, so that nobody waits for an answer that cannot be trusted. */
+static void client_die(struct gof_client *c, const char *why)
+{
+    if (atomic_exchange_explicit(&c->dead, true, memory_order_acq_rel))
+        return;
+    log_error("gofer: %s", why);
+    for (size_t i = 0; i < c->count; i++)
+        shutdown(c->channels[i].fd, SHUT_RDWR);
+}
+
+/* Any free channel; all busy: wait for one, a different one for different threads. */
+static struct gof_channel *channel_take(struct gof_client *c)
+{
+    size_t first = (size_t)atomic_fetch_add_explicit(&c->requests, 1, memory_order_relaxed);
+
+    for (size_t i = 0; i < c->count; i++)
+        if (mutex_trylock(&c->channels[i].mu))
+            return &c->channels[i];
+    struct gof_channel *ch = &c->channels[first % c->count];
+    mutex_lock(&ch->mu);
+    return ch;
+}
+
+static void put_closes(struct gof_client *c, struct wbuf *w)
+{
+    mutex_lock(&c->close_mu);
+    wbuf_u16(w, (uint16_t)c->close_count);
+    wbuf_u32(w, 0); /* seq, filled in later */
+    for (size_t i = 0; i < c->close_count; i++)
+        wbuf_u64(w, c->closes[i]);
+    c->close_count = 0;
+    mutex_unlock(&c->close_mu);
+}
+
+void gof_call_begin(struct gof_client *c, enum gof_op op, struct gof_call *call)
+{
+    lock_assert_may_take(LOCK_RANK_GOFER_CHANNEL);
+    call->c = c;
+    call->ch = channel_take(c);
+    call->fd = -1;
+    wbuf_init(&call->w, call->ch->buf, GOF_MESSAGE_MAX);
+    rbuf_init(&call->r, call->ch->buf, 0);
+    wbuf_u16(&call->w, (uint16_t)op);
+    put_closes(c, &call->w);
+    wbuf_patch_u32(&call->w, 4, ++call->ch->seq);
+}
+
+static int call_fail(struct gof_call *call, const char *why)
+{
+    client_die(call->c, why);
+    return -EIO;
+}
+
+int gof_call_send(struct gof_call *call)
+{
+    struct gof_channel *ch = call->ch;
+
+    if (wbuf_status(&call->w))
+        return -E2BIG;
+    if (gof_client_dead(call->c))
+        return -EIO;
+    if (gof_msg_send(ch->fd, ch->buf, call->w.len, -1))
+        return call_fail(call, "it is gone");
+    int64_t n = gof_msg_recv(ch->fd, ch->buf, GOF_MESSAGE_MAX, &call->fd);
+    if (n <= 0)
+        return call_fail(call, n == -EPROTO ? "malformed answer" : "it is gone");
+    rbuf_init(&call->r, ch->buf, (size_t)n);
+    int32_t status = (int32_t)rbuf_u32(&call->r);
+    uint32_t seq = rbuf_u32(&call->r);
+    if (!rbuf_ok(&call->r) || seq != ch->seq || status > 0 || status < -4095 ||
+        (status && (call->fd >= 0 || !rbuf_done(&call->r))))
+        return call_fail(call, "malformed answer");
+    return status;
+}
+
+int gof_call_end(struct gof_call *call, int r)
+{
+    if (r == 0 && (!rbuf_done(&call->r) || call->fd >= 0))
+        r = call_fail(call, "malformed answer");
+    if (call->fd >= 0)
+        close(call->fd);
+    mutex_unlock(&call->ch->mu);
+    return r;
+}
+
+void gof_close(struct gof_client *c, uint64_t handle)
+{
+    if (handle == 0)
+        return;
+    for (;;) {
+        mutex_lock(&c->close_mu);
+        bool full = c->close_count == GOF_CLOSE_MAX;
+        if (!full)
+            c->closes[c->close_count++] = handle;
+        mutex_unlock(&c->close_mu);
+        if (!full)
+            return;
+        gof_flush(c);
+        if (gof_client_dead(c))
+            return;
+    }
+}
+
+void gof_flush(struct gof_client *c)
+{
+    struct gof_call call;
+
+    gof_call_begin(c, GOF_CLOSE, &call);
+    int r = gof_call_send(&call);
+    r = gof_call_end(&call, r);
+    if (r)
+        log_debug("gofer: close: %d", r);
+}
