@@ -104,6 +104,7 @@ struct thread_group {
     enum tg_state state;
     struct thread_group *parent; /* weak; NULL for init and for what runsc exec started */
     int32_t parent_tid;          /* the thread that made it, for __WNOTHREAD and pdeathsig */
+    _Atomic int32_t ppid;        /* parent's tgid or 0; read without a lock */
     struct list children, sibling;
     struct list node;  /* kernel.groups */
     struct pgrp *pgrp; /* owned */
@@ -137,6 +138,7 @@ struct thread_group {
     struct waitq child_wq; /* wait4 of this group: a child changed state */
     struct waitq stop_wq;  /* SIGCONT */
     struct waitq sig_wq;   /* signalfd: something came for this group or its threads */
+    struct waitq pidfd_wq; /* the group became a zombie */
 
     struct tg_timers *timers; /* timers.c; NULL when none was ever made */
     _Atomic int32_t oom_score_adj;
@@ -157,11 +159,13 @@ struct kernel {
     struct list groups;        /* in no order */
     struct thread_group *init; /* pid 1, weak */
     int32_t last_pid;
+    bool dying; /* pid 1 has ended: no new tasks, no zombies */
 
     _Atomic uint32_t task_count;
     _Atomic uint32_t sigqueue_count;
     _Atomic uint64_t forks;
-    struct waitq exit_wq; /* a group has been reaped */
+    _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */
+    struct waitq exit_wq;               /* a group has been reaped */
 };
 
 /* ---- pid.c; all with tree held ---- */

@@ -188,16 +188,16 @@ MUST_CHECK int kernel_new(const struct kernel_config *cfg, struct kernel **out_k
 struct net *kernel_net(struct kernel *k);
 /* A program to start: the container's init or an exec. */
 struct kernel_exec {
-    const char *path; /* what execve is given; argv[0] may differ */
+    const char *path;                      /* what execve is given; argv[0] may differ */
     const char *const *argv, *const *envp; /* NULL-terminated */
     const char *cwd;
     struct cred *cred; /* borrowed */
     uint64_t umask;
     uint64_t rlimits[16][2]; /* soft, hard */
     int oom_score_adj;
-    struct file *fds[3];     /* borrowed, NULL: closed */
-    struct file *tty;        /* controlling terminal or NULL, borrowed */
-    struct mount_ns *ns;     /* borrowed */
+    struct file *fds[3]; /* borrowed, NULL: closed */
+    struct file *tty;    /* controlling terminal or NULL, borrowed */
+    struct mount_ns *ns; /* borrowed */
     bool new_session;
 };
 /* Called when the process ends: status as wait(2) encodes it. From some sentry thread. */

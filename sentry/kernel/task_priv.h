@@ -6,6 +6,7 @@
 #define RINGWALL_SENTRY_KERNEL_TASK_PRIV_H
 
 #include <pthread.h>
+#include <time.h>
 
 #include "sentry/kernel/kernel_priv.h"
 
@@ -37,9 +38,13 @@ struct task_priv {
     _Atomic int pdeathsig;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
 
+    _Atomic clockid_t cpu_clock; /* of the thread; 0 before it runs */
+
     /* guard: tree and sig to change, either to read */
-    bool dead;   /* past its exit: has no ctx, takes no signal */
-    bool zombie; /* a leader that waits for its group or its parent */
+    bool dead;         /* past its exit: has no ctx, takes no signal */
+    bool zombie;       /* a leader that waits for its group or its parent */
+    bool stop_pending; /* sig: counted in tg->stop_count, has still to stop */
+    bool stopped;      /* sig: sleeps in job_work */
     uint64_t dead_utime_ns, dead_stime_ns;
 
     /* vfork: the child has let go of the parent's memory */
@@ -105,10 +110,20 @@ static inline bool task_dying(const struct task *t)
 /* ---- exit.c ---- */
 /* The last thing a task's thread does. The task may be freed when it returns. */
 void task_exit_final(struct task *t);
-/* The mm is being left (exit, execve): robust list, clear_tid, vfork. Owner. */
+/* The mm is being left (exit, execve): robust list, clear_tid. Owner, with the old mm. */
 void task_mm_release(struct task *t);
-/* Reaps a zombie group: takes it out of every table. tree held. The caller's then puts *out. */
-void tg_reap_locked(struct thread_group *tg);
+/* The task uses its parent's memory no more: ends the wait of vfork(2). Owner. */
+void task_vfork_done(struct task *t);
+/* Takes a zombie group out of every table. tree held. The caller then calls tg_reaped with the
+ * result, with no lock held. */
+MUST_CHECK struct task *tg_reap_locked(struct thread_group *tg);
+/* Drops the table's references: leader is what tg_reap_locked gave. */
+void tg_reaped(struct thread_group *tg, struct task *leader);
+/* Tells the parent of what happened to tg, CLD_*: signal and wake-up. tree held. True: nobody wants
+ * a zombie, so reap it. */
+MUST_CHECK bool tg_notify_parent_locked(struct thread_group *tg, int code, int status);
+/* A thread that is counted in a group stop goes. sig held. */
+void job_thread_exit_locked(struct task *t);
 
 /* ---- signal.c ---- */
 /* Child half of clone: blocked mask is copied, nothing pending; the alternate stack is kept unless

@@ -29,6 +29,7 @@ struct blocker {
 #define BLOCKER_WOKEN 1u
 #define BLOCKER_INTERRUPT 2u
 #define BLOCKER_KILLED 4u
+#define BLOCKER_SLEEPING 8u /* the owner is about to sleep: a waker must make the host call */
 
 void blocker_init(struct blocker *b);
 /* Sleeps until woken (0), interrupted (-EINTR) or past the deadline (-ETIMEDOUT). Consumes WOKEN
@@ -52,8 +53,9 @@ struct waiter;
 typedef void (*waiter_fn)(struct waiter *w, uint32_t events);
 
 struct waitq {
-    struct mutex mu;     /* rank WAITQ */
-    struct list waiters; /* guarded by mu */
+    struct mutex mu;        /* rank WAITQ */
+    struct list waiters;    /* guarded by mu */
+    _Atomic uint32_t count; /* waiters; lets a wake-up of an empty queue skip the lock */
 };
 
 struct waiter {
@@ -75,7 +77,10 @@ void waitq_add(struct waitq *q, struct waiter *w);
 void waitq_del(struct waiter *w);
 /* Wakes every waiter whose mask meets events (0: all). Returns how many. Cheap when empty. */
 int waitq_wake(struct waitq *q, uint32_t events);
+/* At most one waiter; the next call starts with another. */
 int waitq_wake_one(struct waitq *q, uint32_t events);
+/* waitq_wake from inside a waiter's callback: q is another queue, and queues form no cycle. */
+int waitq_wake_nested(struct waitq *q, uint32_t events);
 
 /* Sleeps until cond is true, re-checked after each wake-up. Sets err to 0, -EINTR or -ETIMEDOUT.
  * cond is evaluated with no lock held, so it must take what it needs. */

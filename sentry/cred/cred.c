@@ -1,0 +1,177 @@
+/* Credentials and the capability rules of set*id and execve. */
+#include "sentry/cred/cred.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/objcount.h"
+
+OBJCOUNT_DEFINE(cred);
+
+#define CAP_BIT(cap) (1ull << (cap))
+/* What setfsuid(2) moves with fsuid (linux/capability.h, CAP_FS_SET). */
+#define CAP_FS_BITS                                                                                \
+    (CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_MKNOD) | CAP_BIT(CAP_DAC_OVERRIDE) |                         \
+     CAP_BIT(CAP_DAC_READ_SEARCH) | CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID) |                    \
+     CAP_BIT(CAP_LINUX_IMMUTABLE) | CAP_BIT(CAP_MAC_OVERRIDE))
+
+int cred_new_root(uint64_t caps, struct cred **out_cred)
+{
+    struct cred *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    ref_init(&c->ref);
+    c->cap_effective = c->cap_permitted = c->cap_bounding = caps;
+    OBJCOUNT_INC(cred);
+    *out_cred = c;
+    return 0;
+}
+
+int cred_dup(const struct cred *c, struct cred **out_cred)
+{
+    struct cred *n = malloc(sizeof(*n));
+
+    if (!n)
+        return -ENOMEM;
+    memcpy(n, c, sizeof(*n));
+    ref_init(&n->ref);
+    n->groups = NULL;
+    if (c->group_count > 0) {
+        n->groups = calloc(c->group_count, sizeof(*n->groups));
+        if (!n->groups) {
+            free(n);
+            return -ENOMEM;
+        }
+        memcpy(n->groups, c->groups, c->group_count * sizeof(*n->groups));
+    }
+    OBJCOUNT_INC(cred);
+    *out_cred = n;
+    return 0;
+}
+
+static int group_compare(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+int cred_set_groups(struct cred *c, const uint32_t *groups, size_t count)
+{
+    uint32_t *copy = NULL;
+
+    if (count > CRED_GROUPS_MAX)
+        return -EINVAL;
+    if (count > 0) {
+        copy = calloc(count, sizeof(*copy));
+        if (!copy)
+            return -ENOMEM;
+        memcpy(copy, groups, count * sizeof(*copy));
+        qsort(copy, count, sizeof(*copy), group_compare);
+    }
+    free(c->groups);
+    c->groups = copy;
+    c->group_count = (uint32_t)count;
+    return 0;
+}
+
+struct cred *cred_get(struct cred *c)
+{
+    ref_get(&c->ref);
+    return c;
+}
+
+void cred_put(struct cred *c)
+{
+    if (!c || !ref_put(&c->ref))
+        return;
+    free(c->groups);
+    free(c);
+    OBJCOUNT_DEC(cred);
+}
+
+bool cred_capable(const struct cred *c, int cap)
+{
+    return cap >= 0 && cap < 64 && (c->cap_effective & CAP_BIT(cap));
+}
+
+bool cred_in_group(const struct cred *c, uint32_t gid)
+{
+    uint32_t lo = 0, hi = c->group_count;
+
+    if (c->fsgid == gid)
+        return true;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+
+        if (c->groups[mid] == gid)
+            return true;
+        if (c->groups[mid] < gid)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return false;
+}
+
+static void fix_caps_after_setfsuid(struct cred *c, const struct cred *old)
+{
+    if (old->fsuid == 0 && c->fsuid != 0)
+        c->cap_effective &= ~CAP_FS_BITS;
+    if (old->fsuid != 0 && c->fsuid == 0)
+        c->cap_effective |= c->cap_permitted & CAP_FS_BITS;
+}
+
+/* security/commoncap.c: cap_task_fix_setuid. setfsuid is told by fsuid being all that changed. */
+void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old)
+{
+    if (c->securebits & SECBIT_NO_SETUID_FIXUP)
+        return;
+    if (c->uid == old->uid && c->euid == old->euid && c->suid == old->suid) {
+        fix_caps_after_setfsuid(c, old);
+        return;
+    }
+    bool had_root = old->uid == 0 || old->euid == 0 || old->suid == 0;
+    bool has_root = c->uid == 0 || c->euid == 0 || c->suid == 0;
+    if (had_root && !has_root) {
+        if (!(c->securebits & SECBIT_KEEP_CAPS)) {
+            c->cap_permitted = 0;
+            c->cap_effective = 0;
+        }
+        /* Even with keep-caps: programs that drop root do not know about ambient ones. */
+        c->cap_ambient = 0;
+    }
+    if (old->euid == 0 && c->euid != 0)
+        c->cap_effective = 0;
+    if (old->euid != 0 && c->euid == 0)
+        c->cap_effective = c->cap_permitted;
+}
+
+/* security/commoncap.c: cap_bprm_creds_from_file, for files without capabilities of their own. */
+void cred_caps_at_exec(struct cred *c, const struct cred *old, bool setuid_root)
+{
+    bool set_id = setuid_root || c->euid != old->uid || c->egid != old->gid;
+    bool effective = false;
+    uint64_t permitted = 0;
+
+    if (!(c->securebits & SECBIT_NOROOT) && (c->euid == 0 || c->uid == 0)) {
+        permitted = c->cap_bounding | old->cap_inheritable;
+        effective = c->euid == 0;
+    }
+    if (c->no_new_privs && (permitted & ~old->cap_permitted)) {
+        c->euid = c->uid;
+        c->egid = c->gid;
+        permitted &= old->cap_permitted;
+    }
+    if (set_id)
+        c->cap_ambient = 0;
+    c->suid = c->fsuid = c->euid;
+    c->sgid = c->fsgid = c->egid;
+    c->cap_permitted = permitted | c->cap_ambient;
+    c->cap_effective = effective ? c->cap_permitted : c->cap_ambient;
+    c->securebits &= ~(uint32_t)SECBIT_KEEP_CAPS;
+}

@@ -1,0 +1,94 @@
+/* What system call handlers ask of their task: who calls, which files, which limits. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/resource.h>
+
+#include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/task_priv.h"
+
+void task_vfs_caller(struct task *t, struct vfs_caller *out)
+{
+    /* The owner reads its own pointers without the lock; nobody else changes them. */
+    out->cred = t->cred;
+    out->blocker = &t->blocker;
+    out->ns = task_priv(t)->ns;
+    out->fsize_limit = task_rlimit(t, RLIMIT_FSIZE);
+    out->pid = t->tid;
+    out->tgid = t->tg->tgid;
+    fs_ctx_snapshot(t->fs, &out->root, &out->cwd, &out->umask);
+}
+
+void task_vfs_caller_end(struct vfs_caller *c)
+{
+    vpath_put(&c->root);
+    vpath_put(&c->cwd);
+}
+
+int task_file_any(struct task *t, int fd, struct file **out_file)
+{
+    return fdtable_lookup(t->fdt, fd, out_file);
+}
+
+int task_file(struct task *t, int fd, struct file **out_file)
+{
+    struct file *f;
+    int r = fdtable_lookup(t->fdt, fd, &f);
+
+    if (r)
+        return r;
+    if (atomic_load_explicit(&f->flags, memory_order_relaxed) & O_PATH) {
+        file_put(f);
+        return -EBADF;
+    }
+    *out_file = f;
+    return 0;
+}
+
+int task_at_base(struct task *t, int dirfd, bool *out_use_base, struct vpath *out_base)
+{
+    struct file *f;
+
+    if (dirfd == AT_FDCWD) {
+        *out_use_base = false;
+        return 0;
+    }
+    int r = task_file_any(t, dirfd, &f);
+    if (r)
+        return r;
+    *out_use_base = true;
+    *out_base = f->path;
+    vpath_get(out_base);
+    file_put(f);
+    return 0;
+}
+
+int task_fd_install(struct task *t, struct file *f, bool cloexec, int min)
+{
+    return fdtable_install(t->fdt, f, cloexec, min, task_rlimit(t, RLIMIT_NOFILE));
+}
+
+uint64_t tg_rlimit(struct thread_group *tg, int resource)
+{
+    BUG_ON(resource < 0 || resource >= LX_RLIM_COUNT);
+    return atomic_load_explicit(&tg->rlimits[resource][0], memory_order_relaxed);
+}
+
+uint64_t task_rlimit(struct task *t, int resource)
+{
+    return tg_rlimit(t->tg, resource);
+}
+
+void task_mm_limits(struct task *t, struct mm_limits *out)
+{
+    out->as = task_rlimit(t, RLIMIT_AS);
+    out->data = task_rlimit(t, RLIMIT_DATA);
+    out->stack = task_rlimit(t, RLIMIT_STACK);
+    out->memlock = task_rlimit(t, RLIMIT_MEMLOCK);
+    out->ipc_lock = task_capable(t, CAP_IPC_LOCK);
+}
+
+bool task_capable(struct task *t, int cap)
+{
+    return cred_capable(t->cred, cap);
+}

@@ -1,0 +1,97 @@
+/* Root, working directory and umask of one or more tasks (CLONE_FS). */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/objcount.h"
+#include "sentry/kernel/fsctx.h"
+
+OBJCOUNT_DEFINE(fs_ctx);
+
+int fs_ctx_new(const struct vpath *root, const struct vpath *cwd, uint32_t mask,
+               struct fs_ctx **out_fs)
+{
+    struct fs_ctx *fs = calloc(1, sizeof(*fs));
+
+    if (!fs)
+        return -ENOMEM;
+    ref_init(&fs->ref);
+    mutex_init(&fs->mu, LOCK_RANK_FSCTX);
+    vpath_get(root);
+    vpath_get(cwd);
+    fs->root = *root;
+    fs->cwd = *cwd;
+    fs->umask = mask & 0777;
+    OBJCOUNT_INC(fs_ctx);
+    *out_fs = fs;
+    return 0;
+}
+
+int fs_ctx_dup(struct fs_ctx *fs, struct fs_ctx **out_fs)
+{
+    struct vpath root, cwd;
+    uint32_t mask;
+
+    fs_ctx_snapshot(fs, &root, &cwd, &mask);
+    int r = fs_ctx_new(&root, &cwd, mask, out_fs);
+    vpath_put(&root);
+    vpath_put(&cwd);
+    return r;
+}
+
+struct fs_ctx *fs_ctx_get(struct fs_ctx *fs)
+{
+    ref_get(&fs->ref);
+    return fs;
+}
+
+void fs_ctx_put(struct fs_ctx *fs)
+{
+    if (!fs || !ref_put(&fs->ref))
+        return;
+    vpath_put(&fs->root);
+    vpath_put(&fs->cwd);
+    mutex_destroy(&fs->mu);
+    OBJCOUNT_DEC(fs_ctx);
+    free(fs);
+}
+
+void fs_ctx_snapshot(struct fs_ctx *fs, struct vpath *root, struct vpath *cwd, uint32_t *mask)
+{
+    mutex_lock(&fs->mu);
+    *root = fs->root;
+    *cwd = fs->cwd;
+    *mask = fs->umask;
+    vpath_get(root);
+    vpath_get(cwd);
+    mutex_unlock(&fs->mu);
+}
+
+/* Puts p (a new reference) in the place of *slot. */
+static void fs_ctx_swap(struct fs_ctx *fs, struct vpath *slot, const struct vpath *p)
+{
+    vpath_get(p);
+    mutex_lock(&fs->mu);
+    struct vpath old = *slot;
+    *slot = *p;
+    mutex_unlock(&fs->mu);
+    vpath_put(&old);
+}
+
+void fs_ctx_set_cwd(struct fs_ctx *fs, const struct vpath *p)
+{
+    fs_ctx_swap(fs, &fs->cwd, p);
+}
+
+void fs_ctx_set_root(struct fs_ctx *fs, const struct vpath *p)
+{
+    fs_ctx_swap(fs, &fs->root, p);
+}
+
+uint32_t fs_ctx_set_umask(struct fs_ctx *fs, uint32_t mask)
+{
+    mutex_lock(&fs->mu);
+    const uint32_t old = fs->umask;
+    fs->umask = mask & 0777;
+    mutex_unlock(&fs->mu);
+    return old;
+}
