@@ -200,6 +200,10 @@ MUST_CHECK int kernel_find_tg(struct kernel *k, int32_t tgid, struct thread_grou
 void tg_usage(struct thread_group *tg, struct task_usage *out);
 void tg_usage_locked(struct thread_group *tg, struct task_usage *out);
 uint64_t tg_rlimit(struct thread_group *tg, int resource);
+
+/* ---- kernel.c ---- */
+MUST_CHECK int uts_dup(struct uts_ns *u, struct uts_ns **out_uts);
+struct uts_ns *uts_get(struct uts_ns *u);
 void uts_put(struct uts_ns *u);
 
 /* ---- exit.c ---- */
@@ -233,7 +237,9 @@ void sig_pending_flush(struct kernel *k, struct sig_pending *p);
 
 /* ---- futex.c, timers.c ---- */
 MUST_CHECK int futex_table_new(struct futex_table **out_ft);
+void futex_table_free(struct futex_table *ft); /* no waiter is left; NULL allowed */
 MUST_CHECK int kernel_timers_new(struct kernel *k, struct kernel_timers **out_kt);
+void kernel_timers_free(struct kernel_timers *kt); /* nothing is armed; NULL allowed */
 /* The last thread is going: disarms and frees everything in tg->timers. No lock held. */
 void tg_timers_exit(struct thread_group *tg);
 /* execve: POSIX timers go, interval timers stay. No lock held. */

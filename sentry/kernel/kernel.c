@@ -1,0 +1,251 @@
+/* The kernel object: making it, what boot asks of it, and the sandbox's names. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+OBJCOUNT_DEFINE(uts_ns);
+
+/* ---- names of a uts namespace ---- */
+
+static int uts_new(const char *node, const char *domain, struct uts_ns **out_uts)
+{
+    struct uts_ns *u = calloc(1, sizeof(*u));
+
+    if (!u)
+        return -ENOMEM;
+    ref_init(&u->ref);
+    mutex_init(&u->mu, LOCK_RANK_NAMESPACE);
+    strncpy(u->nodename, node ? node : "(none)", LX_UTS_LEN);
+    strncpy(u->domainname, domain ? domain : "(none)", LX_UTS_LEN);
+    OBJCOUNT_INC(uts_ns);
+    *out_uts = u;
+    return 0;
+}
+
+int uts_dup(struct uts_ns *u, struct uts_ns **out_uts)
+{
+    char node[LX_UTS_LEN + 1], domain[LX_UTS_LEN + 1];
+
+    mutex_lock(&u->mu);
+    memcpy(node, u->nodename, sizeof(node));
+    memcpy(domain, u->domainname, sizeof(domain));
+    mutex_unlock(&u->mu);
+    return uts_new(node, domain, out_uts);
+}
+
+struct uts_ns *uts_get(struct uts_ns *u)
+{
+    ref_get(&u->ref);
+    return u;
+}
+
+void uts_put(struct uts_ns *u)
+{
+    if (!u || !ref_put(&u->ref))
+        return;
+    mutex_destroy(&u->mu);
+    OBJCOUNT_DEC(uts_ns);
+    free(u);
+}
+
+static int uts_set(struct uts_ns *u, bool domain, const char *name, size_t len)
+{
+    if (len > LX_UTS_LEN)
+        return -EINVAL;
+    mutex_lock(&u->mu);
+    char *to = domain ? u->domainname : u->nodename;
+    memset(to, 0, LX_UTS_LEN + 1);
+    memcpy(to, name, len);
+    mutex_unlock(&u->mu);
+    return 0;
+}
+
+void task_uts_names(struct task *t, char *node, char *domain)
+{
+    struct uts_ns *u = task_priv(t)->uts;
+
+    mutex_lock(&u->mu);
+    memcpy(node, u->nodename, LX_UTS_LEN + 1);
+    memcpy(domain, u->domainname, LX_UTS_LEN + 1);
+    mutex_unlock(&u->mu);
+}
+
+int task_uts_set(struct task *t, bool domain, const char *name, size_t len)
+{
+    return uts_set(task_priv(t)->uts, domain, name, len);
+}
+
+void kernel_hostname(struct kernel *k, char *buf, size_t size)
+{
+    mutex_lock(&k->uts->mu);
+    strncpy(buf, k->uts->nodename, size - 1);
+    mutex_unlock(&k->uts->mu);
+    buf[size - 1] = '\0';
+}
+
+int kernel_set_hostname(struct kernel *k, const char *name, size_t len)
+{
+    return uts_set(k->uts, false, name, len);
+}
+
+const char *kernel_release(void)
+{
+    return "6.1.0-ringwall";
+}
+
+const char *kernel_version(void)
+{
+    return "#1 SMP PREEMPT_DYNAMIC Ringwall";
+}
+
+/* ---- the object ---- */
+
+static uint64_t realtime_now(void)
+{
+    struct timespec ts;
+
+    BUG_ON(clock_gettime(CLOCK_REALTIME, &ts) != 0);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static int kernel_parts(struct kernel *k)
+{
+    int r = uts_new(k->cfg.hostname, k->cfg.domainname, &k->uts);
+
+    if (r)
+        return r;
+    r = futex_table_new(&k->futexes);
+    if (r)
+        goto out_uts;
+    r = kernel_timers_new(k, &k->timers);
+    if (r)
+        goto out_futexes;
+    return 0;
+out_futexes:
+    futex_table_free(k->futexes);
+out_uts:
+    uts_put(k->uts);
+    return r;
+}
+
+int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
+{
+    struct kernel *k = calloc(1, sizeof(*k));
+
+    if (!k)
+        return -ENOMEM;
+    k->cfg = *cfg;
+    if (k->cfg.cpus < 1)
+        k->cfg.cpus = 1;
+    k->cfg.cpus = MIN(k->cfg.cpus, LIMIT_CPU_WORDS * 64);
+    k->boot_mono_ns = mono_now();
+    k->boot_realtime_ns = realtime_now();
+    /* Untouched pages of it cost nothing. */
+    k->pids = calloc(LIMIT_TASKS + 1, sizeof(*k->pids));
+    if (!k->pids) {
+        free(k);
+        return -ENOMEM;
+    }
+    mutex_init(&k->mu, LOCK_RANK_KERNEL);
+    idalloc_init(&k->ids, 1, LIMIT_TASKS);
+    list_init(&k->groups);
+    waitq_init(&k->exit_wq);
+    int r = kernel_parts(k);
+    if (r) {
+        waitq_fini(&k->exit_wq);
+        mutex_destroy(&k->mu);
+        free(k->pids);
+        free(k);
+        return r;
+    }
+    *out_k = k;
+    return 0;
+}
+
+void kernel_free(struct kernel *k)
+{
+    if (!k)
+        return;
+    BUG_ON(!list_empty(&k->groups) || atomic_load(&k->task_count) != 0);
+    kernel_timers_free(k->timers);
+    futex_table_free(k->futexes);
+    uts_put(k->uts);
+    waitq_fini(&k->exit_wq);
+    idalloc_fini(&k->ids);
+    mutex_destroy(&k->mu);
+    free(k->pids);
+    free(k);
+}
+
+struct net *kernel_net(struct kernel *k)
+{
+    return k->cfg.net;
+}
+
+struct plat *kernel_plat(struct kernel *k)
+{
+    return k->cfg.plat;
+}
+
+struct memfile *kernel_memfile(struct kernel *k)
+{
+    return k->cfg.mf;
+}
+
+/* ---- boot's view of processes ---- */
+
+static void kill_tg_locked(struct thread_group *tg, int signo)
+{
+    if (tg->state != TG_LIVE)
+        return;
+    if (signo == SIGKILL) {
+        /* Pid 1 is proof against the guest's own SIGKILL, not against this one. */
+        struct sighand *sh = tg_lock_sig(tg);
+        tg_exit_locked(tg, SIGKILL);
+        sighand_unlock(sh);
+        return;
+    }
+    const struct lx_siginfo info = {.signo = signo, .code = SI_USER};
+    (void)tg_send_signal(tg, &info);
+}
+
+int kernel_kill(struct kernel *k, int32_t pid, int signo, bool all)
+{
+    struct thread_group *tg;
+    int r = -ESRCH;
+
+    if (signo < 0 || signo > LX_NSIG)
+        return -EINVAL;
+    mutex_lock(&k->mu);
+    list_for_each_entry (tg, &k->groups, node) {
+        if (!all && tg->tgid != pid)
+            continue;
+        r = tg->state == TG_LIVE ? 0 : r;
+        if (signo)
+            kill_tg_locked(tg, signo);
+    }
+    mutex_unlock(&k->mu);
+    return r;
+}
+
+size_t kernel_pids(struct kernel *k, int32_t *pids, size_t max)
+{
+    struct thread_group *tg;
+    size_t n = 0;
+
+    mutex_lock(&k->mu);
+    list_for_each_entry (tg, &k->groups, node) {
+        if (tg->state != TG_LIVE)
+            continue;
+        if (n < max)
+            pids[n] = tg->tgid;
+        n++;
+    }
+    mutex_unlock(&k->mu);
+    return MIN(n, max);
+}
