@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Whatever process of a sandbox dies, all of them go, and nothing stays on the host."""
+import os
+import pathlib
+import subprocess
+import unittest
+
+from harness import IS_OURS, Case, alive, children_of, eventually, kill9, main
+
+
+def comm(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+@unittest.skipUnless(IS_OURS, "looks at runsc's own processes")
+class End(Case):
+    def start_attached(self):
+        self.write(["/bin/sh", "-c", "echo ready; sleep 1000 & sleep 1000"])
+        cid = self.new_id()
+        p = self.popen("run", "--bundle", str(self.bundle), cid)
+        self.assertEqual(p.stdout.readline(), "ready\n")
+        eventually(lambda: len(self.named(p, "stub")) >= 3, what="three stubs")
+        return p, cid
+
+    @staticmethod
+    def named(p, what):
+        return [c for c in children_of(p.pid) if what in comm(c)]
+
+    def all_gone(self, p, pids):
+        p.wait(30)
+        eventually(lambda: not any(alive(pid) for pid in pids), what=f"end of {pids}")
+        eventually(lambda: not list(self.root.glob("*")), what="state removed")
+
+    def kill_one(self, what):
+        p, _ = self.start_attached()
+        pids = children_of(p.pid)
+        victims = self.named(p, what)
+        self.assertTrue(victims, f"no process {what} among {[comm(c) for c in pids]}")
+        kill9(victims[0])
+        return p, pids
+
+    def test_kill_sentry(self):
+        p, pids = self.kill_one("runsc-sentry")
+        self.all_gone(p, pids)
+        self.assertEqual(p.returncode, 137)
+
+    def test_kill_gofer(self):
+        p, pids = self.kill_one("runsc-gofer")
+        self.all_gone(p, pids)
+        self.assertNotEqual(p.returncode, 0)
+
+    def test_kill_runsc(self):
+        p, _ = self.start_attached()
+        pids = children_of(p.pid)
+        kill9(p.pid)
+        self.all_gone(p, pids)
+
+    def test_kill_stub(self):
+        """A stub is one guest process: it alone dies of it, as of SIGKILL."""
+        self.write(["/bin/sh", "-c", "sleep 1000; echo status $?"])
+        p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
+        eventually(lambda: len(self.named(p, "stub")) >= 2, what="stubs")
+        stubs = self.named(p, "stub")
+        pids = children_of(p.pid)
+        # The youngest is that of sleep.
+        kill9(max(stubs))
+        self.all_gone(p, pids)
+        self.assertIn(p.returncode, (0, 137))
+
+    def test_end_by_itself(self):
+        p = self.shell("sleep 1000 & sleep 1000 & exit 0")
+        self.assertEqual(p.returncode, 0)
+        self.assert_nothing_left()
+
+    def test_killed_detached_sentry_is_stopped(self):
+        self.write(["/bin/sleep", "1000"])
+        cid = self.new_id()
+        self.assertEqual(self.call_quiet("run", "--detach", "--bundle", str(self.bundle),
+                                         cid).returncode, 0)
+        pid = self.state(cid)["pid"]
+        pids = children_of(pid) + [pid]
+        kill9(pid)
+        self.wait_status(cid, "stopped")
+        eventually(lambda: not any(alive(x) for x in pids), what="end of the detached sandbox")
+        self.assertEqual(self.call("delete", cid).returncode, 0)
+        self.assert_nothing_left()
+
+    def test_nothing_leaks_in_a_loop(self):
+        rounds = int(os.environ.get("LEAK_ROUNDS", "50"))
+        before = self.host_facts()
+        self.write(["/bin/true"])
+        for i in range(rounds):
+            p = self.call("run", "--bundle", str(self.bundle), f"loop-{os.getpid()}-{i}")
+            self.assertEqual(p.returncode, 0, p.stderr)
+        eventually(lambda: self.host_facts() == before,
+                   what=f"host as before: {before} now {self.host_facts()}")
+        self.assert_nothing_left()
+
+    @staticmethod
+    def host_facts():
+        """What one host has too much of when a sandbox leaks."""
+        ours = [p for p in os.listdir("/proc") if p.isdigit() and comm(p).startswith("runsc")]
+        mounts = pathlib.Path("/proc/self/mounts").read_text().count("\n")
+        cgroups = subprocess.run(["find", "/sys/fs/cgroup", "-type", "d", "-name", "*ringwall*"],
+                                 stdout=subprocess.PIPE, text=True, check=False).stdout
+        return len(ours), mounts, cgroups
+
+
+if __name__ == "__main__":
+    main()
