@@ -19,7 +19,7 @@ struct gof_client;
  * dead or has broken the protocol. */
 
 /* Takes the count sockets (1..GOF_CHANNEL_MAX) on success. -EINVAL, -ENOMEM. */
-#define GOF_CHANNEL_MAX 8
+
 MUST_CHECK int gof_client_new(const int *fds, size_t count, struct gof_client **out_client);
 /* No call is under way. NULL is allowed. */
 void gof_client_free(struct gof_client *c);

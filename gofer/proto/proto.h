@@ -27,6 +27,7 @@
 #define GOF_LINK_MAX 4095
 #define GOF_WALK_MAX 32  /* components of one walk */
 #define GOF_CLOSE_MAX 64 /* handles closed along with one request */
+#define GOF_CHANNEL_MAX 8
 #define GOF_EXPORT_MAX 256
 /* Handles one sentry may hold: ENFILE. Each is a descriptor of the gofer. */
 #define GOF_HANDLE_MAX 262144

@@ -1,0 +1,36 @@
+/* The gofer: the process that opens a container's files for its sentry, and nothing else.
+ * Depends on: base, gofer/proto.
+ * Threading: gofer_main is called by a process' only thread, right after fork.
+ * Ownership: the configuration is borrowed for the life of the process. */
+#ifndef RINGWALL_GOFER_GOFER_H
+#define RINGWALL_GOFER_GOFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/compiler.h"
+
+/* Sockets between one sentry and its gofer, each with a server thread of its own. */
+#define GOFER_CHANNELS 4
+
+/* One tree, or one file, that the sentry may attach to, by its place in the list. */
+struct gofer_export {
+    const char *path; /* absolute, on the host; symlinks in it are followed, it is the host's */
+    bool readonly;
+    bool recursive; /* what is mounted below comes along */
+};
+
+struct gofer_config {
+    int channels[GOFER_CHANNELS]; /* SOCK_SEQPACKET */
+    size_t channel_count;
+    struct gofer_export *exports;
+    size_t export_count;
+    int log_fd; /* or -1 */
+    bool log_json, debug;
+};
+
+/* Confines the process and serves until every channel has ended: its exit status. Descriptors that
+ * are not named in cfg are closed. */
+MUST_CHECK int gofer_main(const struct gofer_config *cfg);
+
+#endif

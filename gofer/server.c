@@ -1,0 +1,226 @@
+/* The frame around requests, and the threads that serve channels. */
+#include "gofer/server.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "gofer/proto/msg.h"
+#include "gofer/server_priv.h"
+
+static const req_fn functions[GOF_OP_END] = {
+    [GOF_ATTACH] = srv_attach,
+    [GOF_WALK] = srv_walk,
+    [GOF_OPEN] = srv_open,
+    [GOF_CREATE] = srv_create,
+    [GOF_SYMLINK] = srv_symlink,
+    [GOF_LINK] = srv_link,
+    [GOF_UNLINK] = srv_unlink,
+    [GOF_RENAME] = srv_rename,
+    [GOF_READLINK] = srv_readlink,
+    [GOF_GETDENTS] = srv_getdents,
+    [GOF_STAT] = srv_stat,
+    [GOF_SETATTR] = srv_setattr,
+    [GOF_STATFS] = srv_statfs,
+    [GOF_GETXATTR] = srv_getxattr,
+    [GOF_SETXATTR] = srv_setxattr,
+    [GOF_LISTXATTR] = srv_listxattr,
+    [GOF_REMOVEXATTR] = srv_removexattr,
+    [GOF_FSYNC] = srv_fsync,
+    [GOF_CLOSE] = srv_close,
+};
+
+int gof_server_new(const struct gof_server_args *a, struct gof_server **out_server)
+{
+    if (a->export_count > GOF_EXPORT_MAX)
+        return -EINVAL;
+    struct gof_server *s = calloc(1, sizeof(*s));
+    if (!s)
+        return -ENOMEM;
+    handle_table_init(&s->handles, a->handle_max);
+    memcpy(s->exports, a->exports, a->export_count * sizeof(*a->exports));
+    s->export_count = a->export_count;
+    s->proc_fd = a->proc_fd;
+    s->one_id = a->one_id;
+    *out_server = s;
+    return 0;
+}
+
+void gof_server_free(struct gof_server *s)
+{
+    for (size_t i = 0; i < s->export_count; i++)
+        close(s->exports[i].fd);
+    handle_table_fini(&s->handles);
+    free(s);
+}
+
+size_t gof_server_handles(struct gof_server *s)
+{
+    mutex_lock(&s->handles.mu);
+    size_t n = s->handles.used;
+    mutex_unlock(&s->handles.mu);
+    return n;
+}
+
+int gof_conn_init(struct gof_conn *c, struct gof_server *s)
+{
+    c->s = s;
+    c->in = malloc(GOF_MESSAGE_MAX);
+    c->out = malloc(GOF_MESSAGE_MAX);
+    c->scratch = malloc(GOF_MESSAGE_MAX);
+    if (c->in && c->out && c->scratch)
+        return 0;
+    gof_conn_fini(c);
+    return -ENOMEM;
+}
+
+void gof_conn_fini(struct gof_conn *c)
+{
+    free(c->in);
+    free(c->out);
+    free(c->scratch);
+}
+
+static int close_handles(struct req *q, size_t count)
+{
+    if (count > GOF_CLOSE_MAX)
+        return -EPROTO;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t id = rbuf_u64(&q->r);
+        if (!rbuf_ok(&q->r) || handle_close(&q->s->handles, id))
+            return -EPROTO;
+    }
+    return 0;
+}
+
+int gof_server_answer(struct gof_conn *c, size_t size, size_t *out_size, int *out_fd)
+{
+    struct req q = {.s = c->s, .conn = c, .fd = -1};
+
+    rbuf_init(&q.r, c->in, size);
+    wbuf_init(&q.w, c->out, GOF_MESSAGE_MAX);
+    unsigned op = rbuf_u16(&q.r);
+    size_t closes = rbuf_u16(&q.r);
+    uint32_t seq = rbuf_u32(&q.r);
+    if (!rbuf_ok(&q.r) || op >= GOF_OP_END || !functions[op] || close_handles(&q, closes))
+        return -EPROTO;
+    wbuf_u32(&q.w, 0);
+    wbuf_u32(&q.w, seq);
+    int r = functions[op](&q);
+    if (r == SRV_MALFORMED)
+        return -EPROTO;
+    if (r == 0 && wbuf_status(&q.w))
+        r = -EOVERFLOW;
+    if (r) {
+        q.w.len = 8;
+        q.w.failed = false;
+        wbuf_patch_u32(&q.w, 0, (uint32_t)r);
+        if (q.fd >= 0)
+            close(q.fd);
+        q.fd = -1;
+    }
+    *out_size = q.w.len;
+    *out_fd = q.fd;
+    return 0;
+}
+
+static int serve_one(struct gof_conn *c, int sock, size_t size)
+{
+    size_t out_size;
+    int fd;
+    int r = gof_server_answer(c, size, &out_size, &fd);
+
+    if (r) {
+        log_error("gofer: a malformed request (%s)", gof_op_name(c->in[0]));
+        return r;
+    }
+    r = gof_msg_send(sock, c->out, out_size, fd);
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+int gof_server_channel(struct gof_server *s, int sock)
+{
+    struct gof_conn c;
+    int r = gof_conn_init(&c, s);
+
+    while (r == 0) {
+        int fd;
+        int64_t n = gof_msg_recv(sock, c.in, GOF_MESSAGE_MAX, &fd);
+        if (n == 0 || (n < 0 && n != -EPROTO))
+            break;
+        if (n > 0 && fd >= 0)
+            close(fd);
+        /* No request comes with a descriptor. */
+        r = n < 0 || fd >= 0 ? -EPROTO : serve_one(&c, sock, (size_t)n);
+    }
+    gof_conn_fini(&c);
+    return r == -EPROTO ? r : 0;
+}
+
+/* Of gof_server_run: what its threads share. */
+struct run {
+    struct gof_server *s;
+    const int *socks;
+    size_t count;
+    _Atomic bool broken;
+};
+
+struct run_thread {
+    struct run *run;
+    int sock;
+    pthread_t thread;
+};
+
+static void *run_channel(void *arg)
+{
+    struct run_thread *t = arg;
+    struct run *run = t->run;
+
+    if (gof_server_channel(run->s, t->sock)) {
+        atomic_store(&run->broken, true);
+        for (size_t i = 0; i < run->count; i++)
+            shutdown(run->socks[i], SHUT_RDWR);
+    }
+    return NULL;
+}
+
+#define SERVER_STACK_SIZE (128u * 1024)
+
+int gof_server_run(struct gof_server *s, const int *socks, size_t count)
+{
+    struct run run = {.s = s, .socks = socks, .count = count};
+    struct run_thread threads[GOF_CHANNEL_MAX];
+    pthread_attr_t attr;
+    size_t made = 0;
+    int r = 0;
+
+    if (count == 0 || count > GOF_CHANNEL_MAX)
+        return -EINVAL;
+    pthread_attr_init(&attr);
+#ifndef RINGWALL_SANITIZE
+    pthread_attr_setstacksize(&attr, SERVER_STACK_SIZE);
+#endif
+    for (size_t i = 1; i < count && r == 0; i++) {
+        threads[i] = (struct run_thread){.run = &run, .sock = socks[i]};
+        r = -pthread_create(&threads[i].thread, &attr, run_channel, &threads[i]);
+        made += r == 0;
+    }
+    pthread_attr_destroy(&attr);
+    if (r) {
+        for (size_t i = 0; i < count; i++)
+            shutdown(socks[i], SHUT_RDWR);
+    } else {
+        threads[0] = (struct run_thread){.run = &run, .sock = socks[0]};
+        run_channel(&threads[0]);
+    }
+    for (size_t i = 1; i <= made; i++)
+        pthread_join(threads[i].thread, NULL);
+    return r ? r : atomic_load(&run.broken) ? -EPROTO : 0;
+}

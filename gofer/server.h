@@ -1,0 +1,55 @@
+/* The gofer's answers to requests, apart from the process around them.
+ * Depends on: base, gofer/proto.
+ * Threading: one server is shared by the threads of all channels; a gof_conn is one thread's.
+ * Ownership: the server takes the exports' descriptors. */
+#ifndef RINGWALL_GOFER_SERVER_H
+#define RINGWALL_GOFER_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct gof_server;
+
+struct gof_server_export {
+    int fd; /* O_PATH: directory or file */
+    bool readonly;
+};
+
+struct gof_server_args {
+    const struct gof_server_export *exports; /* array borrowed for the call */
+    size_t export_count;
+    int proc_fd; /* directory /proc/self/fd of this process; borrowed */
+    /* Handles at most; more gives ENFILE. */
+    size_t handle_max;
+    bool one_id; /* files can have no other owner than ours: owners are not set */
+};
+
+/* -EINVAL: too many exports. -ENOMEM. */
+MUST_CHECK int gof_server_new(const struct gof_server_args *a, struct gof_server **out_server);
+void gof_server_free(struct gof_server *s);
+/* Handles in use, for tests. */
+size_t gof_server_handles(struct gof_server *s);
+
+/* Buffers of one channel. */
+struct gof_conn {
+    struct gof_server *s;
+    uint8_t *in, *out, *scratch; /* GOF_MESSAGE_MAX each */
+};
+MUST_CHECK int gof_conn_init(struct gof_conn *c, struct gof_server *s);
+void gof_conn_fini(struct gof_conn *c);
+
+/* Answers the request of size bytes in c->in: *out_size bytes in c->out and, unless -1, a
+ * descriptor to send along, which the caller closes. -EPROTO: the request is malformed, so that the
+ * sender is not to be trusted with anything more. */
+MUST_CHECK int gof_server_answer(struct gof_conn *c, size_t size, size_t *out_size, int *out_fd);
+
+/* Serves one channel until it ends: 0, or -EPROTO after a malformed request. */
+MUST_CHECK int gof_server_channel(struct gof_server *s, int sock);
+/* Serves all of them, each with a thread of its own, until the last has ended. A malformed request
+ * ends all. */
+MUST_CHECK int gof_server_run(struct gof_server *s, const int *socks, size_t count);
+
+#endif

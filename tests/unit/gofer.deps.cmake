@@ -1,0 +1,1 @@
+set(deps gofer gofer_proto)
