@@ -43,7 +43,9 @@ struct session {
     int32_t id;
     struct list pgrps;           /* tree: pgrp.node */
     struct thread_group *leader; /* tree, weak; NULL once it has gone */
-    struct tty *tty;             /* tree; controlling terminal, as session.c says */
+    /* Controlling terminal: tree; set and cleared by whoever serves terminals. */
+    struct tty *tty;
+    void (*tty_leader_exit)(struct session *s); /* leader ends: hang up. tree held */
 };
 
 struct pgrp {
@@ -143,6 +145,7 @@ struct thread_group {
     struct tg_timers *timers; /* timers.c; NULL when none was ever made */
     _Atomic int32_t oom_score_adj;
     _Atomic int dumpable;
+    _Atomic bool thp_disable;
 };
 
 struct kernel {

@@ -36,6 +36,8 @@ struct task_priv {
     _Atomic bool sched_reset_on_fork;
     _Atomic uint64_t timer_slack_ns;
     _Atomic int pdeathsig;
+    _Atomic int ioprio;
+    _Atomic uint32_t personality;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
 
     _Atomic clockid_t cpu_clock; /* of the thread; 0 before it runs */
@@ -101,6 +103,12 @@ MUST_CHECK int task_start_thread(struct task *t);
  * context exists. The thread then waits for task_go. */
 MUST_CHECK int task_start_loaded(struct task *t, uint64_t entry, uint64_t stack);
 void task_go(struct task *t);
+/* A task that was killed before task_go: lets its thread find out. Any lock below LEAF held. */
+void task_go_if_waiting(struct task *t);
+/* Instead of task_go: the thread gives up its context and ends; the task is the caller's again. */
+void task_start_abort(struct task *t);
+/* Registers of a program's first instruction. */
+void task_init_regs(struct plat_regs *regs, uint64_t entry, uint64_t stack);
 /* Owner: will the task end instead of going back to the guest? */
 static inline bool task_dying(const struct task *t)
 {
@@ -114,16 +122,29 @@ void task_exit_final(struct task *t);
 void task_mm_release(struct task *t);
 /* The task uses its parent's memory no more: ends the wait of vfork(2). Owner. */
 void task_vfork_done(struct task *t);
-/* Takes a zombie group out of every table. tree held. The caller then calls tg_reaped with the
- * result, with no lock held. */
-MUST_CHECK struct task *tg_reap_locked(struct thread_group *tg);
-/* Drops the table's references: leader is what tg_reap_locked gave. */
-void tg_reaped(struct thread_group *tg, struct task *leader);
+/* Takes a zombie group out of every table; it is put on dead, for tg_reaped. tree held. */
+void tg_reap_locked(struct thread_group *tg, struct list *dead);
+/* Drops the tables' references to what tg_reap_locked took out. No lock held. */
+void tg_reaped(struct kernel *k, struct list *dead);
 /* Tells the parent of what happened to tg, CLD_*: signal and wake-up. tree held. True: nobody wants
  * a zombie, so reap it. */
 MUST_CHECK bool tg_notify_parent_locked(struct thread_group *tg, int code, int status);
 /* A thread that is counted in a group stop goes. sig held. */
 void job_thread_exit_locked(struct task *t);
+/* Wait for child processes sees tg as stopped: every thread has. sig held. */
+static inline bool job_stopped_locked(const struct thread_group *tg)
+{
+    return atomic_load_explicit(&tg->stopping, memory_order_relaxed) && tg->stop_count == 0;
+}
+
+/* ---- session.c ---- */
+/* tg, about to become a zombie, leads a session: its terminal is given up. tree held. */
+void session_leader_exit_locked(struct thread_group *tg);
+/* Sends a signal of the kernel's own to every member. tree held. */
+void pgrp_signal_locked(struct pgrp *pg, int signo);
+/* SIGHUP and SIGCONT for the stopped members of pg when it is orphaned without ignored. tree held.
+ */
+void pgrp_check_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored);
 
 /* ---- signal.c ---- */
 /* Child half of clone: blocked mask is copied, nothing pending; the alternate stack is kept unless

@@ -1,0 +1,390 @@
+/* clone(2), fork(2), vfork(2): a task made from another (kernel/fork.c). */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <sys/resource.h>
+
+#include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/pidfd.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+/* Users and user namespaces are one each; of the other kinds only uts can be made. */
+#define CLONE_NS_FLAGS                                                                             \
+    (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |  \
+     CLONE_NEWNET | CLONE_NEWTIME)
+
+struct clone_pidfd {
+    struct file *file; /* owned */
+    int fd;            /* -1: none */
+};
+
+static int clone_check_ns(struct task *t, uint64_t flags)
+{
+    if (!(flags & CLONE_NS_FLAGS))
+        return 0;
+    if ((flags & CLONE_FS) && (flags & (CLONE_NEWNS | CLONE_NEWUSER)))
+        return -EINVAL;
+    if ((flags & CLONE_THREAD) && (flags & (CLONE_NEWPID | CLONE_NEWUSER)))
+        return -EINVAL;
+    if (!task_capable(t, CAP_SYS_ADMIN))
+        return -EPERM;
+    return flags & CLONE_NS_FLAGS & ~(uint64_t)CLONE_NEWUTS ? -EINVAL : 0;
+}
+
+static int clone_check(struct task *t, const struct task_clone_args *a)
+{
+    const uint64_t f = a->flags;
+
+    if ((f & CLONE_THREAD) && !(f & CLONE_SIGHAND))
+        return -EINVAL;
+    if ((f & CLONE_SIGHAND) && (!(f & CLONE_VM) || (f & CLONE_CLEAR_SIGHAND)))
+        return -EINVAL;
+    if ((f & CLONE_PIDFD) && (f & (CLONE_THREAD | CLONE_DETACHED)))
+        return -EINVAL;
+    if (f & CLONE_INTO_CGROUP)
+        return -EOPNOTSUPP;
+    if ((f & CLONE_PARENT) && t->tg->tgid == 1)
+        return -EINVAL;
+    if (a->want_tid && !task_capable(t, CAP_SYS_ADMIN) && !task_capable(t, CAP_CHECKPOINT_RESTORE))
+        return -EPERM;
+    if ((f & CLONE_SETTLS) && a->tls >= t->k->cfg.plat->max_addr)
+        return -EPERM;
+    return clone_check_ns(t, f);
+}
+
+/* ---- RLIMIT_NPROC ---- */
+
+/* Tasks of a user. tree held. */
+static uint64_t user_tasks_locked(struct kernel *k, uint32_t uid)
+{
+    struct thread_group *tg;
+    struct task_priv *p;
+    uint64_t n = 0;
+
+    list_for_each_entry (tg, &k->groups, node) {
+        list_for_each_entry (p, &tg->threads, thread_node) {
+            mutex_lock(&p->t->mu);
+            n += p->t->cred->uid == uid;
+            mutex_unlock(&p->t->mu);
+        }
+    }
+    return n;
+}
+
+static int check_nproc_locked(struct task *t)
+{
+    const uint64_t limit = task_rlimit(t, RLIMIT_NPROC);
+
+    if (t->cred->uid == 0 || atomic_load(&t->k->task_count) <= limit)
+        return 0;
+    if (task_capable(t, CAP_SYS_RESOURCE) || task_capable(t, CAP_SYS_ADMIN))
+        return 0;
+    return user_tasks_locked(t->k, t->cred->uid) >= limit ? -EAGAIN : 0;
+}
+
+/* ---- making the child ---- */
+
+static int clone_sighand(struct task *t, uint64_t flags, struct sighand **out_sh)
+{
+    if (flags & CLONE_SIGHAND) {
+        *out_sh = sighand_get(t->tg->sighand);
+        return 0;
+    }
+    if (flags & CLONE_CLEAR_SIGHAND) {
+        int r = sighand_dup(t->tg->sighand, out_sh);
+        if (r)
+            return r;
+        /* Ignored signals stay ignored, as at execve. Nobody else knows the copy yet. */
+        mutex_lock(&(*out_sh)->mu);
+        sighand_exec_locked(*out_sh);
+        mutex_unlock(&(*out_sh)->mu);
+        return 0;
+    }
+    return sighand_dup(t->tg->sighand, out_sh);
+}
+
+static int clone_group(struct task *t, struct task *c, const struct task_clone_args *a)
+{
+    struct thread_group *from = t->tg, *tg;
+
+    if (a->flags & CLONE_THREAD) {
+        c->tg = tg_get(from);
+        return 0;
+    }
+    int r = tg_new(t->k, &tg);
+    if (r)
+        return r;
+    r = clone_sighand(t, a->flags, &tg->sighand);
+    if (r) {
+        tg_put(tg);
+        return r;
+    }
+    mutex_lock(&from->mu);
+    for (int i = 0; i < LX_RLIM_COUNT; i++)
+        for (int j = 0; j < 2; j++)
+            atomic_store_explicit(&tg->rlimits[i][j], atomic_load(&from->rlimits[i][j]),
+                                  memory_order_relaxed);
+    if (from->exe.dentry) {
+        tg->exe = from->exe;
+        vpath_get(&tg->exe);
+    }
+    mutex_unlock(&from->mu);
+    tg->exit_signal = a->exit_signal;
+    atomic_store(&tg->oom_score_adj, atomic_load(&from->oom_score_adj));
+    atomic_store(&tg->dumpable, atomic_load(&from->dumpable));
+    atomic_store(&tg->thp_disable, atomic_load(&from->thp_disable));
+    c->tg = tg;
+    return 0;
+}
+
+static int clone_files(struct task *t, struct task *c, uint64_t flags)
+{
+    int r = 0;
+
+    if (flags & CLONE_FILES)
+        c->fdt = fdtable_get(t->fdt);
+    else
+        r = fdtable_dup(t->fdt, &c->fdt);
+    if (r)
+        return r;
+    if (flags & CLONE_FS)
+        c->fs = fs_ctx_get(t->fs);
+    else
+        r = fs_ctx_dup(t->fs, &c->fs);
+    if (r)
+        return r;
+    task_priv(c)->ns = mount_ns_get(task_priv(t)->ns);
+    if (flags & CLONE_NEWUTS)
+        return uts_dup(task_priv(t)->uts, &task_priv(c)->uts);
+    task_priv(c)->uts = uts_get(task_priv(t)->uts);
+    return 0;
+}
+
+static void clone_attrs(struct task *t, struct task *c, const struct task_clone_args *a)
+{
+    struct task_priv *from = task_priv(t), *to = task_priv(c);
+    const bool reset = atomic_load(&from->sched_reset_on_fork);
+
+    c->cred = cred_get(t->cred);
+    task_get_comm(t, c->comm);
+    atomic_store(&to->nice, reset ? MAX(atomic_load(&from->nice), 0) : atomic_load(&from->nice));
+    atomic_store(&to->sched_policy, reset ? 0 : atomic_load(&from->sched_policy));
+    atomic_store(&to->sched_priority, reset ? 0 : atomic_load(&from->sched_priority));
+    atomic_store(&to->timer_slack_ns, atomic_load(&from->timer_slack_ns));
+    atomic_store(&to->ioprio, atomic_load(&from->ioprio));
+    atomic_store(&to->personality, atomic_load(&from->personality));
+    mutex_lock(&t->mu);
+    for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
+        to->affinity[i] = from->affinity[i];
+    mutex_unlock(&t->mu);
+    if (a->flags & CLONE_CHILD_CLEARTID)
+        c->clear_tid = a->child_tid.v;
+    if (a->flags & CLONE_CHILD_SETTID)
+        to->set_child_tid = a->child_tid.v;
+    /* rseq(2): a new address space keeps the registration, a new thread makes its own. */
+    if (!(a->flags & CLONE_VM)) {
+        c->rseq = t->rseq;
+        c->rseq_size = t->rseq_size;
+        c->rseq_sig = t->rseq_sig;
+    }
+    to->vfork_pending = (a->flags & CLONE_VFORK) != 0;
+}
+
+static int clone_memory(struct task *t, struct task *c, const struct task_clone_args *a)
+{
+    struct mm_limits lim;
+    struct plat_ctx *ctx;
+    int r;
+
+    if (a->flags & CLONE_VM) {
+        r = plat_ctx_fork(t->ctx, NULL, &ctx);
+        if (r)
+            return r;
+        c->ua.mm = mm_get(t->ua.mm);
+    } else {
+        task_mm_limits(t, &lim);
+        r = mm_fork(t->ua.mm, t->ctx, &lim, &c->ua.mm, &ctx);
+        if (r)
+            return r;
+    }
+    c->ctx = c->ua.ctx = ctx;
+    struct plat_regs *regs = plat_ctx_regs(ctx);
+    regs->rax = 0;
+    if (a->stack)
+        regs->rsp = a->stack;
+    if (a->flags & CLONE_SETTLS)
+        regs->fs_base = a->tls;
+    return 0;
+}
+
+static int clone_build(struct task *t, struct task *c, const struct task_clone_args *a)
+{
+    int r = clone_group(t, c, a);
+
+    if (r)
+        return r;
+    clone_attrs(t, c, a);
+    r = clone_files(t, c, a->flags);
+    if (r)
+        return r;
+    sig_fork(t, c, a->flags);
+    return clone_memory(t, c, a);
+}
+
+/* ---- making it known ---- */
+
+static void clone_link_group_locked(struct task *t, struct thread_group *tg, uint64_t flags)
+{
+    struct thread_group *up = flags & CLONE_PARENT ? t->tg->parent : t->tg;
+
+    tg->parent = up;
+    tg->parent_tid = flags & CLONE_PARENT ? t->tg->parent_tid : t->tid;
+    atomic_store_explicit(&tg->ppid, up ? up->tgid : 0, memory_order_relaxed);
+    if (flags & CLONE_PARENT)
+        tg->exit_signal = t->tg->exit_signal;
+    if (up)
+        list_add_tail(&tg->sibling, &up->children);
+    pgrp_join_locked(tg, t->tg->pgrp);
+}
+
+/* The last moment at which clone can fail for the caller's state. Signals that came meanwhile are
+ * taken first: one sent to the whole process group must not miss the child. */
+static int clone_publish(struct task *t, struct task *c, const struct task_clone_args *a)
+{
+    struct kernel *k = t->k;
+    struct pid *p;
+    int r;
+
+    mutex_lock(&k->mu);
+    r = k->dying || (!(a->flags & CLONE_THREAD) && t->tg->state != TG_LIVE) ? -ENOMEM : 0;
+    if (!r && blocker_interrupted(&t->blocker))
+        r = -ERESTARTNOINTR;
+    if (!r)
+        r = check_nproc_locked(t);
+    if (!r)
+        r = pid_new_locked(k, a->want_tid, &p);
+    if (!r) {
+        task_publish_locked(c, p);
+        if (!(a->flags & CLONE_THREAD))
+            clone_link_group_locked(t, c->tg, a->flags);
+        atomic_fetch_add_explicit(&k->forks, 1, memory_order_relaxed);
+    }
+    mutex_unlock(&k->mu);
+    return r;
+}
+
+/* The host has no thread for it: as if it had never been. */
+static void clone_unpublish(struct task *c, bool thread)
+{
+    struct kernel *k = c->k;
+    struct thread_group *tg = c->tg;
+    struct list dead = LIST_INIT(dead);
+
+    mutex_lock(&k->mu);
+    struct sighand *sh = tg_lock_sig(tg);
+    task_priv(c)->dead = true;
+    tg->thread_alive--;
+    job_thread_exit_locked(c);
+    sig_task_exit_locked(c);
+    sighand_unlock(sh);
+    if (thread) {
+        task_unlink_locked(c);
+    } else {
+        tg->state = TG_ZOMBIE;
+        tg_reap_locked(tg, &dead);
+    }
+    mutex_unlock(&k->mu);
+    /* The task's own reference stays the caller's. */
+    if (!thread) {
+        (void)task_get(c);
+        tg_reaped(k, &dead);
+    }
+}
+
+static int clone_pidfd_prepare(struct task *t, struct task *c, const struct task_clone_args *a,
+                               struct clone_pidfd *pf)
+{
+    pf->fd = -1;
+    pf->file = NULL;
+    if (!(a->flags & CLONE_PIDFD))
+        return 0;
+    int r = pidfd_new(c->tg, 0, &pf->file);
+    if (r)
+        return r;
+    r = task_fd_install(t, pf->file, true, 0);
+    if (r < 0)
+        return r;
+    pf->fd = r;
+    return copyout_obj(&t->ua, a->pidfd, &pf->fd);
+}
+
+static void clone_pidfd_end(struct task *t, struct clone_pidfd *pf, bool failed)
+{
+    if (failed && pf->fd >= 0)
+        (void)!fdtable_close(t->fdt, pf->fd, NULL);
+    if (pf->file)
+        file_put(pf->file);
+}
+
+/* vfork(2): till the child has called execve or ended; only a fatal signal ends it earlier. */
+static void clone_vfork_wait(struct task *t, struct task *c)
+{
+    struct task_priv *p = task_priv(c);
+    struct waiter w;
+
+    waiter_init(&w, &t->blocker, 0);
+    waitq_add(&p->vfork_wq, &w);
+    while (!atomic_load_explicit(&p->vfork_done, memory_order_acquire))
+        if (blocker_wait_killable(&t->blocker, DEADLINE_NEVER))
+            break;
+    waitq_del(&w);
+}
+
+int64_t task_clone(struct task *t, const struct task_clone_args *a)
+{
+    struct clone_pidfd pf;
+    struct task *c;
+    int r = clone_check(t, a);
+
+    if (r)
+        return r;
+    if (blocker_interrupted(&t->blocker))
+        return -ERESTARTNOINTR;
+    r = task_new(t->k, &c);
+    if (r)
+        return r;
+    r = clone_build(t, c, a);
+    if (r)
+        goto out_task;
+    r = clone_pidfd_prepare(t, c, a, &pf);
+    if (!r)
+        r = clone_publish(t, c, a);
+    if (r)
+        goto out_pidfd;
+    const int32_t tid = c->tid;
+    if (a->flags & CLONE_PARENT_SETTID)
+        (void)!copyout_obj(&t->ua, a->parent_tid, &tid);
+    if (a->flags & CLONE_VFORK)
+        (void)task_get(c);
+    r = task_start_thread(c);
+    if (r) {
+        clone_unpublish(c, a->flags & CLONE_THREAD);
+        if (a->flags & CLONE_VFORK)
+            task_put(c);
+        goto out_pidfd;
+    }
+    clone_pidfd_end(t, &pf, false);
+    if (a->flags & CLONE_VFORK) {
+        clone_vfork_wait(t, c);
+        task_put(c);
+    }
+    return tid;
+out_pidfd:
+    clone_pidfd_end(t, &pf, true);
+out_task:
+    task_put(c);
+    return r;
+}

@@ -1,0 +1,437 @@
+/* The end of threads and processes: what is given up when, and who is told (kernel/exit.c). */
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+/* How long pid 1 waits for the others it has killed before the container counts as ended. */
+#define ZAP_PATIENCE_NS 5000000000ull
+
+#define LX_SA_NOCLDSTOP 1u
+#define LX_SA_NOCLDWAIT 2u
+
+/* ---- beginning ---- */
+
+void task_exit(struct task *t, int status)
+{
+    task_priv(t)->exit_code = (status & 0xff) << 8;
+    blocker_interrupt(&t->blocker, BLOCKER_KILLED | BLOCKER_INTERRUPT);
+}
+
+void task_exit_group(struct task *t, int status)
+{
+    struct sighand *sh = tg_lock_sig(t->tg);
+
+    tg_exit_locked(t->tg, (status & 0xff) << 8);
+    sighand_unlock(sh);
+}
+
+void tg_exit_locked(struct thread_group *tg, int wait_status)
+{
+    struct task_priv *p;
+
+    if (atomic_load_explicit(&tg->exiting, memory_order_relaxed))
+        return;
+    tg->group_status = wait_status;
+    atomic_store_explicit(&tg->exiting, true, memory_order_release);
+    atomic_store_explicit(&tg->stopping, false, memory_order_release);
+    tg->stop_count = 0;
+    list_for_each_entry (p, &tg->threads, thread_node) {
+        p->stop_pending = false;
+        task_interrupt_locked(p->t, BLOCKER_KILLED | BLOCKER_INTERRUPT);
+        task_go_if_waiting(p->t);
+    }
+    waitq_wake(&tg->stop_wq, 0);
+}
+
+/* ---- letting go of the memory ---- */
+
+void task_mm_release(struct task *t)
+{
+    if (t->robust_list)
+        futex_exit_robust(t);
+    t->robust_list = 0;
+    t->rseq = 0;
+    if (t->clear_tid && !task_priv(t)->no_guest) {
+        if (user_store32(&t->ua, uaddr(t->clear_tid), 0) == 0)
+            futex_wake_word(t, uaddr(t->clear_tid), 1);
+    }
+    t->clear_tid = 0;
+}
+
+void task_vfork_done(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+
+    if (!p->vfork_pending)
+        return;
+    p->vfork_pending = false;
+    atomic_store_explicit(&p->vfork_done, true, memory_order_release);
+    waitq_wake(&p->vfork_wq, 0);
+}
+
+/* Guest memory, files, paths: before anybody is told of the end, as Linux does, so that a parent
+ * that waits finds memory and descriptors free. */
+static void exit_release(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+    struct vfs_caller c;
+
+    task_vfs_caller(t, &c);
+    plat_ctx_destroy(t->ctx);
+    mutex_lock(&t->mu);
+    struct mm *mm = t->ua.mm;
+    struct fdtable *fdt = t->fdt;
+    struct fs_ctx *fs = t->fs;
+    struct mount_ns *ns = p->ns;
+    struct uts_ns *uts = p->uts;
+    t->ctx = t->ua.ctx = NULL;
+    t->ua.mm = NULL;
+    t->fdt = NULL;
+    t->fs = NULL;
+    p->ns = NULL;
+    p->uts = NULL;
+    mutex_unlock(&t->mu);
+    mm_put(mm);
+    task_vfork_done(t);
+    fdtable_put(fdt, &c);
+    task_vfs_caller_end(&c);
+    fs_ctx_put(fs);
+    mount_ns_put(ns);
+    uts_put(uts);
+}
+
+static void exit_drop_exe(struct thread_group *tg)
+{
+    mutex_lock(&tg->mu);
+    struct vpath exe = tg->exe;
+    tg->exe = (struct vpath){NULL, NULL};
+    mutex_unlock(&tg->mu);
+    if (exe.dentry)
+        vpath_put(&exe);
+}
+
+/* From here on the task takes no signals and its times stand still. True: the group's last. */
+static bool exit_mark_dead(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+    struct thread_group *tg = t->tg;
+    struct mm_stats st;
+
+    mm_stats(t->ua.mm, &st);
+    const uint64_t utime = task_utime_ns(t), stime = task_stime_ns(t);
+    mutex_lock(&t->k->mu);
+    struct sighand *sh = tg_lock_sig(tg);
+    p->dead_utime_ns = utime;
+    p->dead_stime_ns = stime;
+    p->dead = true;
+    const bool last = --tg->thread_alive == 0;
+    job_thread_exit_locked(t);
+    sig_task_exit_locked(t);
+    sighand_unlock(sh);
+    struct task_usage *u = &tg->dead_usage;
+    u->utime_ns += utime;
+    u->stime_ns += stime;
+    u->min_flt += atomic_load_explicit(&p->min_flt, memory_order_relaxed);
+    u->maj_flt += atomic_load_explicit(&p->maj_flt, memory_order_relaxed);
+    u->vol_switches += atomic_load_explicit(&p->vol_switches, memory_order_relaxed);
+    u->invol_switches += atomic_load_explicit(&p->invol_switches, memory_order_relaxed);
+    u->max_rss = MAX(u->max_rss, st.peak_rss);
+    mutex_unlock(&t->k->mu);
+    return last;
+}
+
+/* ---- telling the parent ---- */
+
+static void chld_info(struct thread_group *tg, int signo, int code, int status,
+                      struct lx_siginfo *info)
+{
+    struct task_usage u;
+    const uint64_t tick = 10000000; /* clock_t is 1/100 s */
+
+    tg_usage_locked(tg, &u);
+    *info = (struct lx_siginfo){.signo = signo, .code = code};
+    info->chld.pid = tg->tgid;
+    if (tg->leader) {
+        mutex_lock(&tg->leader->mu);
+        info->chld.uid = tg->leader->cred->uid;
+        mutex_unlock(&tg->leader->mu);
+    }
+    info->chld.status = status;
+    info->chld.utime = (int64_t)(u.utime_ns / tick);
+    info->chld.stime = (int64_t)(u.stime_ns / tick);
+}
+
+void tg_wake_parent_locked(struct thread_group *tg)
+{
+    if (tg->parent)
+        waitq_wake(&tg->parent->child_wq, 0);
+}
+
+bool tg_notify_parent_locked(struct thread_group *tg, int code, int status)
+{
+    struct thread_group *up = tg->parent;
+    const bool ended = code == CLD_EXITED || code == CLD_KILLED || code == CLD_DUMPED;
+    int signo = ended ? tg->exit_signal : SIGCHLD;
+    bool reap = false;
+
+    if (!up || tg->k->dying)
+        return ended;
+    if (signo == SIGCHLD) {
+        struct sighand *sh = tg_lock_sig(up);
+        const struct sig_action *a = &sh->action[SIGCHLD - 1];
+        const bool ignored = a->handler == 1; /* SIG_IGN */
+        reap = ended && (ignored || (a->flags & LX_SA_NOCLDWAIT));
+        if (ignored || (!ended && (a->flags & LX_SA_NOCLDSTOP)))
+            signo = 0;
+        sighand_unlock(sh);
+    }
+    if (signo > 0) {
+        struct lx_siginfo info;
+        chld_info(tg, signo, code, status, &info);
+        (void)tg_send_signal(up, &info);
+    }
+    waitq_wake(&up->child_wq, 0);
+    return reap;
+}
+
+static bool exit_notify_end_locked(struct thread_group *tg)
+{
+    const int st = tg->exit_status;
+
+    if ((st & 0x7f) == 0)
+        return tg_notify_parent_locked(tg, CLD_EXITED, (st >> 8) & 0xff);
+    return tg_notify_parent_locked(tg, st & 0x80 ? CLD_DUMPED : CLD_KILLED, st & 0x7f);
+}
+
+/* ---- reaping ---- */
+
+void tg_reap_locked(struct thread_group *tg, struct list *dead)
+{
+    struct task *leader = tg->leader;
+    struct kernel *k = tg->k;
+    struct pid *p = k->pids[tg->tgid];
+
+    BUG_ON(tg->state != TG_ZOMBIE || !leader);
+    tg->state = TG_DEAD;
+    tg->leader = NULL;
+    tg->parent = NULL;
+    list_del(&tg->sibling);
+    list_del(&tg->node);
+    if (k->init == tg)
+        k->init = NULL;
+    pgrp_leave_locked(tg);
+    p->tg = NULL;
+    task_unlink_locked(leader);
+    list_add_tail(&task_priv(leader)->thread_node, dead);
+}
+
+void tg_reaped(struct kernel *k, struct list *dead)
+{
+    if (list_empty(dead))
+        return;
+    while (!list_empty(dead)) {
+        struct task_priv *p = list_first_entry(dead, struct task_priv, thread_node);
+        struct thread_group *tg = p->t->tg;
+        list_del(&p->thread_node);
+        task_put(p->t);
+        tg_put(tg);
+    }
+    waitq_wake(&k->exit_wq, 0);
+}
+
+/* ---- orphans ---- */
+
+/* find_new_reaper: the nearest ancestor that asked for them, else pid 1. The chain is as long as
+ * the tree is deep, so LIMIT_TASKS bounds it. */
+static struct thread_group *exit_find_reaper_locked(struct thread_group *tg)
+{
+    struct thread_group *init = tg->k->init;
+
+    for (struct thread_group *up = tg->parent; up && up != init; up = up->parent)
+        if (up->is_subreaper && up->state == TG_LIVE && up->thread_alive > 0)
+            return up;
+    return init != tg && init && init->state == TG_LIVE ? init : NULL;
+}
+
+static void exit_adopt_locked(struct thread_group *child, struct thread_group *up,
+                              struct list *dead)
+{
+    child->parent = up;
+    child->parent_tid = up ? up->tgid : 0;
+    atomic_store_explicit(&child->ppid, up ? up->tgid : 0, memory_order_relaxed);
+    list_del(&child->sibling);
+    if (up)
+        list_add_tail(&child->sibling, &up->children);
+    child->exit_signal = SIGCHLD;
+    if (child->state == TG_ZOMBIE && exit_notify_end_locked(child))
+        tg_reap_locked(child, dead);
+}
+
+static void exit_reparent_locked(struct thread_group *tg, struct list *dead)
+{
+    struct thread_group *child, *next;
+
+    if (list_empty(&tg->children))
+        return;
+    struct thread_group *up = exit_find_reaper_locked(tg);
+    list_for_each_entry_safe (child, next, &tg->children, sibling) {
+        struct pgrp *pg = child->pgrp;
+        exit_adopt_locked(child, up, dead);
+        if (child->state == TG_LIVE && pg && tg->pgrp && pg != tg->pgrp &&
+            pg->session == tg->pgrp->session)
+            pgrp_check_orphaned_locked(pg, NULL);
+    }
+}
+
+/* prctl(2) PR_SET_PDEATHSIG goes by the thread that made the child. */
+static void exit_pdeath_locked(struct task *t)
+{
+    struct thread_group *child;
+
+    list_for_each_entry (child, &t->tg->children, sibling) {
+        struct task_priv *p;
+        if (child->parent_tid != t->tid)
+            continue;
+        if (t->tg->leader)
+            child->parent_tid = t->tg->tgid;
+        if (child->state != TG_LIVE)
+            continue;
+        list_for_each_entry (p, &child->threads, thread_node) {
+            const int signo = atomic_load_explicit(&p->pdeathsig, memory_order_relaxed);
+            const struct lx_siginfo info = {.signo = signo, .code = SI_USER};
+            if (signo && !p->dead)
+                (void)tg_send_signal(child, &info);
+        }
+    }
+}
+
+/* ---- the end of a group ---- */
+
+static void exit_group_end_locked(struct thread_group *tg, struct list *dead)
+{
+    struct pgrp *pg = tg->pgrp;
+    struct thread_group *up = tg->parent;
+
+    tg->exit_status = atomic_load_explicit(&tg->exiting, memory_order_relaxed)
+                          ? tg->group_status
+                          : task_priv(tg->leader)->exit_code;
+    session_leader_exit_locked(tg);
+    exit_reparent_locked(tg, dead);
+    /* The parent was what kept its group from being orphaned. */
+    if (pg && up && up->pgrp && up->pgrp != pg && up->pgrp->session == pg->session)
+        pgrp_check_orphaned_locked(pg, tg);
+    tg->state = TG_ZOMBIE;
+    waitq_wake(&tg->pidfd_wq, 0);
+    if (exit_notify_end_locked(tg))
+        tg_reap_locked(tg, dead);
+}
+
+static void exit_wake_exec(struct thread_group *tg)
+{
+    struct sighand *sh = tg_lock_sig(tg);
+
+    if (tg->exec_task)
+        blocker_wake(&tg->exec_task->blocker);
+    sighand_unlock(sh);
+}
+
+/* The last step: t is nobody's any more when it returns. */
+static void exit_notify(struct task *t)
+{
+    struct thread_group *tg = tg_get(t->tg);
+    struct kernel *k = t->k;
+    struct list dead = LIST_INIT(dead);
+    kernel_exit_fn fn = NULL;
+    void *arg = NULL;
+    int status = 0;
+
+    mutex_lock(&k->mu);
+    const bool is_leader = tg->leader == t;
+    exit_pdeath_locked(t);
+    if (is_leader)
+        task_priv(t)->zombie = true;
+    else
+        task_unlink_locked(t);
+    exit_wake_exec(tg);
+    if (tg->thread_count == 1 && task_priv(tg->leader)->zombie) {
+        fn = tg->exit_fn;
+        arg = tg->exit_arg;
+        exit_group_end_locked(tg, &dead);
+        status = tg->exit_status;
+    }
+    mutex_unlock(&k->mu);
+    tg_reaped(k, &dead);
+    if (!is_leader)
+        task_put(t);
+    tg_put(tg);
+    if (fn)
+        fn(arg, status);
+}
+
+/* ---- pid 1 ---- */
+
+static void zap_locked(struct kernel *k, struct list *dead)
+{
+    struct thread_group *tg, *next;
+
+    k->dying = true;
+    list_for_each_entry_safe (tg, next, &k->groups, node) {
+        if (tg == k->init)
+            continue;
+        if (tg->state == TG_ZOMBIE) {
+            tg_reap_locked(tg, dead);
+            continue;
+        }
+        struct sighand *sh = tg_lock_sig(tg);
+        tg_exit_locked(tg, SIGKILL);
+        sighand_unlock(sh);
+    }
+}
+
+static bool zap_done(struct kernel *k)
+{
+    mutex_lock(&k->mu);
+    const bool done =
+        !k->init || (k->groups.next == &k->init->node && k->init->node.next == &k->groups);
+    mutex_unlock(&k->mu);
+    return done;
+}
+
+/* pid_namespaces(7): with pid 1 everybody ends, and pid 1 ends last. */
+static void kernel_zap(struct kernel *k)
+{
+    struct list dead = LIST_INIT(dead);
+    struct blocker b; /* the task's own one is past waiting: it was killed */
+    int r;
+
+    mutex_lock(&k->mu);
+    zap_locked(k, &dead);
+    mutex_unlock(&k->mu);
+    tg_reaped(k, &dead);
+    blocker_init(&b);
+    WAIT_EVENT(&k->exit_wq, &b, 0, mono_now() + ZAP_PATIENCE_NS, zap_done(k), r);
+    if (r)
+        log_warn("pid 1 has ended, but not every other task: %d", r);
+}
+
+void task_exit_final(struct task *t)
+{
+    struct thread_group *tg = t->tg;
+
+    task_mm_release(t);
+    const bool last = exit_mark_dead(t);
+    if (last) {
+        tg_timers_exit(tg);
+        exit_drop_exe(tg);
+    }
+    exit_release(t);
+    if (last && tg->tgid == 1)
+        kernel_zap(t->k);
+    exit_notify(t);
+}

@@ -1,0 +1,287 @@
+/* The life of a task's thread: guest code, system calls, faults, signals, stops, until it ends. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+/* Stacks are touched as deep as calls go; the rest is address space. */
+#ifdef RINGWALL_SANITIZE
+#define TASK_STACK_SIZE (2u << 20)
+#else
+#define TASK_STACK_SIZE (256u << 10)
+#endif
+
+enum { START_WAIT, START_READY, START_GO, START_ABORT };
+
+/* ---- system calls ---- */
+
+static int64_t syscall_missing(struct task *t, uint32_t nr)
+{
+    const struct sys_table *st = t->k->cfg.syscalls;
+
+    if (nr >= st->count || !st->entries[nr].name)
+        return -ENOSYS;
+    if (log_enabled(LOG_DEBUG) && nr / 64 < ARRAY_SIZE(t->k->missing_logged)) {
+        const uint64_t bit = 1ull << (nr % 64);
+        if (!(atomic_fetch_or_explicit(&t->k->missing_logged[nr / 64], bit, memory_order_relaxed) &
+              bit))
+            log_debug("system call %s (%u) is not there", st->entries[nr].name, nr);
+    }
+    return st->entries[nr].err;
+}
+
+/* Linux looks at the low 32 bits of the number (do_syscall_64). */
+static void syscall_dispatch(struct task *t)
+{
+    const struct sys_table *st = t->k->cfg.syscalls;
+    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+    const uint32_t nr = (uint32_t)regs->orig_rax;
+    const uint64_t a[6] = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9};
+    struct task_priv *p = task_priv(t);
+    int64_t ret;
+
+    p->sys_nr = (int64_t)nr;
+    const bool trace = UNLIKELY(t->k->cfg.strace) && st->trace;
+    if (trace)
+        st->trace(t, nr, a, false, 0);
+    if (LIKELY(nr < st->count && st->entries[nr].fn))
+        ret = st->entries[nr].fn(t, a);
+    else
+        ret = syscall_missing(t, nr);
+    if (trace)
+        st->trace(t, nr, a, true, ret);
+    regs->rax = (uint64_t)ret;
+    /* Calls that replaced the registers have set sys_nr to -1: nothing to restart. */
+    if (UNLIKELY(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK))
+        sig_deliver(t);
+    p->sys_nr = -1;
+}
+
+/* ---- what guest code does otherwise ---- */
+
+static void fault_handle(struct task *t, const struct plat_fault *f)
+{
+    struct task_priv *p = task_priv(t);
+    struct plat_fault sig = *f;
+
+    /* A general protection fault has no address that mm could help with. */
+    if ((f->signo == SIGSEGV && f->code != SI_KERNEL) || f->signo == SIGBUS) {
+        struct mm_limits lim;
+        task_mm_limits(t, &lim);
+        if (mm_fault(t->ua.mm, t->ctx, f, &lim, &sig) == 0) {
+            atomic_fetch_add_explicit(&p->min_flt, 1, memory_order_relaxed);
+            return;
+        }
+    }
+    sig_force_fault(t, &sig);
+}
+
+/* Killed from outside the sandbox: the whole process ends as by SIGKILL. */
+static void stub_gone(struct task *t)
+{
+    task_priv(t)->no_guest = true;
+    struct sighand *sh = tg_lock_sig(t->tg);
+    tg_exit_locked(t->tg, SIGKILL);
+    sighand_unlock(sh);
+}
+
+static void task_step(struct task *t)
+{
+    struct plat_fault f;
+    enum plat_event ev = plat_ctx_run(t->ctx, false, &f);
+
+    atomic_store_explicit(&task_priv(t)->in_guest, false, memory_order_relaxed);
+    switch (ev) {
+    case PLAT_EVENT_SYSCALL:
+        syscall_dispatch(t);
+        break;
+    case PLAT_EVENT_FAULT:
+        fault_handle(t, &f);
+        break;
+    case PLAT_EVENT_INTERRUPT:
+        break;
+    case PLAT_EVENT_DEAD:
+        stub_gone(t);
+        break;
+    default:
+        BUG_ON(true);
+    }
+}
+
+static void task_work(struct task *t)
+{
+    sig_deliver(t);
+    if (!task_dying(t))
+        job_work(t);
+}
+
+static void task_loop(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+
+    for (;;) {
+        if (UNLIKELY(blocker_interrupted(&t->blocker) || t->has_saved_blocked)) {
+            if (task_dying(t))
+                return;
+            task_work(t);
+            continue;
+        }
+        /* Either this thread sees the bit now, or who sets it sees in_guest and interrupts the
+         * context (task_interrupt_locked). */
+        atomic_store_explicit(&p->in_guest, true, memory_order_relaxed);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (UNLIKELY(blocker_interrupted(&t->blocker))) {
+            atomic_store_explicit(&p->in_guest, false, memory_order_relaxed);
+            continue;
+        }
+        task_step(t);
+    }
+}
+
+/* ---- threads ---- */
+
+static void task_thread_begin(struct task *t)
+{
+    clockid_t clock;
+
+    if (pthread_getcpuclockid(pthread_self(), &clock) == 0)
+        atomic_store_explicit(&task_priv(t)->cpu_clock, clock, memory_order_relaxed);
+}
+
+static void *task_thread_main(void *arg)
+{
+    struct task *t = arg;
+    struct task_priv *p = task_priv(t);
+
+    task_thread_begin(t);
+    if (p->set_child_tid) {
+        const int32_t tid = t->tid;
+        /* As schedule_tail: a bad address goes unnoticed. */
+        (void)!copyout_obj(&t->ua, uaddr(p->set_child_tid), &tid);
+    }
+    task_loop(t);
+    task_exit_final(t);
+    return NULL;
+}
+
+static int thread_create(struct task *t, void *(*fn)(void *))
+{
+    pthread_attr_t attr;
+
+    if (pthread_attr_init(&attr))
+        return -EAGAIN;
+    int r = pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
+    if (!r)
+        r = pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    if (!r)
+        r = pthread_create(&task_priv(t)->thread, &attr, fn, t);
+    (void)pthread_attr_destroy(&attr);
+    return r ? -EAGAIN : 0;
+}
+
+int task_start_thread(struct task *t)
+{
+    return thread_create(t, task_thread_main);
+}
+
+/* ---- the thread of a loaded program that has never run ---- */
+
+static void start_state_set(struct task *t, int state)
+{
+    struct task_priv *p = task_priv(t);
+
+    mutex_lock(&p->start_mu);
+    p->start_state = state;
+    cond_broadcast(&p->start_cond);
+    mutex_unlock(&p->start_mu);
+}
+
+static int start_state_await(struct task *t, int not_state)
+{
+    struct task_priv *p = task_priv(t);
+
+    mutex_lock(&p->start_mu);
+    while (p->start_state == not_state)
+        (void)cond_wait(&p->start_cond, &p->start_mu, UINT64_MAX);
+    const int state = p->start_state;
+    mutex_unlock(&p->start_mu);
+    return state;
+}
+
+/* A context belongs to the thread that made it, so this thread makes it and then waits. The task is
+ * kept by the caller of task_start_loaded till START_READY or START_ABORT was seen. */
+static void *task_loaded_main(void *arg)
+{
+    struct task *t = arg;
+    struct plat_ctx *ctx;
+
+    task_thread_begin(t);
+    int r = plat_ctx_create(t->k->cfg.plat, mm_as(t->ua.mm), &ctx);
+    if (r) {
+        start_state_set(t, r);
+        return NULL;
+    }
+    t->ctx = t->ua.ctx = ctx;
+    start_state_set(t, START_READY);
+    if (start_state_await(t, START_READY) == START_ABORT) {
+        plat_ctx_destroy(ctx);
+        t->ctx = t->ua.ctx = NULL;
+        start_state_set(t, START_WAIT);
+        return NULL;
+    }
+    task_loop(t);
+    task_exit_final(t);
+    return NULL;
+}
+
+void task_init_regs(struct plat_regs *regs, uint64_t entry, uint64_t stack)
+{
+    *regs = (struct plat_regs){
+        .rip = entry,
+        .rsp = stack,
+        .eflags = 0x202, /* interrupts on, and the bit that is always one */
+        .cs = 0x33,
+        .ss = 0x2b,
+        .orig_rax = UINT64_MAX,
+    };
+}
+
+int task_start_loaded(struct task *t, uint64_t entry, uint64_t stack)
+{
+    int r = thread_create(t, task_loaded_main);
+
+    if (r)
+        return r;
+    const int state = start_state_await(t, START_WAIT);
+    if (state < 0)
+        return state;
+    task_init_regs(plat_ctx_regs(t->ctx), entry, stack);
+    return 0;
+}
+
+void task_go(struct task *t)
+{
+    start_state_set(t, START_GO);
+}
+
+void task_go_if_waiting(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+
+    mutex_lock(&p->start_mu);
+    if (p->start_state == START_READY) {
+        p->start_state = START_GO;
+        cond_broadcast(&p->start_cond);
+    }
+    mutex_unlock(&p->start_mu);
+}
+
+void task_start_abort(struct task *t)
+{
+    start_state_set(t, START_ABORT);
+    (void)start_state_await(t, START_ABORT);
+}

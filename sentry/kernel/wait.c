@@ -1,0 +1,165 @@
+/* wait4(2), waitid(2): children that ended, stopped or went on (kernel/exit.c, do_wait). */
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+#ifndef __WNOTHREAD
+#define __WNOTHREAD 0x20000000
+#define __WALL 0x40000000
+#define __WCLONE 0x80000000
+#endif
+
+struct wait_query {
+    struct task *t;
+    enum task_wait_kind kind;
+    int32_t id;
+    unsigned options;
+    struct task_wait_result *out;
+    struct list dead; /* what was reaped, to be dropped after the tree lock */
+    bool any;         /* a child the query is about exists */
+};
+
+static bool wait_matches(const struct wait_query *q, const struct thread_group *c)
+{
+    if ((q->options & (unsigned)__WNOTHREAD) && c->parent_tid != q->t->tid)
+        return false;
+    if (q->kind == TASK_WAIT_PID && c->tgid != q->id)
+        return false;
+    if (q->kind == TASK_WAIT_PGRP && (!c->pgrp || c->pgrp->id != q->id))
+        return false;
+    if (q->options & (unsigned)__WALL)
+        return true;
+    /* A "clone" child is one that signals its end with something else than SIGCHLD. */
+    return (c->exit_signal != SIGCHLD) == ((q->options & (unsigned)__WCLONE) != 0);
+}
+
+static void wait_fill(const struct wait_query *q, struct thread_group *c, int code, int status)
+{
+    struct task_wait_result *out = q->out;
+    struct task_usage u;
+
+    out->pid = c->tgid;
+    mutex_lock(&c->leader->mu);
+    out->uid = c->leader->cred->uid;
+    mutex_unlock(&c->leader->mu);
+    out->code = code;
+    out->status = status;
+    tg_usage_locked(c, &u);
+    out->usage = (struct task_usage_out){
+        .utime_ns = u.utime_ns + c->child_usage.utime_ns,
+        .stime_ns = u.stime_ns + c->child_usage.stime_ns,
+        .min_flt = u.min_flt + c->child_usage.min_flt,
+        .maj_flt = u.maj_flt + c->child_usage.maj_flt,
+        .vol_switches = u.vol_switches + c->child_usage.vol_switches,
+        .invol_switches = u.invol_switches + c->child_usage.invol_switches,
+        .max_rss = MAX(u.max_rss, c->child_usage.max_rss),
+    };
+}
+
+static void wait_account(struct thread_group *up, const struct task_usage_out *u)
+{
+    struct task_usage *c = &up->child_usage;
+
+    c->utime_ns += u->utime_ns;
+    c->stime_ns += u->stime_ns;
+    c->min_flt += u->min_flt;
+    c->maj_flt += u->maj_flt;
+    c->vol_switches += u->vol_switches;
+    c->invol_switches += u->invol_switches;
+    c->max_rss = MAX(c->max_rss, u->max_rss);
+}
+
+static bool wait_zombie(struct wait_query *q, struct thread_group *c)
+{
+    if (c->state != TG_ZOMBIE || !(q->options & WEXITED))
+        return false;
+    const int st = c->exit_status;
+    const int code = (st & 0x7f) == 0 ? CLD_EXITED : st & 0x80 ? CLD_DUMPED : CLD_KILLED;
+    wait_fill(q, c, code, st);
+    if (!(q->options & WNOWAIT)) {
+        wait_account(q->t->tg, &q->out->usage);
+        tg_reap_locked(c, &q->dead);
+    }
+    return true;
+}
+
+static bool wait_job(struct wait_query *q, struct thread_group *c)
+{
+    if (c->state != TG_LIVE || !(q->options & (WSTOPPED | WCONTINUED)))
+        return false;
+    struct sighand *sh = tg_lock_sig(c);
+    const bool keep = q->options & WNOWAIT;
+    const int signo = c->stop_signo;
+    bool stopped = (q->options & WSTOPPED) && job_stopped_locked(c) && !c->stop_reported;
+    bool continued = !stopped && (q->options & WCONTINUED) && c->cont_unreported;
+    if (stopped && !keep)
+        c->stop_reported = true;
+    if (continued && !keep)
+        c->cont_unreported = false;
+    sighand_unlock(sh);
+    if (stopped)
+        wait_fill(q, c, CLD_STOPPED, signo << 8 | 0x7f);
+    else if (continued)
+        wait_fill(q, c, CLD_CONTINUED, 0xffff);
+    return stopped || continued;
+}
+
+static bool wait_one(struct wait_query *q, struct thread_group *c)
+{
+    if (!wait_matches(q, c))
+        return false;
+    q->any = true;
+    return wait_zombie(q, c) || wait_job(q, c);
+}
+
+/* 1: *out is filled; 0: nothing yet; -ECHILD. */
+static int wait_scan(struct wait_query *q)
+{
+    struct kernel *k = q->t->k;
+    struct thread_group *c, *next;
+    bool found = false;
+
+    q->any = false;
+    mutex_lock(&k->mu);
+    if (q->kind == TASK_WAIT_PID) {
+        /* No walk past all the other children. */
+        const struct pid *p = pid_find_locked(k, q->id);
+        c = p ? p->tg : NULL;
+        if (c && c->parent == q->t->tg)
+            found = wait_one(q, c);
+    } else {
+        list_for_each_entry_safe (c, next, &q->t->tg->children, sibling) {
+            found = wait_one(q, c);
+            if (found)
+                break;
+        }
+    }
+    mutex_unlock(&k->mu);
+    tg_reaped(k, &q->dead);
+    if (found)
+        return 1;
+    return q->any ? 0 : -ECHILD;
+}
+
+int task_wait(struct task *t, enum task_wait_kind kind, int32_t id, int options,
+              struct task_wait_result *out)
+{
+    struct wait_query q = {
+        .t = t, .kind = kind, .id = id, .options = (unsigned)options, .out = out};
+    int r, err;
+
+    list_init(&q.dead);
+    *out = (struct task_wait_result){0};
+    if (kind == TASK_WAIT_PGRP && id == 0)
+        q.id = task_getpgid(t, 0);
+    r = wait_scan(&q);
+    if (r || (options & WNOHANG))
+        return r < 0 ? r : 0;
+    WAIT_EVENT(&t->tg->child_wq, &t->blocker, 0, DEADLINE_NEVER, (r = wait_scan(&q)) != 0, err);
+    if (err)
+        return -ERESTARTSYS;
+    return r < 0 ? r : 0;
+}
