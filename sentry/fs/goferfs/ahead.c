@@ -1,0 +1,104 @@
+/* Walking ahead: a path of several components costs one request, though vfs looks them up one by
+ * one. What was found waits in the super until its look-up comes, and is good only while nothing
+ * was created, removed or renamed since. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "sentry/fs/goferfs/goferfs_priv.h"
+
+bool goferfs_ahead_take(struct inode *dir, const char *name, struct gof_node *out)
+{
+    struct goferfs_super *gs = goferfs_super(dir->sb);
+    struct goferfs_inode *gd = goferfs_inode(dir);
+    bool found = false;
+
+    mutex_lock(&gs->mu);
+    uint64_t changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
+    for (size_t i = 0; i < GOFERFS_AHEAD && !found; i++) {
+        struct goferfs_ahead *a = &gs->ahead[i];
+        if (a->node.handle == 0 || a->dir_ino != dir->ino || a->dir_dev != gd->host_dev ||
+            a->changes != changes || strcmp(a->name, name) != 0)
+            continue;
+        *out = a->node;
+        a->node.handle = 0;
+        found = true;
+    }
+    mutex_unlock(&gs->mu);
+    return found;
+}
+
+static void ahead_put(struct goferfs_super *gs, const struct goferfs_ahead *a)
+{
+    mutex_lock(&gs->mu);
+    struct goferfs_ahead *slot = &gs->ahead[gs->ahead_next++ % GOFERFS_AHEAD];
+    uint64_t old = slot->node.handle;
+    *slot = *a;
+    mutex_unlock(&gs->mu);
+    gof_close(gs->client, old);
+}
+
+void goferfs_ahead_drop(struct goferfs_super *gs)
+{
+    for (size_t i = 0; i < GOFERFS_AHEAD; i++) {
+        gof_close(gs->client, gs->ahead[i].node.handle);
+        gs->ahead[i].node.handle = 0;
+    }
+}
+
+/* Components that were cut from a path, until one that is not a plain name; what they led to. */
+struct components {
+    char text[VFS_PATH_MAX];
+    const char *names[GOF_WALK_MAX];
+    struct gof_node nodes[GOF_WALK_MAX];
+    size_t count;
+};
+
+static void split(const char *path, struct components *out)
+{
+    size_t used = 0;
+
+    out->count = 0;
+    while (out->count < GOF_WALK_MAX) {
+        path += strspn(path, "/");
+        size_t len = strcspn(path, "/");
+        if (!gof_name_ok(path, len) || len + 1 > sizeof(out->text) - used)
+            return;
+        memcpy(out->text + used, path, len);
+        out->text[used + len] = '\0';
+        out->names[out->count++] = out->text + used;
+        used += len + 1;
+        path += len;
+    }
+}
+
+void goferfs_prefetch(struct inode *dir, const char *path)
+{
+    struct goferfs_super *gs = goferfs_super(dir->sb);
+    struct goferfs_inode *gd = goferfs_inode(dir);
+    struct goferfs_ahead a;
+    struct components *c;
+    size_t done = 0;
+    int why;
+
+    /* Shared names are asked for when they are used, not before. */
+    if (gs->shared || !S_ISDIR(dir->mode) || !strchr(path, '/'))
+        return;
+    c = malloc(sizeof(*c));
+    if (!c)
+        return;
+    split(path, c);
+    a.changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
+    if (c->count < 2 || gof_walk(gs->client, gd->handle, c->names, c->count, c->nodes, &done, &why))
+        done = 0;
+    a.dir_dev = gd->host_dev;
+    a.dir_ino = dir->ino;
+    for (size_t i = 0; i < done; i++) {
+        a.node = c->nodes[i];
+        memcpy(a.name, c->names[i], strlen(c->names[i]) + 1);
+        ahead_put(gs, &a);
+        a.dir_dev = c->nodes[i].attr.dev;
+        a.dir_ino = c->nodes[i].attr.ino;
+    }
+    free(c);
+}

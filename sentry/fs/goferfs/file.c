@@ -1,0 +1,312 @@
+/* Regular files: bytes go between guest memory and the host descriptor, with no request. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "sentry/fs/goferfs/goferfs_priv.h"
+#include "sentry/vfs/special.h"
+
+/* Of an open regular file: the descriptor in file.priv, as a number. */
+static int file_fd(const struct file *f)
+{
+    return (int)(intptr_t)f->priv;
+}
+
+int goferfs_open(struct inode *i, struct file *f, const struct vfs_caller *c)
+{
+    const struct vfs_special_ops *special = vfs_special();
+    uint32_t flags = atomic_load_explicit(&f->flags, memory_order_relaxed);
+    int fd, r;
+
+    switch (i->mode & S_IFMT) {
+    case S_IFREG:
+        r = goferfs_fd_get(goferfs_inode(i), (flags & O_ACCMODE) != O_RDONLY, &fd);
+        if (r)
+            return r;
+        f->priv = (void *)(intptr_t)fd;
+        f->ops = &goferfs_reg_ops;
+        return 0;
+    case S_IFDIR:
+        f->ops = &goferfs_dir_ops;
+        return 0;
+    case S_IFIFO:
+        return special ? special->open_fifo(i, f, c) : -ENXIO;
+    case S_IFCHR:
+    case S_IFBLK:
+        return special ? special->open_device(i, f, c) : -ENXIO;
+    case S_IFSOCK:
+        return -ENXIO;
+    default:
+        return -ELOOP;
+    }
+}
+
+struct transfer {
+    int fd;
+    int64_t pos;
+};
+
+static int64_t host_read(void *arg, const struct iovec *iov, int count, uint64_t done)
+{
+    const struct transfer *t = arg;
+    ssize_t n;
+
+    do
+        n = preadv(t->fd, iov, count, t->pos + (int64_t)done);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static int64_t host_write(void *arg, const struct iovec *iov, int count, uint64_t done)
+{
+    const struct transfer *t = arg;
+    ssize_t n;
+
+    do
+        n = pwritev(t->fd, iov, count, t->pos + (int64_t)done);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static int64_t reg_read(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct transfer t = {.fd = file_fd(f), .pos = *pos};
+
+    (void)c;
+    int64_t n = uio_host_io(u, true, u->left, host_read, &t);
+    if (n > 0)
+        *pos += n;
+    return n;
+}
+
+/* What a write of n bytes that ended at end means to the attributes. */
+static void written(struct inode *i, int fd, int64_t end)
+{
+    struct vfs_time now = vfs_now();
+
+    mutex_lock(&i->mu);
+    if ((uint64_t)end > i->size)
+        i->size = (uint64_t)end;
+    i->mtime = i->ctime = now;
+    bool setid = i->mode & (S_ISUID | S_ISGID);
+    mutex_unlock(&i->mu);
+    /* The host has taken these bits away, as it does for a writer without CAP_FSETID. */
+    if (setid)
+        goferfs_update_fd(i, fd);
+}
+
+static int64_t end_of_file(struct inode *i, int fd)
+{
+    struct stat st;
+
+    if (goferfs_super(i->sb)->shared)
+        return fstat(fd, &st) ? -errno : (int64_t)st.st_size;
+    mutex_lock(&i->mu);
+    int64_t size = (int64_t)i->size;
+    mutex_unlock(&i->mu);
+    return size;
+}
+
+static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct inode *i = f->inode;
+    struct goferfs_inode *gi = goferfs_inode(i);
+    uint32_t flags = atomic_load_explicit(&f->flags, memory_order_relaxed);
+    struct transfer t = {.fd = file_fd(f), .pos = *pos};
+    int64_t n;
+
+    (void)c;
+    mutex_lock(&gi->rw_mu);
+    if (flags & O_APPEND) {
+        t.pos = end_of_file(i, t.fd);
+        if (t.pos < 0) {
+            n = t.pos;
+            goto out_unlock;
+        }
+    }
+    uint64_t room = (uint64_t)(INT64_MAX - t.pos);
+    n = room ? uio_host_io(u, false, MIN(u->left, room), host_write, &t) : -EFBIG;
+    if (n > 0) {
+        *pos = t.pos + n;
+        written(i, t.fd, *pos);
+    }
+out_unlock:
+    mutex_unlock(&gi->rw_mu);
+    if (n > 0 && (flags & O_DSYNC) && fdatasync(t.fd))
+        return -errno;
+    return n;
+}
+
+static int64_t reg_seek(struct file *f, int64_t off, int whence)
+{
+    int fd = file_fd(f);
+
+    switch (whence) {
+    case SEEK_SET:
+        break;
+    case SEEK_CUR:
+        if (ckd_add(&off, off, f->pos))
+            return -EOVERFLOW;
+        break;
+    case SEEK_END: {
+        int64_t end = end_of_file(f->inode, fd);
+        if (end < 0)
+            return end;
+        if (ckd_add(&off, off, end))
+            return -EOVERFLOW;
+        break;
+    }
+    case SEEK_DATA:
+    case SEEK_HOLE:
+        /* The descriptor's own offset is nobody's; we always say where. */
+        off = lseek(fd, off, whence);
+        if (off < 0)
+            return -errno;
+        break;
+    default:
+        return -EINVAL;
+    }
+    if (off < 0)
+        return -EINVAL;
+    f->pos = off;
+    return off;
+}
+
+static int reg_fsync(struct file *f, bool data_only)
+{
+    int fd = file_fd(f);
+
+    return (data_only ? fdatasync(fd) : fsync(fd)) ? -errno : 0;
+}
+
+static int reg_fallocate(struct file *f, int mode, int64_t off, int64_t size)
+{
+    struct inode *i = f->inode;
+    struct goferfs_inode *gi = goferfs_inode(i);
+    int fd = file_fd(f), r;
+
+    mutex_lock(&gi->rw_mu);
+    do
+        r = fallocate(fd, mode, off, size) ? -errno : 0;
+    while (r == -EINTR);
+    if (r == 0)
+        goferfs_update_fd(i, fd);
+    mutex_unlock(&gi->rw_mu);
+    return r;
+}
+
+static void reg_release(struct file *f)
+{
+    goferfs_fd_put(goferfs_inode(f->inode));
+}
+
+static int reg_mmap(struct file *f, int prot, int flags, struct mappable **out)
+{
+    struct goferfs_inode *gi = goferfs_inode(f->inode);
+
+    (void)prot, (void)flags;
+    goferfs_map_name(gi, f);
+    gi->map.ops->get(&gi->map);
+    *out = &gi->map;
+    return 0;
+}
+
+const struct file_ops goferfs_reg_ops = {
+    .read = reg_read,
+    .write = reg_write,
+    .seek = reg_seek,
+    .mmap = reg_mmap,
+    .fsync = reg_fsync,
+    .fallocate = reg_fallocate,
+    .release = reg_release,
+};
+
+/* ---- attributes ---- */
+
+static struct gof_time gof_time_of(const struct vfs_time *t)
+{
+    return (struct gof_time){.sec = t->sec, .nsec = t->nsec};
+}
+
+_Static_assert(VFS_SET_MODE == GOF_SET_MODE && VFS_SET_UID == GOF_SET_UID &&
+                   VFS_SET_GID == GOF_SET_GID && VFS_SET_SIZE == GOF_SET_SIZE &&
+                   VFS_SET_ATIME == GOF_SET_ATIME && VFS_SET_MTIME == GOF_SET_MTIME &&
+                   VFS_SET_ATIME_NOW == GOF_SET_ATIME_NOW && VFS_SET_MTIME_NOW == GOF_SET_MTIME_NOW,
+               "one set of bits");
+
+/* The size through a descriptor that is open anyway. */
+static int truncate_fd(struct inode *i, uint64_t size, bool *out_done)
+{
+    struct goferfs_inode *gi = goferfs_inode(i);
+    int r = 0;
+
+    mutex_lock(&gi->data_mu);
+    int fd = gi->rw_fd;
+    if (fd >= 0)
+        gi->users++;
+    mutex_unlock(&gi->data_mu);
+    if (fd < 0)
+        return 0;
+    do
+        r = ftruncate(fd, (off_t)size) ? -errno : 0;
+    while (r == -EINTR);
+    if (r == 0) {
+        goferfs_update_fd(i, fd);
+        *out_done = true;
+    }
+    goferfs_fd_put(gi);
+    return r;
+}
+
+static int setattr_locked(struct inode *i, struct gof_setattr *s)
+{
+    struct gof_attr a;
+    bool done = false;
+    int r = 0;
+
+    if (s->valid & GOF_SET_SIZE) {
+        r = truncate_fd(i, s->size, &done);
+        if (r)
+            return r;
+        if (done)
+            s->valid &= ~GOF_SET_SIZE;
+    }
+    if (s->valid == 0)
+        return 0;
+    r = gof_set_attr(goferfs_client(i), goferfs_inode(i)->handle, s, &a);
+    if (r == 0)
+        goferfs_update(i, &a);
+    return r;
+}
+
+int goferfs_setattr(struct inode *i, const struct vfs_setattr *a)
+{
+    struct goferfs_inode *gi = goferfs_inode(i);
+    struct gof_setattr s = {
+        .valid = a->valid,
+        .mode = a->mode & 07777,
+        .uid = a->uid,
+        .gid = a->gid,
+        .size = a->size,
+        .atime = gof_time_of(&a->atime),
+        .mtime = gof_time_of(&a->mtime),
+    };
+    uint64_t before = UINT64_MAX;
+
+    if (a->valid & VFS_SET_SIZE && a->size > INT64_MAX)
+        return -EINVAL;
+    mutex_lock(&gi->rw_mu);
+    mutex_lock(&i->mu);
+    before = i->size;
+    mutex_unlock(&i->mu);
+    int r = setattr_locked(i, &s);
+    mutex_unlock(&gi->rw_mu);
+    if (r == 0 && (a->valid & VFS_SET_SIZE) && a->size < before)
+        mappable_invalidate(&gi->map, ALIGN_UP(a->size, PAGE_SIZE), UINT64_MAX);
+    return r;
+}

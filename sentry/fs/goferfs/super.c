@@ -1,0 +1,141 @@
+/* Mounting an export, and what belongs to the mount as a whole. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "sentry/fs/goferfs/goferfs_priv.h"
+
+static int statfs_op(struct super *sb, struct vfs_statfs *out)
+{
+    struct goferfs_super *gs = goferfs_super(sb);
+    struct gof_statfs s;
+    int r = gof_statfs(gs->client, gs->root_handle, &s);
+
+    if (r)
+        return r;
+    *out = (struct vfs_statfs){
+        .type = s.type,
+        .bsize = s.bsize,
+        .blocks = s.blocks,
+        .bfree = s.bfree,
+        .bavail = s.bavail,
+        .files = s.files,
+        .ffree = s.ffree,
+        .fsid = s.fsid,
+        .namelen = MIN(s.namelen, (uint64_t)VFS_NAME_MAX),
+        .frsize = s.frsize,
+    };
+    return 0;
+}
+
+static void destroy(struct super *sb)
+{
+    struct goferfs_super *gs = goferfs_super(sb);
+
+    goferfs_ahead_drop(gs);
+    gof_flush(gs->client);
+    mutex_destroy(&gs->mu);
+    free(gs);
+}
+
+static void show_options(struct super *sb, char *buf, size_t size)
+{
+    snprintf(buf, size, "%s", goferfs_super(sb)->shared ? "shared" : "exclusive");
+}
+
+/* A shared name is what it was when it still leads to the same file. vfs walks with names that may
+ * be moved meanwhile; then the answer is of no use, and the look-up that follows tells. */
+static int revalidate(struct dentry *d)
+{
+    struct goferfs_super *gs = goferfs_super(d->sb);
+    struct gof_node n;
+    size_t done;
+    int why;
+
+    if (!d->inode)
+        return 0;
+    if (d->parent == d)
+        return 1;
+    const char *name = d->name;
+    if (gof_walk(gs->client, goferfs_inode(d->parent->inode)->handle, &name, 1, &n, &done, &why) ||
+        done == 0)
+        return 0;
+    struct goferfs_inode *gi = goferfs_inode(d->inode);
+    bool same = n.attr.ino == d->inode->ino && n.attr.dev == gi->host_dev &&
+                (n.attr.mode & S_IFMT) == (d->inode->mode & S_IFMT);
+    if (same)
+        goferfs_update(d->inode, &n.attr);
+    gof_close(gs->client, n.handle);
+    return same;
+}
+
+static const struct super_ops exclusive_ops = {
+    .statfs = statfs_op,
+    .destroy = destroy,
+    .show_options = show_options,
+};
+
+static const struct super_ops shared_ops = {
+    .statfs = statfs_op,
+    .destroy = destroy,
+    .show_options = show_options,
+    .revalidate = revalidate,
+};
+
+static void super_setup(struct goferfs_super *gs, const struct goferfs_args *args)
+{
+    gs->client = args->client;
+    gs->shared = args->access == GOFERFS_SHARED;
+    super_init(&gs->sb, gs->shared ? &shared_ops : &exclusive_ops, &goferfs_ops);
+    snprintf(gs->sb.source, sizeof(gs->sb.source), "%s", args->source);
+    mutex_init(&gs->mu, LOCK_RANK_LEAF);
+    list_init(&gs->idle);
+    for (size_t i = 0; i < GOFERFS_BUCKETS; i++)
+        list_init(&gs->inodes[i]);
+}
+
+int goferfs_mount(const struct goferfs_args *args, struct super **out_super)
+{
+    struct goferfs_super *gs = calloc(1, sizeof(*gs));
+    struct gof_node n;
+    struct inode *root;
+    bool readonly;
+
+    if (!gs)
+        return -ENOMEM;
+    super_setup(gs, args);
+    int r = gof_attach(gs->client, args->export_id, &readonly, &n);
+    if (r)
+        goto out_super;
+    if (readonly)
+        gs->sb.flags |= MS_RDONLY;
+    gs->root_dev = n.attr.dev;
+    gs->root_handle = n.handle;
+    r = goferfs_inode_of(gs, &n, &root);
+    if (r)
+        goto out_super;
+    r = super_set_root(&gs->sb, root);
+    if (r)
+        goto out_super;
+    *out_super = &gs->sb;
+    return 0;
+
+out_super:
+    super_put(&gs->sb);
+    return r;
+}
+
+static int mount_op(const struct fs_ops *fs, void *boot_arg, const char *source,
+                    const char *options, const struct vfs_caller *c, struct super **out_super)
+{
+    (void)fs, (void)source, (void)options, (void)c;
+    /* A guest has nothing on the host to name. */
+    if (!boot_arg)
+        return -EPERM;
+    return goferfs_mount(boot_arg, out_super);
+}
+
+const struct fs_ops goferfs_ops = {.name = "goferfs", .mount = mount_op};
