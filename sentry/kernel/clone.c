@@ -127,10 +127,7 @@ static int clone_group(struct task *t, struct task *c, const struct task_clone_a
         for (int j = 0; j < 2; j++)
             atomic_store_explicit(&tg->rlimits[i][j], atomic_load(&from->rlimits[i][j]),
                                   memory_order_relaxed);
-    if (from->exe.dentry) {
-        tg->exe = from->exe;
-        vpath_get(&tg->exe);
-    }
+    exe_dup(&from->exe, &tg->exe);
     mutex_unlock(&from->mu);
     tg->exit_signal = a->exit_signal;
     atomic_store(&tg->oom_score_adj, atomic_load(&from->oom_score_adj));

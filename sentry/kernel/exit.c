@@ -112,8 +112,7 @@ static void exit_drop_exe(struct thread_group *tg)
     struct vpath exe = tg->exe;
     tg->exe = (struct vpath){NULL, NULL};
     mutex_unlock(&tg->mu);
-    if (exe.dentry)
-        vpath_put(&exe);
+    exe_put(&exe);
 }
 
 /* From here on the task takes no signals and its times stand still. True: the group's last. */

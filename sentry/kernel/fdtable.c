@@ -101,6 +101,11 @@ struct fdtable *fdtable_get(struct fdtable *fdt)
     return fdt;
 }
 
+bool fdtable_shared(const struct fdtable *fdt)
+{
+    return ref_read(&fdt->ref) > 1;
+}
+
 /* What close(2) does to a file taken out of a table. No lock held. */
 static int fdtable_drop_file(struct fdtable *fdt, struct file *f, const struct vfs_caller *c)
 {

@@ -123,8 +123,7 @@ void tg_put(struct thread_group *tg)
     if (!ref_put(&tg->ref))
         return;
     BUG_ON(tg->pgrp || !list_empty(&tg->threads));
-    if (tg->exe.dentry)
-        vpath_put(&tg->exe);
+    exe_put(&tg->exe);
     if (tg->sighand)
         sighand_put(tg->sighand);
     waitq_fini(&tg->child_wq);

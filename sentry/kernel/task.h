@@ -139,6 +139,7 @@ bool task_capable(struct task *t, int cap);
 MUST_CHECK int fdtable_new(struct fdtable **out_fdt);
 MUST_CHECK int fdtable_dup(struct fdtable *fdt, struct fdtable **out_fdt);
 struct fdtable *fdtable_get(struct fdtable *fdt);
+bool fdtable_shared(const struct fdtable *fdt); /* more than one reference */
 /* The last put closes everything on behalf of c. */
 void fdtable_put(struct fdtable *fdt, const struct vfs_caller *c);
 MUST_CHECK int fdtable_lookup(struct fdtable *fdt, int fd, struct file **out_file);

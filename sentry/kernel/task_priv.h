@@ -146,6 +146,14 @@ void pgrp_signal_locked(struct pgrp *pg, int signo);
  */
 void pgrp_check_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored);
 
+/* ---- image.c: the program a group runs; while held, opening it for writing gives ETXTBSY ---- */
+MUST_CHECK int exe_deny_write(struct inode *i);
+void exe_allow_write(struct inode *i);
+/* Owned, with the denial. -ETXTBSY. */
+MUST_CHECK int exe_from_file(struct file *f, struct vpath *out);
+void exe_dup(const struct vpath *from, struct vpath *out);
+void exe_put(struct vpath *exe); /* empty is allowed; becomes empty */
+
 /* ---- signal.c ---- */
 /* Child half of clone: blocked mask is copied, nothing pending; the alternate stack is kept unless
  * the child shares the mm without CLONE_VFORK. Parent's thread; child not published. */

@@ -1,0 +1,154 @@
+/* What execve asks of a file before it is loaded: who may run it, and as whom it then runs. */
+#include "sentry/kernel/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "sentry/kernel/task_priv.h"
+
+/* Flags of the mount (ST_NOEXEC, ST_NOSUID). A mount that does not answer gives no privilege. */
+static uint64_t image_mount_flags(const struct vpath *p)
+{
+    struct vfs_statfs st;
+
+    if (vfs_statfs(p, &st))
+        return ST_NOSUID;
+    return st.flags;
+}
+
+/* Running a program takes execute permission only; reading it is the kernel's affair. */
+static int image_open_unreadable(const struct vfs_caller *c, const struct vpath *p,
+                                 struct file **out_file)
+{
+    struct vfs_caller own = *c;
+    int r = cred_dup(c->cred, &own.cred);
+
+    if (r)
+        return r;
+    own.cred->cap_effective |= 1ull << CAP_DAC_READ_SEARCH;
+    r = vfs_open_path(&own, p, O_RDONLY, out_file);
+    cred_put(own.cred);
+    return r;
+}
+
+static int image_check(const struct vfs_caller *c, const struct vpath *p)
+{
+    struct vfs_attr a;
+    int r = vfs_getattr(p, &a);
+
+    if (r)
+        return r;
+    if (S_ISLNK(a.mode))
+        return -ELOOP;
+    if (!S_ISREG(a.mode))
+        return -EACCES;
+    r = vfs_permission(c, p->dentry->inode, 1);
+    if (r)
+        return r;
+    if (image_mount_flags(p) & ST_NOEXEC)
+        return -EACCES;
+    return atomic_load_explicit(&p->dentry->inode->writers, memory_order_relaxed) > 0 ? -ETXTBSY
+                                                                                      : 0;
+}
+
+int image_open(const struct vfs_caller *c, const struct vpath *base, const char *path,
+               unsigned lookup_flags, struct file **out_file)
+{
+    struct vpath p;
+    int r = vfs_lookup(c, base, path, lookup_flags, &p);
+
+    if (r)
+        return r;
+    if (!p.dentry->inode)
+        r = -ENOENT;
+    if (!r)
+        r = image_check(c, &p);
+    if (!r)
+        r = vfs_open_path(c, &p, O_RDONLY, out_file);
+    if (r == -EACCES && image_check(c, &p) == 0)
+        r = image_open_unreadable(c, &p, out_file);
+    vpath_put(&p);
+    return r;
+}
+
+int image_cred(const struct vfs_caller *c, struct file *exe, struct cred **out_cred,
+               bool *out_secure)
+{
+    const struct cred *old = c->cred;
+    struct cred *n;
+    struct vfs_attr a;
+    bool setuid_root = false;
+    int r = vfs_file_getattr(exe, &a);
+
+    if (r)
+        return r;
+    r = cred_dup(old, &n);
+    if (r)
+        return r;
+    if ((a.mode & (S_ISUID | S_ISGID)) && !old->no_new_privs &&
+        !(image_mount_flags(&exe->path) & ST_NOSUID)) {
+        if (a.mode & S_ISUID) {
+            n->euid = a.uid;
+            setuid_root = a.uid == 0;
+        }
+        /* Without group execute permission the bit once meant mandatory locking. */
+        if ((a.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+            n->egid = a.gid;
+    }
+    cred_caps_at_exec(n, old, setuid_root);
+    *out_secure = n->euid != old->uid || n->egid != old->gid ||
+                  (n->uid != 0 && (n->cap_permitted & ~n->cap_ambient));
+    *out_cred = n;
+    return 0;
+}
+
+/* ---- the running program's file ---- */
+
+int exe_deny_write(struct inode *i)
+{
+    int32_t v = atomic_load_explicit(&i->writers, memory_order_relaxed);
+
+    do {
+        if (v > 0)
+            return -ETXTBSY;
+    } while (!atomic_compare_exchange_weak(&i->writers, &v, v - 1));
+    return 0;
+}
+
+void exe_allow_write(struct inode *i)
+{
+    atomic_fetch_add(&i->writers, 1);
+}
+
+void exe_put(struct vpath *exe)
+{
+    if (!exe->dentry)
+        return;
+    exe_allow_write(exe->dentry->inode);
+    vpath_put(exe);
+    *exe = (struct vpath){NULL, NULL};
+}
+
+int exe_from_file(struct file *f, struct vpath *out)
+{
+    int r = exe_deny_write(f->path.dentry->inode);
+
+    if (r)
+        return r;
+    vpath_get(&f->path);
+    *out = f->path;
+    return 0;
+}
+
+void exe_dup(const struct vpath *from, struct vpath *out)
+{
+    *out = *from;
+    if (!from->dentry)
+        return;
+    /* from's own denial is there, so no writer can be. */
+    atomic_fetch_sub(&from->dentry->inode->writers, 1);
+    vpath_get(out);
+}
