@@ -8,8 +8,8 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +78,7 @@ static inline void fixture_up(void)
 
     memset(&fx, 0, sizeof(fx));
     umask(0);
-    strcpy(fx.base, "/tmp/ringwall-gofer-XXXXXX");
+    snprintf(fx.base, sizeof(fx.base), "/tmp/ringwall-gofer-XXXXXX");
     cr_assert(mkdtemp(fx.base));
     cr_assert_eq(mkdir(fx_path("rw"), 0755), 0);
     cr_assert_eq(mkdir(fx_path("ro"), 0755), 0);
@@ -107,18 +107,21 @@ static inline void fixture_up(void)
     cr_assert(readonly);
 }
 
+static inline int fx_remove(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    return remove(path);
+}
+
 static inline void fixture_down(void)
 {
-    char cmd[128];
-
     gof_client_free(fx.client);
     pthread_join(fx.thread, NULL);
     gof_server_free(fx.server);
     for (int i = 0; i < GOFER_CHANNELS; i++)
         close(fx.socks[i]);
     close(fx.proc_fd);
-    snprintf(cmd, sizeof(cmd), "rm -rf '%s'", fx.base);
-    cr_assert_eq(system(cmd), 0);
+    cr_assert_eq(nftw(fx.base, fx_remove, 16, FTW_DEPTH | FTW_PHYS), 0);
 }
 
 /* Walks one name: the status, and the node where there is one. */

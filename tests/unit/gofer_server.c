@@ -153,7 +153,7 @@ static int list_entry_fn(void *arg, const char *name, size_t len, uint64_t ino, 
     cr_assert_eq(dtype, 8 /* DT_REG */);
     l->count++;
     l->dots += name[0] == '.';
-    l->seen[atoi(name + 1)] = true;
+    l->seen[strtol(name + 1, NULL, 10)] = true;
     return 0;
 }
 
