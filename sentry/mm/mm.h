@@ -44,6 +44,8 @@ MUST_CHECK int mm_fork(struct mm *mm, struct plat_ctx *parent_ctx, const struct 
                        struct mm **out_mm, struct plat_ctx **out_child);
 struct plat_as *mm_as(struct mm *mm);
 struct mm_layout *mm_layout(struct mm *mm); /* guarded by the mm lock; exec may write before use */
+/* Where the first stack ends (below the top, by a random distance). */
+uint64_t mm_stack_top(const struct mm *mm);
 void mm_lock_layout(struct mm *mm);
 void mm_unlock_layout(struct mm *mm);
 

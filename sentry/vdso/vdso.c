@@ -1,0 +1,163 @@
+#include "sentry/vdso/vdso.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "platform/platform.h"
+#include "sentry/mem/memfile.h"
+#include "sentry/mm/mm.h"
+#include "sentry/vdso/table.h"
+
+extern const uint8_t vdso_image[], vdso_image_end[];
+
+/* The image and its table as something that can be mapped: bytes of the memory file. */
+struct vdso {
+    struct mappable m;
+    struct memfile *mf;
+    uint64_t off, size;
+};
+
+static struct vdso vdso;
+static pthread_mutex_t vdso_mu = PTHREAD_MUTEX_INITIALIZER;
+
+static int vdso_translate(struct mappable *m, uint64_t off, uint64_t size, unsigned access,
+                          struct mappable_range *out)
+{
+    (void)m;
+    if (access & PLAT_WRITE)
+        return -EACCES;
+    if (off >= vdso.size)
+        return -ERANGE;
+    *out = (struct mappable_range){
+        .in_memfile = true,
+        .fd = -1,
+        .off = vdso.off + off,
+        .size = MIN(size, vdso.size - off),
+    };
+    return memfile_ref(vdso.mf, out->off, out->size);
+}
+
+static void vdso_keep(struct mappable *m)
+{
+    (void)m;
+}
+
+static void vdso_describe(struct mappable *m, uint64_t *out_dev, uint64_t *out_ino, char *path,
+                          size_t size)
+{
+    (void)m;
+    *out_dev = 0;
+    *out_ino = 0;
+    if (size > 0)
+        path[0] = '\0';
+}
+
+static const struct mappable_ops vdso_ops = {
+    .translate = vdso_translate,
+    .get = vdso_keep,
+    .put = vdso_keep,
+    .describe = vdso_describe,
+};
+
+/* ---- the host's functions ---- */
+
+struct host_image {
+    uint64_t base, bias;
+    const Elf64_Sym *sym;
+    const char *str;
+    uint64_t count;
+};
+
+/* The host's vDSO is the kernel's, mapped in this process at the same address as in the stubs. */
+static bool host_image_open(uint64_t base, struct host_image *h)
+{
+    const Elf64_Ehdr *eh = (const Elf64_Ehdr *)(uintptr_t)base;
+    const Elf64_Phdr *ph = (const Elf64_Phdr *)(uintptr_t)(base + eh->e_phoff);
+    const Elf64_Dyn *dyn = NULL;
+
+    *h = (struct host_image){.base = base};
+    for (int i = 0; i < eh->e_phnum; i++) {
+        if (ph[i].p_type == PT_LOAD)
+            h->bias = base + ph[i].p_offset - ph[i].p_vaddr;
+        else if (ph[i].p_type == PT_DYNAMIC)
+            dyn = (const Elf64_Dyn *)(uintptr_t)(base + ph[i].p_offset);
+    }
+    for (; dyn != NULL && dyn->d_tag != DT_NULL; dyn++) {
+        if (dyn->d_tag == DT_SYMTAB)
+            h->sym = (const Elf64_Sym *)(uintptr_t)(h->bias + dyn->d_un.d_ptr);
+        else if (dyn->d_tag == DT_STRTAB)
+            h->str = (const char *)(uintptr_t)(h->bias + dyn->d_un.d_ptr);
+    }
+    /* The symbol table ends where the string table begins: there is no count of its own. */
+    if (h->sym == NULL || h->str == NULL || (const char *)h->sym > h->str)
+        return false;
+    h->count = (uint64_t)(h->str - (const char *)h->sym) / sizeof(*h->sym);
+    return true;
+}
+
+static uint64_t host_image_find(const struct host_image *h, const char *name)
+{
+    for (uint64_t i = 0; i < h->count; i++)
+        if (h->sym[i].st_shndx != SHN_UNDEF && strcmp(h->str + h->sym[i].st_name, name) == 0)
+            return h->bias + h->sym[i].st_value;
+    return 0;
+}
+
+static void vdso_fill_table(const struct plat *plat, struct vdso_table *t)
+{
+    struct host_image h;
+
+    if (plat->host_vdso == 0 || !host_image_open(plat->host_vdso, &h))
+        return;
+    t->clock_gettime = host_image_find(&h, "__vdso_clock_gettime");
+    t->gettimeofday = host_image_find(&h, "__vdso_gettimeofday");
+    t->clock_getres = host_image_find(&h, "__vdso_clock_getres");
+    t->time = host_image_find(&h, "__vdso_time");
+}
+
+/* ---- making and mapping ---- */
+
+static int vdso_make(const struct plat *plat, struct memfile *mf)
+{
+    uint64_t bytes = (uint64_t)(vdso_image_end - vdso_image);
+    uint64_t size = PAGE_SIZE + ALIGN_UP(bytes, PAGE_SIZE);
+    int r = memfile_alloc(mf, size, &vdso.off);
+
+    if (r != 0)
+        return r;
+    vdso.mf = mf;
+    vdso.size = size;
+    mappable_init(&vdso.m, &vdso_ops);
+    vdso_fill_table(plat, memfile_ptr(mf, vdso.off));
+    memcpy(memfile_ptr(mf, vdso.off + PAGE_SIZE), vdso_image, bytes);
+    return 0;
+}
+
+int vdso_map(struct mm *mm, struct plat *plat, struct memfile *mf, const struct mm_limits *lim,
+             uint64_t *out_addr)
+{
+    struct mm_map_args a = {
+        .prot = PROT_READ | PROT_EXEC,
+        .flags = MAP_PRIVATE,
+        .max_prot = PROT_READ | PROT_EXEC,
+        .m = &vdso.m,
+        .name = "[vdso]",
+    };
+    uaddr_t at;
+    int r = 0;
+
+    pthread_mutex_lock(&vdso_mu);
+    if (vdso.mf == NULL)
+        r = vdso_make(plat, mf);
+    pthread_mutex_unlock(&vdso_mu);
+    if (r != 0)
+        return r;
+    a.size = vdso.size;
+    r = mm_mmap(mm, NULL, lim, &a, &at);
+    if (r == 0)
+        *out_addr = at.v + PAGE_SIZE;
+    return r;
+}
