@@ -72,10 +72,9 @@ static inline int fx_open_dir(const char *path)
     return fd;
 }
 
-static inline void fixture_up(void)
+/* base with rw/, ro/file and secret, and the pairs of sockets: the client's ends in mine. */
+static inline void fx_prepare(int mine[GOFER_CHANNELS])
 {
-    int mine[GOFER_CHANNELS];
-
     memset(&fx, 0, sizeof(fx));
     umask(0);
     snprintf(fx.base, sizeof(fx.base), "/tmp/ringwall-gofer-XXXXXX");
@@ -84,6 +83,31 @@ static inline void fixture_up(void)
     cr_assert_eq(mkdir(fx_path("ro"), 0755), 0);
     fx_write("secret", "outside");
     fx_write("ro/file", "read only");
+    for (int i = 0; i < GOFER_CHANNELS; i++) {
+        int pair[2];
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        mine[i] = pair[0];
+        fx.socks[i] = pair[1];
+    }
+}
+
+/* Attaches to both exports. */
+static inline void fx_connect(const int mine[GOFER_CHANNELS])
+{
+    bool readonly;
+
+    cr_assert_eq(gof_client_new(mine, GOFER_CHANNELS, &fx.client), 0);
+    cr_assert_eq(gof_attach(fx.client, EXPORT_RW, &readonly, &fx.rw), 0);
+    cr_assert(!readonly);
+    cr_assert_eq(gof_attach(fx.client, EXPORT_RO, &readonly, &fx.ro), 0);
+    cr_assert(readonly);
+}
+
+static inline void fixture_up(void)
+{
+    int mine[GOFER_CHANNELS];
+
+    fx_prepare(mine);
     fx.proc_fd = fx_open_dir("/proc/self/fd");
     struct gof_server_export exports[2] = {
         {fx_open_dir(fx_path("rw")), false},
@@ -92,25 +116,19 @@ static inline void fixture_up(void)
     struct gof_server_args args = {
         .exports = exports, .export_count = 2, .proc_fd = fx.proc_fd, .handle_max = 4096};
     cr_assert_eq(gof_server_new(&args, &fx.server), 0);
-    for (int i = 0; i < GOFER_CHANNELS; i++) {
-        int pair[2];
-        cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-        mine[i] = pair[0];
-        fx.socks[i] = pair[1];
-    }
     cr_assert_eq(pthread_create(&fx.thread, NULL, fx_serve, &fx), 0);
-    cr_assert_eq(gof_client_new(mine, GOFER_CHANNELS, &fx.client), 0);
-    bool readonly;
-    cr_assert_eq(gof_attach(fx.client, EXPORT_RW, &readonly, &fx.rw), 0);
-    cr_assert(!readonly);
-    cr_assert_eq(gof_attach(fx.client, EXPORT_RO, &readonly, &fx.ro), 0);
-    cr_assert(readonly);
+    fx_connect(mine);
 }
 
 static inline int fx_remove(const char *path, const struct stat *st, int type, struct FTW *at)
 {
     (void)st, (void)type, (void)at;
     return remove(path);
+}
+
+static inline void fx_clean(void)
+{
+    cr_assert_eq(nftw(fx.base, fx_remove, 16, FTW_DEPTH | FTW_PHYS), 0);
 }
 
 static inline void fixture_down(void)
@@ -121,7 +139,7 @@ static inline void fixture_down(void)
     for (int i = 0; i < GOFER_CHANNELS; i++)
         close(fx.socks[i]);
     close(fx.proc_fd);
-    cr_assert_eq(nftw(fx.base, fx_remove, 16, FTW_DEPTH | FTW_PHYS), 0);
+    fx_clean();
 }
 
 /* Walks one name: the status, and the node where there is one. */

@@ -1,0 +1,36 @@
+/* The steps that leave the gofer process with its exports and nothing else, in their order.
+ * Depends on: base.
+ * Threading: before the process has a second thread.
+ * Ownership: nothing is kept. All return 0 or a negative errno and name the failing step in *step
+ * (a static string). */
+#ifndef RINGWALL_GOFER_CONFINE_H
+#define RINGWALL_GOFER_CONFINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/compiler.h"
+
+/* Where /proc/self/fd is in a confined gofer: the filter names it. */
+#define GOFER_PROC_FD 3
+
+struct gofer_export;
+
+/* Own mount, network, ipc and uts namespaces; without privileges in an own user namespace in which
+ * the one id we have is itself (*out_one_id). */
+MUST_CHECK int gofer_own_namespaces(bool *out_one_id, const char **step);
+/* The export as a tree of mounts that is attached nowhere: ".." ends at its root, and the kernel
+ * keeps a read-only one so. *out_fd is O_PATH. */
+MUST_CHECK int gofer_open_export(const struct gofer_export *e, int *out_fd, const char **step);
+/* /proc/self/fd in the same manner. */
+MUST_CHECK int gofer_open_proc(int *out_fd, const char **step);
+/* An empty read-only tmpfs is the root; everything else is unmounted. */
+MUST_CHECK int gofer_empty_root(const char **step);
+/* As many descriptors as the host allows; no core files. *out_nofile: how many. */
+MUST_CHECK int gofer_rlimits(size_t *out_nofile, const char **step);
+/* Only what opening and changing files of any owner takes; no new privileges, not dumpable. */
+MUST_CHECK int gofer_drop_capabilities(const char **step);
+/* Loads the allow-list of seccomp_gofer.def. */
+MUST_CHECK int gofer_seccomp(const char **step);
+
+#endif
