@@ -15,7 +15,7 @@
 
 /* One tree, or one file, that the sentry may attach to, by its place in the list. */
 struct gofer_export {
-    const char *path; /* absolute, on the host; symlinks in it are followed, it is the host's */
+    char *path; /* absolute, on the host; symlinks in it are followed, it is the host's */
     bool readonly;
     bool recursive; /* what is mounted below comes along */
 };

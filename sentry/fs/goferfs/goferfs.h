@@ -12,24 +12,14 @@
 
 struct gof_client;
 
-/* Who else changes the files while they are mounted. */
-enum goferfs_access {
-    GOFERFS_EXCLUSIVE, /* nobody: names (absent ones too) and attributes are kept */
-    GOFERFS_SHARED,    /* the host, other containers: both are asked for anew at each use */
-};
+/* Export number export_id as a file system. exclusive: nobody else changes the files while they are
+ * mounted, so names (absent ones too) and attributes are kept; otherwise both are asked for anew at
+ * each use. source is what /proc/mounts shows. The root is a regular file when the export is one. A
+ * read-only export sets MS_RDONLY in the super's flags. Owned result. */
+MUST_CHECK int goferfs_mount(struct gof_client *client, uint32_t export_id, bool exclusive,
+                             const char *source, struct super **out_super);
 
-struct goferfs_args {
-    struct gof_client *client;
-    uint32_t export_id;
-    enum goferfs_access access;
-    const char *source; /* as /proc/mounts shows it */
-};
-
-/* The export as a file system. Its root is a regular file when the export is one. A read-only
- * export sets MS_RDONLY in the super's flags. Owned result. */
-MUST_CHECK int goferfs_mount(const struct goferfs_args *args, struct super **out_super);
-
-/* For /proc/filesystems; boot_arg of its mount op is a struct goferfs_args. */
-extern const struct fs_ops goferfs_ops;
+/* Of its supers. A guest cannot mount it: it has nothing on the host to name (-EPERM). */
+extern const struct fs_ops goferfs_fs_ops;
 
 #endif

@@ -85,19 +85,21 @@ static const struct super_ops shared_ops = {
     .revalidate = revalidate,
 };
 
-static void super_setup(struct goferfs_super *gs, const struct goferfs_args *args)
+static void super_setup(struct goferfs_super *gs, struct gof_client *client, bool exclusive,
+                        const char *source)
 {
-    gs->client = args->client;
-    gs->shared = args->access == GOFERFS_SHARED;
-    super_init(&gs->sb, gs->shared ? &shared_ops : &exclusive_ops, &goferfs_ops);
-    snprintf(gs->sb.source, sizeof(gs->sb.source), "%s", args->source);
+    gs->client = client;
+    gs->shared = !exclusive;
+    super_init(&gs->sb, exclusive ? &exclusive_ops : &shared_ops, &goferfs_fs_ops);
+    snprintf(gs->sb.source, sizeof(gs->sb.source), "%s", source);
     mutex_init(&gs->mu, LOCK_RANK_LEAF);
     list_init(&gs->idle);
     for (size_t i = 0; i < GOFERFS_BUCKETS; i++)
         list_init(&gs->inodes[i]);
 }
 
-int goferfs_mount(const struct goferfs_args *args, struct super **out_super)
+int goferfs_mount(struct gof_client *client, uint32_t export_id, bool exclusive, const char *source,
+                  struct super **out_super)
 {
     struct goferfs_super *gs = calloc(1, sizeof(*gs));
     struct gof_node n;
@@ -106,8 +108,8 @@ int goferfs_mount(const struct goferfs_args *args, struct super **out_super)
 
     if (!gs)
         return -ENOMEM;
-    super_setup(gs, args);
-    int r = gof_attach(gs->client, args->export_id, &readonly, &n);
+    super_setup(gs, client, exclusive, source ? source : "none");
+    int r = gof_attach(gs->client, export_id, &readonly, &n);
     if (r)
         goto out_super;
     if (readonly)
@@ -131,6 +133,13 @@ out_super:
 static int mount_op(const struct fs_ops *fs, void *boot_arg, const char *source,
                     const char *options, const struct vfs_caller *c, struct super **out_super)
 {
+    (void)fs, (void)boot_arg, (void)source, (void)options, (void)c, (void)out_super;
+    return -EPERM;
+}
+
+const struct fs_ops *fs, void *boot_arg, const char *source,
+                    const char *options, const struct vfs_caller *c, struct super **out_super)
+{
     (void)fs, (void)source, (void)options, (void)c;
     /* A guest has nothing on the host to name. */
     if (!boot_arg)
@@ -138,4 +147,4 @@ static int mount_op(const struct fs_ops *fs, void *boot_arg, const char *source,
     return goferfs_mount(boot_arg, out_super);
 }
 
-const struct fs_ops goferfs_ops = {.name = "goferfs", .mount = mount_op};
+const struct fs_ops goferfs_fs_ops = {.name = "goferfs", .mount = mount_op};
