@@ -37,7 +37,7 @@ struct fixture {
 
 static struct fixture fx;
 
-static inline const char *fx_path(const char *rel)
+static inline char *fx_path(const char *rel)
 {
     static _Thread_local char path[4][512];
     static _Thread_local unsigned turn;

@@ -137,14 +137,4 @@ static int mount_op(const struct fs_ops *fs, void *boot_arg, const char *source,
     return -EPERM;
 }
 
-const struct fs_ops *fs, void *boot_arg, const char *source,
-                    const char *options, const struct vfs_caller *c, struct super **out_super)
-{
-    (void)fs, (void)source, (void)options, (void)c;
-    /* A guest has nothing on the host to name. */
-    if (!boot_arg)
-        return -EPERM;
-    return goferfs_mount(boot_arg, out_super);
-}
-
 const struct fs_ops goferfs_fs_ops = {.name = "goferfs", .mount = mount_op};
