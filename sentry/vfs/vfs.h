@@ -127,6 +127,10 @@ struct super {
 struct inode_ops {
     /* Owned inode, or -ENOENT (cached as negative when the super allows). */
     MUST_CHECK int (*lookup)(struct inode *dir, const char *name, struct inode **out);
+    /* Hint, given without dir_mu when the first name of path is not cached in dir: this is the text
+     * still to be walked ("usr/lib/x"), so that several look-ups may cost one request. NULL: none.
+     */
+    void (*prefetch)(struct inode *dir, const char *path);
     /* mode carries S_IFMT: regular, directory, FIFO, socket, device. Owner is set from c's fsuid
      * and fsgid (or the setgid directory) by vfs_init_owner helpers. Owned result. */
     MUST_CHECK int (*create)(struct inode *dir, const char *name, uint32_t mode, uint64_t rdev,

@@ -277,6 +277,7 @@ static void release(struct inode *i)
 
 const struct inode_ops goferfs_inode_ops = {
     .lookup = lookup,
+    .prefetch = goferfs_prefetch,
     .create = goferfs_create,
     .symlink = goferfs_symlink,
     .link = goferfs_link,
