@@ -306,3 +306,11 @@ size_t fdtable_count(struct fdtable *fdt)
     mutex_unlock(&fdt->mu);
     return n;
 }
+
+size_t fdtable_size(struct fdtable *fdt)
+{
+    mutex_lock(&fdt->mu);
+    const size_t n = fdt->size;
+    mutex_unlock(&fdt->mu);
+    return n;
+}

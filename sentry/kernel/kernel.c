@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
@@ -143,6 +144,8 @@ int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
     if (k->cfg.cpus < 1)
         k->cfg.cpus = 1;
     k->cfg.cpus = MIN(k->cfg.cpus, LIMIT_CPU_WORDS * 64);
+    if (k->cfg.memory_limit == 0)
+        k->cfg.memory_limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
     k->boot_mono_ns = mono_now();
     k->boot_realtime_ns = realtime_now();
     /* Untouched pages of it cost nothing. */

@@ -46,6 +46,7 @@ struct session {
     /* Controlling terminal: tree; set and cleared by whoever serves terminals. */
     struct tty *tty;
     void (*tty_leader_exit)(struct session *s); /* leader ends: hang up. tree held */
+    void (*tty_show)(struct session *s, uint32_t *out_dev, int32_t *out_pgrp); /* tree held */
 };
 
 struct pgrp {
@@ -114,7 +115,8 @@ struct thread_group {
     struct task *leader; /* owned till reaped */
     int exit_signal;     /* to the parent; 0: none */
     int exit_status;     /* as wait(2) encodes it, once a zombie */
-    bool did_exec, is_subreaper, has_child_subreaper;
+    bool did_exec;
+    _Atomic bool is_subreaper;
     struct task_usage child_usage; /* of children waited for */
     struct task_usage dead_usage;  /* of threads that ended */
     kernel_exit_fn exit_fn;        /* the sandbox's own processes */

@@ -159,6 +159,7 @@ MUST_CHECK int fdtable_set_cloexec(struct fdtable *fdt, int fd, bool on);
 int fdtable_next(struct fdtable *fdt, int from);
 void fdtable_exec(struct fdtable *fdt, const struct vfs_caller *c); /* closes cloexec ones */
 size_t fdtable_count(struct fdtable *fdt);
+size_t fdtable_size(struct fdtable *fdt); /* slots there are, used or not */
 
 /* ---- signals, sentry/kernel/signal.c ---- */
 /* Sends to one task / its group / a process group. No permission check. */

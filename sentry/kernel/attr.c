@@ -1,0 +1,270 @@
+/* Small state of tasks and groups that calls set and show: priorities, affinity, names. */
+#include <errno.h>
+#include <string.h>
+
+#include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+#include <linux/sched.h>
+
+int64_t task_attr_get(struct task *o, enum task_attr a)
+{
+    struct task_priv *p = task_priv(o);
+
+    switch (a) {
+    case TASK_ATTR_NICE:
+        return atomic_load(&p->nice);
+    case TASK_ATTR_SCHED_POLICY:
+        return atomic_load(&p->sched_policy);
+    case TASK_ATTR_SCHED_PRIORITY:
+        return atomic_load(&p->sched_priority);
+    case TASK_ATTR_SCHED_RESET:
+        return atomic_load(&p->sched_reset_on_fork);
+    case TASK_ATTR_IOPRIO:
+        return atomic_load(&p->ioprio);
+    case TASK_ATTR_PDEATHSIG:
+        return atomic_load(&p->pdeathsig);
+    case TASK_ATTR_DUMPABLE:
+        return atomic_load(&o->tg->dumpable);
+    case TASK_ATTR_SUBREAPER:
+        return atomic_load(&o->tg->is_subreaper);
+    case TASK_ATTR_THP_DISABLE:
+        return atomic_load(&o->tg->thp_disable);
+    case TASK_ATTR_PERSONALITY:
+        return atomic_load(&p->personality);
+    default:
+        BUG_ON(true);
+    }
+    return 0;
+}
+
+void task_attr_set(struct task *o, enum task_attr a, int64_t v)
+{
+    struct task_priv *p = task_priv(o);
+
+    switch (a) {
+    case TASK_ATTR_NICE:
+        atomic_store(&p->nice, (int)v);
+        break;
+    case TASK_ATTR_SCHED_POLICY:
+        atomic_store(&p->sched_policy, (int)v);
+        break;
+    case TASK_ATTR_SCHED_PRIORITY:
+        atomic_store(&p->sched_priority, (int)v);
+        break;
+    case TASK_ATTR_SCHED_RESET:
+        atomic_store(&p->sched_reset_on_fork, v != 0);
+        break;
+    case TASK_ATTR_IOPRIO:
+        atomic_store(&p->ioprio, (int)v);
+        break;
+    case TASK_ATTR_PDEATHSIG:
+        atomic_store(&p->pdeathsig, (int)v);
+        break;
+    case TASK_ATTR_DUMPABLE:
+        atomic_store(&o->tg->dumpable, (int)v);
+        break;
+    case TASK_ATTR_SUBREAPER:
+        atomic_store(&o->tg->is_subreaper, v != 0);
+        break;
+    case TASK_ATTR_THP_DISABLE:
+        atomic_store(&o->tg->thp_disable, v != 0);
+        break;
+    case TASK_ATTR_PERSONALITY:
+        atomic_store(&p->personality, (uint32_t)v);
+        break;
+    default:
+        BUG_ON(true);
+    }
+}
+
+uint64_t task_timer_slack(struct task *t)
+{
+    return atomic_load(&task_priv(t)->timer_slack_ns);
+}
+
+void task_set_timer_slack(struct task *t, uint64_t ns)
+{
+    atomic_store(&task_priv(t)->timer_slack_ns, ns);
+}
+
+/* ---- CPUs ---- */
+
+int task_cpu_count(struct task *t)
+{
+    return t->k->cfg.cpus;
+}
+
+void task_affinity_get(struct task *o, uint64_t *mask)
+{
+    mutex_lock(&o->mu);
+    memcpy(mask, task_priv(o)->affinity, sizeof(task_priv(o)->affinity));
+    mutex_unlock(&o->mu);
+}
+
+int task_affinity_set(struct task *o, const uint64_t *mask)
+{
+    uint64_t cut[LIMIT_CPU_WORDS] = {0}, any = 0;
+
+    for (int i = 0; i < o->k->cfg.cpus; i++)
+        cut[i / 64] |= mask[i / 64] & (1ull << (i % 64));
+    for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
+        any |= cut[i];
+    if (!any)
+        return -EINVAL;
+    mutex_lock(&o->mu);
+    memcpy(task_priv(o)->affinity, cut, sizeof(cut));
+    mutex_unlock(&o->mu);
+    return 0;
+}
+
+/* ---- names and credentials ---- */
+
+void task_get_comm(struct task *t, char out[16])
+{
+    mutex_lock(&t->mu);
+    memcpy(out, t->comm, sizeof(t->comm));
+    mutex_unlock(&t->mu);
+}
+
+void task_change_comm(struct task *t, const char *name)
+{
+    task_set_comm(t, name);
+}
+
+void task_cred_commit(struct task *t, struct cred *c)
+{
+    const struct cred *old = t->cred;
+
+    /* commit_creds: a process that changed who it is cannot be dumped or traced by its peers. */
+    if (c->euid != old->euid || c->egid != old->egid || c->fsuid != old->fsuid ||
+        c->fsgid != old->fsgid || (c->cap_permitted & ~old->cap_permitted)) {
+        atomic_store(&t->tg->dumpable, 0);
+        atomic_store(&task_priv(t)->pdeathsig, 0);
+    }
+    task_set_cred(t, c);
+}
+
+/* ---- many tasks ---- */
+
+size_t task_each_in_pgrp(struct task *t, int32_t pgid, task_each_fn fn, void *arg)
+{
+    struct thread_group *tg;
+    size_t n = 0;
+
+    mutex_lock(&t->k->mu);
+    const struct pid *p = pgid ? pid_find_locked(t->k, pgid) : NULL;
+    struct pgrp *pg = pgid ? (p ? p->pgrp : NULL) : t->tg->pgrp;
+    if (pg) {
+        list_for_each_entry (tg, &pg->members, pgrp_node) {
+            if (tg->state != TG_LIVE)
+                continue;
+            fn(arg, tg->leader);
+            n++;
+        }
+    }
+    mutex_unlock(&t->k->mu);
+    return n;
+}
+
+size_t task_each_of_user(struct task *t, uint32_t uid, task_each_fn fn, void *arg)
+{
+    struct thread_group *tg;
+    size_t n = 0;
+
+    mutex_lock(&t->k->mu);
+    list_for_each_entry (tg, &t->k->groups, node) {
+        if (tg->state != TG_LIVE)
+            continue;
+        mutex_lock(&tg->leader->mu);
+        const bool match = tg->leader->cred->uid == uid;
+        mutex_unlock(&tg->leader->mu);
+        if (!match)
+            continue;
+        fn(arg, tg->leader);
+        n++;
+    }
+    mutex_unlock(&t->k->mu);
+    return n;
+}
+
+/* ---- unshare(2) ---- */
+
+static int unshare_fs(struct task *t)
+{
+    struct fs_ctx *fs;
+
+    if (ref_read(&t->fs->ref) == 1)
+        return 0;
+    int r = fs_ctx_dup(t->fs, &fs);
+    if (r)
+        return r;
+    mutex_lock(&t->mu);
+    struct fs_ctx *old = t->fs;
+    t->fs = fs;
+    mutex_unlock(&t->mu);
+    fs_ctx_put(old);
+    return 0;
+}
+
+static int unshare_files(struct task *t)
+{
+    struct fdtable *fdt;
+    struct vfs_caller c;
+
+    if (!fdtable_shared(t->fdt))
+        return 0;
+    int r = fdtable_dup(t->fdt, &fdt);
+    if (r)
+        return r;
+    mutex_lock(&t->mu);
+    struct fdtable *old = t->fdt;
+    t->fdt = fdt;
+    mutex_unlock(&t->mu);
+    task_vfs_caller(t, &c);
+    fdtable_put(old, &c);
+    task_vfs_caller_end(&c);
+    return 0;
+}
+
+static int unshare_uts(struct task *t)
+{
+    struct uts_ns *uts;
+    int r = uts_dup(task_priv(t)->uts, &uts);
+
+    if (r)
+        return r;
+    mutex_lock(&t->mu);
+    struct uts_ns *old = task_priv(t)->uts;
+    task_priv(t)->uts = uts;
+    mutex_unlock(&t->mu);
+    uts_put(old);
+    return 0;
+}
+
+static bool unshare_single(struct task *t)
+{
+    mutex_lock(&t->k->mu);
+    const bool single = t->tg->thread_count == 1;
+    mutex_unlock(&t->k->mu);
+    return single;
+}
+
+int task_unshare(struct task *t, uint64_t flags)
+{
+    const uint64_t alone = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
+    int r = 0;
+
+    /* ksys_unshare: these only say "must not be shared". */
+    if ((flags & alone) && !unshare_single(t))
+        return -EINVAL;
+    if (flags & CLONE_FS)
+        r = unshare_fs(t);
+    if (!r && (flags & CLONE_FILES))
+        r = unshare_files(t);
+    if (!r && (flags & CLONE_NEWUTS))
+        r = unshare_uts(t);
+    return r;
+}

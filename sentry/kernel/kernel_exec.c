@@ -1,0 +1,244 @@
+/* Programs started from outside: the container's init and what joins it later. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/log.h"
+#include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/task_priv.h"
+
+static int load_files(struct task *t, const struct kernel_exec *x)
+{
+    int r = fdtable_new(&t->fdt);
+
+    for (int fd = 0; !r && fd < 3; fd++) {
+        if (!x->fds[fd])
+            continue;
+        r = fdtable_install_at(t->fdt, x->fds[fd], false, fd, LIMIT_NR_OPEN, NULL);
+        r = r < 0 ? r : 0;
+    }
+    return r;
+}
+
+static int load_paths(struct task *t, const struct kernel_exec *x)
+{
+    struct vfs_caller c = {.cred = t->cred, .ns = x->ns, .fsize_limit = UINT64_MAX};
+
+    task_priv(t)->ns = mount_ns_get(x->ns);
+    task_priv(t)->uts = uts_get(t->k->uts);
+    mount_ns_root(x->ns, &c.root);
+    c.cwd = c.root;
+    struct vpath cwd;
+    int r = vfs_lookup(&c, NULL, x->cwd ? x->cwd : "/", VFS_FOLLOW | VFS_DIRECTORY, &cwd);
+    if (!r) {
+        r = fs_ctx_new(&c.root, &cwd, (uint32_t)x->umask, &t->fs);
+        vpath_put(&cwd);
+    }
+    vpath_put(&c.root);
+    return r;
+}
+
+static int load_group(struct task *t, const struct kernel_exec *x, kernel_exit_fn fn, void *arg)
+{
+    struct thread_group *tg;
+    int r = tg_new(t->k, &tg);
+
+    if (r)
+        return r;
+    t->tg = tg;
+    r = sighand_new(&tg->sighand);
+    if (r)
+        return r;
+    for (size_t i = 0; i < LX_RLIM_COUNT; i++)
+        for (size_t j = 0; j < 2; j++)
+            atomic_store(&tg->rlimits[i][j], x->rlimits[i][j]);
+    atomic_store(&tg->oom_score_adj, x->oom_score_adj);
+    tg->exit_signal = SIGCHLD;
+    tg->exit_fn = fn;
+    tg->exit_arg = arg;
+    return 0;
+}
+
+/* Strings of boot's as execve packs them. text: room for all. */
+static void load_pack(const char *const *v, char *text, struct image_strings *out)
+{
+    *out = (struct image_strings){.text = text};
+    for (; v && *v; v++) {
+        const size_t n = strlen(*v) + 1;
+        memcpy(text + out->size, *v, n);
+        out->size += n;
+        out->count++;
+    }
+}
+
+static size_t load_text_size(const char *const *v)
+{
+    size_t size = 1;
+
+    for (; v && *v; v++)
+        size += strlen(*v) + 1;
+    return size;
+}
+
+static int load_program(struct task *t, const struct kernel_exec *x, const struct vfs_caller *c,
+                        struct file *file, struct task_image *image)
+{
+    const size_t argv_size = load_text_size(x->argv), envp_size = load_text_size(x->envp);
+    struct mm_limits lim;
+
+    if (argv_size + envp_size > LIMIT_ARG_SIZE)
+        return -E2BIG;
+    char *text = calloc(1, argv_size + envp_size);
+    if (!text)
+        return -ENOMEM;
+    task_mm_limits(t, &lim);
+    struct task_image_args args = {
+        .k = t->k,
+        .caller = c,
+        .file = file,
+        .filename = x->path,
+        .stack_limit = lim.stack,
+        .limits = &lim,
+    };
+    load_pack(x->argv, text, &args.argv);
+    load_pack(x->envp, text + argv_size, &args.envp);
+    int r = t->k->cfg.load(&args, image);
+    free(text);
+    return r;
+}
+
+/* Takes over what image owns. */
+static int load_adopt(struct task *t, struct task_image *image)
+{
+    t->ua.mm = image->mm;
+    task_set_cred(t, image->cred);
+    task_set_comm(t, image->comm);
+    int r = exe_from_file(image->exe, &t->tg->exe);
+    file_put(image->exe);
+    if (r)
+        return r;
+    return task_start_loaded(t, image->entry, image->stack);
+}
+
+static int load_image(struct task *t, const struct kernel_exec *x)
+{
+    struct task_image image;
+    struct vfs_caller c;
+    struct file *file;
+
+    task_vfs_caller(t, &c);
+    c.cred = cred_get(c.cred);
+    int r = image_open(&c, NULL, x->path, VFS_FOLLOW, &file);
+    if (!r) {
+        r = load_program(t, x, &c, file, &image);
+        file_put(file);
+        if (!r)
+            r = load_adopt(t, &image);
+    }
+    cred_put(c.cred);
+    task_vfs_caller_end(&c);
+    return r;
+}
+
+static int load_publish_locked(struct task *t, const struct kernel_exec *x)
+{
+    struct kernel *k = t->k;
+    struct pid *p;
+
+    if (k->dying || (k->last_pid && !k->init))
+        return -ESRCH;
+    int r = pid_new_locked(k, 0, &p);
+    if (r)
+        return r;
+    task_publish_locked(t, p);
+    struct thread_group *tg = t->tg;
+    if (!k->init)
+        k->init = tg;
+    if (x->new_session || tg == k->init)
+        r = session_new_locked(tg);
+    else
+        pgrp_join_locked(tg, k->init->pgrp);
+    return r;
+}
+
+static int load_publish(struct task *t, const struct kernel_exec *x)
+{
+    struct kernel *k = t->k;
+    struct list dead = LIST_INIT(dead);
+
+    mutex_lock(&k->mu);
+    int r = load_publish_locked(t, x);
+    if (r && t->tid) {
+        /* No memory for a session: out of the tables again, the reference stays the caller's. */
+        struct sighand *sh = tg_lock_sig(t->tg);
+        t->tg->thread_alive--;
+        sighand_unlock(sh);
+        t->tg->state = TG_ZOMBIE;
+        (void)task_get(t);
+        tg_reap_locked(t->tg, &dead);
+    }
+    mutex_unlock(&k->mu);
+    tg_reaped(k, &dead);
+    return r;
+}
+
+static void load_terminal(struct task *t, const struct kernel_exec *x)
+{
+    struct vfs_caller c;
+
+    if (!x->tty)
+        return;
+    task_vfs_caller(t, &c);
+    const int64_t r = vfs_ioctl(x->tty, TIOCSCTTY, 0, &t->ua, &c);
+    if (r)
+        log_warn("the terminal does not become the controlling one: %d", (int)r);
+    task_vfs_caller_end(&c);
+}
+
+int kernel_exec_load(struct kernel *k, const struct kernel_exec *x, kernel_exit_fn fn, void *arg,
+                     int32_t *out_pid)
+{
+    struct task *t;
+    int r = task_new(k, &t);
+
+    if (r)
+        return r;
+    t->cred = cred_get(x->cred);
+    for (int i = 0; i < k->cfg.cpus; i++)
+        task_priv(t)->affinity[i / 64] |= 1ull << (i % 64);
+    r = load_group(t, x, fn, arg);
+    if (!r)
+        r = load_files(t, x);
+    if (!r)
+        r = load_paths(t, x);
+    if (!r)
+        r = load_image(t, x);
+    if (r)
+        goto out_task;
+    r = load_publish(t, x);
+    if (r) {
+        task_start_abort(t);
+        goto out_task;
+    }
+    load_terminal(t, x);
+    *out_pid = t->tid;
+    return 0;
+out_task:
+    task_put(t);
+    return r;
+}
+
+void kernel_exec_start(struct kernel *k, int32_t pid)
+{
+    struct task *t;
+
+    if (kernel_find_task(k, pid, false, &t))
+        return;
+    task_go_if_waiting(t);
+    task_put(t);
+}
