@@ -1,0 +1,96 @@
+/* What the guest learns about its machine: uname, sysinfo, getrandom, getcpu, syslog. */
+#include <errno.h>
+#include <linux/random.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/sysinfo.h>
+
+#include "base/limits.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
+#include "syscalls/handlers.h"
+
+struct lx_utsname {
+    char sysname[65], nodename[65], release[65], version[65], machine[65], domainname[65];
+};
+_Static_assert(sizeof(struct lx_utsname) == 390, "struct new_utsname has 390 bytes");
+
+int64_t sys_uname(struct task *t, uaddr_t out)
+{
+    struct lx_utsname u;
+
+    memset(&u, 0, sizeof(u));
+    strncpy(u.sysname, "Linux", sizeof(u.sysname) - 1);
+    strncpy(u.release, kernel_release(), sizeof(u.release) - 1);
+    strncpy(u.version, kernel_version(), sizeof(u.version) - 1);
+    strncpy(u.machine, "x86_64", sizeof(u.machine) - 1);
+    task_uts_names(t, u.nodename, u.domainname);
+    return copyout_obj(&t->ua, out, &u);
+}
+
+int64_t sys_sysinfo(struct task *t, uaddr_t out)
+{
+    struct kernel_info k;
+    struct sysinfo si;
+
+    kernel_info(t->k, &k);
+    memset(&si, 0, sizeof(si));
+    si.uptime = (long)((k.uptime_ns + 999999999u) / 1000000000u);
+    si.totalram = k.mem_total;
+    si.freeram = k.mem_free;
+    si.sharedram = k.mem_shmem;
+    si.procs = (unsigned short)MIN(k.tasks, (uint32_t)UINT16_MAX);
+    si.mem_unit = 1;
+    return copyout_obj(&t->ua, out, &si);
+}
+
+int64_t sys_getrandom(struct task *t, uaddr_t buf, uint64_t size, unsigned flags)
+{
+    char chunk[1024];
+    uint64_t done = 0;
+
+    if (flags & ~(unsigned)(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE))
+        return -EINVAL;
+    if ((flags & (GRND_RANDOM | GRND_INSECURE)) == (GRND_RANDOM | GRND_INSECURE))
+        return -EINVAL;
+    size = MIN(size, LIMIT_RW_SIZE);
+    while (done < size) {
+        const size_t n = (size_t)MIN(size - done, sizeof(chunk));
+        if (getrandom(chunk, n, 0) != (ssize_t)n)
+            return done ? (int64_t)done : -EAGAIN;
+        const size_t out = copyout_partial(&t->ua, uaddr_add(buf, done), chunk, n);
+        done += out;
+        if (out < n)
+            return done ? (int64_t)done : -EFAULT;
+        /* Small requests are never cut short. */
+        if (done >= 256 && done < size && blocker_interrupted(&t->blocker))
+            break;
+    }
+    memset(chunk, 0, sizeof(chunk));
+    return (int64_t)done;
+}
+
+/* The host's number folded into what the guest was promised. */
+int64_t sys_getcpu(struct task *t, uaddr_t cpu, uaddr_t node, uaddr_t cache)
+{
+    const int host = sched_getcpu();
+    const uint32_t nr = host < 0 ? 0 : (uint32_t)host % (uint32_t)task_cpu_count(t), zero = 0;
+    int r = 0;
+
+    (void)cache;
+    if (!uaddr_is_null(cpu))
+        r = copyout_obj(&t->ua, cpu, &nr);
+    if (!r && !uaddr_is_null(node))
+        r = copyout_obj(&t->ua, node, &zero);
+    return r;
+}
+
+/* There is no kernel log that a guest may read: as Linux with dmesg_restrict. */
+int64_t sys_syslog(struct task *t, int type, uaddr_t buf, int len)
+{
+    (void)t;
+    (void)buf;
+    (void)len;
+    return type < 0 || type > 10 ? -EINVAL : -EPERM;
+}

@@ -1,0 +1,425 @@
+/* Scheduling as far as a guest can see it: priorities, policies and masks are kept and shown; the
+ * host schedules all of a sandbox's threads alike. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/limits.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
+#include "syscalls/handlers.h"
+
+#define LX_SCHED_OTHER 0
+#define LX_SCHED_FIFO 1
+#define LX_SCHED_RR 2
+#define LX_SCHED_BATCH 3
+#define LX_SCHED_IDLE 5
+#define LX_SCHED_DEADLINE 6
+#define LX_RESET_ON_FORK 0x40000000
+#define IOPRIO_WHO_USER_LAST 3
+#define SCHED_ATTR_SIZE_VER0 48u
+
+/* struct sched_attr; its header clashes with libc's. */
+struct lx_sched_attr {
+    uint32_t size, sched_policy;
+    uint64_t sched_flags;
+    int32_t sched_nice;
+    uint32_t sched_priority;
+    uint64_t sched_runtime, sched_deadline, sched_period;
+    uint32_t sched_util_min, sched_util_max;
+};
+_Static_assert(sizeof(struct lx_sched_attr) == 56, "struct sched_attr has 56 bytes");
+
+int64_t sys_sched_yield(struct task *t)
+{
+    (void)t;
+    (void)sched_yield();
+    return 0;
+}
+
+/* check_same_owner. */
+static bool same_owner(struct task *t, struct task *o)
+{
+    struct cred *oc = task_get_cred(o);
+    const bool same = oc && (t->cred->euid == oc->uid || t->cred->euid == oc->euid);
+
+    cred_put(oc);
+    return same;
+}
+
+/* ---- nice ---- */
+
+struct nice_query {
+    struct task *t;
+    int best;  /* getpriority: 20 - nice */
+    int value; /* setpriority */
+    int err;   /* -ESRCH till one was met */
+};
+
+static void nice_get(void *arg, struct task *o)
+{
+    struct nice_query *q = arg;
+
+    q->best = MAX(q->best, 20 - (int)task_attr_get(o, TASK_ATTR_NICE));
+}
+
+static void nice_set(void *arg, struct task *o)
+{
+    struct nice_query *q = arg;
+    const int64_t now = task_attr_get(o, TASK_ATTR_NICE);
+
+    if (!same_owner(q->t, o) && !task_capable(q->t, CAP_SYS_NICE)) {
+        q->err = -EPERM;
+        return;
+    }
+    if (q->value < now && (uint64_t)(20 - q->value) > task_rlimit(o, RLIMIT_NICE) &&
+        !task_capable(q->t, CAP_SYS_NICE)) {
+        q->err = -EACCES;
+        return;
+    }
+    if (q->err == -ESRCH)
+        q->err = 0;
+    task_attr_set(o, TASK_ATTR_NICE, q->value);
+}
+
+static int nice_each(struct task *t, int which, int who, task_each_fn fn, struct nice_query *q)
+{
+    struct task *o;
+    size_t n = 1;
+
+    switch (which) {
+    case PRIO_PROCESS:
+        if (task_find(t, who, &o))
+            return -ESRCH;
+        fn(q, o);
+        task_put(o);
+        break;
+    case PRIO_PGRP:
+        n = task_each_in_pgrp(t, who, fn, q);
+        break;
+    case PRIO_USER:
+        n = task_each_of_user(t, who ? (uint32_t)who : t->cred->uid, fn, q);
+        break;
+    default:
+        return -EINVAL;
+    }
+    return n ? 0 : -ESRCH;
+}
+
+int64_t sys_getpriority(struct task *t, int which, int who)
+{
+    struct nice_query q = {.t = t, .best = -1};
+    int r = nice_each(t, which, who, nice_get, &q);
+
+    return r ? r : q.best;
+}
+
+int64_t sys_setpriority(struct task *t, int which, int who, int value)
+{
+    struct nice_query q = {.t = t, .err = -ESRCH};
+
+    q.value = value < -20 ? -20 : value > 19 ? 19 : value;
+    int r = nice_each(t, which, who, nice_set, &q);
+    return r ? r : q.err;
+}
+
+/* ---- policies ---- */
+
+static bool policy_known(int policy)
+{
+    return (policy >= LX_SCHED_OTHER && policy <= LX_SCHED_BATCH) || policy == LX_SCHED_IDLE;
+}
+
+static bool policy_rt(int64_t policy)
+{
+    return policy == LX_SCHED_FIFO || policy == LX_SCHED_RR;
+}
+
+static int sched_permit(struct task *t, struct task *o, int policy, int prio)
+{
+    if (task_capable(t, CAP_SYS_NICE))
+        return 0;
+    if (!same_owner(t, o))
+        return -EPERM;
+    const uint64_t limit = task_rlimit(o, RLIMIT_RTPRIO);
+    if (policy_rt(policy)) {
+        if (policy != task_attr_get(o, TASK_ATTR_SCHED_POLICY) && limit == 0)
+            return -EPERM;
+        if (prio > task_attr_get(o, TASK_ATTR_SCHED_PRIORITY) && (uint64_t)prio > limit)
+            return -EPERM;
+    }
+    return 0;
+}
+
+static int sched_change(struct task *t, int pid, int policy, int prio, bool reset)
+{
+    struct task *o;
+
+    if (pid < 0)
+        return -EINVAL;
+    int r = task_find(t, pid, &o);
+    if (r)
+        return r;
+    if (policy < 0)
+        policy = (int)task_attr_get(o, TASK_ATTR_SCHED_POLICY);
+    if (!policy_known(policy) || (policy_rt(policy) ? prio < 1 || prio > 99 : prio != 0))
+        r = -EINVAL;
+    if (!r)
+        r = sched_permit(t, o, policy, prio);
+    if (!r) {
+        task_attr_set(o, TASK_ATTR_SCHED_POLICY, policy);
+        task_attr_set(o, TASK_ATTR_SCHED_PRIORITY, prio);
+        task_attr_set(o, TASK_ATTR_SCHED_RESET, reset);
+    }
+    task_put(o);
+    return r;
+}
+
+int64_t sys_sched_setparam(struct task *t, int pid, uaddr_t param)
+{
+    int32_t prio;
+
+    if (uaddr_is_null(param) || pid < 0)
+        return -EINVAL;
+    int r = copyin_obj(&t->ua, &prio, param);
+    return r ? r : sched_change(t, pid, -1, prio, false);
+}
+
+int64_t sys_sched_setscheduler(struct task *t, int pid, int policy, uaddr_t param)
+{
+    int32_t prio;
+
+    if (policy < 0 || uaddr_is_null(param) || pid < 0)
+        return -EINVAL;
+    int r = copyin_obj(&t->ua, &prio, param);
+    if (r)
+        return r;
+    return sched_change(t, pid, policy & ~LX_RESET_ON_FORK, prio, policy & LX_RESET_ON_FORK);
+}
+
+static int64_t sched_attr_of(struct task *t, int pid, enum task_attr a)
+{
+    struct task *o;
+
+    if (pid < 0)
+        return -EINVAL;
+    int r = task_find(t, pid, &o);
+    if (r)
+        return r;
+    const int64_t v = task_attr_get(o, a);
+    task_put(o);
+    return v;
+}
+
+int64_t sys_sched_getparam(struct task *t, int pid, uaddr_t param)
+{
+    if (uaddr_is_null(param))
+        return -EINVAL;
+    const int64_t v = sched_attr_of(t, pid, TASK_ATTR_SCHED_PRIORITY);
+    if (v < 0)
+        return v;
+    const int32_t prio = (int32_t)v;
+    return copyout_obj(&t->ua, param, &prio);
+}
+
+int64_t sys_sched_getscheduler(struct task *t, int pid)
+{
+    const int64_t policy = sched_attr_of(t, pid, TASK_ATTR_SCHED_POLICY);
+
+    if (policy < 0)
+        return policy;
+    return policy | (sched_attr_of(t, pid, TASK_ATTR_SCHED_RESET) > 0 ? LX_RESET_ON_FORK : 0);
+}
+
+int64_t sys_sched_get_priority_max(struct task *t, int policy)
+{
+    (void)t;
+    if (policy_rt(policy))
+        return 99;
+    return policy_known(policy) || policy == LX_SCHED_DEADLINE ? 0 : -EINVAL;
+}
+
+int64_t sys_sched_get_priority_min(struct task *t, int policy)
+{
+    (void)t;
+    if (policy_rt(policy))
+        return 1;
+    return policy_known(policy) || policy == LX_SCHED_DEADLINE ? 0 : -EINVAL;
+}
+
+int64_t sys_sched_rr_get_interval(struct task *t, int pid, uaddr_t out)
+{
+    const int64_t policy = sched_attr_of(t, pid, TASK_ATTR_SCHED_POLICY);
+
+    if (policy < 0)
+        return policy;
+    /* Linux's own defaults: 100 ms for round robin, none for FIFO, a fair slice else. */
+    const int64_t ts[2] = {0, policy == LX_SCHED_RR     ? 100000000
+                              : policy == LX_SCHED_FIFO ? 0
+                                                        : 4000000};
+    return copyout_obj(&t->ua, out, &ts);
+}
+
+/* ---- sched_setattr ---- */
+
+int64_t sys_sched_setattr(struct task *t, int pid, uaddr_t attr, unsigned flags)
+{
+    const uint64_t known =
+        SCHED_FLAG_RESET_ON_FORK | SCHED_FLAG_KEEP_POLICY | SCHED_FLAG_KEEP_PARAMS;
+    struct lx_sched_attr a;
+    uint32_t size;
+
+    if (uaddr_is_null(attr) || pid < 0 || flags)
+        return -EINVAL;
+    int r = copyin_obj(&t->ua, &size, attr);
+    if (r)
+        return r;
+    size = size ? size : SCHED_ATTR_SIZE_VER0;
+    if (size < SCHED_ATTR_SIZE_VER0 || size > PAGE_SIZE)
+        return -E2BIG;
+    memset(&a, 0, sizeof(a));
+    r = copyin_struct(&t->ua, &a, sizeof(a), attr, size);
+    if (r)
+        return r;
+    if ((a.sched_flags & ~known) || a.sched_policy > INT32_MAX || a.sched_priority > 99)
+        return -EINVAL;
+    if (a.sched_policy == LX_SCHED_DEADLINE)
+        return -EPERM;
+    const bool keep = a.sched_flags & SCHED_FLAG_KEEP_POLICY;
+    r = sched_change(t, pid, keep ? -1 : (int)a.sched_policy, (int)a.sched_priority,
+                     a.sched_flags & SCHED_FLAG_RESET_ON_FORK);
+    if (r || policy_rt((int64_t)a.sched_policy))
+        return r;
+    return sys_setpriority(t, PRIO_PROCESS, pid, a.sched_nice);
+}
+
+int64_t sys_sched_getattr(struct task *t, int pid, uaddr_t attr, unsigned size, unsigned flags)
+{
+    struct lx_sched_attr a;
+    struct task *o;
+
+    if (uaddr_is_null(attr) || pid < 0 || flags || size < SCHED_ATTR_SIZE_VER0 || size > PAGE_SIZE)
+        return -EINVAL;
+    int r = task_find(t, pid, &o);
+    if (r)
+        return r;
+    memset(&a, 0, sizeof(a));
+    a.size = MIN(size, (unsigned)sizeof(a));
+    a.sched_policy = (uint32_t)task_attr_get(o, TASK_ATTR_SCHED_POLICY);
+    a.sched_priority = (uint32_t)task_attr_get(o, TASK_ATTR_SCHED_PRIORITY);
+    a.sched_nice = (int32_t)task_attr_get(o, TASK_ATTR_NICE);
+    if (task_attr_get(o, TASK_ATTR_SCHED_RESET))
+        a.sched_flags |= SCHED_FLAG_RESET_ON_FORK;
+    task_put(o);
+    return copyout(&t->ua, attr, &a, a.size);
+}
+
+/* ---- affinity ---- */
+
+int64_t sys_sched_setaffinity(struct task *t, int pid, uint64_t size, uaddr_t mask)
+{
+    uint64_t words[LIMIT_CPU_WORDS] = {0};
+    struct task *o;
+
+    size = (uint32_t)size;
+    int r = copyin(&t->ua, words, mask, (size_t)MIN(size, sizeof(words)));
+    if (r)
+        return r;
+    r = task_find(t, pid, &o);
+    if (r)
+        return r;
+    if (!same_owner(t, o) && !task_capable(t, CAP_SYS_NICE))
+        r = -EPERM;
+    else
+        r = task_affinity_set(o, words);
+    task_put(o);
+    return r;
+}
+
+int64_t sys_sched_getaffinity(struct task *t, int pid, uint64_t size, uaddr_t mask)
+{
+    const uint64_t cpus = (uint64_t)task_cpu_count(t), bytes = ALIGN_UP(cpus, 64) / 8;
+    uint64_t words[LIMIT_CPU_WORDS];
+    struct task *o;
+
+    size = (uint32_t)size;
+    if (size * 8 < cpus || size % sizeof(uint64_t))
+        return -EINVAL;
+    int r = task_find(t, pid, &o);
+    if (r)
+        return r;
+    task_affinity_get(o, words);
+    task_put(o);
+    const uint64_t n = MIN(size, bytes);
+    r = copyout(&t->ua, mask, words, (size_t)n);
+    return r ? r : (int64_t)n;
+}
+
+/* ---- ioprio ---- */
+
+static int ioprio_check(struct task *t, int prio)
+{
+    const int class = prio >> 13, data = prio & 0x1fff;
+
+    switch (class) {
+    case 0: /* none */
+        return data ? -EINVAL : 0;
+    case 1: /* real time */
+        if (!task_capable(t, CAP_SYS_ADMIN) && !task_capable(t, CAP_SYS_NICE))
+            return -EPERM;
+        return data >= 8 ? -EINVAL : 0;
+    case 2: /* best effort */
+        return data >= 8 ? -EINVAL : 0;
+    case 3: /* idle */
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
+static void ioprio_store(void *arg, struct task *o)
+{
+    struct nice_query *q = arg;
+
+    if (!same_owner(q->t, o) && !task_capable(q->t, CAP_SYS_NICE)) {
+        q->err = -EPERM;
+        return;
+    }
+    task_attr_set(o, TASK_ATTR_IOPRIO, q->value);
+}
+
+static void ioprio_load(void *arg, struct task *o)
+{
+    struct nice_query *q = arg;
+    const int v = (int)task_attr_get(o, TASK_ATTR_IOPRIO);
+
+    /* The best of several, where 0 is what best effort 4 stands for. */
+    q->best = q->best < 0 ? v : MIN(q->best, v);
+}
+
+int64_t sys_ioprio_set(struct task *t, int which, int who, int prio)
+{
+    struct nice_query q = {.t = t, .value = prio};
+    int r = ioprio_check(t, prio);
+
+    if (r)
+        return r;
+    /* IOPRIO_WHO_* count from 1 where PRIO_* count from 0. */
+    if (which < 1 || which > IOPRIO_WHO_USER_LAST)
+        return -EINVAL;
+    r = nice_each(t, which - 1, who, ioprio_store, &q);
+    return r ? r : q.err;
+}
+
+int64_t sys_ioprio_get(struct task *t, int which, int who)
+{
+    struct nice_query q = {.t = t, .best = -1};
+
+    if (which < 1 || which > IOPRIO_WHO_USER_LAST)
+        return -EINVAL;
+    int r = nice_each(t, which - 1, who, ioprio_load, &q);
+    return r ? r : q.best;
+}
