@@ -14,6 +14,7 @@
 /* Where /proc/self/fd is in a confined gofer: the filter names it. */
 #define GOFER_PROC_FD 3
 
+struct gofer_config;
 struct gofer_export;
 
 /* Own mount, network, ipc and uts namespaces; without privileges in an own user namespace in which
@@ -24,6 +25,9 @@ MUST_CHECK int gofer_own_namespaces(bool *out_one_id, const char **step);
 MUST_CHECK int gofer_open_export(const struct gofer_export *e, int *out_fd, const char **step);
 /* /proc/self/fd in the same manner. */
 MUST_CHECK int gofer_open_proc(int *out_fd, const char **step);
+/* Takes the host's proc, sysfs and their like out of our mounts, below recursive exports. After
+ * gofer_open_proc. */
+MUST_CHECK int gofer_hide_kernel(const struct gofer_config *cfg, const char **step);
 /* An empty read-only tmpfs is the root; everything else is unmounted. */
 MUST_CHECK int gofer_empty_root(const char **step);
 /* As many descriptors as the host allows; no core files. *out_nofile: how many. */

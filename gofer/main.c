@@ -126,6 +126,8 @@ static int confine(struct gofer *g, const char **step)
     if (!r)
         r = gofer_open_proc(&g->proc_fd, step);
     if (!r)
+        r = gofer_hide_kernel(g->cfg, step);
+    if (!r)
         r = open_exports(g, step);
     if (!r)
         r = gofer_empty_root(step);

@@ -214,6 +214,40 @@ Test(gofer_process, without_privileges)
     finish();
 }
 
+/* The host's own root as a container's: its files are there, its kernel is not. */
+Test(gofer_process, root_of_the_host)
+{
+    static char slash[] = "/";
+    static const char *const stat_file[] = {"proc", "stat"}, *const shell[] = {"bin", "sh"};
+    struct gofer_export export = {.path = slash, .readonly = true, .recursive = true};
+    struct gofer_config cfg = {
+        .channel_count = GOFER_CHANNELS, .exports = &export, .export_count = 1, .log_fd = 2};
+    int mine[GOFER_CHANNELS], why;
+    struct gof_node root, n[2];
+    bool readonly;
+    size_t done;
+
+    fx_prepare(mine);
+    memcpy(cfg.channels, fx.socks, sizeof(cfg.channels));
+    gofer = fork();
+    if (gofer == 0)
+        _exit(gofer_main(&cfg));
+    for (int i = 0; i < GOFER_CHANNELS; i++)
+        close(fx.socks[i]);
+    cr_assert_eq(gof_client_new(mine, GOFER_CHANNELS, &fx.client), 0);
+    cr_assert_eq(gof_attach(fx.client, 0, &readonly, &root), 0);
+    cr_assert(readonly);
+    cr_assert_eq(gof_walk(fx.client, root.handle, stat_file, 2, n, &done, &why), 0);
+    cr_assert_eq(done, 1, "/proc is an empty directory");
+    cr_assert_eq(why, -ENOENT);
+    cr_assert_eq(gof_walk(fx.client, root.handle, shell, 2, n, &done, &why), 0);
+    cr_assert(done == 2 || S_ISLNK(n[0].attr.mode));
+    kill(gofer, SIGKILL);
+    cr_assert_eq(waitpid(gofer, NULL, 0), gofer);
+    gof_client_free(fx.client);
+    fx_clean();
+}
+
 Test(gofer_process, killed_gofer_is_noticed)
 {
     struct gof_attr a;
