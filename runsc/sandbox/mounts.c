@@ -101,6 +101,7 @@ int mounts_gofer_config(const struct sandbox_args *a, const int *channels, size_
         mounts_gofer_config_free(&cfg);
         return -1;
     }
+    mounts_make_points(a, &cfg);
     *out = cfg;
     return 0;
 }

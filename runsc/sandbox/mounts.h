@@ -27,6 +27,13 @@ MUST_CHECK int mounts_gofer_config(const struct sandbox_args *a, const int *chan
                                    struct gofer_config *out, struct err *e);
 void mounts_gofer_config_free(struct gofer_config *cfg);
 
+/*
+ * In a root file system that the gofer will serve read-only: makes the missing places that mounts
+ * go to, as other runtimes do. What cannot be made is left to the mount, which says so. Called by
+ * mounts_gofer_config.
+ */
+void mounts_make_points(const struct sandbox_args *a, const struct gofer_config *cfg);
+
 /* Number of the export behind spec->mounts[index], or -1 when the gofer has no part in it. */
 int mounts_export(const struct sandbox_args *a, size_t index);
 

@@ -75,6 +75,9 @@ int goferfs_symlink(struct inode *dir, const char *name, const char *target,
 int goferfs_link(struct inode *dir, const char *name, struct inode *target)
 {
     struct gof_attr a;
+
+    if (target->sb != dir->sb)
+        return -EXDEV;
     int r = gof_link(goferfs_client(dir), goferfs_inode(dir)->handle, name,
                      goferfs_inode(target)->handle, &a);
 
@@ -113,6 +116,8 @@ int goferfs_rmdir(struct inode *dir, const char *name, struct inode *victim)
 int goferfs_rename(struct inode *old_dir, const char *old_name, struct inode *new_dir,
                    const char *new_name, struct inode *victim, struct inode *target, unsigned flags)
 {
+    if (old_dir->sb != new_dir->sb)
+        return -EXDEV;
     int r = gof_rename(goferfs_client(old_dir), goferfs_inode(old_dir)->handle, old_name,
                        goferfs_inode(new_dir)->handle, new_name, flags);
 
