@@ -1,13 +1,12 @@
 /* Small state of tasks and groups that calls set and show: priorities, affinity, names. */
 #include <errno.h>
+#include <linux/sched.h>
 #include <string.h>
 
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
-
-#include <linux/sched.h>
 
 int64_t task_attr_get(struct task *o, enum task_attr a)
 {
@@ -34,6 +33,8 @@ int64_t task_attr_get(struct task *o, enum task_attr a)
         return atomic_load(&o->tg->thp_disable);
     case TASK_ATTR_PERSONALITY:
         return atomic_load(&p->personality);
+    case TASK_ATTR_MEMBARRIER:
+        return atomic_load(&o->tg->membarrier);
     default:
         BUG_ON(true);
     }
@@ -74,6 +75,9 @@ void task_attr_set(struct task *o, enum task_attr a, int64_t v)
         break;
     case TASK_ATTR_PERSONALITY:
         atomic_store(&p->personality, (uint32_t)v);
+        break;
+    case TASK_ATTR_MEMBARRIER:
+        atomic_store(&o->tg->membarrier, (int)v);
         break;
     default:
         BUG_ON(true);

@@ -401,6 +401,7 @@ static void exec_commit(struct exec *x, const struct vfs_caller *c)
     t->rseq_size = 0;
     t->rseq_sig = 0;
     t->restart_fn = NULL;
+    atomic_store_explicit(&t->tg->membarrier, 0, memory_order_relaxed);
     exec_new_signals(x);
     exec_new_files(x, c);
     exec_new_identity(x);

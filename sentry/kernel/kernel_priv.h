@@ -148,6 +148,7 @@ struct thread_group {
     _Atomic int32_t oom_score_adj;
     _Atomic int dumpable;
     _Atomic bool thp_disable;
+    _Atomic int membarrier; /* TASK_ATTR_MEMBARRIER */
 };
 
 struct kernel {

@@ -97,6 +97,7 @@ enum task_attr {
     TASK_ATTR_SUBREAPER,
     TASK_ATTR_THP_DISABLE,
     TASK_ATTR_PERSONALITY,
+    TASK_ATTR_MEMBARRIER, /* commands the process has registered for */
 };
 int64_t task_attr_get(struct task *o, enum task_attr a);
 void task_attr_set(struct task *o, enum task_attr a, int64_t v);
@@ -107,6 +108,9 @@ void task_set_timer_slack(struct task *t, uint64_t ns);
 void task_affinity_get(struct task *o, uint64_t *mask);
 MUST_CHECK int task_affinity_set(struct task *o, const uint64_t *mask);
 int task_cpu_count(struct task *t);
+/* membarrier(2): returns when every other running thread of the process (all: of the sandbox) has
+ * passed a full barrier. -ENOMEM. */
+MUST_CHECK int task_membarrier(struct task *t, bool all);
 /* Calls fn for every thread-group leader of a process group (pgid) or user (uid), PRIO_*. Returns
  * how many matched. fn runs with the tree lock held and must not block. */
 typedef void (*task_each_fn)(void *arg, struct task *o);

@@ -190,12 +190,14 @@ void task_unlink_locked(struct task *t)
 
 void task_interrupt_locked(struct task *t, uint32_t bits)
 {
-    const struct task_priv *p = task_priv(t);
+    struct task_priv *p = task_priv(t);
 
     blocker_interrupt(&t->blocker, bits);
-    /* Pairs with the fence between in_guest and the last look at the blocker in task_run.c. */
-    atomic_thread_fence(memory_order_seq_cst);
-    if (!p->dead && t->ctx && atomic_load_explicit(&p->in_guest, memory_order_relaxed))
+    if (p->dead || !t->ctx)
+        return;
+    /* A read-modify-write, as the owner's step to odd is: of the two, the later one sees what went
+     * before the other. Either the owner finds the bits, or we find it in the guest. */
+    if (atomic_fetch_or_explicit(&p->guest_seq, 0, memory_order_acq_rel) & 1)
         plat_ctx_interrupt(t->ctx);
 }
 

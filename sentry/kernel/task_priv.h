@@ -28,8 +28,9 @@ struct task_priv {
     bool no_guest;    /* killed from outside, or never started: no user state to return to */
 
     /* atomic */
-    _Atomic bool in_guest; /* between the last check for work and the end of plat_ctx_run */
-    _Atomic bool asleep;   /* 'S' or 'D' for /proc; a hint */
+    /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
+    _Atomic uint32_t guest_seq;
+    _Atomic bool asleep; /* 'S' or 'D' for /proc; a hint */
     _Atomic uint64_t min_flt, maj_flt, vol_switches, invol_switches;
     _Atomic int nice;
     _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */

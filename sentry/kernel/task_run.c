@@ -89,12 +89,20 @@ static void stub_gone(struct task *t)
     sighand_unlock(sh);
 }
 
+/* Only the owner writes it. */
+static inline void guest_leave(struct task_priv *p)
+{
+    const uint32_t seq = atomic_load_explicit(&p->guest_seq, memory_order_relaxed);
+
+    atomic_store_explicit(&p->guest_seq, seq + 1, memory_order_release);
+}
+
 static void task_step(struct task *t)
 {
     struct plat_fault f;
     enum plat_event ev = plat_ctx_run(t->ctx, false, &f);
 
-    atomic_store_explicit(&task_priv(t)->in_guest, false, memory_order_relaxed);
+    guest_leave(task_priv(t));
     switch (ev) {
     case PLAT_EVENT_SYSCALL:
         syscall_dispatch(t);
@@ -130,12 +138,11 @@ static void task_loop(struct task *t)
             task_work(t);
             continue;
         }
-        /* Either this thread sees the bit now, or who sets it sees in_guest and interrupts the
-         * context (task_interrupt_locked). */
-        atomic_store_explicit(&p->in_guest, true, memory_order_relaxed);
-        atomic_thread_fence(memory_order_seq_cst);
+        /* Either this thread sees the bit now, or who sets it sees the odd number and interrupts
+         * the context (task_interrupt_locked). */
+        atomic_fetch_add_explicit(&p->guest_seq, 1, memory_order_acq_rel);
         if (UNLIKELY(blocker_interrupted(&t->blocker))) {
-            atomic_store_explicit(&p->in_guest, false, memory_order_relaxed);
+            guest_leave(p);
             continue;
         }
         task_step(t);

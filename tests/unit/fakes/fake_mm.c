@@ -1,0 +1,232 @@
+/* Address spaces of a few pages, kept in the sentry's own memory. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ref.h"
+#include "fakes.h"
+#include "sentry/mem/memfile.h"
+#include "sentry/mm/mm.h"
+
+_Atomic int fake_mm_live;
+
+struct mm {
+    struct ref ref;
+    struct mutex mu;
+    struct plat_as *as;
+    struct mm_layout layout;
+    uint8_t mem[FAKE_MEM_SIZE];
+};
+
+static int mm_alloc(struct plat_as *as, struct mm **out_mm)
+{
+    struct mm *mm = calloc(1, sizeof(*mm));
+
+    if (!mm)
+        return -ENOMEM;
+    ref_init(&mm->ref);
+    mutex_init(&mm->mu, LOCK_RANK_MM);
+    mm->as = as;
+    atomic_fetch_add(&fake_mm_live, 1);
+    *out_mm = mm;
+    return 0;
+}
+
+int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm)
+{
+    struct plat_as *as;
+    int r = plat_as_create(plat, &as);
+
+    (void)mf;
+    return r ? r : mm_alloc(as, out_mm);
+}
+
+struct mm *mm_get(struct mm *mm)
+{
+    ref_get(&mm->ref);
+    return mm;
+}
+
+void mm_put(struct mm *mm)
+{
+    if (!ref_put(&mm->ref))
+        return;
+    plat_as_put(mm->as);
+    mutex_destroy(&mm->mu);
+    atomic_fetch_sub(&fake_mm_live, 1);
+    free(mm);
+}
+
+int mm_fork(struct mm *mm, struct plat_ctx *parent_ctx, const struct mm_limits *lim,
+            struct mm **out_mm, struct plat_ctx **out_child)
+{
+    struct plat_as *as;
+    int r = plat_ctx_fork(parent_ctx, &as, out_child);
+
+    (void)lim;
+    if (r)
+        return r;
+    r = mm_alloc(as, out_mm);
+    if (r)
+        return r;
+    mutex_lock(&mm->mu);
+    memcpy((*out_mm)->mem, mm->mem, sizeof(mm->mem));
+    mutex_unlock(&mm->mu);
+    return 0;
+}
+
+struct plat_as *mm_as(struct mm *mm)
+{
+    return mm->as;
+}
+
+struct mm_layout *mm_layout(struct mm *mm)
+{
+    return &mm->layout;
+}
+
+void mm_lock_layout(struct mm *mm)
+{
+    mutex_lock(&mm->mu);
+}
+
+void mm_unlock_layout(struct mm *mm)
+{
+    mutex_unlock(&mm->mu);
+}
+
+void mm_stats(struct mm *mm, struct mm_stats *out)
+{
+    (void)mm;
+    *out = (struct mm_stats){.virt = FAKE_MEM_SIZE, .peak_rss = FAKE_MEM_SIZE};
+}
+
+int mm_fault(struct mm *mm, struct plat_ctx *ctx, const struct plat_fault *f,
+             const struct mm_limits *lim, struct plat_fault *sig)
+{
+    (void)mm;
+    (void)ctx;
+    (void)lim;
+    *sig = *f;
+    return -EFAULT;
+}
+
+int mm_futex_key(const struct uaccess *ua, uaddr_t addr, bool shared, struct mm_futex_key *out)
+{
+    (void)shared;
+    if (addr.v % 4)
+        return -EINVAL;
+    *out = (struct mm_futex_key){.object = (uintptr_t)ua->mm, .off = addr.v};
+    return 0;
+}
+
+/* ---- copies ---- */
+
+/* Bytes of the range that exist. */
+static size_t user_range(uaddr_t addr, size_t size)
+{
+    const uint64_t end = FAKE_MEM_START + FAKE_MEM_SIZE;
+
+    if (addr.v < FAKE_MEM_START || addr.v >= end)
+        return 0;
+    return (size_t)MIN(end - addr.v, (uint64_t)size);
+}
+
+size_t copyin_partial(const struct uaccess *ua, void *dst, uaddr_t src, size_t size)
+{
+    const size_t n = user_range(src, size);
+
+    mutex_lock(&ua->mm->mu);
+    if (n)
+        memcpy(dst, ua->mm->mem + (src.v - FAKE_MEM_START), n);
+    mutex_unlock(&ua->mm->mu);
+    return n;
+}
+
+size_t copyout_partial(const struct uaccess *ua, uaddr_t dst, const void *src, size_t size)
+{
+    const size_t n = user_range(dst, size);
+
+    mutex_lock(&ua->mm->mu);
+    if (n)
+        memcpy(ua->mm->mem + (dst.v - FAKE_MEM_START), src, n);
+    mutex_unlock(&ua->mm->mu);
+    return n;
+}
+
+int copyin(const struct uaccess *ua, void *dst, uaddr_t src, size_t size)
+{
+    return copyin_partial(ua, dst, src, size) == size ? 0 : -EFAULT;
+}
+
+int copyout(const struct uaccess *ua, uaddr_t dst, const void *src, size_t size)
+{
+    return copyout_partial(ua, dst, src, size) == size ? 0 : -EFAULT;
+}
+
+int copyin_array(const struct uaccess *ua, void *dst, uaddr_t src, size_t count, size_t elem_size)
+{
+    return copyin(ua, dst, src, count * elem_size);
+}
+
+int copyout_array(const struct uaccess *ua, uaddr_t dst, const void *src, size_t count,
+                  size_t elem_size)
+{
+    return copyout(ua, dst, src, count * elem_size);
+}
+
+int64_t copyin_str(const struct uaccess *ua, char *dst, uaddr_t src, size_t size, int too_long)
+{
+    const size_t n = copyin_partial(ua, dst, src, size);
+    const char *end = memchr(dst, '\0', n);
+
+    if (end)
+        return end - dst;
+    return n == size ? too_long : -EFAULT;
+}
+
+int copyin_struct(const struct uaccess *ua, void *dst, size_t known, uaddr_t src, size_t size)
+{
+    memset(dst, 0, known);
+    return copyin(ua, dst, src, MIN(known, size));
+}
+
+int user_zero(const struct uaccess *ua, uaddr_t dst, size_t size)
+{
+    static const uint8_t zeros[FAKE_MEM_SIZE];
+
+    return size > sizeof(zeros) ? -EFAULT : copyout(ua, dst, zeros, size);
+}
+
+int user_load32(const struct uaccess *ua, uaddr_t addr, uint32_t *out)
+{
+    return addr.v % 4 ? -EINVAL : copyin(ua, out, addr, sizeof(*out));
+}
+
+int user_store32(const struct uaccess *ua, uaddr_t addr, uint32_t val)
+{
+    return addr.v % 4 ? -EINVAL : copyout(ua, addr, &val, sizeof(val));
+}
+
+int user_cmpxchg32(const struct uaccess *ua, uaddr_t addr, uint32_t expect, uint32_t desired,
+                   uint32_t *out_seen)
+{
+    if (addr.v % 4)
+        return -EINVAL;
+    if (user_range(addr, 4) != 4)
+        return -EFAULT;
+    mutex_lock(&ua->mm->mu);
+    uint8_t *p = ua->mm->mem + (addr.v - FAKE_MEM_START);
+    memcpy(out_seen, p, 4);
+    if (*out_seen == expect)
+        memcpy(p, &desired, 4);
+    mutex_unlock(&ua->mm->mu);
+    return 0;
+}
+
+uint64_t memfile_resident(const struct memfile *mf)
+{
+    (void)mf;
+    return 0;
+}
