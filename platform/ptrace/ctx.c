@@ -1,0 +1,348 @@
+/* Contexts: one stub thread each, traced by the sentry thread that runs it. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "platform/ptrace/ptrace_priv.h"
+
+#define PT_USER_CS 0x33
+#define PT_USER_SS 0x2b
+#define PT_EFLAGS 0x202
+/* Offsets in the XSAVE area: Intel SDM vol. 1, 13.4. */
+#define XSAVE_SW_RESERVED 464
+#define XSAVE_HEADER 512
+#define XSAVE_LEGACY_SIZE 576
+#define XSTATE_X87_SSE UINT64_C(3)
+
+static void ctx_reset_regs(struct plat_regs *regs)
+{
+    memset(regs, 0, sizeof(*regs));
+    regs->cs = PT_USER_CS;
+    regs->ss = PT_USER_SS;
+    regs->eflags = PT_EFLAGS;
+}
+
+static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
+{
+    struct pt_ctx *c = calloc(1, sizeof(*c));
+
+    if (c == NULL)
+        return -ENOMEM;
+    c->base.plat = as->base.plat;
+    c->as = as;
+    c->cpu = -1;
+    ctx_reset_regs(&c->regs);
+    ref_get(&as->ref);
+    *out_ctx = c;
+    return 0;
+}
+
+static void ctx_free(struct pt_ctx *c)
+{
+    pt_as_put(&c->as->base);
+    free(c->xstate);
+    free(c);
+}
+
+static bool ctx_take_parked(struct pt_as *as, pid_t *out_tid)
+{
+    bool found;
+
+    mutex_lock(&as->mu);
+    found = as->parked_count > 0 && !as->gone;
+    if (found)
+        *out_tid = as->parked[--as->parked_count];
+    mutex_unlock(&as->mu);
+    return found;
+}
+
+static void ctx_enlist(struct pt_ctx *c)
+{
+    mutex_lock(&c->as->mu);
+    list_add_tail(&c->node, &c->as->ctxs);
+    mutex_unlock(&c->as->mu);
+}
+
+int pt_ctx_own(struct pt_ctx *c)
+{
+    int r;
+
+    if (c->dead)
+        return -ESRCH;
+    if (LIKELY(c->attached))
+        return 0;
+    r = pt_attach(c->tid);
+    if (r == 0 && c->xstate != NULL)
+        r = pt_set_xstate(c->tid, c->xstate, c->xstate_size);
+    free(c->xstate);
+    c->xstate = NULL;
+    c->attached = r == 0;
+    c->dead = r != 0;
+    return r;
+}
+
+static int ctx_create(struct plat *base, struct plat_as *as_base, struct plat_ctx **out_ctx)
+{
+    struct pt_as *as = pt_as(as_base);
+    struct pt_ctx *c;
+    int r;
+
+    (void)base;
+    r = ctx_alloc(as, &c);
+    if (r != 0)
+        return r;
+    if (!ctx_take_parked(as, &c->tid)) {
+        ctx_free(c);
+        return -EAGAIN;
+    }
+    r = pt_ctx_own(c);
+    if (r != 0) {
+        ctx_free(c);
+        return r;
+    }
+    ctx_enlist(c);
+    *out_ctx = &c->base;
+    return 0;
+}
+
+/* ---- fork ---- */
+
+static int ctx_save_xstate(struct pt_ctx *from, struct pt_ctx *to)
+{
+    size_t size = from->base.plat->xstate_size;
+    int64_t n;
+
+    to->xstate = malloc(size);
+    if (to->xstate == NULL)
+        return -ENOMEM;
+    n = pt_get_xstate(from->tid, to->xstate, size);
+    to->xstate_size = n > 0 ? (size_t)n : 0;
+    return n < 0 ? (int)n : 0;
+}
+
+static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child)
+{
+    const struct pt_plat *p = pt_plat(parent->base.plat);
+    bool interrupted = false;
+    int r;
+
+    if (ctx_take_parked(parent->as, &child->tid))
+        return ctx_save_xstate(parent, child);
+    r = pt_clone_thread(p, parent->tid, &child->tid, &interrupted);
+    if (interrupted)
+        atomic_store(&parent->interrupt, true);
+    return r;
+}
+
+static int ctx_fork_process(struct pt_ctx *parent, struct pt_as *as, struct pt_ctx *child)
+{
+    const struct pt_plat *p = pt_plat(parent->base.plat);
+    bool interrupted = false;
+    int r;
+
+    mutex_lock(&parent->as->mu);
+    /* A mapping that the host refuses is missing in both: each takes the fault on its own. */
+    r = pt_as_flush_locked(parent->as, parent);
+    if (!parent->dead)
+        r = pt_clone_process(p, parent->tid, as->slot, &as->pid, &interrupted);
+    mutex_unlock(&parent->as->mu);
+    if (interrupted)
+        atomic_store(&parent->interrupt, true);
+    if (r != 0)
+        return r;
+    as->gone = false;
+    child->tid = as->pid;
+    return 0;
+}
+
+static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_ctx **out_child)
+{
+    struct pt_ctx *parent = pt_ctx(base), *child;
+    struct pt_as *as = parent->as;
+    int r = pt_ctx_own(parent);
+
+    if (r == 0 && out_as != NULL)
+        r = pt_as_alloc(pt_plat(base->plat), &as);
+    if (r != 0)
+        return r;
+    r = ctx_alloc(as, &child);
+    if (r == 0) {
+        child->regs = parent->regs;
+        r = out_as != NULL ? ctx_fork_process(parent, as, child) : ctx_fork_thread(parent, child);
+        if (r != 0)
+            ctx_free(child);
+    }
+    if (r != 0) {
+        if (out_as != NULL)
+            pt_as_put(&as->base);
+        return r;
+    }
+    ctx_enlist(child);
+    if (out_as != NULL)
+        *out_as = &as->base;
+    *out_child = &child->base;
+    return 0;
+}
+
+/* ---- the end of a stub thread ---- */
+
+static void ctx_reap(pid_t tid)
+{
+    while (wait4(tid, NULL, __WALL, NULL) < 0 && errno == EINTR)
+        ;
+}
+
+/* Nobody runs in this address space any more: the stub goes, its memory with it. */
+static void ctx_end_process(struct pt_ctx *c)
+{
+    struct pt_as *as = c->as;
+
+    (void)syscall(SYS_tgkill, as->pid, as->pid, SIGKILL);
+    if (c->attached && c->tid != as->pid)
+        ctx_reap(c->tid);
+    ctx_reap(as->pid);
+}
+
+static void ctx_end_thread(struct pt_ctx *c)
+{
+    const struct pt_plat *p = pt_plat(c->base.plat);
+    struct plat_regs regs;
+
+    if (pt_get_regs(c->tid, &regs) != 0)
+        return;
+    regs.rip = pt_stub_addr(p, stub_call);
+    regs.rax = SYS_exit;
+    regs.rdi = 0;
+    regs.orig_rax = UINT64_MAX;
+    if (pt_set_regs(c->tid, &regs) != 0 || syscall(SYS_ptrace, 7L, (long)c->tid, 0L, 0L) != 0)
+        return;
+    int status;
+    while (pt_wait_stop(c->tid, &status) == 0)
+        if (syscall(SYS_ptrace, 7L, (long)c->tid, 0L, 0L) != 0)
+            return;
+}
+
+/* Takes c out of its address space; the thread is parked for the next one, or ends. */
+static void ctx_leave(struct pt_ctx *c)
+{
+    struct pt_as *as = c->as;
+    bool last, park = false;
+
+    mutex_lock(&as->mu);
+    list_del(&c->node);
+    last = list_empty(&as->ctxs) && !as->gone;
+    if (last)
+        as->gone = true;
+    else if (!c->dead && !as->gone)
+        /* The leader must stay, or the process could not be waited for; it has a place kept. */
+        park = c->tid == as->pid || as->parked_count < PT_PARKED_MAX - 1;
+    if (park && c->attached)
+        pt_detach(pt_plat(c->base.plat), c->tid);
+    if (park)
+        as->parked[as->parked_count++] = c->tid;
+    mutex_unlock(&as->mu);
+    if (last && !(c->dead && c->tid == as->pid))
+        ctx_end_process(c);
+    else if (!last && !park && c->attached && !c->dead)
+        ctx_end_thread(c);
+}
+
+static void ctx_destroy(struct plat_ctx *base)
+{
+    struct pt_ctx *c = pt_ctx(base);
+
+    ctx_leave(c);
+    ctx_free(c);
+}
+
+static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
+{
+    struct pt_ctx *c = pt_ctx(base);
+    struct pt_as *as = pt_as(as_base), *old = c->as;
+    pid_t tid;
+
+    if (!ctx_take_parked(as, &tid))
+        return -EAGAIN;
+    int r = pt_attach(tid);
+    if (r != 0)
+        return r;
+    ctx_leave(c);
+    ref_get(&as->ref);
+    c->as = as;
+    c->tid = tid;
+    c->attached = true;
+    c->dead = false;
+    c->cpu = -1;
+    free(c->xstate);
+    c->xstate = NULL;
+    ctx_reset_regs(&c->regs);
+    ctx_enlist(c);
+    pt_as_put(&old->base);
+    return 0;
+}
+
+/* ---- state ---- */
+
+static struct plat_regs *ctx_regs(struct plat_ctx *base)
+{
+    return &pt_ctx(base)->regs;
+}
+
+static int64_t ctx_xstate_get(struct plat_ctx *base, void *buf, size_t size)
+{
+    struct pt_ctx *c = pt_ctx(base);
+    int r = pt_ctx_own(c);
+
+    if (r != 0)
+        return r;
+    if (size < base->plat->xstate_size)
+        return -ENOSPC;
+    return pt_get_xstate(c->tid, buf, size);
+}
+
+/* The host wants the whole area; a frame without the extended part has x87 and SSE only. */
+static int ctx_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
+{
+    struct pt_ctx *c = pt_ctx(base);
+    size_t full = base->plat->xstate_size;
+    const uint64_t legacy = XSTATE_X87_SSE;
+    int r = pt_ctx_own(c);
+
+    if (r != 0)
+        return r;
+    if (size < XSAVE_HEADER || size > full)
+        return -EINVAL;
+    char *area = calloc(1, full);
+    if (area == NULL)
+        return -ENOMEM;
+    memcpy(area, buf, size);
+    if (size < XSAVE_LEGACY_SIZE) {
+        memset(area + XSAVE_HEADER, 0, full - XSAVE_HEADER);
+        memcpy(area + XSAVE_HEADER, &legacy, sizeof(legacy));
+    }
+    r = pt_set_xstate(c->tid, area, full);
+    free(area);
+    return r != 0 && r != -ESRCH ? -EINVAL : r;
+}
+
+static uint64_t ctx_cpu_time(struct plat_ctx *base)
+{
+    return atomic_load_explicit(&pt_ctx(base)->cpu_ns, memory_order_relaxed);
+}
+
+const struct plat_ctx_ops pt_ctx_ops = {
+    .create = ctx_create,
+    .fork = ctx_fork,
+    .rebind = ctx_rebind,
+    .regs = ctx_regs,
+    .run = pt_ctx_run,
+    .interrupt = pt_ctx_interrupt,
+    .xstate_get = ctx_xstate_get,
+    .xstate_set = ctx_xstate_set,
+    .cpu_time = ctx_cpu_time,
+    .destroy = ctx_destroy,
+};

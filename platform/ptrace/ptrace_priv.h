@@ -1,0 +1,150 @@
+/* Inside the ptrace platform: stubs, address spaces, contexts.
+ * Depends on: ptrace.h, base.
+ * Threading: said per field; "owner" is the sentry thread that traces the context's stub thread.
+ * Ownership: an address space owns its stub process, a context its stub thread. */
+#ifndef RINGWALL_PLATFORM_PTRACE_PRIV_H
+#define RINGWALL_PLATFORM_PTRACE_PRIV_H
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "base/idalloc.h"
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/ref.h"
+#include "platform/ptrace/ptrace.h"
+#include "platform/ptrace/stub.h"
+
+/* Makes a stub stop; never reaches guest code. */
+#define PT_INTERRUPT SIGUSR1
+/* Address spaces at a time: operations pages. */
+#define PT_SLOTS 65536
+#define PT_PARKED_MAX 16
+#define PT_XSTATE_MAX 16384
+
+extern const char stub_text[], stub_text_end[], stub_park[], stub_call[], stub_batch[],
+    stub_thread[], stub_fork[];
+
+struct pt_plat {
+    struct plat base;
+    int mem_fd;
+    int ops_fd;         /* memory file of operations pages; page 0 of it is never used */
+    char *ops_mem;      /* all of it, in the sentry */
+    uint64_t text, ops; /* in every stub: the code page, the operations page */
+    pid_t template_pid;
+    struct mutex mu; /* rank LEAF: the template, slots */
+    struct idalloc slots;
+};
+
+/* As stub.S reads it. */
+struct pt_op {
+    uint64_t nr, args[6], pad;
+};
+_Static_assert(sizeof(struct pt_op) == STUB_OP_SIZE, "stub.S knows the size");
+
+struct pt_as {
+    struct plat_as base;
+    struct ref ref;
+    pid_t pid;        /* stub process; immutable */
+    uint32_t slot;    /* of the operations page */
+    struct mutex mu;  /* rank PLATFORM: guards the rest */
+    struct cond idle; /* a context has left the guest */
+    struct pt_op *ops;
+    size_t op_count, op_capacity;
+    struct list ctxs;            /* pt_ctx.node */
+    pid_t parked[PT_PARKED_MAX]; /* stub threads nobody traces or uses */
+    size_t parked_count;
+    bool gone;                /* the process has been killed */
+    _Atomic bool has_ops;     /* written under mu */
+    _Atomic uint32_t waiting; /* threads waiting on idle */
+};
+
+struct pt_ctx {
+    struct plat_ctx base;
+    struct pt_as *as; /* owned reference; changed by rebind with both locks free */
+    struct list node; /* guard: as->mu */
+    pid_t tid;
+    /* owner */
+    bool attached, dead;
+    struct plat_regs regs;
+    void *xstate; /* to be loaded at the first run, or NULL; owned */
+    size_t xstate_size;
+    int cpu; /* where the stub was put last, -1 */
+    /* any thread */
+    _Atomic bool interrupt;
+    _Atomic bool in_guest;
+    _Atomic uint64_t cpu_ns;
+};
+
+static inline struct pt_plat *pt_plat(struct plat *p)
+{
+    return container_of(p, struct pt_plat, base);
+}
+
+static inline struct pt_as *pt_as(struct plat_as *as)
+{
+    return container_of(as, struct pt_as, base);
+}
+
+static inline struct pt_ctx *pt_ctx(struct plat_ctx *c)
+{
+    return container_of(c, struct pt_ctx, base);
+}
+
+/* Address in a stub of a label of stub.S. */
+static inline uint64_t pt_stub_addr(const struct pt_plat *p, const char *label)
+{
+    return p->text + (uint64_t)(label - stub_text);
+}
+
+/* ---- tracee.c: one stopped or parked stub thread; the caller traces it ---- */
+/* Takes a thread that nobody traces and stops it. -ESRCH when it has ended. */
+MUST_CHECK int pt_attach(pid_t tid);
+/* Leaves a stopped thread parked. */
+void pt_detach(const struct pt_plat *p, pid_t tid);
+/* Waits for the next stop. *out_status as wait(2); -ESRCH when the thread has ended. */
+MUST_CHECK int pt_wait_stop(pid_t tid, int *out_status);
+/* Runs stub code from regs->rip to its breakpoint and reads the registers back. *interrupted is set
+ * when PT_INTERRUPT came meanwhile. -ESRCH. */
+MUST_CHECK int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted);
+MUST_CHECK int pt_get_regs(pid_t tid, struct plat_regs *regs);
+MUST_CHECK int pt_set_regs(pid_t tid, const struct plat_regs *regs);
+/* One host call in the stub: its result, or -ESRCH in *out_err. */
+MUST_CHECK int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args[6],
+                       int64_t *out_ret);
+/* Bytes, or negative errno. */
+MUST_CHECK int64_t pt_get_xstate(pid_t tid, void *buf, size_t size);
+MUST_CHECK int pt_set_xstate(pid_t tid, const void *buf, size_t size);
+/* Kills a stub process and takes its remains, and those of the thread tid of it that we trace. */
+void pt_kill(pid_t pid);
+
+/* ---- clone.c ---- */
+/* A new stub process cloned by the stopped thread tid, with the operations page of slot. */
+MUST_CHECK int pt_clone_process(const struct pt_plat *p, pid_t tid, uint32_t slot, pid_t *out_pid,
+                                bool *interrupted);
+MUST_CHECK int pt_clone_thread(const struct pt_plat *p, pid_t tid, pid_t *out_tid,
+                               bool *interrupted);
+
+/* ---- template.c ---- */
+/* The first stub, from which all others descend. Before seccomp and threads. */
+MUST_CHECK int pt_template_start(struct pt_plat *p);
+/* Loads the filter of stubs into the calling process. Async-signal-safe. */
+MUST_CHECK int pt_filter_load(uint64_t text);
+
+/* ---- as.c ---- */
+extern const struct plat_as_ops pt_as_ops;
+MUST_CHECK int pt_as_alloc(struct pt_plat *p, struct pt_as **out_as);
+/* Drops what pt_as_alloc gave, process and all. */
+void pt_as_put(struct plat_as *base);
+/* Carries out the queue in c's stub. as->mu held. First failure, or 0. -ESRCH: c is dead. */
+MUST_CHECK int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c);
+
+/* ---- ctx.c ---- */
+extern const struct plat_ctx_ops pt_ctx_ops;
+/* Becomes the tracer of c's stub thread, at c's first use by its thread. */
+MUST_CHECK int pt_ctx_own(struct pt_ctx *c);
+/* ---- run.c ---- */
+enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
+void pt_ctx_interrupt(struct plat_ctx *base);
+
+#endif

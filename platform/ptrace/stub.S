@@ -1,0 +1,73 @@
+/* The only code of ours in a stub, one page, mapped read-execute. It has no stack and no data but
+ * registers. Every path ends at a breakpoint, where the tracer looks, or in stub_park. The guest may
+ * jump here: its calls are then stopped by the tracer like any other. */
+#include <asm/unistd_64.h>
+
+#include "platform/ptrace/stub.h"
+
+    .section .rodata.stub, "a", @progbits
+    .balign 4096
+    .globl stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork
+    .hidden stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork
+stub_text:
+
+/* A thread that nobody uses. */
+stub_park:
+    movl $__NR_pause, %eax
+    syscall
+    jmp stub_park
+
+/* One call, its number and arguments in the registers. */
+stub_call:
+    syscall
+    int3
+
+/* r12: first operation, r13: how many. Stops early at a failure, r12 then points at it. */
+stub_batch:
+    testq %r13, %r13
+    jz 2f
+1:  movq STUB_OP_NR(%r12), %rax
+    movq STUB_OP_ARGS(%r12), %rdi
+    movq STUB_OP_ARGS+8(%r12), %rsi
+    movq STUB_OP_ARGS+16(%r12), %rdx
+    movq STUB_OP_ARGS+24(%r12), %r10
+    movq STUB_OP_ARGS+32(%r12), %r8
+    movq STUB_OP_ARGS+40(%r12), %r9
+    syscall
+    cmpq $-4095, %rax
+    jae 2f
+    addq $STUB_OP_SIZE, %r12
+    decq %r13
+    jnz 1b
+2:  int3
+
+/* clone(2) with its arguments in the registers; the new thread parks. */
+stub_thread:
+    syscall
+    testq %rax, %rax
+    jz stub_park
+    int3
+
+/* clone(2) of the process; the child first puts its own operations page (an mmap whose arguments are
+ * in r9, r12 to r15, rbx, rbp) where its parent's is. */
+stub_fork:
+    syscall
+    testq %rax, %rax
+    jz 3f
+    int3
+3:  movl $__NR_mmap, %eax
+    movq %r12, %rdi
+    movq %r13, %rsi
+    movq %r14, %rdx
+    movq %r15, %r10
+    movq %rbx, %r8
+    movq %rbp, %r9
+    syscall
+    cmpq %r12, %rax
+    je stub_park
+    movl $__NR_exit_group, %eax
+    movl $1, %edi
+    syscall
+    hlt
+stub_text_end:
+    .section .note.GNU-stack, "", @progbits

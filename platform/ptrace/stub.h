@@ -1,0 +1,14 @@
+/* What the code in the stubs and the sentry agree on.
+ * Depends on: nothing; also read by the assembler.
+ * Threading: constants.
+ * Ownership: none. */
+#ifndef RINGWALL_PLATFORM_PTRACE_STUB_H
+#define RINGWALL_PLATFORM_PTRACE_STUB_H
+
+/* One host call to make in a stub. */
+#define STUB_OP_SIZE 64
+#define STUB_OP_NR 0
+#define STUB_OP_ARGS 8
+#define STUB_OPS_PER_PAGE 64
+
+#endif

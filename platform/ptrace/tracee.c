@@ -1,0 +1,158 @@
+/* ptrace(2) and wait4(2) on one stub thread. */
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "platform/ptrace/ptrace_priv.h"
+
+_Static_assert(sizeof(struct plat_regs) == sizeof(struct user_regs_struct), "same layout");
+
+static long pt_ptrace(int request, pid_t tid, uint64_t addr, const void *data)
+{
+    return syscall(SYS_ptrace, (long)request, (long)tid, addr, data);
+}
+
+/* Our own code in a stub cannot fault: the sandbox ends rather than going on with that. */
+static NORETURN void pt_die(const char *what, int value)
+{
+    log_error("ptrace: %s (%d)", what, value);
+    abort();
+}
+
+int pt_get_regs(pid_t tid, struct plat_regs *regs)
+{
+    return pt_ptrace(PTRACE_GETREGS, tid, 0, regs) == 0 ? 0 : -errno;
+}
+
+int pt_set_regs(pid_t tid, const struct plat_regs *regs)
+{
+    return pt_ptrace(PTRACE_SETREGS, tid, 0, regs) == 0 ? 0 : -errno;
+}
+
+int64_t pt_get_xstate(pid_t tid, void *buf, size_t size)
+{
+    struct iovec iov = {buf, size};
+
+    if (pt_ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &iov) != 0)
+        return -errno;
+    return (int64_t)iov.iov_len;
+}
+
+int pt_set_xstate(pid_t tid, const void *buf, size_t size)
+{
+    struct iovec iov = {(void *)(uintptr_t)buf, size};
+
+    return pt_ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &iov) == 0 ? 0 : -errno;
+}
+
+int pt_wait_stop(pid_t tid, int *out_status)
+{
+    pid_t r;
+
+    do
+        r = wait4(tid, out_status, __WALL, NULL);
+    while (r < 0 && errno == EINTR);
+    return r == tid && WIFSTOPPED(*out_status) ? 0 : -ESRCH;
+}
+
+int pt_attach(pid_t tid)
+{
+    const uintptr_t options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
+    int status;
+
+    if (pt_ptrace(PTRACE_SEIZE, tid, 0, (const void *)options) != 0)
+        return -errno;
+    if (pt_ptrace(PTRACE_INTERRUPT, tid, 0, NULL) != 0)
+        return -errno;
+    for (;;) {
+        int r = pt_wait_stop(tid, &status);
+        if (r != 0)
+            return r;
+        if (status >> 16 == PTRACE_EVENT_STOP)
+            return 0;
+        /* A leftover PT_INTERRUPT of its former use. */
+        if (pt_ptrace(PTRACE_CONT, tid, 0, NULL) != 0)
+            return -errno;
+    }
+}
+
+void pt_detach(const struct pt_plat *p, pid_t tid)
+{
+    struct plat_regs regs;
+
+    if (pt_get_regs(tid, &regs) != 0)
+        return;
+    regs.rip = pt_stub_addr(p, stub_park);
+    regs.orig_rax = UINT64_MAX;
+    regs.fs_base = 0;
+    regs.gs_base = 0;
+    if (pt_set_regs(tid, &regs) == 0)
+        (void)pt_ptrace(PTRACE_DETACH, tid, 0, NULL);
+}
+
+int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
+{
+    int status;
+    int r;
+
+    regs->orig_rax = UINT64_MAX;
+    /* The guest may have left the trap flag or the direction flag on. */
+    regs->eflags = 0x202;
+    r = pt_set_regs(tid, regs);
+    if (r != 0)
+        return r;
+    for (;;) {
+        if (pt_ptrace(PTRACE_CONT, tid, 0, NULL) != 0)
+            return -errno;
+        r = pt_wait_stop(tid, &status);
+        if (r != 0)
+            return r;
+        int sig = WSTOPSIG(status);
+        if (status >> 16 == 0 && sig == SIGTRAP)
+            return pt_get_regs(tid, regs);
+        if (status >> 16 == 0 && sig == PT_INTERRUPT)
+            *interrupted = true;
+        if (sig == SIGSEGV || sig == SIGILL || sig == SIGBUS)
+            pt_die("stub code got a signal", sig);
+    }
+}
+
+int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args[6],
+            int64_t *out_ret)
+{
+    struct plat_regs regs;
+    bool interrupted = false;
+    int r = pt_get_regs(tid, &regs);
+
+    if (r != 0)
+        return r;
+    regs.rip = pt_stub_addr(p, stub_call);
+    regs.rax = nr;
+    regs.rdi = args[0];
+    regs.rsi = args[1];
+    regs.rdx = args[2];
+    regs.r10 = args[3];
+    regs.r8 = args[4];
+    regs.r9 = args[5];
+    r = pt_run_stub(tid, &regs, &interrupted);
+    *out_ret = (int64_t)regs.rax;
+    return r;
+}
+
+void pt_kill(pid_t pid)
+{
+    (void)syscall(SYS_tgkill, pid, pid, SIGKILL);
+    /* Threads of it that others trace are theirs to take; the leader comes last. */
+    while (wait4(pid, NULL, __WALL, NULL) < 0 && errno == EINTR)
+        ;
+}
