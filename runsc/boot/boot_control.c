@@ -182,7 +182,7 @@ static int load_exec(struct server *s, const struct oci_process *p, const int fd
     }
     c->proc = proc;
     c->state = CONN_EXEC;
-    list_add_tail(&s->boot->execs, &proc->node);
+    list_add_tail(&proc->node, &s->boot->execs);
     kernel_exec_start(s->boot->k, proc->pid);
     return reply_ok(c, json_pack("{s:i}", "pid", (int)proc->pid));
 }

@@ -63,7 +63,7 @@ static bool mf_stock_locked(struct memfile *mf)
         struct mf_seg *s = calloc(1, sizeof(*s));
         if (!s)
             return false;
-        list_add(&mf->spares, &s->bin);
+        list_add(&s->bin, &mf->spares);
         mf->spare_count++;
     }
     return true;
@@ -84,7 +84,7 @@ static void mf_node_give(struct memfile *mf, struct mf_seg *s)
         free(s);
         return;
     }
-    list_add(&mf->spares, &s->bin);
+    list_add(&s->bin, &mf->spares);
     mf->spare_count++;
 }
 
@@ -134,7 +134,7 @@ static bool mf_is_free(const struct mf_seg *s)
 static void mf_bin_add(struct memfile *mf, struct mf_seg *s)
 {
     unsigned b = mf_bin_of(s->size);
-    list_add(&mf->bins[s->state][b], &s->bin);
+    list_add(&s->bin, &mf->bins[s->state][b]);
     mf->bin_map[s->state] |= UINT64_C(1) << b;
     if (s->state == MF_DIRTY)
         mf->dirty += s->size;

@@ -55,6 +55,8 @@ int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct m
     mm->max_addr = ALIGN_DOWN(plat->max_addr, PAGE_SIZE);
     mm->ram = (uint64_t)sysconf(_SC_PHYS_PAGES) << PAGE_SHIFT;
     mm->stack_limit = MM_STACK_DEFAULT;
+    mm->as_limit = UINT64_MAX;
+    mm->memlock_limit = UINT64_MAX;
     rwlock_init(&mm->lock, LOCK_RANK_MM);
     list_init(&mm->spare_vmas);
     list_init(&mm->spare_pmas);
@@ -125,12 +127,9 @@ static void mm_free_spares(struct mm *mm)
     }
 }
 
-/* The stub is gone, so nothing needs to be unmapped. */
-static void mm_destroy(struct mm *mm)
+void mm_clear_locked(struct mm *mm)
 {
     struct rb_node *n;
-    plat_as_put(mm->as);
-    rwlock_wrlock(&mm->lock);
     while ((n = rb_first(&mm->pmas)) != NULL) {
         struct pma *p = container_of(n, struct pma, node);
         pma_unlink(mm, p);
@@ -142,6 +141,15 @@ static void mm_destroy(struct mm *mm)
     while ((n = rb_first(&mm->vmas)) != NULL)
         vma_remove(mm, container_of(n, struct vma, node));
     list_splice_tail(&mm->pending_vmas, &mm->dead_vmas);
+}
+
+/* The stub is gone, so nothing needs to be unmapped. */
+static void mm_destroy(struct mm *mm)
+{
+    if (mm->as)
+        plat_as_put(mm->as);
+    rwlock_wrlock(&mm->lock);
+    mm_clear_locked(mm);
     rwlock_unlock(&mm->lock);
     mm_put_vmas(&mm->dead_vmas);
     mm_free_spares(mm);
@@ -189,14 +197,14 @@ int mm_stock_locked(struct mm *mm)
         struct vma *v = calloc(1, sizeof(*v));
         if (!v)
             return -ENOMEM;
-        list_add(&mm->spare_vmas, &v->mlink);
+        list_add(&v->mlink, &mm->spare_vmas);
         mm->spare_vma_count++;
     }
     while (mm->spare_pma_count < MM_SPARES) {
         struct pma *p = calloc(1, sizeof(*p));
         if (!p)
             return -ENOMEM;
-        list_add(&mm->spare_pmas, &p->link);
+        list_add(&p->link, &mm->spare_pmas);
         mm->spare_pma_count++;
     }
     return 0;
@@ -265,6 +273,9 @@ bool mm_range_ok(const struct mm *mm, uint64_t addr, uint64_t size)
 
 void mm_remember_limits(struct mm *mm, const struct mm_limits *lim)
 {
-    if (lim)
-        mm->stack_limit = lim->stack;
+    if (!lim)
+        return;
+    mm->stack_limit = lim->stack;
+    mm->as_limit = lim->as;
+    mm->memlock_limit = lim->ipc_lock ? UINT64_MAX : lim->memlock;
 }

@@ -15,6 +15,7 @@
 #include "base/limits.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/mm.h"
+#include "sentry/mm/shmem.h"
 
 /* vma.flags */
 #define VMA_SHARED 0x001u
@@ -61,6 +62,14 @@ struct pma {
     unsigned access; /* PLAT_* of the mapping in the stub */
 };
 
+/* A fault for which nothing had to be done: another thread was faster, or it is for real. */
+#define MM_SPURIOUS 8u
+struct mm_spurious {
+    const struct plat_ctx *ctx;
+    uint64_t page, changes;
+    unsigned count;
+};
+
 struct mm {
     struct ref ref;
     /* immutable */
@@ -89,10 +98,10 @@ struct mm {
     uint64_t gap_top, gap_hole; /* every gap above gap_top is at most gap_hole */
     uint64_t virt, data, stack, exec, shared, locked;
     uint64_t peak_virt, peak_rss;
-    uint64_t stack_limit;
+    uint64_t stack_limit, as_limit, memlock_limit; /* as last seen, for growing stacks */
     uint32_t def_flags; /* mlockall(MCL_FUTURE) */
-    uint64_t spurious_addr;
-    unsigned spurious_count;
+    uint64_t changes; /* of the stub's mappings so far */
+    struct mm_spurious spurious[MM_SPURIOUS];
 };
 
 /* Largest private mapping that gets its memory reserved and mapped at once. */
@@ -120,6 +129,8 @@ MUST_CHECK int mm_stock_locked(struct mm *mm);
 MUST_CHECK int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as,
                         struct mm **out_mm);
 MUST_CHECK bool mm_tryget(struct mm *mm);
+/* Takes out every VMA and drops what they had, without touching a stub. */
+void mm_clear_locked(struct mm *mm);
 /* 0 or what the commit said; pending memory is free afterwards (or held). */
 int mm_commit_locked(struct mm *mm);
 /* [addr, addr+size) page-rounded: false when it leaves the address space. */
@@ -216,15 +227,22 @@ MUST_CHECK int mm_may_lock(const struct mm *mm, const struct mm_limits *lim, uin
 void mappable_track(struct vma *vma, bool inherited); /* inherited: from a fork, must be seen */
 void mappable_untrack(struct vma *vma);
 
-/* ---- shmem.c: shared anonymous memory ---- */
-MUST_CHECK int mm_shmem_new(struct memfile *mf, uint64_t size, struct mappable **out_m);
+/* ---- hostwin.c: parts of host files that the sentry has mapped for itself ---- */
+struct hostwin;
+/* A pinned window with bytes off.. of m's descriptor fd: *out_ptr for at least one byte and at most
+ * *size, which is cut to the window. -ENOMEM, -EACCES, -EIO. Takes and drops leaf locks. */
+MUST_CHECK int hostwin_get(const struct mappable *m, int fd, uint64_t off, bool write,
+                           uint64_t *size, void **out_ptr, struct hostwin **out_win);
+void hostwin_put(struct hostwin *w); /* NULL: nothing */
+/* m is going away: its address may come back as another object. */
+void hostwin_forget(const struct mappable *m);
 
 /* ---- usercopy.c ---- */
 /* A piece of guest memory as the sentry can reach it. */
 struct mm_piece {
     void *ptr;     /* sentry address */
     uint64_t size; /* bytes from ptr that are good */
-    void *window;  /* pinned host file window or NULL: hostwin_put */
+    struct hostwin *window; /* pinned, or NULL: hostwin_put */
 };
 /* Shared lock held. -EFAULT: the slow path must make it usable first; others are final. */
 MUST_CHECK int mm_piece_locked(struct mm *mm, uint64_t addr, uint64_t size, unsigned access,

@@ -55,7 +55,7 @@ struct pma *pma_take_spare(struct mm *mm)
 
 void pma_give_spare(struct mm *mm, struct pma *p)
 {
-    list_add(&mm->spare_pmas, &p->link);
+    list_add(&p->link, &mm->spare_pmas);
     mm->spare_pma_count++;
 }
 
@@ -127,7 +127,7 @@ void pma_release(struct mm *mm, struct pma *p)
 
 void pma_make_pending(struct mm *mm, struct pma *p)
 {
-    list_add_tail(&mm->pending_pmas, &p->link);
+    list_add_tail(&p->link, &mm->pending_pmas);
     mm->pending_count++;
     if (p->kind != PMA_HOST)
         mm->pending_bytes += p->end - p->start;
@@ -198,6 +198,7 @@ int pma_map(struct mm *mm, const struct vma *v, struct pma *p, uint64_t start, u
     unsigned access = pma_effective(v, p);
     int fd = pma_host_fd(mm, p);
     uint64_t off = p->off + (start - p->start);
+    mm->changes++;
     int err = plat_as_map(mm->as, uaddr(start), end - start, access, fd, off, flags);
     if (err && mm_drain_queue(mm))
         err = plat_as_map(mm->as, uaddr(start), end - start, access, fd, off, flags);
@@ -208,6 +209,7 @@ int pma_map(struct mm *mm, const struct vma *v, struct pma *p, uint64_t start, u
 
 void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end)
 {
+    mm->changes++;
     int err = plat_as_unmap(mm->as, uaddr(start), end - start);
     if (err && mm_drain_queue(mm))
         err = plat_as_unmap(mm->as, uaddr(start), end - start);
@@ -219,6 +221,7 @@ void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end)
 
 int mm_as_protect(struct mm *mm, uint64_t start, uint64_t end, unsigned access)
 {
+    mm->changes++;
     int err = plat_as_protect(mm->as, uaddr(start), end - start, access);
     if (err && mm_drain_queue(mm))
         err = plat_as_protect(mm->as, uaddr(start), end - start, access);

@@ -59,7 +59,7 @@ struct vma *vma_take_spare(struct mm *mm)
 
 static void vma_give_spare(struct mm *mm, struct vma *v)
 {
-    list_add(&mm->spare_vmas, &v->mlink);
+    list_add(&v->mlink, &mm->spare_vmas);
     mm->spare_vma_count++;
 }
 
@@ -143,7 +143,7 @@ static void vma_bury(struct mm *mm, struct vma *v)
         return;
     }
     mappable_untrack(v);
-    list_add_tail(&mm->pending_vmas, &v->mlink);
+    list_add_tail(&v->mlink, &mm->pending_vmas);
 }
 
 void vma_merge_range(struct mm *mm, uint64_t start, uint64_t end)
