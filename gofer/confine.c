@@ -152,9 +152,16 @@ int gofer_rlimits(size_t *out_nofile, const char **step)
     *step = "setrlimit";
     if (setrlimit(RLIMIT_CORE, &none) || getrlimit(RLIMIT_NOFILE, &nofile))
         return -errno;
-    nofile.rlim_cur = nofile.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &nofile))
-        return -errno;
+    /* A file the guest knows of is a descriptor here. More than the hard limit takes a privilege.
+     */
+    const struct rlimit wanted = {GOFER_NOFILE, GOFER_NOFILE};
+    if (nofile.rlim_max >= GOFER_NOFILE || setrlimit(RLIMIT_NOFILE, &wanted)) {
+        nofile.rlim_cur = nofile.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &nofile))
+            return -errno;
+    } else {
+        nofile = wanted;
+    }
     *out_nofile = (size_t)nofile.rlim_cur;
     return 0;
 }

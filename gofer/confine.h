@@ -13,6 +13,8 @@
 
 /* Where /proc/self/fd is in a confined gofer: the filter names it. */
 #define GOFER_PROC_FD 3
+/* Descriptors that are enough for every handle a sentry may hold. */
+#define GOFER_NOFILE (512u * 1024)
 
 struct gofer_config;
 struct gofer_export;
