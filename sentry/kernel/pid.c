@@ -140,14 +140,15 @@ int session_new_locked(struct thread_group *tg)
 }
 
 /* A group is orphaned when no member has a parent in another group of the same session
- * (kernel/exit.c will_become_orphaned_pgrp). */
+ * (kernel/exit.c will_become_orphaned_pgrp). Pid 1 counts as any parent, as that of a pid namespace
+ * does: an interactive shell may well be pid 1. */
 bool pgrp_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored)
 {
     struct thread_group *tg;
 
     list_for_each_entry (tg, &pg->members, pgrp_node) {
         const struct thread_group *up = tg->parent;
-        if (tg == ignored || tg->state != TG_LIVE || !up || up == tg->k->init || !up->pgrp)
+        if (tg == ignored || tg->state != TG_LIVE || !up || !up->pgrp)
             continue;
         if (up->pgrp != pg && up->pgrp->session == pg->session)
             return false;

@@ -162,8 +162,8 @@ void task_publish_locked(struct task *t, struct pid *p)
     list_add_tail(&task_priv(t)->thread_node, &tg->threads);
     tg->thread_count++;
     tg->thread_alive++;
-    /* A group exit or a stop that began a moment ago counts for the newcomer too. */
-    if (tg->exiting)
+    /* A group exit, an execve or a stop that began a moment ago counts for the newcomer too. */
+    if (tg->exiting || tg->exec_task)
         blocker_interrupt(&t->blocker, BLOCKER_KILLED | BLOCKER_INTERRUPT);
     else if (tg->stopping) {
         tg->stop_count++;
