@@ -43,4 +43,4 @@ add_library(ringwall_test_flags INTERFACE)
 target_compile_options(
   ringwall_test_flags
   INTERFACE -Wno-missing-prototypes -Wno-sign-conversion -Wno-conversion -Wno-cast-qual
-            -Wno-switch-enum -Wno-undef -Wframe-larger-than=65536)
+            -Wno-switch-enum -Wno-undef -Wno-format-zero-length -Wframe-larger-than=65536)

@@ -35,6 +35,13 @@ static const struct rule rules[] = {
 #include "gofer/seccomp_gofer.def"
 };
 
+#ifdef RINGWALL_SANITIZE
+/* A sanitizer's run-time library makes calls of its own. */
+#define OTHER_CALLS SCMP_ACT_LOG
+#else
+#define OTHER_CALLS SCMP_ACT_KILL_PROCESS
+#endif
+
 static int add_rules(scmp_filter_ctx ctx)
 {
     for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
@@ -50,7 +57,7 @@ static int add_rules(scmp_filter_ctx ctx)
 int gofer_seccomp(const char **step)
 {
     *step = "seccomp_init";
-    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+    scmp_filter_ctx ctx = seccomp_init(OTHER_CALLS);
     if (!ctx)
         return -ENOMEM;
     *step = "seccomp attributes";

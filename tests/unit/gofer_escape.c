@@ -248,6 +248,7 @@ Test(gofer_escape, directory_swapped_for_a_symlink)
 
     cr_assert_eq(mkdir(fx_path("rw/d"), 0755), 0);
     cr_assert_eq(symlink("..", fx_path("rw/l")), 0);
+    atomic_store(&stop, false);
     cr_assert_eq(pthread_create(&thread, NULL, mover, NULL), 0);
     for (int i = 0; i < 20000; i++) {
         cr_assert_eq(gof_walk(fx.client, fx.rw.handle, names, 2, n, &done, &why), 0);
@@ -294,6 +295,7 @@ Test(gofer_escape, file_swapped_for_a_fifo)
 
     fx_write("rw/a", "file");
     cr_assert_eq(mkfifo(fx_path("rw/b"), 0600), 0);
+    atomic_store(&stop, false);
     cr_assert_eq(pthread_create(&thread, NULL, replacer, NULL), 0);
     for (int i = 0; i < 5000; i++) {
         if (fx_walk1(fx.rw.handle, "a", &n))
@@ -342,6 +344,7 @@ Test(gofer_escape, handles_closed_while_in_use)
 
     fx_write("rw/f", "x");
     cr_assert_eq(fx_walk1(fx.rw.handle, "f", &want), 0);
+    atomic_store(&stop, false);
     for (uintptr_t i = 0; i < 3; i++)
         cr_assert_eq(pthread_create(&t[i], NULL, closer, (void *)(i + 1)), 0);
     for (int i = 0; i < 10000; i++) {

@@ -209,8 +209,11 @@ Test(gofer, extended_attributes)
     char buf[64];
 
     int r = gof_setxattr(fx.client, n.handle, "user.x", "value", 5, 0);
-    if (r == -EOPNOTSUPP)
-        cr_skip_test("no extended attributes here");
+    /* A file system without them says so each time. */
+    if (r == -EOPNOTSUPP) {
+        cr_assert_eq(gof_getxattr(fx.client, n.handle, "user.x", NULL, 0), r);
+        return;
+    }
     cr_assert_eq(r, 0);
     cr_assert_eq(gof_setxattr(fx.client, n.handle, "user.x", "v", 1, XATTR_CREATE), -EEXIST);
     cr_assert_eq(gof_getxattr(fx.client, n.handle, "user.x", NULL, 0), 5);
