@@ -75,7 +75,7 @@ int pt_ctx_own(struct pt_ctx *c)
         return -ESRCH;
     if (LIKELY(c->attached))
         return 0;
-    r = pt_attach(c->tid);
+    r = pt_attach(pt_plat(c->base.plat), c->tid);
     if (r == 0 && c->xstate != NULL)
         r = pt_set_xstate(c->tid, c->xstate, c->xstate_size);
     free(c->xstate);
@@ -130,8 +130,10 @@ static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child)
     bool interrupted = false;
     int r;
 
-    if (ctx_take_parked(parent->as, &child->tid))
+    if (ctx_take_parked(parent->as, &child->tid)) {
+        child->cpu = -1;
         return ctx_save_xstate(parent, child);
+    }
     r = pt_clone_thread(p, parent->tid, &child->tid, &interrupted);
     if (interrupted)
         atomic_store(&parent->interrupt, true);
@@ -172,6 +174,7 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
     r = ctx_alloc(as, &child);
     if (r == 0) {
         child->regs = parent->regs;
+        child->cpu = parent->cpu;
         r = out_as != NULL ? ctx_fork_process(parent, as, child) : ctx_fork_thread(parent, child);
         if (r != 0)
             ctx_free(child);
@@ -267,7 +270,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
 
     if (!ctx_take_parked(as, &tid))
         return -EAGAIN;
-    int r = pt_attach(tid);
+    int r = pt_attach(pt_plat(base->plat), tid);
     if (r != 0)
         return r;
     ctx_leave(c);

@@ -21,6 +21,9 @@
 #define PT_SLOTS 65536
 #define PT_PARKED_MAX 16
 #define PT_XSTATE_MAX 16384
+/* CPUs that placement knows, and the place of a context that is left to the host. */
+#define PT_CPUS 256
+#define PT_CPU_ANY (-2)
 
 extern const char stub_text[], stub_text_end[], stub_park[], stub_call[], stub_batch[],
     stub_thread[], stub_fork[];
@@ -34,6 +37,9 @@ struct pt_plat {
     pid_t template_pid;
     struct mutex mu; /* rank LEAF: the template, slots */
     struct idalloc slots;
+    unsigned cpu_count; /* immutable, as cpu_usable */
+    bool cpu_usable[PT_CPUS];
+    _Atomic int cpu_guests[PT_CPUS]; /* contexts in the guest, or waiting to be, by place */
 };
 
 /* As stub.S reads it. */
@@ -69,7 +75,8 @@ struct pt_ctx {
     struct plat_regs regs;
     void *xstate; /* to be loaded at the first run, or NULL; owned */
     size_t xstate_size;
-    int cpu; /* where the stub was put last, -1 */
+    int cpu;          /* place, -1 before the first run, PT_CPU_ANY */
+    unsigned company; /* entries that found somebody else there */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic bool in_guest;
@@ -98,8 +105,10 @@ static inline uint64_t pt_stub_addr(const struct pt_plat *p, const char *label)
 }
 
 /* ---- tracee.c: one stopped or parked stub thread; the caller traces it ---- */
-/* Takes a thread that nobody traces and stops it. -ESRCH when it has ended. */
-MUST_CHECK int pt_attach(pid_t tid);
+/* Takes a thread that nobody traces and stops it wherever it is. -ESRCH when it has ended. */
+MUST_CHECK int pt_seize(pid_t tid);
+/* The same for a parked thread, or one that is on its way there. */
+MUST_CHECK int pt_attach(const struct pt_plat *p, pid_t tid);
 /* Leaves a stopped thread parked. */
 void pt_detach(const struct pt_plat *p, pid_t tid);
 /* Waits for the next stop. *out_status as wait(2); -ESRCH when the thread has ended. */
@@ -143,6 +152,11 @@ MUST_CHECK int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c);
 extern const struct plat_ctx_ops pt_ctx_ops;
 /* Becomes the tracer of c's stub thread, at c's first use by its thread. */
 MUST_CHECK int pt_ctx_own(struct pt_ctx *c);
+/* ---- place.c: owner ---- */
+void pt_place_init(struct pt_plat *p);
+void pt_place_enter(struct pt_ctx *c);
+void pt_place_leave(struct pt_ctx *c);
+
 /* ---- run.c ---- */
 enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
 void pt_ctx_interrupt(struct plat_ctx *base);

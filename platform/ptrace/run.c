@@ -1,6 +1,5 @@
 /* The switch: into guest code, and why it came back. */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -26,21 +25,6 @@ static uint64_t run_now(void)
 
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
-}
-
-/* Tracer and stub take turns, so they belong on one CPU: waking another costs more than all else.
- */
-static void run_follow_cpu(struct pt_ctx *c)
-{
-    int cpu = sched_getcpu();
-    cpu_set_t set;
-
-    if (LIKELY(cpu == c->cpu) || cpu < 0)
-        return;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)cpu, &set);
-    if (sched_setaffinity(c->tid, sizeof(set), &set) == 0)
-        c->cpu = cpu;
 }
 
 void pt_ctx_interrupt(struct plat_ctx *base)
@@ -203,10 +187,11 @@ enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
         run_leave(c);
         return PLAT_EVENT_INTERRUPT;
     }
-    run_follow_cpu(c);
+    pt_place_enter(c);
     uint64_t start = run_now();
     event = run_guest(c, single_step ? PTRACE_SYSEMU_SINGLESTEP : PTRACE_SYSEMU, out);
     atomic_fetch_add_explicit(&c->cpu_ns, run_now() - start, memory_order_relaxed);
+    pt_place_leave(c);
     run_leave(c);
     if (event == PLAT_EVENT_INTERRUPT)
         atomic_store(&c->interrupt, false);

@@ -159,7 +159,7 @@ int pt_template_start(struct pt_plat *p)
     /* It must be in the stub's own page before it loses what it runs on. */
     for (int i = 0; i < 10000; i++) {
         struct plat_regs regs;
-        r = pt_attach(p->template_pid);
+        r = pt_seize(p->template_pid);
         if (r != 0)
             break;
         r = pt_get_regs(p->template_pid, &regs);
@@ -248,6 +248,7 @@ static int ptrace_create(const struct plat_config *cfg, struct plat **out_plat)
     if (r != 0)
         goto out_fail;
     ptrace_describe(p);
+    pt_place_init(p);
     *out_plat = &p->base;
     return 0;
 

@@ -65,15 +65,11 @@ int pt_wait_stop(pid_t tid, int *out_status)
     return r == tid && WIFSTOPPED(*out_status) ? 0 : -ESRCH;
 }
 
-int pt_attach(pid_t tid)
+/* Goes on till the thread has stopped because of PTRACE_INTERRUPT. */
+static int pt_wait_interrupt(pid_t tid)
 {
-    const uintptr_t options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
     int status;
 
-    if (pt_ptrace(PTRACE_SEIZE, tid, 0, (const void *)options) != 0)
-        return -errno;
-    if (pt_ptrace(PTRACE_INTERRUPT, tid, 0, NULL) != 0)
-        return -errno;
     for (;;) {
         int r = pt_wait_stop(tid, &status);
         if (r != 0)
@@ -84,6 +80,52 @@ int pt_attach(pid_t tid)
         if (pt_ptrace(PTRACE_CONT, tid, 0, NULL) != 0)
             return -errno;
     }
+}
+
+int pt_seize(pid_t tid)
+{
+    const uintptr_t options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
+
+    if (pt_ptrace(PTRACE_SEIZE, tid, 0, (const void *)options) != 0 ||
+        pt_ptrace(PTRACE_INTERRUPT, tid, 0, NULL) != 0)
+        return -errno;
+    return pt_wait_interrupt(tid);
+}
+
+/* A thread just cloned still has its first steps to do; they end in pause(2). */
+static int pt_settle(pid_t tid)
+{
+    struct plat_regs regs;
+    int status;
+
+    do {
+        if (pt_ptrace(PTRACE_SYSCALL, tid, 0, NULL) != 0)
+            return -errno;
+        int r = pt_wait_stop(tid, &status);
+        if (r == 0)
+            r = pt_get_regs(tid, &regs);
+        if (r != 0)
+            return r;
+    } while (WSTOPSIG(status) != (SIGTRAP | 0x80) || regs.orig_rax != SYS_pause);
+    /* Into the call, so that no filter looks at a number that is about to change. */
+    if (pt_ptrace(PTRACE_INTERRUPT, tid, 0, NULL) != 0 || pt_ptrace(PTRACE_CONT, tid, 0, NULL) != 0)
+        return -errno;
+    return pt_wait_interrupt(tid);
+}
+
+int pt_attach(const struct pt_plat *p, pid_t tid)
+{
+    struct plat_regs regs;
+    int r = pt_seize(tid);
+
+    if (r == 0)
+        r = pt_get_regs(tid, &regs);
+    if (r != 0)
+        return r;
+    if (regs.orig_rax == SYS_pause && regs.rip > pt_stub_addr(p, stub_park) &&
+        regs.rip <= pt_stub_addr(p, stub_call))
+        return 0;
+    return pt_settle(tid);
 }
 
 void pt_detach(const struct pt_plat *p, pid_t tid)
