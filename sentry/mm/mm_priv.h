@@ -92,6 +92,7 @@ struct mm {
     unsigned pending_count;
     struct list held_pmas; /* could not be unmapped: kept until the stub is gone */
     bool stale;            /* a removal could not even be queued: nothing may be freed any more */
+    bool unprotected; /* a fork failed half-way: pma.access may say less than the stub may do */
     struct list dead_vmas; /* mappables to put once the lock is dropped */
 
     struct mm_layout layout;
@@ -99,8 +100,8 @@ struct mm {
     uint64_t virt, data, stack, exec, shared, locked;
     uint64_t peak_virt, peak_rss;
     uint64_t stack_limit, as_limit, memlock_limit; /* as last seen, for growing stacks */
-    uint32_t def_flags; /* mlockall(MCL_FUTURE) */
-    uint64_t changes; /* of the stub's mappings so far */
+    uint32_t def_flags;                            /* mlockall(MCL_FUTURE) */
+    uint64_t changes;                              /* of the stub's mappings so far */
     struct mm_spurious spurious[MM_SPURIOUS];
 };
 
@@ -143,7 +144,8 @@ struct vma *vma_first(struct mm *mm, uint64_t addr); /* first with end > addr; s
 struct vma *vma_next(struct vma *vma);
 struct vma *vma_prev(struct vma *vma);
 struct vma *vma_take_spare(struct mm *mm);
-void vma_link(struct mm *mm, struct vma *vma); /* into the tree, figures and m's list */
+/* Into the tree, figures and m's list. inherited: what it shows was translated before. */
+void vma_link(struct mm *mm, struct vma *vma, bool inherited);
 void vma_isolate(struct mm *mm, uint64_t start, uint64_t end); /* cuts at both borders */
 void vma_merge_range(struct mm *mm, uint64_t start, uint64_t end);
 /* Takes an isolated VMA out; its mappable is put after the next commit. */
@@ -240,8 +242,8 @@ void hostwin_forget(const struct mappable *m);
 /* ---- usercopy.c ---- */
 /* A piece of guest memory as the sentry can reach it. */
 struct mm_piece {
-    void *ptr;     /* sentry address */
-    uint64_t size; /* bytes from ptr that are good */
+    void *ptr;              /* sentry address */
+    uint64_t size;          /* bytes from ptr that are good */
     struct hostwin *window; /* pinned, or NULL: hostwin_put */
 };
 /* Shared lock held. -EFAULT: the slow path must make it usable first; others are final. */

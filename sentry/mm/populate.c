@@ -189,8 +189,9 @@ static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t 
 {
     uint64_t window = cow_window(mm), off;
     uint64_t base = ALIGN_DOWN(page, window);
-    uint64_t lo = MAX(base, MAX(v->start, p->start));
-    uint64_t hi = MIN(base + window, MIN(v->end, p->end));
+    uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end);
+    lo = MAX(base, lo);
+    hi = MIN(base + window, hi);
     int err = cow_alloc(mm, lo, hi - lo, &off);
     if (err)
         return err;

@@ -29,6 +29,7 @@ MUST_CHECK int copyout(const struct uaccess *ua, uaddr_t dst, const void *src, s
 /* Bytes done before the fault, 0 included; never negative. */
 size_t copyin_partial(const struct uaccess *ua, void *dst, uaddr_t src, size_t size);
 size_t copyout_partial(const struct uaccess *ua, uaddr_t dst, const void *src, size_t size);
+size_t user_zero_partial(const struct uaccess *ua, uaddr_t dst, size_t size);
 MUST_CHECK int user_zero(const struct uaccess *ua, uaddr_t dst, size_t size);
 /* Copies count elements; the multiplication is checked (-EFAULT). */
 MUST_CHECK int copyin_array(const struct uaccess *ua, void *dst, uaddr_t src, size_t count,

@@ -97,12 +97,12 @@ static void vma_tree_insert(struct mm *mm, struct vma *v)
     mm->vma_count++;
 }
 
-void vma_link(struct mm *mm, struct vma *v)
+void vma_link(struct mm *mm, struct vma *v, bool inherited)
 {
     vma_tree_insert(mm, v);
     vma_account(mm, v, v->end - v->start, true);
     if (v->m)
-        mappable_track(v, false);
+        mappable_track(v, inherited);
 }
 
 static void vma_split(struct mm *mm, struct vma *v, uint64_t at)
