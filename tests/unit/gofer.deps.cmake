@@ -1,1 +1,1 @@
-set(deps gofer gofer_proto)
+set(deps goferfs cred gofer gofer_proto)
