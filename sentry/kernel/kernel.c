@@ -174,6 +174,8 @@ void kernel_free(struct kernel *k)
 {
     if (!k)
         return;
+    while (atomic_load_explicit(&k->thread_count, memory_order_acquire))
+        usleep(100);
     BUG_ON(!list_empty(&k->groups) || atomic_load(&k->task_count) != 0);
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);

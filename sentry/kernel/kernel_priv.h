@@ -168,6 +168,7 @@ struct kernel {
     bool dying; /* pid 1 has ended: no new tasks, no zombies */
 
     _Atomic uint32_t task_count;
+    _Atomic uint32_t thread_count; /* of the host, that may still look at this object */
     _Atomic uint32_t sigqueue_count;
     _Atomic uint64_t forks;
     _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */

@@ -187,7 +187,7 @@ struct kernel_config {
     bool strace;
 };
 MUST_CHECK int kernel_new(const struct kernel_config *cfg, struct kernel **out_k);
-/* For tests: every task has ended and been reaped. */
+/* For tests: every task has ended or is about to end. Waits for their threads. */
 void kernel_free(struct kernel *k);
 struct net *kernel_net(struct kernel *k);
 /* A program to start: the container's init or an exec. */

@@ -159,10 +159,18 @@ static void task_thread_begin(struct task *t)
         atomic_store_explicit(&task_priv(t)->cpu_clock, clock, memory_order_relaxed);
 }
 
+/* The last look at the kernel that a thread takes. */
+static void *task_thread_end(struct kernel *k)
+{
+    atomic_fetch_sub_explicit(&k->thread_count, 1, memory_order_release);
+    return NULL;
+}
+
 static void *task_thread_main(void *arg)
 {
     struct task *t = arg;
     struct task_priv *p = task_priv(t);
+    struct kernel *k = t->k;
 
     task_thread_begin(t);
     if (p->set_child_tid) {
@@ -172,22 +180,27 @@ static void *task_thread_main(void *arg)
     }
     task_loop(t);
     task_exit_final(t);
-    return NULL;
+    return task_thread_end(k);
 }
 
 static int thread_create(struct task *t, void *(*fn)(void *))
 {
+    struct kernel *k = t->k;
     pthread_attr_t attr;
 
     if (pthread_attr_init(&attr))
         return -EAGAIN;
+    atomic_fetch_add_explicit(&k->thread_count, 1, memory_order_relaxed);
     int r = pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
     if (!r)
         r = pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     if (!r)
         r = pthread_create(&task_priv(t)->thread, &attr, fn, t);
     (void)pthread_attr_destroy(&attr);
-    return r ? -EAGAIN : 0;
+    if (!r)
+        return 0;
+    (void)task_thread_end(k);
+    return -EAGAIN;
 }
 
 int task_start_thread(struct task *t)
@@ -224,13 +237,14 @@ static int start_state_await(struct task *t, int not_state)
 static void *task_loaded_main(void *arg)
 {
     struct task *t = arg;
+    struct kernel *k = t->k;
     struct plat_ctx *ctx;
 
     task_thread_begin(t);
-    int r = plat_ctx_create(t->k->cfg.plat, mm_as(t->ua.mm), &ctx);
+    int r = plat_ctx_create(k->cfg.plat, mm_as(t->ua.mm), &ctx);
     if (r) {
         start_state_set(t, r);
-        return NULL;
+        return task_thread_end(k);
     }
     t->ctx = t->ua.ctx = ctx;
     start_state_set(t, START_READY);
@@ -238,11 +252,11 @@ static void *task_loaded_main(void *arg)
         plat_ctx_destroy(ctx);
         t->ctx = t->ua.ctx = NULL;
         start_state_set(t, START_WAIT);
-        return NULL;
+        return task_thread_end(k);
     }
     task_loop(t);
     task_exit_final(t);
-    return NULL;
+    return task_thread_end(k);
 }
 
 void task_init_regs(struct plat_regs *regs, uint64_t entry, uint64_t stack)

@@ -55,6 +55,16 @@ struct plat *fake_plat(void);
 /* Live address spaces and contexts of the platform. */
 extern _Atomic int fake_as_live, fake_ctx_live, fake_mm_live, fake_file_live;
 
+/* Runs init, program "/0" of a new container, to its end: its wait status. Fails the test when
+ * anything is left over. */
+int fake_run_init(const struct sys_table *table, fake_guest_fn init);
+struct kernel *fake_container_new(const struct sys_table *table);
+/* new session, all capabilities, no limits. */
+int fake_container_load(struct kernel *k, const char *path, kernel_exit_fn fn, int32_t *out_pid);
+void fake_on_end(void *arg, int status); /* for init */
+int fake_container_await(void);
+void fake_container_end(struct kernel *k);
+
 int fake_load(const struct task_image_args *args, struct task_image *out);
 struct mount_ns *fake_mount_ns(void);
 

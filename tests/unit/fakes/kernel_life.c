@@ -122,91 +122,9 @@ static const struct sys_entry entries[] = {
 };
 static const struct sys_table table = {.entries = entries, .count = ARRAY_SIZE(entries)};
 
-/* ---- running a container ---- */
-
-static _Atomic int ended, end_status;
-
-static void on_end(void *arg, int status)
-{
-    (void)arg;
-    atomic_store(&end_status, status);
-    atomic_store(&ended, 1);
-}
-
-static struct kernel *container_new(void)
-{
-    const struct kernel_config cfg = {
-        .plat = fake_plat(),
-        .syscalls = &table,
-        .load = fake_load,
-        .memory_limit = 1u << 30,
-        .cpus = 2,
-    };
-    struct kernel *k;
-
-    cr_assert_eq(kernel_new(&cfg, &k), 0);
-    return k;
-}
-
-static int container_load(struct kernel *k, const char *path, kernel_exit_fn fn, int32_t *out_pid)
-{
-    const char *const argv[] = {path, NULL};
-    struct kernel_exec x = {.path = path, .argv = argv, .envp = argv + 1, .cwd = "/"};
-    struct cred *c;
-
-    cr_assert_eq(cred_new_root((2ull << 40) - 1, &c), 0);
-    for (int i = 0; i < 16; i++)
-        x.rlimits[i][0] = x.rlimits[i][1] = UINT64_MAX;
-    x.cred = c;
-    x.ns = fake_mount_ns();
-    x.new_session = true;
-    int r = kernel_exec_load(k, &x, fn, NULL, out_pid);
-    cred_put(c);
-    return r;
-}
-
-static void container_end(struct kernel *k)
-{
-    struct kernel_info info;
-
-    /* Threads let go of their tasks a little after the end was reported. */
-    for (int i = 0; i < 500; i++) {
-        kernel_info(k, &info);
-        if (info.tasks == 0 && atomic_load(&fake_ctx_live) == 0)
-            break;
-        usleep(10000);
-    }
-    usleep(20000);
-    kernel_free(k);
-    cr_assert_eq(atomic_load(&fake_failures), 0);
-    cr_assert_eq(atomic_load(&fake_mm_live), 0);
-    cr_assert_eq(atomic_load(&fake_ctx_live), 0);
-    cr_assert_eq(atomic_load(&fake_as_live), 0);
-    cr_assert_eq(atomic_load(&fake_file_live), 0);
-    cr_assert_eq(objcount_report(), 0);
-}
-
-static int container_await(void)
-{
-    for (int i = 0; i < 3000 && !atomic_load(&ended); i++)
-        usleep(10000);
-    cr_assert(atomic_load(&ended), "the container did not end");
-    return atomic_load(&end_status);
-}
-
-/* Runs init to its end; its wait status. */
 static int run_init(fake_guest_fn init)
 {
-    struct kernel *k = container_new();
-    int32_t pid;
-
-    fake_programs[0] = init;
-    cr_assert_eq(container_load(k, "/0", on_end, &pid), 0);
-    cr_assert_eq(pid, 1);
-    kernel_exec_start(k, pid);
-    const int status = container_await();
-    container_end(k);
-    return status;
+    return fake_run_init(&table, init);
 }
 
 /* ---- tests ---- */
@@ -581,15 +499,15 @@ static void g_spin(struct plat_regs *g)
 
 Test(kernel_life, exec_from_outside)
 {
-    struct kernel *k = container_new();
+    struct kernel *k = fake_container_new(&table);
     int32_t pids[8], init, second, never;
 
     fake_programs[0] = g_spin;
-    cr_assert_eq(container_load(k, "/0", on_end, &init), 0);
+    cr_assert_eq(fake_container_load(k, "/0", fake_on_end, &init), 0);
     kernel_exec_start(k, init);
-    cr_assert_eq(container_load(k, "/0", on_second_end, &second), 0);
+    cr_assert_eq(fake_container_load(k, "/0", on_second_end, &second), 0);
     kernel_exec_start(k, second);
-    cr_assert_eq(container_load(k, "/7", on_second_end, &never), -ENOENT);
+    cr_assert_eq(fake_container_load(k, "/7", on_second_end, &never), -ENOENT);
     cr_assert_eq(kernel_pids(k, pids, 8), 2);
     cr_assert_eq(kernel_kill(k, second, SIGKILL, false), 0);
     for (int i = 0; i < 1000 && atomic_load(&second_status) < 0; i++)
@@ -597,8 +515,8 @@ Test(kernel_life, exec_from_outside)
     cr_assert_eq(atomic_load(&second_status), SIGKILL);
     cr_assert_eq(kernel_kill(k, second, 0, false), -ESRCH);
     /* Loaded and never started: the end of pid 1 takes it along. */
-    cr_assert_eq(container_load(k, "/0", NULL, &never), 0);
+    cr_assert_eq(fake_container_load(k, "/0", NULL, &never), 0);
     cr_assert_eq(kernel_kill(k, -1, SIGKILL, true), 0);
-    cr_assert_eq(container_await(), SIGKILL);
-    container_end(k);
+    cr_assert_eq(fake_container_await(), SIGKILL);
+    fake_container_end(k);
 }
