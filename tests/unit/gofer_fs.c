@@ -196,6 +196,36 @@ Test(goferfs, a_path_is_one_request)
     inode_put(i);
 }
 
+Test(goferfs, what_does_not_exist_is_found_out_ahead)
+{
+    struct inode *i;
+
+    cr_assert_eq(mkdir(fx_path("rw/a"), 0755), 0);
+    uint64_t before = gof_client_requests(fx.client);
+    root()->ops->prefetch(root(), "a/absent/x");
+    struct inode *a = must_look(root(), "a");
+    cr_assert_eq(look(a, "absent", &i), -ENOENT);
+    cr_assert_eq(gof_client_requests(fx.client), before + 1);
+    /* Once: vfs remembers it. */
+    cr_assert_eq(look(a, "absent", &i), -ENOENT);
+    cr_assert_eq(gof_client_requests(fx.client), before + 2);
+    inode_put(a);
+}
+
+Test(goferfs, links_are_read_once)
+{
+    char buf[VFS_PATH_MAX];
+
+    cr_assert_eq(symlink("some/where", fx_path("rw/l")), 0);
+    struct inode *l = must_look(root(), "l");
+    cr_assert_eq(l->ops->readlink(l, &caller, buf, sizeof(buf)), 10);
+    uint64_t before = gof_client_requests(fx.client);
+    cr_assert_eq(l->ops->readlink(l, &caller, buf, sizeof(buf)), 10);
+    cr_assert_str_eq(buf, "some/where");
+    cr_assert_eq(gof_client_requests(fx.client), before);
+    inode_put(l);
+}
+
 Test(goferfs, walked_ahead_is_forgotten_after_a_change)
 {
     struct inode *i;

@@ -1,6 +1,7 @@
 /* Walking ahead: a path of several components costs one request, though vfs looks them up one by
  * one. What was found waits in the super until its look-up comes, and is good only while nothing
  * was created, removed or renamed since. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,11 +18,11 @@ bool goferfs_ahead_take(struct inode *dir, const char *name, struct gof_node *ou
     uint64_t changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
     for (size_t i = 0; i < GOFERFS_AHEAD && !found; i++) {
         struct goferfs_ahead *a = &gs->ahead[i];
-        if (a->node.handle == 0 || a->dir_ino != dir->ino || a->dir_dev != gd->host_dev ||
+        if (!a->used || a->dir_ino != dir->ino || a->dir_dev != gd->host_dev ||
             a->changes != changes || strcmp(a->name, name) != 0)
             continue;
         *out = a->node;
-        a->node.handle = 0;
+        a->used = false;
         found = true;
     }
     mutex_unlock(&gs->mu);
@@ -32,7 +33,7 @@ static void ahead_put(struct goferfs_super *gs, const struct goferfs_ahead *a)
 {
     mutex_lock(&gs->mu);
     struct goferfs_ahead *slot = &gs->ahead[gs->ahead_next++ % GOFERFS_AHEAD];
-    uint64_t old = slot->node.handle;
+    uint64_t old = slot->used ? slot->node.handle : 0;
     *slot = *a;
     mutex_unlock(&gs->mu);
     gof_close(gs->client, old);
@@ -41,8 +42,9 @@ static void ahead_put(struct goferfs_super *gs, const struct goferfs_ahead *a)
 void goferfs_ahead_drop(struct goferfs_super *gs)
 {
     for (size_t i = 0; i < GOFERFS_AHEAD; i++) {
-        gof_close(gs->client, gs->ahead[i].node.handle);
-        gs->ahead[i].node.handle = 0;
+        if (gs->ahead[i].used)
+            gof_close(gs->client, gs->ahead[i].node.handle);
+        gs->ahead[i].used = false;
     }
 }
 
@@ -76,10 +78,10 @@ void goferfs_prefetch(struct inode *dir, const char *path)
 {
     struct goferfs_super *gs = goferfs_super(dir->sb);
     struct goferfs_inode *gd = goferfs_inode(dir);
-    struct goferfs_ahead a;
+    struct goferfs_ahead a = {.used = true};
     struct components *c;
     size_t done = 0;
-    int why;
+    int why = 0;
 
     /* Shared names are asked for when they are used, not before. */
     if (gs->shared || !S_ISDIR(dir->mode) || !strchr(path, '/'))
@@ -89,16 +91,19 @@ void goferfs_prefetch(struct inode *dir, const char *path)
         return;
     split(path, c);
     a.changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
-    if (c->count < 2 || gof_walk(gs->client, gd->handle, c->names, c->count, c->nodes, &done, &why))
+    if (c->count < 2 ||
+        gof_walk(gs->client, gd->handle, c->names, c->count, c->nodes, &done, &why)) {
         done = 0;
+        why = 0;
+    }
     a.dir_dev = gd->host_dev;
     a.dir_ino = dir->ino;
-    for (size_t i = 0; i < done; i++) {
-        a.node = c->nodes[i];
+    for (size_t i = 0; i < done + (why == -ENOENT); i++) {
+        a.node = i < done ? c->nodes[i] : (struct gof_node){0};
         memcpy(a.name, c->names[i], strlen(c->names[i]) + 1);
         ahead_put(gs, &a);
-        a.dir_dev = c->nodes[i].attr.dev;
-        a.dir_ino = c->nodes[i].attr.ino;
+        a.dir_dev = a.node.attr.dev;
+        a.dir_ino = a.node.attr.ino;
     }
     free(c);
 }

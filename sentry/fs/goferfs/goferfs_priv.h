@@ -18,9 +18,10 @@
 #define GOFERFS_LIST_MAX (64u * 1024 * 1024)
 #define GOFERFS_LIST_KEPT_MAX (4u * 1024 * 1024)
 
-/* A node that a walk of several components found, waiting for the look-up of its name. */
+/* What a walk of several components found, waiting for the look-up of its name. */
 struct goferfs_ahead {
-    struct gof_node node;      /* handle 0: free slot */
+    bool used;                 /* the slot holds something */
+    struct gof_node node;      /* handle 0: the name does not exist */
     uint64_t dir_dev, dir_ino; /* host's numbers of the directory */
     uint64_t changes;          /* the super's count when it was asked for */
     char name[GOF_NAME_MAX + 1];
@@ -79,6 +80,7 @@ struct goferfs_inode {
     uint32_t users;            /* open files and references of the mappable */
     struct goferfs_list *list; /* exclusive directories: owned; NULL: not known */
     char *map_path;            /* for /proc/<pid>/maps; owned */
+    char *link;                /* text of a symlink once it was read; owned */
 };
 
 static inline struct goferfs_super *goferfs_super(struct super *sb)
@@ -111,7 +113,8 @@ void goferfs_update(struct inode *i, const struct gof_attr *a);
 void goferfs_update_fd(struct inode *i, int fd);
 
 /* ---- ahead.c ---- */
-/* A node that was walked ahead for name in dir: its handle is then the caller's. */
+/* What was found ahead for name in dir: a node whose handle is then the caller's, or handle 0 for a
+ * name that does not exist. */
 bool goferfs_ahead_take(struct inode *dir, const char *name, struct gof_node *out);
 /* Walks the components of path ("usr/lib/x") below dir in one request. */
 void goferfs_prefetch(struct inode *dir, const char *path);

@@ -170,14 +170,37 @@ static int lookup(struct inode *dir, const char *name, struct inode **out)
             return r;
         if (done == 0)
             return why;
+    } else if (n.handle == 0) {
+        return -ENOENT;
     }
     return goferfs_inode_of(gs, &n, out);
 }
 
+/* The text of a symlink never changes: it is asked for once. */
 static int64_t readlink_op(struct inode *i, const struct vfs_caller *c, char *buf, size_t size)
 {
+    struct goferfs_inode *gi = goferfs_inode(i);
+    int64_t len = -1;
+
     (void)c;
-    return gof_readlink(goferfs_client(i), goferfs_inode(i)->handle, buf, size);
+    mutex_lock(&gi->data_mu);
+    if (gi->link && strlen(gi->link) < size) {
+        len = (int64_t)strlen(gi->link);
+        memcpy(buf, gi->link, (size_t)len + 1);
+    }
+    mutex_unlock(&gi->data_mu);
+    if (len >= 0)
+        return len;
+    len = gof_readlink(goferfs_client(i), gi->handle, buf, size);
+    char *copy = len > 0 ? strdup(buf) : NULL;
+    mutex_lock(&gi->data_mu);
+    if (!gi->link) {
+        gi->link = copy;
+        copy = NULL;
+    }
+    mutex_unlock(&gi->data_mu);
+    free(copy);
+    return len;
 }
 
 /* Makes the inode's attributes current. Exclusive: they are, but for what writes through host
@@ -269,6 +292,7 @@ static void release(struct inode *i)
     mutex_destroy(&gi->rw_mu);
     mutex_destroy(&gi->data_mu);
     free(gi->map_path);
+    free(gi->link);
     OBJCOUNT_DEC(goferfs_inode);
     /* Last: it may drop the last reference to the super. */
     inode_fini(i);
