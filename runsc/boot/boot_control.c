@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "gofer/proto/client.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/control.h"
 #include "sentry/kernel/inspect.h"
@@ -311,13 +312,15 @@ static bool report_exits(struct server *s)
     return has_ended(b, &b->init, &code);
 }
 
-enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_FIXED };
+enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_GOFER, POLL_FIXED };
 
 static void fill_poll(struct server *s, struct pollfd *p)
 {
     p[POLL_CONTROL] = (struct pollfd){.fd = s->boot->args->sandbox->control_fd, .events = POLLIN};
     p[POLL_WAKE] = (struct pollfd){.fd = s->boot->wake[0], .events = POLLIN};
     p[POLL_LIFE] = (struct pollfd){.fd = s->boot->args->life_fd, .events = POLLIN};
+    /* Hang-up only: what comes in is for whoever has a request under way. */
+    p[POLL_GOFER] = (struct pollfd){.fd = gof_client_death_fd(s->boot->gofer)};
     for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
         p[POLL_FIXED + i] = (struct pollfd){.fd = s->conns[i].fd, .events = POLLIN};
 }
@@ -333,6 +336,10 @@ int boot_serve(struct boot *b)
         fill_poll(&s, p);
         if (poll(p, ARRAY_SIZE(p), -1) < 0)
             continue;
+        if (p[POLL_GOFER].revents) {
+            log_error("the gofer has ended, and with it the container's files");
+            return 128 + SIGKILL;
+        }
         if (p[POLL_LIFE].revents)
             return 128 + SIGKILL;
         for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
