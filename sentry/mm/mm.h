@@ -74,9 +74,15 @@ uint64_t mm_brk(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim
 MUST_CHECK int mm_madvise(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
                           int advice);
 MUST_CHECK int mm_msync(struct mm *mm, uaddr_t addr, uint64_t size, int flags);
+/* addr page-aligned, size bytes: one byte of vec for each page. */
 MUST_CHECK int mm_mincore(struct mm *mm, uaddr_t addr, uint64_t size, unsigned char *vec);
-MUST_CHECK int mm_mlock(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size, bool on,
-                        const struct mm_limits *lim);
+/* mlock(2), mlock2(2), munlock(2): counted against RLIMIT_MEMLOCK and filled in. */
+enum mm_lock_mode { MM_UNLOCK, MM_LOCK, MM_LOCK_ONFAULT };
+MUST_CHECK int mm_mlock(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
+                        enum mm_lock_mode mode, const struct mm_limits *lim);
+/* flags: MCL_*, 0 for munlockall(2). */
+MUST_CHECK int mm_mlockall(struct mm *mm, struct plat_ctx *ctx, int flags,
+                           const struct mm_limits *lim);
 
 /* A fault of guest code: 0 when it may be retried, else fills *sig (signo, code, addr) for the
  * signal and returns -EFAULT. Grows the stack (MAP_GROWSDOWN) within lim->stack. */
