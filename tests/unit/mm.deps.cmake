@@ -1,0 +1,1 @@
+set(deps mm mem wait cred platform)
