@@ -391,7 +391,7 @@ struct linux_dirent {
 #define GETDENTS_SIZE 32768u
 
 /* Entries of one host call into the answer: how many bytes the host gave. */
-static int64_t list_some(struct req *q, int fd, uint16_t *count)
+static int64_t list_some(struct req *q, int fd, uint16_t *count, uint64_t *parent)
 {
     uint8_t *buf = q->conn->scratch;
     long n = syscall(SYS_getdents64, fd, buf, GETDENTS_SIZE);
@@ -404,6 +404,8 @@ static int64_t list_some(struct req *q, int fd, uint16_t *count)
         const char *name = (const char *)buf + off + offsetof(struct linux_dirent, name);
         size_t len = strnlen(name, d.reclen - offsetof(struct linux_dirent, name));
         off += d.reclen;
+        if (len == 2 && name[0] == '.' && name[1] == '.')
+            *parent = d.ino;
         /* What cannot be asked for by its name is not there (and dots are the sentry's own). */
         if (!gof_name_ok(name, len))
             continue;
@@ -418,6 +420,7 @@ static int64_t list_some(struct req *q, int fd, uint16_t *count)
 int srv_getdents(struct req *q)
 {
     struct handle *h;
+    uint64_t parent = 0;
     uint16_t count = 0;
     int64_t n = 0;
 
@@ -440,10 +443,11 @@ int srv_getdents(struct req *q)
         goto out_put;
     size_t head = q->w.len;
     wbuf_u8(&q->w, 0);
+    wbuf_u64(&q->w, 0);
     wbuf_u16(&q->w, 0);
     /* An entry is smaller here than in the kernel's record. */
     do
-        n = list_some(q, fd, &count);
+        n = list_some(q, fd, &count, &parent);
     while (n > 0 && wbuf_left(&q->w) >= GETDENTS_SIZE);
     if (n > 0) {
         handle_keep_list(&q->s->handles, h, fd);
@@ -452,7 +456,9 @@ int srv_getdents(struct req *q)
         q->w.data[head] = 1;
         r = (int)n;
     }
-    wbuf_patch_u16(&q->w, head + 1, count);
+    wbuf_patch_u32(&q->w, head + 1, (uint32_t)parent);
+    wbuf_patch_u32(&q->w, head + 5, (uint32_t)(parent >> 32));
+    wbuf_patch_u16(&q->w, head + 9, count);
 out_put:
     handle_put(&q->s->handles, h);
     return r;

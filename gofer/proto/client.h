@@ -55,11 +55,12 @@ MUST_CHECK int gof_rename(struct gof_client *c, uint64_t dir, const char *name, 
                           const char *new_name, uint32_t flags);
 /* NUL-terminated into buf: the length. -ENAMETOOLONG when size does not do. */
 MUST_CHECK int64_t gof_readlink(struct gof_client *c, uint64_t link, char *buf, size_t size);
-/* One batch of entries, "." and ".." left out. fn's negative result ends the call. One listing per
+/* One batch of entries, "." and ".." left out; *out_parent is set when ".." was among them, to its
+ * inode number as the host gives it. fn's negative result ends the call. One listing per
  * directory at a time is the caller's business; restart begins anew. */
 typedef int (*gof_dirent_fn)(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype);
 MUST_CHECK int gof_getdents(struct gof_client *c, uint64_t dir, bool restart, gof_dirent_fn fn,
-                            void *arg, bool *out_end);
+                            void *arg, bool *out_end, uint64_t *out_parent);
 MUST_CHECK int gof_stat(struct gof_client *c, uint64_t node, struct gof_attr *out);
 MUST_CHECK int gof_set_attr(struct gof_client *c, uint64_t node, const struct gof_setattr *s,
                             struct gof_attr *out);

@@ -23,9 +23,10 @@ static int read_entries(struct rbuf *r, gof_dirent_fn fn, void *arg)
 }
 
 int gof_getdents(struct gof_client *c, uint64_t dir, bool restart, gof_dirent_fn fn, void *arg,
-                 bool *out_end)
+                 bool *out_end, uint64_t *out_parent)
 {
     struct gof_call call;
+    uint64_t parent = 0;
     bool end = false;
     int err = 0;
 
@@ -35,12 +36,15 @@ int gof_getdents(struct gof_client *c, uint64_t dir, bool restart, gof_dirent_fn
     int r = gof_call_send(&call);
     if (r == 0) {
         end = rbuf_u8(&call.r) != 0;
+        parent = rbuf_u64(&call.r);
         err = read_entries(&call.r, fn, arg);
     }
     r = gof_call_end(&call, r);
     if (r)
         return r;
     *out_end = end;
+    if (parent)
+        *out_parent = parent;
     return err;
 }
 

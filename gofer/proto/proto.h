@@ -43,8 +43,8 @@ enum gof_op {
     GOF_UNLINK,      /* u64 dir, name, u8 directory -> nothing */
     GOF_RENAME,      /* u64 dir, name, u64 new dir, new name, u32 RENAME_* -> nothing */
     GOF_READLINK,    /* u64 link -> text */
-    GOF_GETDENTS,    /* u64 dir, u8 from the start -> u8 end reached, u16 count,
-                        count x (u64 ino, u8 dtype, name) */
+    GOF_GETDENTS,    /* u64 dir, u8 from the start -> u8 end reached, u64 ino of ".." or 0, u16
+                        count, count x (u64 ino, u8 dtype, name) */
     GOF_STAT,        /* u64 node -> attributes */
     GOF_SETATTR,     /* u64 node, u32 GOF_SET_*, u32 mode, u32 uid, u32 gid, u64 size, 2 times
                         -> attributes */

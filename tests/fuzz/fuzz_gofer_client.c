@@ -122,6 +122,7 @@ static void call(struct gof_client *c, uint8_t op)
     struct gof_statfs fs;
     struct gof_attr a;
     int64_t n;
+    uint64_t parent;
     bool end;
     int fd;
 
@@ -142,7 +143,7 @@ static void call(struct gof_client *c, uint8_t op)
             abort();
         break;
     case 6:
-        (void)!gof_getdents(c, 1, true, check_entry, NULL, &end);
+        (void)!gof_getdents(c, 1, true, check_entry, NULL, &end, &parent);
         break;
     case 7:
         if (gof_stat(c, 1, &a) == 0)

@@ -139,6 +139,24 @@ Test(goferfs, bytes_and_size)
     inode_put(i);
 }
 
+Test(goferfs, writes_keep_what_vfs_left_of_the_mode)
+{
+    struct inode *i = make(root(), "f", S_IFREG | 04755);
+    struct file f;
+    struct stat st;
+
+    open_file(i, O_RDWR, &f);
+    cr_assert_eq(put(&f, "x", 0), 1);
+    cr_assert_eq(i->mode, S_IFREG | 04755);
+    struct vfs_setattr s = {.valid = VFS_SET_SIZE, .size = 0};
+    cr_assert_eq(i->ops->setattr(i, &s), 0);
+    cr_assert_eq(attr(i).mode, S_IFREG | 04755);
+    cr_assert_eq(stat(fx_path("rw/f"), &st), 0);
+    cr_assert_eq(st.st_mode, S_IFREG | 04755);
+    close_file(&f);
+    inode_put(i);
+}
+
 Test(goferfs, append_writes_at_the_end)
 {
     struct inode *i = make(root(), "f", S_IFREG | 0644);

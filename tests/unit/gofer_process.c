@@ -65,6 +65,7 @@ static void exercise_files(bool owners)
     struct gof_statfs fs;
     char text[64];
     int fd, seen = 0;
+    uint64_t parent = 0;
     bool end;
     uint32_t uid = owners ? 1234 : 0;
 
@@ -85,7 +86,7 @@ static void exercise_files(bool owners)
     cr_assert_eq(gof_rename(c, d.handle, "h", fx.rw.handle, "h", 0), 0);
     cr_assert_eq(gof_unlink(c, fx.rw.handle, "h", false), 0);
     cr_assert_eq(gof_unlink(c, d.handle, "f", true), -ENOTDIR);
-    cr_assert_eq(gof_getdents(c, d.handle, true, no_entry, &seen, &end), 0);
+    cr_assert_eq(gof_getdents(c, d.handle, true, no_entry, &seen, &end, &parent), 0);
     cr_assert(end);
     cr_assert_eq(seen, 1);
     struct gof_setattr s = {.valid = GOF_SET_SIZE | GOF_SET_MODE | GOF_SET_ATIME_NOW |

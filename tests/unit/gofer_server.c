@@ -168,16 +168,21 @@ Test(gofer, getdents_in_batches)
         snprintf(rel, sizeof(rel), "rw/f%04d", i);
         fx_write(rel, "");
     }
+    uint64_t parent = 0;
     int batches = 0;
     for (bool first = true; !end; first = false, batches++)
-        cr_assert_eq(gof_getdents(fx.client, fx.rw.handle, first, list_entry_fn, &l, &end), 0);
+        cr_assert_eq(gof_getdents(fx.client, fx.rw.handle, first, list_entry_fn, &l, &end, &parent),
+                     0);
     cr_assert_eq(l.count, 5000);
     cr_assert_eq(l.dots, 0);
     for (int i = 0; i < 5000; i++)
         cr_assert(l.seen[i]);
     cr_assert_gt(batches, 1);
-    cr_assert_eq(gof_getdents(fx.client, fx.rw.handle, false, list_entry_fn, &l, &end), -EINVAL,
-                 "nothing is being listed");
+    struct stat st;
+    cr_assert_eq(stat(fx.base, &st), 0);
+    cr_assert_eq(parent, st.st_ino);
+    cr_assert_eq(gof_getdents(fx.client, fx.rw.handle, false, list_entry_fn, &l, &end, &parent),
+                 -EINVAL, "nothing is being listed");
 }
 
 Test(gofer, attributes)

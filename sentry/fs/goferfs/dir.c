@@ -66,8 +66,8 @@ static int read_list(struct inode *dir, struct goferfs_list **out)
         return -ENOMEM;
     ref_init(&l->ref);
     for (bool first = true; !end && r == 0; first = false)
-        r = gof_getdents(goferfs_client(dir), goferfs_inode(dir)->handle, first, add_entry, l,
-                         &end);
+        r = gof_getdents(goferfs_client(dir), goferfs_inode(dir)->handle, first, add_entry, l, &end,
+                         &l->parent);
     if (r) {
         goferfs_list_put(l);
         return r;
@@ -137,13 +137,12 @@ static struct goferfs_list *file_list(struct file *f)
     return f->priv;
 }
 
-static uint64_t parent_ino(struct file *f)
+/* A mount's root is its own parent. */
+static uint64_t parent_ino(const struct file *f, const struct goferfs_list *l)
 {
-    struct dentry *d = f->path.dentry;
+    const struct inode *root = f->inode->sb->root->inode;
 
-    /* A directory's parent may change under us, but both were parents. */
-    struct inode *p = d && d->parent ? d->parent->inode : NULL;
-    return p ? p->ino : f->inode->ino;
+    return f->inode == root || l->parent == 0 ? f->inode->ino : l->parent;
 }
 
 /* Entry at pos: 0 and 1 are the dots. */
@@ -153,7 +152,7 @@ static int give(struct file *f, const struct goferfs_list *l, int64_t pos, vfs_d
     if (pos == 0)
         return fn(arg, ".", 1, f->inode->ino, 4 /* DT_DIR */, 1);
     if (pos == 1)
-        return fn(arg, "..", 2, parent_ino(f), 4, 2);
+        return fn(arg, "..", 2, parent_ino(f, l), 4, 2);
     const struct goferfs_entry *e = &l->entries[pos - 2];
     return fn(arg, l->names + e->name_off, e->name_len, e->ino, e->dtype, (uint64_t)pos + 1);
 }

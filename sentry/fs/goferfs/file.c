@@ -84,8 +84,19 @@ static int64_t reg_read(struct file *f, struct uio *u, int64_t *pos, const struc
     return n;
 }
 
-/* What a write of n bytes that ended at end means to the attributes. */
-static void written(struct inode *i, int fd, int64_t end)
+/* The host took set-id bits away, as it does for a writer without CAP_FSETID, which the sentry is.
+ * vfs has taken away those that were to go. */
+static void restore_mode(struct inode *i, uint32_t mode)
+{
+    const struct gof_setattr s = {.valid = GOF_SET_MODE, .mode = mode & 07777};
+    struct gof_attr a;
+
+    if (gof_set_attr(goferfs_client(i), goferfs_inode(i)->handle, &s, &a) == 0)
+        goferfs_update(i, &a);
+}
+
+/* What a write that ended at end means to the attributes. */
+static void written(struct inode *i, int64_t end)
 {
     struct vfs_time now = vfs_now();
 
@@ -93,11 +104,10 @@ static void written(struct inode *i, int fd, int64_t end)
     if ((uint64_t)end > i->size)
         i->size = (uint64_t)end;
     i->mtime = i->ctime = now;
-    bool setid = i->mode & (S_ISUID | S_ISGID);
+    uint32_t mode = i->mode;
     mutex_unlock(&i->mu);
-    /* The host has taken these bits away, as it does for a writer without CAP_FSETID. */
-    if (setid)
-        goferfs_update_fd(i, fd);
+    if (UNLIKELY(mode & (S_ISUID | S_ISGID)))
+        restore_mode(i, mode);
 }
 
 static int64_t end_of_file(struct inode *i, int fd)
@@ -133,7 +143,7 @@ static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const stru
     n = room ? uio_host_io(u, false, MIN(u->left, room), host_write, &t) : -EFBIG;
     if (n > 0) {
         *pos = t.pos + n;
-        written(i, t.fd, *pos);
+        written(i, *pos);
     }
 out_unlock:
     mutex_unlock(&gi->rw_mu);
@@ -245,6 +255,9 @@ static int truncate_fd(struct inode *i, uint64_t size, bool *out_done)
     struct goferfs_inode *gi = goferfs_inode(i);
     int r = 0;
 
+    /* The gofer, unlike us, keeps set-id bits. */
+    if (i->mode & (S_ISUID | S_ISGID))
+        return 0;
     mutex_lock(&gi->data_mu);
     int fd = gi->rw_fd;
     if (fd >= 0)

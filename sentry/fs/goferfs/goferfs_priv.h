@@ -53,6 +53,7 @@ struct goferfs_super {
 struct goferfs_list {
     struct ref ref;
     struct goferfs_super *kept_in; /* whose list_kept counts it, or NULL */
+    uint64_t parent;               /* inode number of "..", or 0 */
     size_t count, count_room;
     struct goferfs_entry {
         uint64_t ino;
