@@ -118,7 +118,8 @@ struct super {
     uint64_t dev;        /* st_dev */
     struct dentry *root; /* owned */
     char source[256];
-    uint32_t flags; /* MS_RDONLY ... of the super */
+    uint32_t flags;          /* MS_RDONLY ... of the super */
+    _Atomic uint32_t active; /* mounts; the last one takes root away */
 };
 
 /* Names given to ops are NUL-terminated single components, length checked, never "." or "..".
@@ -191,11 +192,10 @@ struct dentry {
     struct super *sb;      /* borrowed from the mount or inode */
     struct inode *inode;   /* owned; NULL: negative. Set once under the parent's dir_mu */
     struct dentry *parent; /* owned; self for a root. Guarded by the rename lock */
-    struct list siblings;  /* guarded by the dentry hash lock */
-    struct list children;
-    struct list hash;
+    struct list hash;      /* guarded by the dentry hash lock, as lru */
     struct list lru;
     uint32_t name_len;
+    _Atomic bool used;        /* looked up since the cache last thought of dropping it */
     _Atomic uint32_t mounted; /* count of mounts on top in any namespace */
     bool unlinked;            /* guarded by the rename lock */
     char *name;               /* owned */
@@ -245,6 +245,7 @@ struct file {
     void *priv;             /* of ops' owner, through its own named down-cast */
     int owner;              /* F_SETOWN pid (negative: group) */
     int owner_sig;          /* F_SETSIG */
+    bool counted_writer;    /* immutable: one of inode->writers */
     struct list epolls;     /* epoll items watching this file; guarded by epoll's lock */
 };
 

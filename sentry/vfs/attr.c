@@ -1,0 +1,259 @@
+/* stat, chmod, chown, utimensat, truncate, statfs, extended attributes. */
+#include <linux/capability.h>
+
+#include "sentry/vfs/vfs_priv.h"
+
+static void attr_of_inode(struct inode *i, struct vfs_attr *out)
+{
+    mutex_lock(&i->mu);
+    *out = (struct vfs_attr){
+        .ino = i->ino,
+        .size = i->size,
+        .blocks = i->blocks,
+        .rdev = i->rdev,
+        .mode = i->mode,
+        .nlink = i->nlink,
+        .uid = i->uid,
+        .gid = i->gid,
+        .blksize = PAGE_SIZE,
+        .atime = i->atime,
+        .mtime = i->mtime,
+        .ctime = i->ctime,
+        .btime = i->btime,
+        .dev = i->sb->dev,
+    };
+    mutex_unlock(&i->mu);
+}
+
+int vfs_getattr(const struct vpath *p, struct vfs_attr *out)
+{
+    struct inode *i = p->dentry->inode;
+    int r = 0;
+
+    attr_of_inode(i, out);
+    if (i->ops->getattr != NULL)
+        r = i->ops->getattr(i, out);
+    out->mount_id = p->mnt->id;
+    return r;
+}
+
+int vfs_file_getattr(struct file *f, struct vfs_attr *out)
+{
+    return vfs_getattr(&f->path, out);
+}
+
+int inode_setattr(struct inode *i, const struct vfs_setattr *a)
+{
+    return i->ops->setattr != NULL ? i->ops->setattr(i, a) : -EPERM;
+}
+
+int vfs_kill_privs(const struct vfs_caller *c, struct inode *i)
+{
+    uint32_t kill = i->mode & S_ISUID;
+    struct vfs_setattr a = {.valid = VFS_SET_MODE};
+
+    if ((i->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+        kill |= S_ISGID;
+    if (LIKELY(kill == 0) || !S_ISREG(i->mode) || cred_capable(c->cred, CAP_FSETID))
+        return 0;
+    a.mode = i->mode & 07777 & ~kill;
+    return inode_setattr(i, &a);
+}
+
+static bool attr_is_owner(const struct vfs_caller *c, const struct inode *i)
+{
+    return c->cred->fsuid == i->uid || cred_capable(c->cred, CAP_FOWNER);
+}
+
+static int attr_may_chown(const struct vfs_caller *c, const struct inode *i,
+                          const struct vfs_setattr *a)
+{
+    if (cred_capable(c->cred, CAP_CHOWN))
+        return 0;
+    if ((a->valid & VFS_SET_UID) != 0 && (c->cred->fsuid != i->uid || a->uid != i->uid))
+        return -EPERM;
+    if ((a->valid & VFS_SET_GID) != 0 &&
+        (c->cred->fsuid != i->uid || (a->gid != i->gid && !cred_in_group(c->cred, a->gid))))
+        return -EPERM;
+    return 0;
+}
+
+static int attr_may_set_times(const struct vfs_caller *c, struct inode *i, uint32_t valid)
+{
+    if ((valid & (VFS_SET_ATIME | VFS_SET_MTIME)) != 0)
+        return attr_is_owner(c, i) ? 0 : -EPERM;
+    if ((valid & (VFS_SET_ATIME_NOW | VFS_SET_MTIME_NOW)) == 0 || attr_is_owner(c, i))
+        return 0;
+    /* "Now" for both is all that writers may set. */
+    if ((valid & VFS_SET_ATIME_NOW) == 0 || (valid & VFS_SET_MTIME_NOW) == 0)
+        return -EPERM;
+    return vfs_permission(c, i, 2);
+}
+
+/* chown takes set-id bits away; chmod by a stranger to the group cannot set its bit. */
+static void attr_adjust_mode(const struct vfs_caller *c, const struct inode *i,
+                             struct vfs_setattr *a)
+{
+    uint32_t gid = (a->valid & VFS_SET_GID) != 0 ? a->gid : i->gid;
+
+    if ((a->valid & VFS_SET_MODE) != 0) {
+        a->mode &= 07777;
+        if (!cred_in_group(c->cred, gid) && !cred_capable(c->cred, CAP_FSETID))
+            a->mode &= ~(uint32_t)S_ISGID;
+    } else if ((a->valid & (VFS_SET_UID | VFS_SET_GID)) != 0 && !S_ISDIR(i->mode) &&
+               (i->mode & (S_ISUID | S_ISGID)) != 0) {
+        a->valid |= VFS_SET_MODE;
+        a->mode = i->mode & 07777 & ~(uint32_t)S_ISUID;
+        if ((i->mode & S_IXGRP) != 0)
+            a->mode &= ~(uint32_t)S_ISGID;
+    }
+}
+
+static int attr_check_size(const struct vfs_caller *c, struct inode *i, uint64_t size)
+{
+    if (S_ISDIR(i->mode))
+        return -EISDIR;
+    if (!S_ISREG(i->mode))
+        return -EINVAL;
+    if (size > INT64_MAX)
+        return -EINVAL;
+    return size > i->size && size > c->fsize_limit ? -EFBIG : 0;
+}
+
+static int attr_truncate_path(const struct vfs_caller *c, struct inode *i, uint64_t size)
+{
+    int r = attr_check_size(c, i, size);
+
+    if (r == 0)
+        r = vfs_permission(c, i, 2);
+    if (r == 0 && atomic_load(&i->writers) < 0)
+        r = -ETXTBSY;
+    return r == 0 ? vfs_kill_privs(c, i) : r;
+}
+
+int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct vfs_setattr *a)
+{
+    struct inode *i = p->dentry->inode;
+    struct vfs_setattr s = *a;
+    int r = mount_want_write(p->mnt);
+
+    if (r == 0 && (s.valid & VFS_SET_MODE) != 0 && !attr_is_owner(c, i))
+        r = -EPERM;
+    if (r == 0 && (s.valid & VFS_SET_MODE) != 0 && S_ISLNK(i->mode))
+        r = -EOPNOTSUPP;
+    if (r == 0)
+        r = attr_may_chown(c, i, &s);
+    if (r == 0)
+        r = attr_may_set_times(c, i, s.valid);
+    if (r == 0 && (s.valid & VFS_SET_SIZE) != 0)
+        r = attr_truncate_path(c, i, s.size);
+    if (r != 0)
+        return r;
+    attr_adjust_mode(c, i, &s);
+    return inode_setattr(i, &s);
+}
+
+int vfs_ftruncate(struct file *f, int64_t size, const struct vfs_caller *c)
+{
+    const struct vfs_setattr a = {.valid = VFS_SET_SIZE, .size = (uint64_t)size};
+    int r;
+
+    if (size < 0)
+        return -EINVAL;
+    if (!S_ISREG(f->inode->mode) || !file_writable(f))
+        return -EINVAL;
+    r = attr_check_size(c, f->inode, a.size);
+    if (r == 0)
+        r = mount_want_write(f->path.mnt);
+    if (r == 0)
+        r = vfs_kill_privs(c, f->inode);
+    return r != 0 ? r : inode_setattr(f->inode, &a);
+}
+
+int vfs_statfs(const struct vpath *p, struct vfs_statfs *out)
+{
+    struct super *sb = p->dentry->sb;
+    uint32_t flags = atomic_load(&p->mnt->flags) | (sb->flags & MS_RDONLY);
+    int r;
+
+    memset(out, 0, sizeof(*out));
+    r = sb->ops->statfs(sb, out);
+    if (out->frsize == 0)
+        out->frsize = out->bsize;
+    /* ST_VALID and the ST_* bits, which have the numbers of their MS_* ones. */
+    out->flags = 0x20u | (flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME));
+    return r;
+}
+
+/* ---- extended attributes ---- */
+
+static int xattr_permission(const struct vfs_caller *c, struct inode *i, const char *name,
+                            bool write)
+{
+    if (strncmp(name, "trusted.", 8) == 0)
+        return cred_capable(c->cred, CAP_SYS_ADMIN) ? 0 : write ? -EPERM : -ENODATA;
+    if (strncmp(name, "security.", 9) == 0)
+        return write && !cred_capable(c->cred, CAP_SYS_ADMIN) ? -EPERM : 0;
+    if (strncmp(name, "system.", 7) == 0)
+        return write && !attr_is_owner(c, i) ? -EPERM : 0;
+    if (strncmp(name, "user.", 5) != 0)
+        return -EOPNOTSUPP;
+    if (!S_ISREG(i->mode) && !S_ISDIR(i->mode))
+        return write ? -EPERM : -ENODATA;
+    if (S_ISDIR(i->mode) && (i->mode & S_ISVTX) != 0 && write && !attr_is_owner(c, i))
+        return -EPERM;
+    return vfs_permission(c, i, write ? 2 : 4);
+}
+
+int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p, const char *name, void *buf,
+                     size_t size)
+{
+    struct inode *i = p->dentry->inode;
+    int r = xattr_permission(c, i, name, false);
+
+    if (r != 0)
+        return r;
+    return i->ops->getxattr != NULL ? i->ops->getxattr(i, name, buf, size) : -EOPNOTSUPP;
+}
+
+int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *name,
+                 const void *buf, size_t size, int flags)
+{
+    struct inode *i = p->dentry->inode;
+    int r = mount_want_write(p->mnt);
+
+    if (r == 0)
+        r = xattr_permission(c, i, name, true);
+    if (r != 0)
+        return r;
+    return i->ops->setxattr != NULL ? i->ops->setxattr(i, name, buf, size, flags) : -EOPNOTSUPP;
+}
+
+int64_t vfs_listxattr(const struct vfs_caller *c, const struct vpath *p, char *buf, size_t size)
+{
+    struct inode *i = p->dentry->inode;
+
+    (void)c;
+    return i->ops->listxattr != NULL ? i->ops->listxattr(i, buf, size) : 0;
+}
+
+int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p, const char *name)
+{
+    struct inode *i = p->dentry->inode;
+    int r = mount_want_write(p->mnt);
+
+    if (r == 0)
+        r = xattr_permission(c, i, name, true);
+    if (r != 0)
+        return r;
+    return i->ops->removexattr != NULL ? i->ops->removexattr(i, name) : -EOPNOTSUPP;
+}
+
+int64_t vfs_readlink(const struct vfs_caller *c, const struct vpath *p, char *buf, size_t size)
+{
+    struct inode *i = p->dentry->inode;
+
+    if (!S_ISLNK(i->mode) || i->ops->readlink == NULL)
+        return -EINVAL;
+    return i->ops->readlink(i, c, buf, size);
+}

@@ -1,0 +1,248 @@
+/* Open files: references, reading, writing, seeking, mapping. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/objcount.h"
+#include "sentry/vfs/vfs_priv.h"
+
+#ifndef RWF_HIPRI
+#define RWF_HIPRI 1
+#define RWF_DSYNC 2
+#define RWF_SYNC 4
+#endif
+
+OBJCOUNT_DEFINE(file);
+
+int file_alloc(const struct vpath *p, uint32_t flags, struct file **out)
+{
+    struct file *f = calloc(1, sizeof(*f));
+
+    if (f == NULL)
+        return -ENOMEM;
+    ref_init(&f->ref);
+    f->path = *p;
+    vpath_get(&f->path);
+    f->inode = inode_get(p->dentry->inode);
+    atomic_store(&f->flags, flags);
+    mutex_init(&f->pos_mu, LOCK_RANK_FILE_POS);
+    list_init(&f->epolls);
+    OBJCOUNT_INC(file);
+    *out = f;
+    return 0;
+}
+
+void file_discard(struct file *f)
+{
+    vpath_put(&f->path);
+    inode_put(f->inode);
+    mutex_destroy(&f->pos_mu);
+    OBJCOUNT_DEC(file);
+    free(f);
+}
+
+struct file *file_get(struct file *f)
+{
+    ref_get(&f->ref);
+    return f;
+}
+
+void file_put(struct file *f)
+{
+    if (f == NULL || !ref_put(&f->ref))
+        return;
+    epoll_file_gone(f);
+    /* flock and open-file-description locks are the file's own. */
+    vfs_lock_drop_owner(f, f);
+    if (f->ops != NULL && f->ops->release != NULL)
+        f->ops->release(f);
+    if (f->counted_writer)
+        atomic_fetch_sub(&f->inode->writers, 1);
+    file_discard(f);
+}
+
+/* ---- reading and writing ---- */
+
+/* Streams have no position, and a reader that waits must not keep writers out. */
+static bool file_has_position(const struct file *f)
+{
+    return f->ops->seek != NULL;
+}
+
+typedef int64_t (*file_rw_fn)(struct file *f, struct uio *u, int64_t *pos,
+                              const struct vfs_caller *c);
+
+static int64_t file_rw(struct file *f, file_rw_fn fn, struct uio *u, int64_t off,
+                       const struct vfs_caller *c)
+{
+    int64_t pos = off, n;
+
+    if (off >= 0)
+        return file_has_position(f) ? fn(f, u, &pos, c) : -ESPIPE;
+    if (!file_has_position(f)) {
+        pos = 0;
+        return fn(f, u, &pos, c);
+    }
+    mutex_lock(&f->pos_mu);
+    n = fn(f, u, &f->pos, c);
+    mutex_unlock(&f->pos_mu);
+    return n;
+}
+
+int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flags, const struct vfs_caller *c)
+{
+    if (!file_readable(f))
+        return -EBADF;
+    if (off < -1)
+        return -EINVAL;
+    if ((flags & ~RWF_HIPRI) != 0)
+        return -EOPNOTSUPP;
+    if (S_ISDIR(f->inode->mode))
+        return -EISDIR;
+    if (f->ops->read == NULL)
+        return -EINVAL;
+    return file_rw(f, f->ops->read, u, off, c);
+}
+
+/* RLIMIT_FSIZE: writes end at the limit; the caller raises SIGXFSZ for -EFBIG. */
+static int64_t file_write_limited(struct file *f, struct uio *u, int64_t *pos,
+                                  const struct vfs_caller *c)
+{
+    if (S_ISREG(f->inode->mode) && UNLIKELY(c->fsize_limit != UINT64_MAX)) {
+        uint64_t at = (atomic_load(&f->flags) & O_APPEND) != 0 ? f->inode->size : (uint64_t)*pos;
+        if (u->left > 0 && at >= c->fsize_limit)
+            return -EFBIG;
+        u->left = MIN(u->left, c->fsize_limit - at);
+    }
+    return f->ops->write(f, u, pos, c);
+}
+
+int64_t vfs_write(struct file *f, struct uio *u, int64_t off, int flags, const struct vfs_caller *c)
+{
+    int64_t n;
+    int r;
+
+    if (!file_writable(f))
+        return -EBADF;
+    if (off < -1)
+        return -EINVAL;
+    if ((flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC)) != 0)
+        return -EOPNOTSUPP;
+    if (f->ops->write == NULL)
+        return -EINVAL;
+    r = vfs_kill_privs(c, f->inode);
+    if (r != 0)
+        return r;
+    n = file_rw(f, file_write_limited, u, off, c);
+    if (n > 0 &&
+        ((flags & (RWF_DSYNC | RWF_SYNC)) != 0 || (atomic_load(&f->flags) & O_DSYNC) != 0)) {
+        r = vfs_fsync(f, (flags & RWF_SYNC) == 0);
+        if (r != 0 && r != -EINVAL)
+            return r;
+    }
+    return n;
+}
+
+int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off)
+{
+    const struct vfs_caller none = {.fsize_limit = UINT64_MAX};
+    size_t done = 0;
+
+    if (f->ops->read == NULL)
+        return -EINVAL;
+    while (done < size) {
+        struct uio u;
+        int64_t pos = off + (int64_t)done;
+        uio_init_kernel(&u, (char *)buf + done, size - done);
+        int64_t n = f->ops->read(f, &u, &pos, &none);
+        if (n < 0)
+            return done > 0 ? (int64_t)done : n;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (int64_t)done;
+}
+
+int64_t vfs_seek(struct file *f, int64_t off, int whence)
+{
+    int64_t n;
+
+    if ((atomic_load(&f->flags) & O_PATH) != 0)
+        return -EBADF;
+    if (f->ops->seek == NULL)
+        return -ESPIPE;
+    mutex_lock(&f->pos_mu);
+    n = f->ops->seek(f, off, whence);
+    mutex_unlock(&f->pos_mu);
+    return n;
+}
+
+int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg)
+{
+    int r;
+
+    if (!S_ISDIR(f->inode->mode) || f->ops->readdir == NULL)
+        return -ENOTDIR;
+    mutex_lock(&f->pos_mu);
+    r = f->path.dentry->unlinked ? -ENOENT : f->ops->readdir(f, &f->pos, fn, arg);
+    mutex_unlock(&f->pos_mu);
+    return r;
+}
+
+int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+                  const struct vfs_caller *c)
+{
+    return f->ops->ioctl != NULL ? f->ops->ioctl(f, cmd, arg, ua, c) : -ENOTTY;
+}
+
+uint32_t vfs_poll(struct file *f, struct waiter *w)
+{
+    /* EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM: what is never waited for. */
+    return f->ops->poll != NULL ? f->ops->poll(f, w) : 0x145u;
+}
+
+int vfs_mmap(struct file *f, int prot, int flags, int *out_max_prot, struct mappable **out)
+{
+    bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
+    bool noexec = (atomic_load(&f->path.mnt->flags) & MS_NOEXEC) != 0;
+
+    if (!file_readable(f))
+        return (atomic_load(&f->flags) & O_PATH) != 0 ? -EBADF : -EACCES;
+    if (shared && (prot & PROT_WRITE) != 0 && !file_writable(f))
+        return -EACCES;
+    if (noexec && (prot & PROT_EXEC) != 0)
+        return -EPERM;
+    if (f->ops->mmap == NULL)
+        return -ENODEV;
+    *out_max_prot =
+        PROT_READ | (noexec ? 0 : PROT_EXEC) | (!shared || file_writable(f) ? PROT_WRITE : 0);
+    return f->ops->mmap(f, prot, flags, out);
+}
+
+int vfs_fsync(struct file *f, bool data_only)
+{
+    if ((atomic_load(&f->flags) & O_PATH) != 0)
+        return -EBADF;
+    return f->ops->fsync != NULL ? f->ops->fsync(f, data_only) : -EINVAL;
+}
+
+int vfs_fallocate(struct file *f, int mode, int64_t off, int64_t size, const struct vfs_caller *c)
+{
+    int64_t end;
+
+    if (off < 0 || size <= 0)
+        return -EINVAL;
+    if (!file_writable(f))
+        return -EBADF;
+    if (S_ISFIFO(f->inode->mode))
+        return -ESPIPE;
+    if (S_ISDIR(f->inode->mode))
+        return -EISDIR;
+    if (!S_ISREG(f->inode->mode))
+        return -ENODEV;
+    if (__builtin_add_overflow(off, size, &end))
+        return -EFBIG;
+    if ((mode & 1) == 0 && (uint64_t)end > c->fsize_limit)
+        return -EFBIG;
+    return f->ops->fallocate != NULL ? f->ops->fallocate(f, mode, off, size) : -EOPNOTSUPP;
+}

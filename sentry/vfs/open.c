@@ -1,0 +1,259 @@
+/* open(2): finding or making the inode, checks, and the file around it. */
+#include <linux/capability.h>
+
+#include "sentry/vfs/special.h"
+#include "sentry/vfs/vfs_priv.h"
+
+static unsigned open_access_mask(uint32_t flags)
+{
+    switch (flags & O_ACCMODE) {
+    case O_RDONLY:
+        return 4;
+    case O_WRONLY:
+        return 2;
+    default:
+        return 6;
+    }
+}
+
+/* One more writer, unless somebody executes it. */
+static int inode_get_write(struct inode *i)
+{
+    int32_t v = atomic_load(&i->writers);
+
+    do {
+        if (v < 0)
+            return -ETXTBSY;
+    } while (!atomic_compare_exchange_weak(&i->writers, &v, v + 1));
+    return 0;
+}
+
+static int open_check_kind(const struct vpath *p, uint32_t flags)
+{
+    const struct inode *i = p->dentry->inode;
+    bool write = (flags & O_ACCMODE) != O_RDONLY;
+
+    if ((flags & O_DIRECTORY) != 0 && !S_ISDIR(i->mode))
+        return -ENOTDIR;
+    if (S_ISLNK(i->mode))
+        return -ELOOP;
+    if (S_ISDIR(i->mode) && (write || (flags & (O_CREAT | O_TRUNC)) != 0))
+        return -EISDIR;
+    if ((S_ISCHR(i->mode) || S_ISBLK(i->mode)) && (atomic_load(&p->mnt->flags) & MS_NODEV) != 0)
+        return -EACCES;
+    if (S_ISSOCK(i->mode))
+        return -ENXIO;
+    /* Devices and FIFOs are not part of what a read-only mount protects. */
+    if ((write || (flags & O_TRUNC) != 0) && S_ISREG(i->mode))
+        return mount_want_write(p->mnt);
+    return 0;
+}
+
+static int open_check_access(const struct vfs_caller *c, struct inode *i, uint32_t flags)
+{
+    unsigned mask = open_access_mask(flags);
+
+    if ((flags & O_TRUNC) != 0)
+        mask |= 2;
+    int r = vfs_permission(c, i, mask);
+    if (r == 0 && (flags & O_NOATIME) != 0 && c->cred->fsuid != i->uid &&
+        !cred_capable(c->cred, CAP_FOWNER))
+        r = -EPERM;
+    return r;
+}
+
+static int open_ops(struct file *f, const struct vfs_caller *c)
+{
+    struct inode *i = f->inode;
+    const struct vfs_special_ops *special = vfs_special();
+
+    if (S_ISFIFO(i->mode) && special != NULL)
+        return special->open_fifo(i, f, c);
+    if ((S_ISCHR(i->mode) || S_ISBLK(i->mode)) && special != NULL)
+        return special->open_device(i, f, c);
+    return i->ops->open != NULL ? i->ops->open(i, f, c) : -ENXIO;
+}
+
+static int open_truncate(struct inode *i, const struct vfs_caller *c)
+{
+    const struct vfs_setattr a = {.valid = VFS_SET_SIZE};
+    int r = vfs_kill_privs(c, i);
+
+    return r != 0 ? r : inode_setattr(i, &a);
+}
+
+/* The file for a place that has been found and checked. */
+static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
+                     bool created, struct file **out)
+{
+    struct inode *i = p->dentry->inode;
+    bool writer = (flags & O_ACCMODE) != O_RDONLY && S_ISREG(i->mode) && (flags & O_PATH) == 0;
+    bool truncate = (flags & O_TRUNC) != 0 && S_ISREG(i->mode) && !created;
+    struct file *f;
+    int r = 0;
+
+    if (writer || truncate)
+        r = inode_get_write(i);
+    if (r != 0)
+        return r;
+    if (truncate)
+        r = open_truncate(i, c);
+    if (truncate && !writer)
+        atomic_fetch_sub(&i->writers, 1);
+    if (r == 0)
+        r = file_alloc(p, flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC),
+                       &f);
+    if (r != 0)
+        goto out_writer;
+    if ((flags & O_PATH) == 0)
+        r = open_ops(f, c);
+    if (r != 0) {
+        file_discard(f);
+        goto out_writer;
+    }
+    f->counted_writer = writer;
+    *out = f;
+    return 0;
+
+out_writer:
+    if (writer)
+        atomic_fetch_sub(&i->writers, 1);
+    return r;
+}
+
+int vfs_open_path(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
+                  struct file **out_file)
+{
+    int r = 0;
+
+    if ((flags & O_PATH) != 0) {
+        if ((flags & O_DIRECTORY) != 0 && !S_ISDIR(p->dentry->inode->mode))
+            return -ENOTDIR;
+        return open_file(c, p, flags, false, out_file);
+    }
+    r = open_check_kind(p, flags);
+    if (r == 0)
+        r = open_check_access(c, p->dentry->inode, flags);
+    return r != 0 ? r : open_file(c, p, flags, false, out_file);
+}
+
+/* ---- O_CREAT ---- */
+
+/* w->name in w->cur exists no more than the lock is held: finds or makes it. */
+static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool *out_created)
+{
+    struct dentry *dir = w->cur.dentry, *d;
+    struct inode *inode;
+    int r = dentry_lookup_locked(dir, w->name, w->name_len, &d);
+
+    *out_created = false;
+    if (r != 0)
+        return r;
+    if (d->inode == NULL) {
+        dentry_put(d);
+        r = mount_want_write(w->cur.mnt);
+        if (r == 0)
+            r = vfs_permission(w->c, dir->inode, 3);
+        if (r == 0 && dir->unlinked)
+            r = -ENOENT;
+        if (r == 0)
+            r = dir->inode->ops->create != NULL
+                    ? dir->inode->ops->create(dir->inode, w->name,
+                                              S_IFREG | (mode & 07777 & ~w->c->umask), 0, w->c,
+                                              &inode)
+                    : -EACCES;
+        if (r == 0)
+            r = dentry_instantiate(dir, w->name, inode, &d);
+        *out_created = r == 0;
+    }
+    if (r != 0)
+        return r;
+    *out = (struct vpath){w->cur.mnt, d};
+    ref_get(&out->mnt->ref);
+    return 0;
+}
+
+static int create_find(struct walk *w, uint32_t mode, struct vpath *out, bool *out_created)
+{
+    struct inode *dir = w->cur.dentry->inode;
+    int r;
+
+    if (!S_ISDIR(dir->mode))
+        return -ENOTDIR;
+    r = vfs_permission(w->c, dir, 1);
+    if (r != 0)
+        return r;
+    mutex_lock(&dir->dir_mu);
+    r = create_locked(w, mode, out, out_created);
+    mutex_unlock(&dir->dir_mu);
+    if (r == 0 && !*out_created && mount_cross_down(w->c->ns, out) && (w->flags & VFS_NO_XDEV)) {
+        vpath_put(out);
+        r = -EXDEV;
+    }
+    return r;
+}
+
+static int create_open(struct walk *w, uint32_t flags, uint32_t mode, struct file **out)
+{
+    bool created = false;
+    struct vpath p;
+
+    for (;;) {
+        int r = walk_parent(w);
+        if (r != 0)
+            return r;
+        if (w->last == WALK_NOTHING) {
+            /* "/", or what a magic link led to. */
+            if ((flags & O_EXCL) != 0)
+                return -EEXIST;
+            return vfs_open_path(w->c, &w->cur, flags, out);
+        }
+        if (w->last != WALK_NAME || w->slash)
+            return -EISDIR;
+        r = create_find(w, mode, &p, &created);
+        if (r != 0)
+            return r;
+        if (!created && (flags & O_EXCL) != 0)
+            r = -EEXIST;
+        if (r != 0 || !S_ISLNK(p.dentry->inode->mode) || (flags & O_NOFOLLOW) != 0) {
+            if (r == 0)
+                r = created ? open_file(w->c, &p, flags, true, out)
+                            : vfs_open_path(w->c, &p, flags, out);
+            vpath_put(&p);
+            return r;
+        }
+        r = walk_follow(w, &p);
+        vpath_put(&p);
+        if (r != 0)
+            return r;
+    }
+}
+
+int vfs_open(const struct vfs_caller *c, const struct vpath *base, const char *path, uint32_t flags,
+             uint32_t mode, unsigned resolve, struct file **out_file)
+{
+    int r;
+
+    if ((flags & O_PATH) != 0)
+        flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    if ((flags & O_TMPFILE) == O_TMPFILE)
+        return -EOPNOTSUPP;
+    if ((flags & O_CREAT) != 0) {
+        struct walk w;
+        if ((flags & O_DIRECTORY) != 0)
+            return -EINVAL;
+        r = walk_init(&w, c, base, path, resolve);
+        if (r != 0)
+            return r;
+        r = create_open(&w, flags, mode, out_file);
+        walk_fini(&w);
+        return r;
+    }
+    struct vpath p;
+    r = vfs_lookup(c, base, path, resolve | ((flags & O_NOFOLLOW) != 0 ? 0 : VFS_FOLLOW), &p);
+    if (r != 0)
+        return r;
+    r = vfs_open_path(c, &p, flags, out_file);
+    vpath_put(&p);
+    return r;
+}

@@ -1,0 +1,328 @@
+/* The path walk: path_resolution(7), openat2(2). */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sentry/vfs/vfs_priv.h"
+
+int walk_init(struct walk *w, const struct vfs_caller *c, const struct vpath *base,
+              const char *path, unsigned flags)
+{
+    memset(w, 0, sizeof(*w));
+    if (*path == '\0' && (flags & VFS_EMPTY_PATH) == 0)
+        return -ENOENT;
+    w->c = c;
+    w->flags = flags;
+    w->root = c->root;
+    w->base = base != NULL ? *base : c->cwd;
+    if ((flags & VFS_IN_ROOT) != 0)
+        w->root = w->base;
+    if (*path == '/' && (flags & VFS_BENEATH) != 0)
+        return -EXDEV;
+    w->cur = *path == '/' ? w->root : w->base;
+    vpath_get(&w->cur);
+    w->pos = path;
+    return 0;
+}
+
+void walk_fini(struct walk *w)
+{
+    vpath_put(&w->cur);
+    free(w->buf);
+}
+
+static void walk_set(struct walk *w, const struct vpath *p)
+{
+    vpath_put(&w->cur);
+    w->cur = *p;
+}
+
+static bool same_place(const struct vpath *a, const struct vpath *b)
+{
+    return a->mnt == b->mnt && a->dentry == b->dentry;
+}
+
+/* The directory above w->cur, which never leaves the root. */
+static int walk_up(struct walk *w)
+{
+    struct vpath p = w->cur;
+
+    if ((w->flags & VFS_BENEATH) != 0 && same_place(&p, &w->base))
+        return -EXDEV;
+    if (same_place(&p, &w->root))
+        return 0;
+    vpath_get(&p);
+    while (p.dentry == p.mnt->root) {
+        if (same_place(&p, &w->root) || !mount_cross_up(w->c->ns, &p)) {
+            walk_set(w, &p);
+            return 0;
+        }
+        if ((w->flags & VFS_NO_XDEV) != 0) {
+            vpath_put(&p);
+            return -EXDEV;
+        }
+    }
+    if (!same_place(&p, &w->root)) {
+        struct dentry *child = p.dentry;
+        rwlock_rdlock(&vfs_rename_lock);
+        p.dentry = dentry_get(child->parent);
+        rwlock_unlock(&vfs_rename_lock);
+        dentry_put(child);
+    }
+    if (mount_cross_down(w->c->ns, &p) && (w->flags & VFS_NO_XDEV) != 0) {
+        vpath_put(&p);
+        return -EXDEV;
+    }
+    walk_set(w, &p);
+    return 0;
+}
+
+static int walk_may_search(const struct walk *w)
+{
+    const struct dentry *d = w->cur.dentry;
+
+    if (d->inode == NULL)
+        return -ENOENT;
+    if (!S_ISDIR(d->inode->mode))
+        return -ENOTDIR;
+    return vfs_permission(w->c, d->inode, 1);
+}
+
+/* w->name in w->cur. rest: the text from this name on. */
+static int walk_look(struct walk *w, const char *rest, struct vpath *out)
+{
+    int r = walk_may_search(w);
+
+    if (r != 0)
+        return r;
+    r = dentry_lookup(w->cur.dentry, w->name, w->name_len, rest, &out->dentry);
+    if (r != 0)
+        return r;
+    out->mnt = w->cur.mnt;
+    ref_get(&out->mnt->ref);
+    if (out->dentry->inode != NULL && mount_cross_down(w->c->ns, out) &&
+        (w->flags & VFS_NO_XDEV) != 0) {
+        vpath_put(out);
+        return -EXDEV;
+    }
+    return 0;
+}
+
+int walk_child(struct walk *w, struct vpath *out)
+{
+    return walk_look(w, NULL, out);
+}
+
+/* ---- symbolic links ---- */
+
+static int walk_magic(struct walk *w, struct inode *link)
+{
+    struct vpath to;
+    int r;
+
+    if ((w->flags & (VFS_NO_MAGICLINKS | VFS_NO_SYMLINKS)) != 0)
+        return -ELOOP;
+    if ((w->flags & (VFS_BENEATH | VFS_IN_ROOT)) != 0)
+        return -EXDEV;
+    r = link->ops->follow(link, w->c, &to);
+    if (r != 0)
+        return r;
+    if ((w->flags & VFS_NO_XDEV) != 0 && to.mnt != w->cur.mnt) {
+        vpath_put(&to);
+        return -EXDEV;
+    }
+    walk_set(w, &to);
+    return 0;
+}
+
+/* Text and what is left of the path become the path. */
+static int walk_push(struct walk *w, struct inode *link)
+{
+    size_t left = strlen(w->pos);
+    char *buf = malloc(VFS_PATH_MAX + left + 2);
+    int64_t n = buf != NULL ? link->ops->readlink(link, w->c, buf, VFS_PATH_MAX) : -ENOMEM;
+
+    if (n <= 0) {
+        free(buf);
+        return n < 0 ? (int)n : -ENOENT;
+    }
+    if (buf[0] == '/') {
+        struct vpath root = w->root;
+        if ((w->flags & VFS_BENEATH) != 0) {
+            free(buf);
+            return -EXDEV;
+        }
+        vpath_get(&root);
+        walk_set(w, &root);
+    }
+    memcpy(buf + n, w->pos, left + 1);
+    free(w->buf);
+    w->buf = buf;
+    w->pos = buf;
+    return 0;
+}
+
+int walk_follow(struct walk *w, const struct vpath *link)
+{
+    struct inode *i = link->dentry->inode;
+
+    if (++w->links > VFS_SYMLINK_MAX || (w->flags & VFS_NO_SYMLINKS) != 0)
+        return -ELOOP;
+    if (i->ops->follow != NULL) {
+        int r = walk_magic(w, i);
+        /* -ENOLINK: this one is text after all. */
+        if (r != -ENOLINK)
+            return r;
+    }
+    return walk_push(w, i);
+}
+
+/* ---- components ---- */
+
+static int walk_take_name(struct walk *w)
+{
+    size_t len = strcspn(w->pos, "/");
+
+    if (len > VFS_NAME_MAX)
+        return -ENAMETOOLONG;
+    memcpy(w->name, w->pos, len);
+    w->name[len] = '\0';
+    w->name_len = len;
+    w->pos += len;
+    w->slash = *w->pos == '/';
+    if (len == 1 && w->name[0] == '.')
+        w->last = WALK_DOT;
+    else if (len == 2 && w->name[0] == '.' && w->name[1] == '.')
+        w->last = WALK_DOTDOT;
+    else
+        w->last = WALK_NAME;
+    return 0;
+}
+
+/* One component that is not the last. */
+static int walk_step(struct walk *w, const char *text)
+{
+    struct vpath p;
+    int r;
+
+    if (w->last == WALK_DOT)
+        return walk_may_search(w);
+    if (w->last == WALK_DOTDOT) {
+        r = walk_may_search(w);
+        return r != 0 ? r : walk_up(w);
+    }
+    r = walk_look(w, text, &p);
+    if (r != 0)
+        return r;
+    if (p.dentry->inode == NULL) {
+        vpath_put(&p);
+        return -ENOENT;
+    }
+    if (S_ISLNK(p.dentry->inode->mode)) {
+        r = walk_follow(w, &p);
+        vpath_put(&p);
+        return r;
+    }
+    walk_set(w, &p);
+    return 0;
+}
+
+int walk_parent(struct walk *w)
+{
+    for (;;) {
+        w->pos += strspn(w->pos, "/");
+        if (*w->pos == '\0') {
+            w->last = WALK_NOTHING;
+            return 0;
+        }
+        const char *text = w->pos;
+        int r = walk_take_name(w);
+        if (r != 0)
+            return r;
+        if (w->pos[strspn(w->pos, "/")] == '\0')
+            return 0;
+        r = walk_step(w, text);
+        if (r != 0)
+            return r;
+    }
+}
+
+/* ---- look-up ---- */
+
+/* The last component, its links followed when asked for; w->cur becomes the result. */
+static int walk_finish(struct walk *w)
+{
+    bool must_dir = false;
+
+    for (;;) {
+        struct vpath p;
+        int r = walk_parent(w);
+        if (r != 0)
+            return r;
+        if (w->last == WALK_NOTHING)
+            break;
+        must_dir |= w->slash;
+        if (w->last != WALK_NAME)
+            return walk_step(w, NULL);
+        r = walk_child(w, &p);
+        if (r != 0)
+            return r;
+        if (p.dentry->inode == NULL) {
+            vpath_put(&p);
+            return -ENOENT;
+        }
+        if (!S_ISLNK(p.dentry->inode->mode) || (!must_dir && (w->flags & VFS_FOLLOW) == 0)) {
+            walk_set(w, &p);
+            break;
+        }
+        r = walk_follow(w, &p);
+        vpath_put(&p);
+        if (r != 0)
+            return r;
+    }
+    return must_dir && !S_ISDIR(w->cur.dentry->inode->mode) ? -ENOTDIR : 0;
+}
+
+int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char *path,
+               unsigned flags, struct vpath *out)
+{
+    struct walk w;
+    int r = walk_init(&w, c, base, path, flags);
+
+    if (r != 0)
+        return r;
+    r = walk_finish(&w);
+    if (r == 0 && (flags & VFS_DIRECTORY) != 0 && !S_ISDIR(w.cur.dentry->inode->mode))
+        r = -ENOTDIR;
+    if (r == 0) {
+        *out = w.cur;
+        w.cur = (struct vpath){0};
+    }
+    walk_fini(&w);
+    return r;
+}
+
+/* ---- permission ---- */
+
+#define CAP_DAC_OVERRIDE_ 1
+#define CAP_DAC_READ_SEARCH_ 2
+
+int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask)
+{
+    uint32_t mode = i->mode, bits;
+
+    if (c->cred->fsuid == i->uid)
+        bits = mode >> 6;
+    else if (cred_in_group(c->cred, i->gid))
+        bits = mode >> 3;
+    else
+        bits = mode;
+    if ((mask & ~bits & 7) == 0)
+        return 0;
+    if ((S_ISDIR(mode) || (mask & 1) == 0 || (mode & 0111) != 0) &&
+        cred_capable(c->cred, CAP_DAC_OVERRIDE_))
+        return 0;
+    if ((mask == 4 || (S_ISDIR(mode) && (mask & 2) == 0)) &&
+        cred_capable(c->cred, CAP_DAC_READ_SEARCH_))
+        return 0;
+    return -EACCES;
+}
