@@ -1,1 +1,1 @@
-set(deps goferfs cred gofer gofer_proto)
+set(deps goferfs vfs mm cred gofer gofer_proto sandbox runsc_core)

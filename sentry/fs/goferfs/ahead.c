@@ -8,23 +8,41 @@
 
 #include "sentry/fs/goferfs/goferfs_priv.h"
 
+static struct goferfs_ahead *find_locked(struct goferfs_super *gs, const struct inode *dir,
+                                         uint64_t dir_dev, const char *name)
+{
+    uint64_t changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
+
+    for (size_t i = 0; i < GOFERFS_AHEAD; i++) {
+        struct goferfs_ahead *a = &gs->ahead[i];
+        if (a->used && a->dir_ino == dir->ino && a->dir_dev == dir_dev && a->changes == changes &&
+            strcmp(a->name, name) == 0)
+            return a;
+    }
+    return NULL;
+}
+
 bool goferfs_ahead_take(struct inode *dir, const char *name, struct gof_node *out)
 {
     struct goferfs_super *gs = goferfs_super(dir->sb);
-    struct goferfs_inode *gd = goferfs_inode(dir);
-    bool found = false;
 
     mutex_lock(&gs->mu);
-    uint64_t changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
-    for (size_t i = 0; i < GOFERFS_AHEAD && !found; i++) {
-        struct goferfs_ahead *a = &gs->ahead[i];
-        if (!a->used || a->dir_ino != dir->ino || a->dir_dev != gd->host_dev ||
-            a->changes != changes || strcmp(a->name, name) != 0)
-            continue;
+    struct goferfs_ahead *a = find_locked(gs, dir, goferfs_inode(dir)->host_dev, name);
+    if (a) {
         *out = a->node;
         a->used = false;
-        found = true;
     }
+    mutex_unlock(&gs->mu);
+    return a;
+}
+
+/* The walk that led here has been ahead already. */
+static bool ahead_has(struct inode *dir, const char *name)
+{
+    struct goferfs_super *gs = goferfs_super(dir->sb);
+
+    mutex_lock(&gs->mu);
+    bool found = find_locked(gs, dir, goferfs_inode(dir)->host_dev, name);
     mutex_unlock(&gs->mu);
     return found;
 }
@@ -91,7 +109,7 @@ void goferfs_prefetch(struct inode *dir, const char *path)
         return;
     split(path, c);
     a.changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
-    if (c->count < 2 ||
+    if (c->count < 2 || ahead_has(dir, c->names[0]) ||
         gof_walk(gs->client, gd->handle, c->names, c->count, c->nodes, &done, &why)) {
         done = 0;
         why = 0;

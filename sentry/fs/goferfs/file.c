@@ -147,8 +147,6 @@ static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const stru
     }
 out_unlock:
     mutex_unlock(&gi->rw_mu);
-    if (n > 0 && (flags & O_DSYNC) && fdatasync(t.fd))
-        return -errno;
     return n;
 }
 
