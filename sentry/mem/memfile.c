@@ -168,18 +168,24 @@ static bool mf_same(const struct mf_seg *a, const struct mf_seg *b)
     return a->state == b->state && a->refs == b->refs && a->state != MF_BUSY;
 }
 
+/* Merges s (not in a bin) with an equal predecessor; the result is not in a bin. */
+static struct mf_seg *mf_merge_prev(struct memfile *mf, struct mf_seg *s)
+{
+    struct mf_seg *prev = mf_entry(rb_prev(&s->node));
+    if (!prev || !mf_same(prev, s))
+        return s;
+    if (mf_is_free(prev))
+        mf_bin_del(mf, prev);
+    rb_erase(&s->node, &mf->segs);
+    prev->size += s->size;
+    mf_node_give(mf, s);
+    return prev;
+}
+
 /* Merges s (not in a bin) with equal neighbours; the result is not in a bin. */
 static struct mf_seg *mf_merge(struct memfile *mf, struct mf_seg *s)
 {
-    struct mf_seg *prev = mf_entry(rb_prev(&s->node));
-    if (prev && mf_same(prev, s)) {
-        if (mf_is_free(prev))
-            mf_bin_del(mf, prev);
-        rb_erase(&s->node, &mf->segs);
-        prev->size += s->size;
-        mf_node_give(mf, s);
-        s = prev;
-    }
+    s = mf_merge_prev(mf, s);
     struct mf_seg *next = mf_entry(rb_next(&s->node));
     if (next && mf_same(s, next)) {
         if (mf_is_free(next))
@@ -434,12 +440,16 @@ int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size)
         err = -ENOMEM;
         goto out_unlock;
     }
-    struct mf_seg *s = mf_isolate(mf, off, size);
+    struct mf_seg *s = mf_isolate(mf, off, size), *last = NULL;
     while (s && s->off < off + size) {
         BUG_ON(s->state != MF_USED || s->refs == UINT32_MAX);
         s->refs++;
-        s = mf_entry(rb_next(&mf_merge(mf, s)->node));
+        /* Not with the next one, whose turn is still to come. */
+        last = mf_merge_prev(mf, s);
+        s = mf_entry(rb_next(&last->node));
     }
+    if (last)
+        (void)mf_merge(mf, last);
 out_unlock:
     mutex_unlock(&mf->mu);
     return err;
@@ -487,7 +497,7 @@ static struct mf_seg *mf_drop(struct memfile *mf, struct mf_seg *s, struct mf_se
 {
     BUG_ON(s->state != MF_USED);
     if (--s->refs > 0)
-        return mf_entry(rb_next(&mf_merge(mf, s)->node));
+        return mf_entry(rb_next(&mf_merge_prev(mf, s)->node));
     struct mf_seg *next = mf_entry(rb_next(&s->node));
     mf->reserved -= s->size;
     if (s->size <= MF_DIRTY_RANGE_MAX) {
@@ -518,6 +528,9 @@ void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size)
             off = s->off + s->size;
             s = mf_drop(mf, s, batch, &count);
         }
+        s = mf_find(mf, off - 1);
+        if (s->state == MF_USED)
+            (void)mf_merge(mf, s);
         mf_punch_batch_locked(mf, batch, count);
     }
     if (mf->dirty > MF_DIRTY_MAX)

@@ -303,6 +303,7 @@ static inline int guest_fork(struct guest *g, struct guest *child)
 {
     struct mm *mm;
     struct plat_ctx *ctx;
+    memset(child, 0, sizeof(*child));
     int err = mm_fork(g->mm, g->ctx, &g->lim, &mm, &ctx);
     if (!err)
         guest_wrap(child, mm, ctx);
