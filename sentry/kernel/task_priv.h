@@ -44,10 +44,10 @@ struct task_priv {
     _Atomic clockid_t cpu_clock; /* of the thread; 0 before it runs */
 
     /* guard: tree and sig to change, either to read */
-    bool dead;         /* past its exit: has no ctx, takes no signal */
-    bool zombie;       /* a leader that waits for its group or its parent */
-    bool stop_pending; /* sig: counted in tg->stop_count, has still to stop */
-    bool stopped;      /* sig: sleeps in job_work */
+    bool dead;            /* past its exit: has no ctx, takes no signal */
+    bool zombie;          /* a leader that waits for its group or its parent */
+    bool stop_pending;    /* sig: counted in tg->stop_count, has still to stop */
+    _Atomic bool stopped; /* written under sig: sleeps in job_work */
     uint64_t dead_utime_ns, dead_stime_ns;
 
     /* vfork: the child has let go of the parent's memory */
@@ -66,6 +66,8 @@ struct task_priv {
     uint64_t altstack_sp, altstack_size; /* owner */
     uint32_t altstack_flags;
     bool forced_fatal; /* owner: a frame could not be built */
+    /* owner: of the last fault, for cr2, trapno and err of frames */
+    uint64_t fault_addr, fault_trapno, fault_err;
 
     /* ---- futexes (futex.c) and timers (timers.c) ---- */
     void *futex_wait;  /* what the owner is queued on, or NULL */

@@ -60,7 +60,7 @@ void fake_container_end(struct kernel *k)
 
 int fake_container_await(void)
 {
-    for (int i = 0; i < 3000 && !atomic_load(&ended); i++)
+    for (int i = 0; i < 12000 && !atomic_load(&ended); i++)
         usleep(10000);
     cr_assert(atomic_load(&ended), "the container did not end");
     return atomic_load(&end_status);
