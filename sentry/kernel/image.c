@@ -4,20 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "sentry/kernel/task_priv.h"
-
-/* Flags of the mount (ST_NOEXEC, ST_NOSUID). A mount that does not answer gives no privilege. */
-static uint64_t image_mount_flags(const struct vpath *p)
-{
-    struct vfs_statfs st;
-
-    if (vfs_statfs(p, &st))
-        return ST_NOSUID;
-    return st.flags;
-}
 
 /* Running a program takes execute permission only; reading it is the kernel's affair. */
 static int image_open_unreadable(const struct vfs_caller *c, const struct vpath *p,
@@ -48,7 +38,7 @@ static int image_check(const struct vfs_caller *c, const struct vpath *p)
     r = vfs_permission(c, p->dentry->inode, 1);
     if (r)
         return r;
-    if (image_mount_flags(p) & ST_NOEXEC)
+    if (vfs_mount_flags(p->mnt) & MS_NOEXEC)
         return -EACCES;
     return atomic_load_explicit(&p->dentry->inode->writers, memory_order_relaxed) > 0 ? -ETXTBSY
                                                                                       : 0;
@@ -89,7 +79,7 @@ int image_cred(const struct vfs_caller *c, struct file *exe, struct cred **out_c
     if (r)
         return r;
     if ((a.mode & (S_ISUID | S_ISGID)) && !old->no_new_privs &&
-        !(image_mount_flags(&exe->path) & ST_NOSUID)) {
+        !(vfs_mount_flags(exe->path.mnt) & MS_NOSUID)) {
         if (a.mode & S_ISUID) {
             n->euid = a.uid;
             setuid_root = a.uid == 0;

@@ -300,6 +300,11 @@ int vfs_bind(struct mount_ns *ns, const struct vpath *from, const struct vpath *
     return r;
 }
 
+uint32_t vfs_mount_flags(const struct mount *m)
+{
+    return atomic_load(&m->flags);
+}
+
 int vfs_remount(struct mount_ns *ns, const struct vpath *p, uint32_t flags)
 {
     int r = 0;

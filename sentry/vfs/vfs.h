@@ -372,6 +372,8 @@ MUST_CHECK int vfs_mount(struct mount_ns *ns, const struct vpath *p, struct supe
                          uint32_t flags);
 MUST_CHECK int vfs_bind(struct mount_ns *ns, const struct vpath *from, const struct vpath *to,
                         bool recursive, uint32_t flags);
+/* MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC MS_NOATIME as they are now. */
+uint32_t vfs_mount_flags(const struct mount *m);
 MUST_CHECK int vfs_remount(struct mount_ns *ns, const struct vpath *p, uint32_t flags);
 MUST_CHECK int vfs_umount(struct mount_ns *ns, const struct vpath *p, int flags);
 /* Lines of /proc/<pid>/mounts (style 0), mountinfo (1), mountstats (2): calls fn per mount visible
