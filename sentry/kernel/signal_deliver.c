@@ -1,0 +1,242 @@
+/* Signals acted upon before a return to the guest (kernel/signal.c: get_signal;
+ * arch/x86/kernel/signal.c: arch_do_signal_or_restart). */
+#include <errno.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+#include "sentry/kernel/signal_priv.h"
+
+/* Length of the syscall instruction: going back by it makes the call again. */
+#define SYSCALL_SIZE 2
+
+struct sig_delivery {
+    struct lx_siginfo info;
+    struct sig_action act;
+    struct ptimer *timer; /* owned till ptimer_delivered */
+};
+
+enum sig_step {
+    SIG_STEP_DONE, /* nothing is pending */
+    SIG_STEP_NEXT, /* taken, nothing to do */
+    SIG_STEP_HANDLER,
+    SIG_STEP_STOP, /* a stop signal's default action */
+    SIG_STEP_JOB,  /* the group is stopped, or something is to be told to the parent */
+    SIG_STEP_DIE,
+};
+
+/* ---- restarts ---- */
+
+static void restart_call(struct plat_regs *regs, uint64_t nr)
+{
+    regs->rax = nr;
+    regs->rip -= SYSCALL_SIZE;
+}
+
+/* No handler runs: every interrupted call goes on, as if nothing had been. */
+static void restart_plain(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+
+    if (p->sys_nr < 0)
+        return;
+    p->sys_nr = -1;
+    switch ((int64_t)regs->rax) {
+    case -ERESTARTSYS:
+    case -ERESTARTNOINTR:
+    case -ERESTARTNOHAND:
+        restart_call(regs, regs->orig_rax);
+        break;
+    case -ERESTART_RESTARTBLOCK:
+        restart_call(regs, SYS_restart_syscall);
+        break;
+    default:
+        break;
+    }
+}
+
+static void restart_with_handler(struct task *t, const struct sig_action *act)
+{
+    struct task_priv *p = task_priv(t);
+    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+
+    if (p->sys_nr < 0)
+        return;
+    p->sys_nr = -1;
+    switch ((int64_t)regs->rax) {
+    case -ERESTART_RESTARTBLOCK:
+    case -ERESTARTNOHAND:
+        regs->rax = (uint64_t)-EINTR;
+        break;
+    case -ERESTARTSYS:
+        if (act->flags & LX_SA_RESTART)
+            restart_call(regs, regs->orig_rax);
+        else
+            regs->rax = (uint64_t)-EINTR;
+        break;
+    case -ERESTARTNOINTR:
+        restart_call(regs, regs->orig_rax);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- taking one ---- */
+
+/* Faults of pid 1 itself end it, whatever the default is worth to others' signals. */
+static bool sig_spares_init(const struct thread_group *tg, const struct lx_siginfo *info)
+{
+    const uint64_t bit = SIG_BIT(info->signo);
+
+    if (tg->tgid != 1 || (bit & SIG_SET_KERNEL_ONLY))
+        return false;
+    return !(info->code > 0 && (bit & SIG_SET_SYNC));
+}
+
+static enum sig_step sig_act_locked(struct task *t, struct sig_delivery *d)
+{
+    struct thread_group *tg = t->tg;
+    const int signo = d->info.signo;
+    const uint64_t bit = SIG_BIT(signo);
+    struct sig_action *a = &tg->sighand->action[signo - 1];
+
+    d->act = *a;
+    if (a->handler == LX_SIG_IGN)
+        return SIG_STEP_NEXT;
+    if (a->handler != LX_SIG_DFL) {
+        if (a->flags & LX_SA_RESETHAND)
+            a->handler = LX_SIG_DFL;
+        return SIG_STEP_HANDLER;
+    }
+    if ((bit & SIG_SET_IGNORE) || sig_spares_init(tg, &d->info))
+        return SIG_STEP_NEXT;
+    if (bit & SIG_SET_STOP) {
+        tg->stop_dequeued = true;
+        return SIG_STEP_STOP;
+    }
+    tg_exit_locked(tg, signo);
+    return SIG_STEP_DIE;
+}
+
+static enum sig_step sig_step_locked(struct task *t, struct sig_delivery *d)
+{
+    struct thread_group *tg = t->tg;
+
+    d->timer = NULL;
+    if (task_dying(t))
+        return SIG_STEP_DIE;
+    if (atomic_load_explicit(&tg->stopping, memory_order_relaxed) || tg->cldstop_due ||
+        tg->cldcont_due)
+        return SIG_STEP_JOB;
+    if (!sig_dequeue_locked(t, t->blocked, &d->info, &d->timer)) {
+        /* Who sends from now on sets it again. */
+        blocker_clear_interrupt(&t->blocker);
+        return SIG_STEP_DONE;
+    }
+    return sig_act_locked(t, d);
+}
+
+static enum sig_step sig_step(struct task *t, struct sig_delivery *d)
+{
+    struct sighand *sh = tg_lock_sig(t->tg);
+    enum sig_step step = sig_step_locked(t, d);
+
+    sighand_unlock(sh);
+    if (d->timer)
+        ptimer_delivered(d->timer, &d->info);
+    return step;
+}
+
+/* ---- delivering ---- */
+
+static void sig_handle(struct task *t, const struct sig_delivery *d)
+{
+    restart_with_handler(t, &d->act);
+    if (sig_frame_push(t, &d->act, &d->info) != 0) {
+        sig_force_segv(t, d->info.signo);
+        return;
+    }
+    struct sighand *sh = tg_lock_sig(t->tg);
+    uint64_t mask = t->blocked | d->act.mask;
+    if (!(d->act.flags & LX_SA_NODEFER))
+        mask |= SIG_BIT(d->info.signo);
+    t->has_saved_blocked = false;
+    sig_set_blocked_locked(t, mask & ~SIG_SET_KERNEL_ONLY);
+    sighand_unlock(sh);
+}
+
+void sig_deliver(struct task *t)
+{
+    struct sig_delivery d;
+
+    /* Each turn takes a signal, stops, or ends; frames are bounded by the guest's stack. */
+    for (;;) {
+        switch (sig_step(t, &d)) {
+        case SIG_STEP_DIE:
+            return;
+        case SIG_STEP_DONE:
+            restart_plain(t);
+            task_restore_sigmask(t);
+            return;
+        case SIG_STEP_NEXT:
+            break;
+        case SIG_STEP_HANDLER:
+            sig_handle(t, &d);
+            break;
+        case SIG_STEP_STOP:
+            job_stop(t, d.info.signo);
+            break;
+        case SIG_STEP_JOB:
+            job_work(t);
+            break;
+        default:
+            BUG_ON(true);
+        }
+    }
+}
+
+/* ---- signals of the task's own doing ---- */
+
+void sig_force(struct task *t, const struct lx_siginfo *info)
+{
+    const uint64_t bit = SIG_BIT(info->signo);
+    struct sighand *sh = tg_lock_sig(t->tg);
+    struct sig_action *a = &sh->action[info->signo - 1];
+
+    if ((t->blocked & bit) || a->handler == LX_SIG_IGN) {
+        a->handler = LX_SIG_DFL;
+        t->blocked &= ~bit;
+    }
+    if (a->handler == LX_SIG_DFL)
+        tg_exit_locked(t->tg, info->signo);
+    else
+        (void)!sig_send_locked(t->tg, t, info, true);
+    sighand_unlock(sh);
+}
+
+void sig_force_segv(struct task *t, int signo)
+{
+    const struct lx_siginfo info = {.signo = SIGSEGV, .code = SI_KERNEL};
+
+    if (signo == SIGSEGV) {
+        struct sighand *sh = tg_lock_sig(t->tg);
+        sh->action[SIGSEGV - 1].handler = LX_SIG_DFL;
+        sighand_unlock(sh);
+    }
+    sig_force(t, &info);
+}
+
+void sig_force_fault(struct task *t, const struct plat_fault *f)
+{
+    struct task_priv *p = task_priv(t);
+    struct lx_siginfo info = {.signo = f->signo, .code = f->code};
+
+    if (f->signo < 1 || f->signo > LX_NSIG)
+        info.signo = SIGSEGV;
+    info.fault.addr = f->addr;
+    p->fault_addr = f->addr;
+    p->fault_trapno = f->trapno;
+    p->fault_err = f->errcode;
+    sig_force(t, &info);
+}
