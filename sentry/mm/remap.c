@@ -233,7 +233,7 @@ int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim, 
     if (!r.v)
         err = -EFAULT;
     else if (r.new_size > mm->max_addr)
-        err = flags & move ? -EINVAL : -ENOMEM;
+        err = -EINVAL; /* before Linux 6.17 ENOMEM, when it may be moved anywhere */
     else
         err = flags & move ? remap_to(&r) : remap_in_place(&r);
     mm_end(mm);
