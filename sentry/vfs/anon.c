@@ -65,12 +65,28 @@ struct mount *mount_anon(void)
     return &anon_mount;
 }
 
+int vfs_anon_inode_file(const char *text, struct inode *i, const struct file_ops *ops,
+                        uint32_t flags, struct file **out_file)
+{
+    struct vpath p = {.mnt = &anon_mount};
+    int r = dentry_new(&anon_super, inode_get(i), NULL, text, strlen(text), &p.dentry);
+
+    if (r != 0) {
+        inode_put(i);
+        return r;
+    }
+    r = file_alloc(&p, flags, out_file);
+    dentry_put(p.dentry);
+    if (r == 0)
+        (*out_file)->ops = ops;
+    return r;
+}
+
 int vfs_anon_file(const char *name, uint32_t mode, const struct file_ops *ops, void *priv,
                   uint32_t flags, struct file **out_file)
 {
     struct inode *i = calloc(1, sizeof(*i));
     char text[64];
-    struct vpath p = {.mnt = &anon_mount};
     size_t len = strlen(name);
     int r;
 
@@ -85,16 +101,9 @@ int vfs_anon_file(const char *name, uint32_t mode, const struct file_ops *ops, v
         (void)snprintf(text, sizeof(text), "%.40s[%lu]", name, (unsigned long)i->ino);
     else
         (void)snprintf(text, sizeof(text), "%.60s", name);
-    r = dentry_new(&anon_super, i, NULL, text, strlen(text), &p.dentry);
-    if (r != 0) {
-        inode_put(i);
-        return r;
-    }
-    r = file_alloc(&p, flags, out_file);
-    dentry_put(p.dentry);
-    if (r == 0) {
-        (*out_file)->ops = ops;
+    r = vfs_anon_inode_file(text, i, ops, flags, out_file);
+    inode_put(i);
+    if (r == 0)
         (*out_file)->priv = priv;
-    }
     return r;
 }

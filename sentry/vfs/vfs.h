@@ -47,6 +47,7 @@ struct vfs_caller {
     uint32_t umask;
     uint64_t fsize_limit; /* RLIMIT_FSIZE, UINT64_MAX: none */
     int32_t pid, tgid;    /* for locks' owners and F_GETLK, /proc/self */
+    uint32_t *seen_users; /* private to who filled this in */
 };
 
 struct vfs_time {
@@ -254,6 +255,9 @@ struct file {
  * completed with [ino]. Owned result; on failure priv stays the caller's. */
 MUST_CHECK int vfs_anon_file(const char *name, uint32_t mode, const struct file_ops *ops,
                              void *priv, uint32_t flags, struct file **out_file);
+/* The same around an inode of some file system's (memfd): takes a reference of its own on i. */
+MUST_CHECK int vfs_anon_inode_file(const char *text, struct inode *i, const struct file_ops *ops,
+                                   uint32_t flags, struct file **out_file);
 struct file *file_get(struct file *f);
 void file_put(struct file *f);
 

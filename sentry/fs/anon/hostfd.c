@@ -1,0 +1,321 @@
+#include "sentry/fs/anon/hostfd.h"
+
+#include <asm/termbits.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "sentry/errno_internal.h"
+
+/* A pipe that polls writable takes this much without blocking. */
+#define HOSTFD_PIECE 4096
+#define HOSTFD_EVENTS 16
+
+struct hostfd {
+    int fd;
+    bool pollable; /* regular files are always ready and take no watch */
+    struct waitq wq;
+};
+
+static int watch_fd = -1;
+static bool watch_running;
+static struct mutex watch_mu = MUTEX_INITIALIZER(LOCK_RANK_LEAF);
+
+static struct hostfd *hostfd_of(const struct file *f)
+{
+    return f->priv;
+}
+
+int hostfd_init(void)
+{
+    watch_fd = epoll_create1(EPOLL_CLOEXEC);
+    return watch_fd < 0 ? -errno : 0;
+}
+
+/* ---- readiness ---- */
+
+static void *watch_main(void *arg)
+{
+    struct epoll_event ev[HOSTFD_EVENTS];
+
+    (void)arg;
+    for (;;) {
+        int n = epoll_wait(watch_fd, ev, HOSTFD_EVENTS, -1);
+        if (n < 0 && errno != EINTR)
+            break;
+        for (int i = 0; i < n; i++) {
+            struct hostfd *h = ev[i].data.ptr;
+            (void)waitq_wake(&h->wq, ev[i].events);
+        }
+    }
+    log_error("hostfd: %s", "the watch on host descriptors has failed");
+    abort();
+}
+
+/* The thread is only there once somebody waits. */
+static int watch_start(void)
+{
+    pthread_t t;
+    int r = 0;
+
+    mutex_lock(&watch_mu);
+    if (!watch_running) {
+        r = -pthread_create(&t, NULL, watch_main, NULL);
+        if (r == 0) {
+            watch_running = true;
+            (void)pthread_detach(t);
+        }
+    }
+    mutex_unlock(&watch_mu);
+    return r;
+}
+
+static uint32_t hostfd_now(const struct hostfd *h)
+{
+    struct pollfd p = {.fd = h->fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP};
+
+    /* poll(2) and epoll(7) use the same bits. */
+    return poll(&p, 1, 0) > 0 ? (uint32_t)(uint16_t)p.revents : 0;
+}
+
+/* One wake-up for the next change. */
+static void hostfd_arm(struct hostfd *h, uint32_t mask)
+{
+    struct epoll_event ev = {
+        .events =
+            (mask != 0 ? mask & (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP) : EPOLLIN | EPOLLOUT) |
+            EPOLLONESHOT,
+        .data.ptr = h,
+    };
+
+    if (h->pollable && watch_start() == 0)
+        (void)epoll_ctl(watch_fd, EPOLL_CTL_MOD, h->fd, &ev);
+}
+
+static bool hostfd_ready(struct hostfd *h, uint32_t mask)
+{
+    hostfd_arm(h, mask);
+    return (hostfd_now(h) & (mask | EPOLLHUP | EPOLLERR)) != 0;
+}
+
+static int hostfd_wait(struct file *f, uint32_t mask, const struct vfs_caller *c)
+{
+    struct hostfd *h = hostfd_of(f);
+    int err;
+
+    if ((hostfd_now(h) & (mask | EPOLLHUP | EPOLLERR)) != 0 || !h->pollable)
+        return 0;
+    if ((atomic_load(&f->flags) & O_NONBLOCK) != 0 || c->blocker == NULL)
+        return -EAGAIN;
+    WAIT_EVENT(&h->wq, c->blocker, 0, DEADLINE_NEVER, hostfd_ready(h, mask), err);
+    return err != 0 ? -ERESTARTSYS : 0;
+}
+
+static uint32_t hostfd_poll(struct file *f, struct waiter *w)
+{
+    struct hostfd *h = hostfd_of(f);
+
+    if (!h->pollable)
+        return EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM;
+    if (w != NULL) {
+        waitq_add(&h->wq, w);
+        hostfd_arm(h, w->mask);
+    }
+    uint32_t now = hostfd_now(h);
+    /* A look at what is not ready may be followed by a sleep on an older watch. */
+    if (w == NULL)
+        hostfd_arm(h, 0);
+    return now | ((now & EPOLLIN) ? EPOLLRDNORM : 0) | ((now & EPOLLOUT) ? EPOLLWRNORM : 0);
+}
+
+/* ---- bytes ---- */
+
+static int64_t host_result(ssize_t n)
+{
+    return n < 0 ? -(int64_t)errno : (int64_t)n;
+}
+
+static int64_t hostfd_do_read(void *arg, const struct iovec *iov, int count, uint64_t done)
+{
+    const struct hostfd *h = arg;
+
+    (void)done;
+    return host_result(readv(h->fd, iov, count));
+}
+
+static int64_t hostfd_do_write(void *arg, const struct iovec *iov, int count, uint64_t done)
+{
+    const struct hostfd *h = arg;
+
+    (void)done;
+    return host_result(writev(h->fd, iov, count));
+}
+
+static int64_t hostfd_read(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct hostfd *h = hostfd_of(f);
+    int64_t n;
+
+    (void)pos;
+    if (u->left == 0)
+        return 0;
+    do {
+        int r = hostfd_wait(f, EPOLLIN | EPOLLRDHUP, c);
+        if (r != 0)
+            return r;
+        n = uio_host_io(u, true, UINT64_MAX, hostfd_do_read, h);
+    } while (n == -EAGAIN || n == -EINTR);
+    return n;
+}
+
+static int64_t hostfd_write(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct hostfd *h = hostfd_of(f);
+    int64_t done = 0;
+
+    (void)pos;
+    while (u->left > 0) {
+        int r = hostfd_wait(f, EPOLLOUT, c);
+        if (r != 0)
+            return done > 0 ? done : r;
+        int64_t n =
+            uio_host_io(u, false, h->pollable ? HOSTFD_PIECE : UINT64_MAX, hostfd_do_write, h);
+        if (n == -EAGAIN || n == -EINTR)
+            continue;
+        if (n <= 0)
+            return done > 0 ? done : n;
+        done += n;
+    }
+    return done;
+}
+
+/* ---- terminals of the host ---- */
+
+static int64_t ioctl_get(const struct hostfd *h, unsigned cmd, void *buf, size_t size, uint64_t arg,
+                         const struct uaccess *ua)
+{
+    if (ioctl(h->fd, (unsigned long)cmd, buf) != 0)
+        return -errno;
+    return copyout(ua, (uaddr_t){arg}, buf, size);
+}
+
+static int64_t ioctl_set(const struct hostfd *h, unsigned cmd, void *buf, size_t size, uint64_t arg,
+                         const struct uaccess *ua)
+{
+    int r = copyin(ua, buf, (uaddr_t){arg}, size);
+
+    if (r != 0)
+        return r;
+    return ioctl(h->fd, (unsigned long)cmd, buf) == 0 ? 0 : -errno;
+}
+
+static int64_t hostfd_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+                            const struct vfs_caller *c)
+{
+    const struct hostfd *h = hostfd_of(f);
+    struct termios t;
+    struct winsize ws;
+    int n;
+
+    (void)c;
+    switch (cmd) {
+    case TCGETS:
+        return ioctl_get(h, cmd, &t, sizeof(t), arg, ua);
+    case TCSETS:
+    case TCSETSW:
+    case TCSETSF:
+        return ioctl_set(h, cmd, &t, sizeof(t), arg, ua);
+    case TIOCGWINSZ:
+        return ioctl_get(h, cmd, &ws, sizeof(ws), arg, ua);
+    case TIOCSWINSZ:
+        return ioctl_set(h, cmd, &ws, sizeof(ws), arg, ua);
+    case FIONREAD:
+        return ioctl_get(h, cmd, &n, sizeof(n), arg, ua);
+    default:
+        return -ENOTTY;
+    }
+}
+
+/* ---- regular files ---- */
+
+static int64_t hostfd_seek(struct file *f, int64_t off, int whence)
+{
+    off_t n = lseek(hostfd_of(f)->fd, off, whence);
+
+    return n < 0 ? -errno : n;
+}
+
+static int hostfd_fsync(struct file *f, bool data_only)
+{
+    int fd = hostfd_of(f)->fd;
+
+    return (data_only ? fdatasync(fd) : fsync(fd)) == 0 ? 0 : -errno;
+}
+
+static void hostfd_release(struct file *f)
+{
+    struct hostfd *h = hostfd_of(f);
+
+    /* Out of the watch first; an event on its way finds nobody in the queue. */
+    if (h->pollable)
+        (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, h->fd, NULL);
+    (void)close(h->fd);
+    /* The watch thread may hold the pointer from an event it has taken: it stays allocated. */
+}
+
+static const struct file_ops hostfd_stream_ops = {
+    .read = hostfd_read,
+    .write = hostfd_write,
+    .ioctl = hostfd_ioctl,
+    .poll = hostfd_poll,
+    .release = hostfd_release,
+};
+
+static const struct file_ops hostfd_file_ops = {
+    .read = hostfd_read,
+    .write = hostfd_write,
+    .seek = hostfd_seek,
+    .fsync = hostfd_fsync,
+    .release = hostfd_release,
+};
+
+int hostfd_new(int fd, struct file **out_file)
+{
+    struct hostfd *h = calloc(1, sizeof(*h));
+    struct epoll_event ev = {.events = EPOLLONESHOT, .data.ptr = h};
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL), r;
+
+    if (h == NULL)
+        return -ENOMEM;
+    if (flags < 0 || fstat(fd, &st) != 0) {
+        r = -errno;
+        goto out_free;
+    }
+    h->fd = fd;
+    waitq_init(&h->wq);
+    if (epoll_ctl(watch_fd, EPOLL_CTL_ADD, fd, &ev) == 0) {
+        h->pollable = true;
+    } else if (errno != EPERM) {
+        r = -errno;
+        goto out_free;
+    }
+    r = vfs_anon_file(S_ISFIFO(st.st_mode) ? "pipe:" : "host:", st.st_mode,
+                      S_ISREG(st.st_mode) ? &hostfd_file_ops : &hostfd_stream_ops, h,
+                      (uint32_t)flags & (O_ACCMODE | O_APPEND), out_file);
+    if (r == 0)
+        return 0;
+    if (h->pollable)
+        (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, fd, NULL);
+out_free:
+    free(h);
+    return r;
+}

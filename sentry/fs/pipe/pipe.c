@@ -1,0 +1,550 @@
+#include "sentry/fs/pipe/pipe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "base/limits.h"
+#include "base/objcount.h"
+#include "sentry/errno_internal.h"
+
+/* Writes up to this size are not mixed with others. */
+#define PIPE_ATOMIC 4096u
+
+OBJCOUNT_DEFINE(pipe);
+
+/* A packet of O_DIRECT mode: where it ends in the stream of bytes. */
+struct packet {
+    struct list node;
+    uint64_t left;
+};
+
+struct pipe {
+    struct ref ref;
+    struct mutex mu; /* rank PIPE: guards the rest */
+    char *buf;       /* ring of capacity bytes, made at the first write */
+    uint64_t capacity, start, used;
+    struct list packets; /* boundaries inside used, when any was written with O_DIRECT */
+    unsigned readers, writers;
+    uint64_t reader_opens, writer_opens; /* FIFOs: what an opener waits for */
+    struct waitq wq;
+};
+
+static struct pipe *pipe_of(const struct file *f)
+{
+    return f->priv;
+}
+
+static int pipe_alloc(struct pipe **out)
+{
+    struct pipe *p = calloc(1, sizeof(*p));
+
+    if (p == NULL)
+        return -ENOMEM;
+    ref_init(&p->ref);
+    mutex_init(&p->mu, LOCK_RANK_PIPE);
+    p->capacity = LIMIT_PIPE_DEFAULT;
+    list_init(&p->packets);
+    waitq_init(&p->wq);
+    OBJCOUNT_INC(pipe);
+    *out = p;
+    return 0;
+}
+
+static void pipe_put(struct pipe *p)
+{
+    if (!ref_put(&p->ref))
+        return;
+    while (!list_empty(&p->packets)) {
+        struct packet *k = list_first_entry(&p->packets, struct packet, node);
+        list_del(&k->node);
+        free(k);
+    }
+    waitq_fini(&p->wq);
+    mutex_destroy(&p->mu);
+    OBJCOUNT_DEC(pipe);
+    free(p->buf);
+    free(p);
+}
+
+static bool file_nonblock(const struct file *f)
+{
+    return (atomic_load_explicit(&f->flags, memory_order_relaxed) & O_NONBLOCK) != 0;
+}
+
+/* ---- the ring ---- */
+
+static int64_t ring_get(struct pipe *p, struct uio *u, uint64_t max)
+{
+    int64_t done = 0;
+
+    max = MIN(MIN(max, p->used), u->left);
+    while (max > 0) {
+        uint64_t n = MIN(max, p->capacity - p->start);
+        int64_t got = uio_copy_to(u, p->buf + p->start, n);
+        if (got <= 0)
+            return done > 0 ? done : got;
+        p->start = (p->start + (uint64_t)got) % p->capacity;
+        p->used -= (uint64_t)got;
+        done += got;
+        max -= (uint64_t)got;
+        if ((uint64_t)got < n)
+            break;
+    }
+    return done;
+}
+
+static int64_t ring_put(struct pipe *p, struct uio *u, uint64_t max)
+{
+    int64_t done = 0;
+
+    if (p->buf == NULL) {
+        p->buf = malloc(p->capacity);
+        if (p->buf == NULL)
+            return -ENOMEM;
+    }
+    max = MIN(MIN(max, p->capacity - p->used), u->left);
+    while (max > 0) {
+        uint64_t at = (p->start + p->used) % p->capacity;
+        uint64_t n = MIN(max, p->capacity - at);
+        int64_t got = uio_copy_from(u, p->buf + at, n);
+        if (got <= 0)
+            return done > 0 ? done : got;
+        p->used += (uint64_t)got;
+        done += got;
+        max -= (uint64_t)got;
+        if ((uint64_t)got < n)
+            break;
+    }
+    return done;
+}
+
+/* ---- reading ---- */
+
+static int64_t read_packet(struct pipe *p, struct uio *u)
+{
+    struct packet *k = list_first_entry(&p->packets, struct packet, node);
+    int64_t n = ring_get(p, u, k->left);
+
+    if (n < 0)
+        return n;
+    /* What does not fit is lost, as pipe(2) says. */
+    uint64_t rest = k->left - (uint64_t)n;
+    p->start = (p->start + rest) % p->capacity;
+    p->used -= rest;
+    list_del(&k->node);
+    free(k);
+    return n;
+}
+
+/* 0: nothing there yet. Lock held. */
+static int64_t read_some(struct pipe *p, struct uio *u)
+{
+    if (p->used == 0)
+        return 0;
+    return list_empty(&p->packets) ? ring_get(p, u, UINT64_MAX) : read_packet(p, u);
+}
+
+static bool read_can_go_on(struct pipe *p)
+{
+    mutex_lock(&p->mu);
+    bool ready = p->used > 0 || p->writers == 0;
+    mutex_unlock(&p->mu);
+    return ready;
+}
+
+static int64_t pipe_read(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct pipe *p = pipe_of(f);
+
+    (void)pos;
+    if (u->left == 0)
+        return 0;
+    for (;;) {
+        mutex_lock(&p->mu);
+        int64_t n = read_some(p, u);
+        bool end = p->used == 0 && p->writers == 0;
+        mutex_unlock(&p->mu);
+        if (n > 0)
+            (void)waitq_wake(&p->wq, EPOLLOUT | EPOLLWRNORM);
+        if (n != 0 || end)
+            return n;
+        if (file_nonblock(f) || c->blocker == NULL)
+            return -EAGAIN;
+        int err;
+        WAIT_EVENT(&p->wq, c->blocker, EPOLLIN | EPOLLHUP, DEADLINE_NEVER, read_can_go_on(p), err);
+        if (err != 0)
+            return -ERESTARTSYS;
+    }
+}
+
+/* ---- writing ---- */
+
+static bool write_fits(const struct pipe *p, uint64_t size)
+{
+    uint64_t room = p->capacity - p->used;
+
+    return size <= PIPE_ATOMIC ? room >= size : room > 0;
+}
+
+static bool write_can_go_on(struct pipe *p, uint64_t size)
+{
+    mutex_lock(&p->mu);
+    bool ready = p->readers == 0 || write_fits(p, size);
+    mutex_unlock(&p->mu);
+    return ready;
+}
+
+/* Marks the last n bytes as one packet; what stood before without a mark becomes one too. */
+static int write_mark(struct pipe *p, uint64_t n, struct packet *fresh)
+{
+    uint64_t marked = 0;
+    const struct packet *k;
+
+    list_for_each_entry (k, &p->packets, node)
+        marked += k->left;
+    if (p->used - n > marked) {
+        struct packet *old = calloc(1, sizeof(*old));
+        if (old == NULL)
+            return -ENOMEM;
+        old->left = p->used - n - marked;
+        list_add_tail(&old->node, &p->packets);
+    }
+    fresh->left = n;
+    list_add_tail(&fresh->node, &p->packets);
+    return 0;
+}
+
+/* Lock held. 0: no room. */
+static int64_t write_some(struct pipe *p, struct uio *u, bool packets)
+{
+    struct packet *k = NULL;
+    int64_t n;
+
+    if (p->readers == 0)
+        return -EPIPE;
+    if (!write_fits(p, packets ? MIN(u->left, (uint64_t)PIPE_ATOMIC) : u->left))
+        return 0;
+    if (packets || !list_empty(&p->packets)) {
+        k = calloc(1, sizeof(*k));
+        if (k == NULL)
+            return -ENOMEM;
+    }
+    n = ring_put(p, u, packets ? PIPE_ATOMIC : UINT64_MAX);
+    if (n > 0 && k != NULL && write_mark(p, (uint64_t)n, k) == 0)
+        k = NULL;
+    free(k);
+    return n;
+}
+
+static int64_t pipe_write(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct pipe *p = pipe_of(f);
+    bool packets = (atomic_load(&f->flags) & O_DIRECT) != 0;
+    int64_t done = 0;
+
+    (void)pos;
+    if (u->left == 0)
+        return 0;
+    for (;;) {
+        mutex_lock(&p->mu);
+        int64_t n = write_some(p, u, packets);
+        mutex_unlock(&p->mu);
+        if (n > 0) {
+            done += n;
+            (void)waitq_wake(&p->wq, EPOLLIN | EPOLLRDNORM);
+        }
+        if (n < 0)
+            return done > 0 ? done : n;
+        if (u->left == 0)
+            return done;
+        if (n > 0)
+            continue;
+        if (file_nonblock(f) || c->blocker == NULL)
+            return done > 0 ? done : -EAGAIN;
+        int err;
+        WAIT_EVENT(&p->wq, c->blocker, EPOLLOUT | EPOLLERR, DEADLINE_NEVER,
+                   write_can_go_on(p, u->left), err);
+        if (err != 0)
+            return done > 0 ? done : -ERESTARTSYS;
+    }
+}
+
+/* ---- readiness, ioctl, size ---- */
+
+static uint32_t pipe_poll(struct file *f, struct waiter *w)
+{
+    struct pipe *p = pipe_of(f);
+    uint32_t acc = atomic_load(&f->flags) & O_ACCMODE, events = 0;
+
+    if (w != NULL)
+        waitq_add(&p->wq, w);
+    mutex_lock(&p->mu);
+    if (acc != O_WRONLY) {
+        if (p->used > 0)
+            events |= EPOLLIN | EPOLLRDNORM;
+        if (p->writers == 0 && p->writer_opens > 0)
+            events |= EPOLLHUP;
+    }
+    if (acc != O_RDONLY) {
+        if (p->capacity - p->used >= PIPE_ATOMIC)
+            events |= EPOLLOUT | EPOLLWRNORM;
+        if (p->readers == 0)
+            events |= EPOLLERR;
+    }
+    mutex_unlock(&p->mu);
+    return events;
+}
+
+static int64_t pipe_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+                          const struct vfs_caller *c)
+{
+    struct pipe *p = pipe_of(f);
+
+    (void)c;
+    if (cmd != FIONREAD)
+        return -ENOTTY;
+    mutex_lock(&p->mu);
+    const int n = (int)p->used;
+    mutex_unlock(&p->mu);
+    return copyout_obj(ua, (uaddr_t){arg}, &n);
+}
+
+int64_t pipe_get_size(struct file *f)
+{
+    if (!pipe_is(f))
+        return -EBADF;
+    struct pipe *p = pipe_of(f);
+    mutex_lock(&p->mu);
+    int64_t n = (int64_t)p->capacity;
+    mutex_unlock(&p->mu);
+    return n;
+}
+
+static int64_t resize_locked(struct pipe *p, uint64_t size)
+{
+    char *buf;
+
+    if (p->used > size)
+        return -EBUSY;
+    buf = malloc(size);
+    if (buf == NULL)
+        return -ENOMEM;
+    uint64_t head = MIN(p->used, p->capacity - p->start);
+    if (p->used > 0) {
+        memcpy(buf, p->buf + p->start, head);
+        memcpy(buf + head, p->buf, p->used - head);
+    }
+    free(p->buf);
+    p->buf = buf;
+    p->start = 0;
+    p->capacity = size;
+    return (int64_t)size;
+}
+
+int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged)
+{
+    uint64_t pages = PAGE_SIZE;
+    int64_t r;
+
+    if (!pipe_is(f))
+        return -EBADF;
+    if (size > UINT64_C(1) << 31)
+        return -EINVAL;
+    while (pages < size)
+        pages *= 2;
+    if (pages > LIMIT_PIPE_SIZE && !privileged)
+        return -EPERM;
+    if (pages > LIMIT_PIPE_SIZE)
+        return -ENOMEM;
+    struct pipe *p = pipe_of(f);
+    mutex_lock(&p->mu);
+    r = resize_locked(p, pages);
+    mutex_unlock(&p->mu);
+    if (r > 0)
+        (void)waitq_wake(&p->wq, EPOLLOUT | EPOLLWRNORM);
+    return r;
+}
+
+/* ---- life of the ends ---- */
+
+static void pipe_opened(struct pipe *p, uint32_t flags)
+{
+    uint32_t acc = flags & O_ACCMODE;
+
+    mutex_lock(&p->mu);
+    if (acc != O_WRONLY) {
+        p->readers++;
+        p->reader_opens++;
+    }
+    if (acc != O_RDONLY) {
+        p->writers++;
+        p->writer_opens++;
+    }
+    mutex_unlock(&p->mu);
+    (void)waitq_wake(&p->wq, 0);
+}
+
+static void pipe_closed(struct pipe *p, uint32_t flags)
+{
+    uint32_t acc = flags & O_ACCMODE;
+
+    mutex_lock(&p->mu);
+    if (acc != O_WRONLY)
+        p->readers--;
+    if (acc != O_RDONLY)
+        p->writers--;
+    /* A FIFO that nobody has open forgets what was in it. */
+    if (p->readers == 0 && p->writers == 0) {
+        p->used = 0;
+        while (!list_empty(&p->packets)) {
+            struct packet *k = list_first_entry(&p->packets, struct packet, node);
+            list_del(&k->node);
+            free(k);
+        }
+    }
+    mutex_unlock(&p->mu);
+    (void)waitq_wake(&p->wq, 0);
+}
+
+static void pipe_release(struct file *f)
+{
+    struct pipe *p = pipe_of(f);
+
+    pipe_closed(p, atomic_load(&f->flags));
+    pipe_put(p);
+}
+
+static const struct file_ops pipe_ops = {
+    .read = pipe_read,
+    .write = pipe_write,
+    .poll = pipe_poll,
+    .ioctl = pipe_ioctl,
+    .release = pipe_release,
+};
+
+bool pipe_is(const struct file *f)
+{
+    return f->ops == &pipe_ops;
+}
+
+static int pipe_end(struct pipe *p, uint32_t flags, struct file **out)
+{
+    ref_get(&p->ref);
+    int r = vfs_anon_file("pipe:", S_IFIFO | 0600, &pipe_ops, p, flags, out);
+    if (r != 0)
+        pipe_put(p);
+    else
+        pipe_opened(p, flags);
+    return r;
+}
+
+int pipe_new(uint32_t flags, struct file **out_read, struct file **out_write)
+{
+    struct pipe *p;
+    int r = pipe_alloc(&p);
+
+    if (r != 0)
+        return r;
+    r = pipe_end(p, O_RDONLY | (flags & (O_NONBLOCK | O_DIRECT)), out_read);
+    if (r == 0) {
+        r = pipe_end(p, O_WRONLY | (flags & (O_NONBLOCK | O_DIRECT)), out_write);
+        if (r != 0)
+            file_put(*out_read);
+    }
+    pipe_put(p);
+    return r;
+}
+
+/* ---- FIFOs ---- */
+
+static int fifo_pipe(struct inode *i, struct pipe **out)
+{
+    struct pipe *fresh;
+    int r = pipe_alloc(&fresh);
+
+    if (r != 0)
+        return r;
+    mutex_lock(&i->mu);
+    if (i->fifo == NULL) {
+        i->fifo = fresh;
+        fresh = NULL;
+    }
+    *out = i->fifo;
+    ref_get(&(*out)->ref);
+    mutex_unlock(&i->mu);
+    if (fresh != NULL)
+        pipe_put(fresh);
+    return 0;
+}
+
+static bool fifo_met(struct pipe *p, bool want_writer, uint64_t seen)
+{
+    mutex_lock(&p->mu);
+    bool met = want_writer ? p->writers > 0 || p->writer_opens != seen
+                           : p->readers > 0 || p->reader_opens != seen;
+    mutex_unlock(&p->mu);
+    return met;
+}
+
+/* Waits for the other side, as fifo(7) says. */
+static int fifo_wait(struct pipe *p, uint32_t flags, const struct vfs_caller *c)
+{
+    uint32_t acc = flags & O_ACCMODE;
+    bool want_writer = acc == O_RDONLY;
+    uint64_t seen;
+    int err;
+
+    if (acc == O_RDWR || ((flags & O_NONBLOCK) != 0 && acc == O_RDONLY))
+        return 0;
+    mutex_lock(&p->mu);
+    seen = want_writer ? p->writer_opens : p->reader_opens;
+    bool there = want_writer ? p->writers > 0 : p->readers > 0;
+    mutex_unlock(&p->mu);
+    if (there)
+        return 0;
+    if ((flags & O_NONBLOCK) != 0)
+        return 0;
+    if (c->blocker == NULL)
+        return -EAGAIN;
+    WAIT_EVENT(&p->wq, c->blocker, 0, DEADLINE_NEVER, fifo_met(p, want_writer, seen), err);
+    return err != 0 ? -ERESTARTSYS : 0;
+}
+
+int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c)
+{
+    uint32_t flags = atomic_load(&f->flags);
+    struct pipe *p;
+    int r = fifo_pipe(i, &p);
+
+    if (r != 0)
+        return r;
+    /* Nobody may see this end open if it fails at once. */
+    mutex_lock(&p->mu);
+    bool refused = (flags & O_NONBLOCK) != 0 && (flags & O_ACCMODE) == O_WRONLY && p->readers == 0;
+    mutex_unlock(&p->mu);
+    if (refused) {
+        pipe_put(p);
+        return -ENXIO;
+    }
+    pipe_opened(p, flags);
+    r = fifo_wait(p, flags, c);
+    if (r != 0) {
+        pipe_closed(p, flags);
+        pipe_put(p);
+        return r;
+    }
+    f->ops = &pipe_ops;
+    f->priv = p;
+    return 0;
+}
+
+void fifo_release(struct inode *i)
+{
+    pipe_put(i->fifo);
+    i->fifo = NULL;
+}
