@@ -407,6 +407,7 @@ void sig_exec(struct task *t)
     p->altstack_size = 0;
     p->altstack_flags = LX_SS_DISABLE;
     t->restart_fn = NULL;
+    atomic_store(&p->futex_gone, false);
 }
 
 /* Others look for what they may take instead of t. */

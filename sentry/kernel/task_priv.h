@@ -17,6 +17,13 @@ struct task_priv {
     struct mount_ns *ns;     /* guard: task.mu; owned */
     uint64_t start_ns;       /* since boot; immutable */
 
+    /* owner: what task.fs held when it was looked at last, so that the paths everybody shares are
+     * not counted up and down by every call */
+    struct fs_ctx *seen_fs; /* for comparison only; NULL: nothing is kept */
+    uint32_t seen_version, seen_umask;
+    struct vpath seen_root, seen_cwd; /* owned */
+    uint32_t seen_users;              /* callers filled from it and not ended */
+
     /* owner */
     pthread_t thread;
     int64_t sys_nr; /* number of the call being made; -1 outside, or once it may not restart */
@@ -70,8 +77,7 @@ struct task_priv {
     uint64_t fault_addr, fault_trapno, fault_err;
 
     /* ---- futexes (futex.c) and timers (timers.c) ---- */
-    void *futex_wait;  /* what the owner is queued on, or NULL */
-    uint64_t sleep_ns; /* scratch of restart functions beyond task.restart_arg */
+    _Atomic bool futex_gone; /* exiting: has given up its locks, and nobody may wait for it */
 };
 
 static inline struct task_priv *task_priv(const struct task *t)
@@ -148,6 +154,10 @@ void pgrp_signal_locked(struct pgrp *pg, int signo);
 /* SIGHUP and SIGCONT for the stopped members of pg when it is orphaned without ignored. tree held.
  */
 void pgrp_check_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored);
+
+/* ---- caller.c ---- */
+/* Drops the copy of task.fs: before another takes its place, and at the end. Owner. */
+void task_forget_fs(struct task *t);
 
 /* ---- image.c: the program a group runs; while held, opening it for writing gives ETXTBSY ---- */
 MUST_CHECK int exe_deny_write(struct inode *i);
