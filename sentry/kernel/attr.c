@@ -209,6 +209,7 @@ static int unshare_fs(struct task *t)
     struct fs_ctx *old = t->fs;
     t->fs = fs;
     mutex_unlock(&t->mu);
+    task_forget_fs(t);
     fs_ctx_put(old);
     return 0;
 }

@@ -7,20 +7,67 @@
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/task_priv.h"
 
+static bool seen_is_fresh(const struct task *t)
+{
+    const struct task_priv *p = task_priv(t);
+
+    return p->seen_fs == t->fs &&
+           p->seen_version == atomic_load_explicit(&t->fs->version, memory_order_acquire);
+}
+
+void task_forget_fs(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+
+    if (!p->seen_fs)
+        return;
+    p->seen_fs = NULL;
+    vpath_put(&p->seen_root);
+    vpath_put(&p->seen_cwd);
+}
+
+static void seen_refresh(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+
+    task_forget_fs(t);
+    p->seen_version = fs_ctx_snapshot(t->fs, &p->seen_root, &p->seen_cwd, &p->seen_umask);
+    p->seen_fs = t->fs;
+}
+
 void task_vfs_caller(struct task *t, struct vfs_caller *out)
 {
+    struct task_priv *p = task_priv(t);
+
     /* The owner reads its own pointers without the lock; nobody else changes them. */
     out->cred = t->cred;
     out->blocker = &t->blocker;
-    out->ns = task_priv(t)->ns;
+    out->ns = p->ns;
     out->fsize_limit = task_rlimit(t, RLIMIT_FSIZE);
     out->pid = t->tid;
     out->tgid = t->tg->tgid;
-    fs_ctx_snapshot(t->fs, &out->root, &out->cwd, &out->umask);
+    out->seen_users = NULL;
+    if (UNLIKELY(!seen_is_fresh(t))) {
+        if (p->seen_users) {
+            /* A call within a call, and somebody changed directory meanwhile. */
+            (void)fs_ctx_snapshot(t->fs, &out->root, &out->cwd, &out->umask);
+            return;
+        }
+        seen_refresh(t);
+    }
+    p->seen_users++;
+    out->seen_users = &p->seen_users;
+    out->root = p->seen_root;
+    out->cwd = p->seen_cwd;
+    out->umask = p->seen_umask;
 }
 
 void task_vfs_caller_end(struct vfs_caller *c)
 {
+    if (LIKELY(c->seen_users)) {
+        --*c->seen_users;
+        return;
+    }
     vpath_put(&c->root);
     vpath_put(&c->cwd);
 }

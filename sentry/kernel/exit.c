@@ -101,6 +101,7 @@ static void exit_release(struct task *t)
     task_vfork_done(t);
     fdtable_put(fdt, &c);
     task_vfs_caller_end(&c);
+    task_forget_fs(t);
     fs_ctx_put(fs);
     mount_ns_put(ns);
     uts_put(uts);

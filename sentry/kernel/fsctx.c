@@ -55,15 +55,17 @@ void fs_ctx_put(struct fs_ctx *fs)
     free(fs);
 }
 
-void fs_ctx_snapshot(struct fs_ctx *fs, struct vpath *root, struct vpath *cwd, uint32_t *mask)
+uint32_t fs_ctx_snapshot(struct fs_ctx *fs, struct vpath *root, struct vpath *cwd, uint32_t *mask)
 {
     mutex_lock(&fs->mu);
+    const uint32_t version = fs->version;
     *root = fs->root;
     *cwd = fs->cwd;
     *mask = fs->umask;
     vpath_get(root);
     vpath_get(cwd);
     mutex_unlock(&fs->mu);
+    return version;
 }
 
 /* Puts p (a new reference) in the place of *slot. */
@@ -73,6 +75,7 @@ static void fs_ctx_swap(struct fs_ctx *fs, struct vpath *slot, const struct vpat
     mutex_lock(&fs->mu);
     struct vpath old = *slot;
     *slot = *p;
+    fs->version++;
     mutex_unlock(&fs->mu);
     vpath_put(&old);
 }
@@ -92,6 +95,7 @@ uint32_t fs_ctx_set_umask(struct fs_ctx *fs, uint32_t mask)
     mutex_lock(&fs->mu);
     const uint32_t old = fs->umask;
     fs->umask = mask & 0777;
+    fs->version++;
     mutex_unlock(&fs->mu);
     return old;
 }

@@ -13,8 +13,8 @@ MUST_CHECK int fs_ctx_new(const struct vpath *root, const struct vpath *cwd, uin
 MUST_CHECK int fs_ctx_dup(struct fs_ctx *fs, struct fs_ctx **out_fs);
 struct fs_ctx *fs_ctx_get(struct fs_ctx *fs);
 void fs_ctx_put(struct fs_ctx *fs);
-/* Owned root and cwd. */
-void fs_ctx_snapshot(struct fs_ctx *fs, struct vpath *root, struct vpath *cwd, uint32_t *mask);
+/* Owned root and cwd. Returns the version they belong to. */
+uint32_t fs_ctx_snapshot(struct fs_ctx *fs, struct vpath *root, struct vpath *cwd, uint32_t *mask);
 void fs_ctx_set_cwd(struct fs_ctx *fs, const struct vpath *p);
 void fs_ctx_set_root(struct fs_ctx *fs, const struct vpath *p);
 /* Returns the old one. */

@@ -69,6 +69,7 @@ void task_put(struct task *t)
     if (t->ua.mm)
         mm_put(t->ua.mm);
     fdtable_put(t->fdt, NULL);
+    task_forget_fs(t);
     fs_ctx_put(t->fs);
     if (t->cred)
         cred_put(t->cred);

@@ -80,6 +80,7 @@ struct fs_ctx {
     struct mutex mu;        /* rank FSCTX: guards the rest */
     struct vpath root, cwd; /* owned */
     uint32_t umask;
+    _Atomic uint32_t version; /* counts changes; lets tasks keep a copy */
 };
 
 struct task {
@@ -117,7 +118,7 @@ struct task {
 /* ---- what system call handlers use ---- */
 
 /* The caller description for vfs, filled from the task: borrowed pointers valid till
- * task_vfs_caller_end (which drops the path references taken). */
+ * task_vfs_caller_end. Owner; may nest. */
 void task_vfs_caller(struct task *t, struct vfs_caller *out);
 void task_vfs_caller_end(struct vfs_caller *c);
 
