@@ -1,0 +1,147 @@
+/* Sending with permission: kill(2), tgkill(2), sigqueue(3). */
+#include <errno.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <signal.h>
+
+#include "sentry/kernel/signal.h"
+#include "sentry/kernel/signal_priv.h"
+
+/* By user ids, or in the sender's session for SIGCONT. tree held. */
+static bool kill_permitted_locked(struct task *t, struct task *o, int signo)
+{
+    const struct cred *c = t->cred;
+    const struct pgrp *from = t->tg->pgrp, *to = o->tg->pgrp;
+
+    if (t->tg == o->tg)
+        return true;
+    mutex_lock(&o->mu);
+    const uint32_t uid = o->cred->uid, suid = o->cred->suid;
+    mutex_unlock(&o->mu);
+    if (c->euid == suid || c->euid == uid || c->uid == suid || c->uid == uid)
+        return true;
+    if (cred_capable(c, CAP_KILL))
+        return true;
+    return signo == SIGCONT && from && to && from->session == to->session;
+}
+
+/* tree held. group: to all of o's process. */
+static int kill_send_locked(struct task *t, struct task *o, bool group, int signo,
+                            const struct lx_siginfo *info)
+{
+    if (signo < 0 || signo > LX_NSIG)
+        return -EINVAL;
+    /* What only the kernel can have made goes to the caller itself alone: checked before. */
+    if (info->code <= 0 && !kill_permitted_locked(t, o, signo))
+        return -EPERM;
+    if (signo == 0)
+        return 0;
+    return group ? tg_send_signal(o->tg, info) : task_send_signal(o, info);
+}
+
+static struct lx_siginfo kill_info(const struct task *t, int signo, int code)
+{
+    struct lx_siginfo info = {.signo = signo, .code = code};
+
+    info.kill.pid = t->tg->tgid;
+    info.kill.uid = t->cred->uid;
+    return info;
+}
+
+static struct lx_siginfo kill_info_given(int signo, const struct lx_siginfo *given)
+{
+    struct lx_siginfo info = *given;
+
+    info.signo = signo;
+    return info;
+}
+
+int task_kill_process(struct task *t, int32_t pid, int signo, const struct lx_siginfo *given)
+{
+    const struct lx_siginfo info =
+        given ? kill_info_given(signo, given) : kill_info(t, signo, SI_USER);
+    struct kernel *k = t->k;
+
+    mutex_lock(&k->mu);
+    const struct pid *p = pid_find_locked(k, pid);
+    int r = p && p->task ? kill_send_locked(t, p->task, true, signo, &info) : -ESRCH;
+    mutex_unlock(&k->mu);
+    return r;
+}
+
+int task_kill_thread(struct task *t, int32_t tgid, int32_t tid, int signo,
+                     const struct lx_siginfo *given)
+{
+    const struct lx_siginfo info =
+        given ? kill_info_given(signo, given) : kill_info(t, signo, SI_TKILL);
+    struct kernel *k = t->k;
+    int r = -ESRCH;
+
+    mutex_lock(&k->mu);
+    const struct pid *p = pid_find_locked(k, tid);
+    if (p && p->task && (tgid == 0 || p->task->tg->tgid == tgid))
+        r = kill_send_locked(t, p->task, false, signo, &info);
+    mutex_unlock(&k->mu);
+    return r;
+}
+
+/* Everybody but pid 1 and the caller; success when it worked for one, or nobody objected. */
+static int kill_all_locked(struct task *t, int signo, const struct lx_siginfo *info)
+{
+    struct thread_group *tg;
+    int r = -ESRCH;
+    bool first = true;
+
+    list_for_each_entry (tg, &t->k->groups, node) {
+        if (tg->tgid == 1 || tg == t->tg || !tg->leader)
+            continue;
+        int err = kill_send_locked(t, tg->leader, true, signo, info);
+        if (first)
+            r = 0;
+        first = false;
+        if (err != -EPERM)
+            r = err;
+    }
+    return r;
+}
+
+static int kill_pgrp_locked(struct task *t, const struct pgrp *pg, int signo,
+                            const struct lx_siginfo *info)
+{
+    struct thread_group *tg;
+    int r = -ESRCH;
+    bool done = false;
+
+    list_for_each_entry (tg, &pg->members, pgrp_node) {
+        if (!tg->leader)
+            continue;
+        int err = kill_send_locked(t, tg->leader, true, signo, info);
+        done = done || err == 0;
+        r = err;
+    }
+    return done ? 0 : r;
+}
+
+int task_kill(struct task *t, int32_t pid, int signo)
+{
+    const struct lx_siginfo info = kill_info(t, signo, SI_USER);
+    struct kernel *k = t->k;
+    const struct pid *p;
+    int r;
+
+    if (pid > 0)
+        return task_kill_process(t, pid, signo, NULL);
+    if (pid == INT_MIN)
+        return -ESRCH;
+    mutex_lock(&k->mu);
+    if (pid == -1) {
+        r = kill_all_locked(t, signo, &info);
+    } else if (pid == 0) {
+        r = t->tg->pgrp ? kill_pgrp_locked(t, t->tg->pgrp, signo, &info) : -ESRCH;
+    } else {
+        p = pid_find_locked(k, -pid);
+        r = p && p->pgrp ? kill_pgrp_locked(t, p->pgrp, signo, &info) : -ESRCH;
+    }
+    mutex_unlock(&k->mu);
+    return r;
+}
