@@ -8,6 +8,7 @@
 #include "fakes.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/mm.h"
+#include "sentry/mm/uio.h"
 
 _Atomic int fake_mm_live;
 
@@ -229,4 +230,12 @@ uint64_t memfile_resident(const struct memfile *mf)
 {
     (void)mf;
     return 0;
+}
+
+int64_t uio_copy_to(struct uio *u, const void *src, size_t size)
+{
+    (void)u;
+    (void)src;
+    (void)size;
+    return -EFAULT;
 }

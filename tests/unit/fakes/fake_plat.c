@@ -20,9 +20,12 @@ struct fake_ctx {
     struct plat_ctx base;
     struct fake_as *as;
     struct plat_regs regs;
+    uint64_t fn; /* the guest's step function; 0: not begun. rip is there, or past its call */
     _Atomic bool interrupted;
     _Atomic uint64_t steps;
 };
+
+#define SYSCALL_SIZE 2u
 
 static struct plat fake;
 
@@ -105,6 +108,7 @@ static int ctx_fork(struct plat_ctx *parent, struct plat_as **out_as, struct pla
     }
     struct fake_ctx *c = ctx_alloc(parent->plat, as);
     c->regs = to_ctx(parent)->regs;
+    c->fn = to_ctx(parent)->fn;
     *out_child = &c->base;
     return 0;
 }
@@ -117,6 +121,7 @@ static int ctx_rebind(struct plat_ctx *ctx, struct plat_as *as)
     as_put(&c->as->base);
     c->as = to_as(as);
     memset(&c->regs, 0, sizeof(c->regs));
+    c->fn = 0;
     return 0;
 }
 
@@ -133,10 +138,18 @@ static enum plat_event ctx_run(struct plat_ctx *ctx, bool single_step, struct pl
     (void)single_step;
     if (atomic_exchange(&c->interrupted, false))
         return PLAT_EVENT_INTERRUPT;
-    if (g->orig_rax != FAKE_SPIN) {
-        atomic_fetch_add(&c->steps, 1);
+    if (!c->fn) {
+        c->fn = g->rip;
+        g->rip += SYSCALL_SIZE;
+    }
+    if (g->rip == c->fn) {
+        /* Set back to make its call again. */
+        g->orig_rax = g->rax;
+        g->rip += SYSCALL_SIZE;
+    } else if (g->orig_rax != FAKE_SPIN) {
         fake_guest_fn fn;
-        memcpy(&fn, &g->rip, sizeof(fn));
+        memcpy(&fn, &c->fn, sizeof(fn));
+        atomic_fetch_add(&c->steps, 1);
         g->orig_rax = UINT64_MAX;
         fn(g);
     }

@@ -1,0 +1,12 @@
+# Everything below the kernel is faked: what is defined here is found before the libraries' own.
+if(NOT TARGET kernel_fakes)
+  file(GLOB kernel_fake_files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/fakes/fake_*.c)
+  add_library(kernel_fakes OBJECT ${kernel_fake_files})
+  target_link_libraries(kernel_fakes PRIVATE ringwall_flags ringwall_test_flags)
+  if(RINGWALL_SANITIZE MATCHES "thread")
+    target_include_directories(kernel_fakes BEFORE PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/inprocess)
+  else()
+    target_link_libraries(kernel_fakes PRIVATE PkgConfig::CRITERION)
+  endif()
+endif()
+set(deps kernel_fakes syscalls kernel time wait cred)
