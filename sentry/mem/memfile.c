@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -43,7 +44,8 @@ struct memfile {
     /* immutable */
     int fd;
     char *base;
-    uint64_t size, limit;
+    uint64_t size;
+    _Atomic uint64_t limit; /* written under mu */
     /* guarded by mu */
     struct mutex mu;
     struct rb_root segs;
@@ -281,6 +283,11 @@ void memfile_set_limit(struct memfile *mf, uint64_t limit)
     mf->limit = limit;
     mf->since_check = UINT64_MAX;
     mutex_unlock(&mf->mu);
+}
+
+bool memfile_limited(const struct memfile *mf)
+{
+    return atomic_load_explicit(&mf->limit, memory_order_relaxed) != 0;
 }
 
 void *memfile_ptr(const struct memfile *mf, uint64_t off)

@@ -19,6 +19,8 @@ void memfile_free(struct memfile *mf);
 int memfile_fd(const struct memfile *mf);
 uint64_t memfile_size(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
+/* Whether a limit is set. */
+bool memfile_limited(const struct memfile *mf);
 /* Sentry's address of an offset: valid for the life of the file, readable and writable, may not
  * be executed. Reads of pages never written give zeros. */
 void *memfile_ptr(const struct memfile *mf, uint64_t off);

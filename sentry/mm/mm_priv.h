@@ -116,6 +116,8 @@ struct mm {
 #define MM_STACK_GAP (UINT64_C(256) << PAGE_SHIFT)
 #define MM_PENDING_BYTES_MAX (UINT64_C(256) << 10)
 #define MM_PENDING_MAX 32u
+/* Host mappings that are left for what must not fail. */
+#define MM_PMA_SPARE 1024u
 
 /* ---- mm.c: locking and the end of operations ---- */
 /* Takes the lock exclusively for an operation on behalf of ctx and stocks spare nodes: a few cuts

@@ -14,7 +14,17 @@ bool mm_is_eager(const struct vma *v, uint64_t size)
         return v->prot != PROT_NONE;
     if (!(v->prot & PROT_WRITE))
         return false;
+    /* What is handed out at once escapes the memory limit until the next look at it. */
+    if (memfile_limited(v->mm->mf))
+        return size <= MM_CHUNK;
     return size <= (v->flags & VMA_NORESERVE ? MM_EAGER_NORESERVE_MAX : MM_EAGER_MAX);
+}
+
+/* The host bounds the mappings of a stub: refused here, where somebody hears of it, rather than in
+ * the middle of a queue. */
+static bool populate_may_cut(const struct mm *mm)
+{
+    return mm->pma_count < LIMIT_MAP_COUNT - MM_PMA_SPARE;
 }
 
 /* Memory next to that of the neighbours when it is free, so that all of it stays one mapping. */
@@ -104,7 +114,7 @@ int mm_populate(struct mm *mm, struct vma *v, uint64_t start, uint64_t end, unsi
         if (budget-- == 0)
             return 0;
         uint64_t hole_end = p ? MIN(p->start, end) : end;
-        int err = mm_stock_locked(mm);
+        int err = populate_may_cut(mm) ? mm_stock_locked(mm) : -ENOMEM;
         if (!err && v->m)
             err = populate_file(mm, v, start, hole_end, flags, &hole_end);
         else if (!err)
@@ -270,9 +280,21 @@ int mm_make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access,
         BUG_ON(!p);
         *out_changed = true;
     }
+    if (p->access == 0 && pma_effective(v, p) != 0) {
+        /* It was moved here and the stub did not take it then. */
+        int err = mm_stock_locked(mm);
+        if (err)
+            return err;
+        pma_isolate(mm, MAX(p->start, v->start), MIN(p->end, v->end));
+        p = pma_find(mm, page);
+        err = pma_map(mm, v, p, p->start, p->end, 0);
+        if (err)
+            return err;
+        *out_changed = true;
+    }
     if (!(access & PLAT_WRITE) || (p->access & PLAT_WRITE))
         return 0;
-    int err = mm_stock_locked(mm);
+    int err = populate_may_cut(mm) ? mm_stock_locked(mm) : -ENOMEM;
     if (!err)
         err = mm_allow_write(mm, v, p, page);
     if (!err)

@@ -53,7 +53,8 @@ static int protect_vma(struct mm *mm, const struct mm_limits *lim, struct vma *v
     if (v->prot == prot)
         return 0;
     unsigned cuts = (start > v->start ? 1u : 0u) + (end < v->end ? 1u : 0u);
-    if (cuts > 0 && mm->vma_count + cuts > LIMIT_MAP_COUNT)
+    if (cuts > 0 && (mm->vma_count + cuts > LIMIT_MAP_COUNT ||
+                     mm->pma_count + cuts > LIMIT_MAP_COUNT - MM_PMA_SPARE))
         return -ENOMEM;
     int err = protect_charge(mm, lim, v, end - start, prot);
     if (!err)

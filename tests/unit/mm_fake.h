@@ -421,12 +421,12 @@ static inline int fake_file_translate(struct mappable *m, uint64_t off, uint64_t
 
 static inline void fake_file_get(struct mappable *m)
 {
-    fake_file_of(m)->refs++;
+    __atomic_fetch_add(&fake_file_of(m)->refs, 1, __ATOMIC_RELAXED);
 }
 
 static inline void fake_file_put(struct mappable *m)
 {
-    fake_file_of(m)->refs--;
+    __atomic_fetch_sub(&fake_file_of(m)->refs, 1, __ATOMIC_ACQ_REL);
 }
 
 static inline void fake_file_describe(struct mappable *m, uint64_t *out_dev, uint64_t *out_ino,
