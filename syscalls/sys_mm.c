@@ -45,10 +45,10 @@ int64_t sys_mmap(struct task *t, uaddr_t addr, uint64_t len, int prot, int flags
     }
     task_mm_limits(t, &lim);
     int err = mm_mmap(t->ua.mm, t->ctx, &lim, &a, &at);
-    if (f) {
+    if (a.m)
         a.m->ops->put(a.m);
+    if (f)
         file_put(f);
-    }
     return err ? err : (int64_t)at.v;
 }
 

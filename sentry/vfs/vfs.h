@@ -222,7 +222,8 @@ struct file_ops {
     /* EPOLL* bits now; when w is given it is also queued on the object's wait queue(s), and stays
      * there till waitq_del. NULL: always readable and writable. */
     uint32_t (*poll)(struct file *f, struct waiter *w);
-    /* Owned reference (through mappable get) or -ENODEV. */
+    /* Owned reference (through mappable get), NULL for memory that is nobody's (/dev/zero), or
+     * -ENODEV. */
     MUST_CHECK int (*mmap)(struct file *f, int prot, int flags, struct mappable **out);
     MUST_CHECK int (*fsync)(struct file *f, bool data_only);
     MUST_CHECK int (*fallocate)(struct file *f, int mode, int64_t off, int64_t size);
@@ -272,7 +273,8 @@ MUST_CHECK int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg);
 MUST_CHECK int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                              const struct vfs_caller *c);
 uint32_t vfs_poll(struct file *f, struct waiter *w);
-/* Checks modes against prot/flags as mmap(2) does; *out_max_prot for later mprotect. */
+/* Checks modes against prot/flags as mmap(2) does; *out_max_prot for later mprotect. *out NULL: map
+ * as if MAP_ANONYMOUS had been given. */
 MUST_CHECK int vfs_mmap(struct file *f, int prot, int flags, int *out_max_prot,
                         struct mappable **out);
 MUST_CHECK int vfs_fsync(struct file *f, bool data_only);
