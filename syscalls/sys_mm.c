@@ -152,3 +152,23 @@ int64_t sys_munlockall(struct task *t)
     task_mm_limits(t, &lim);
     return mm_mlockall(t->ua.mm, t->ctx, 0, &lim);
 }
+
+/* ---- protection keys: a CPU that has none ---- */
+
+int64_t sys_pkey_mprotect(struct task *t, uaddr_t addr, uint64_t len, int prot, int pkey)
+{
+    return pkey == -1 ? sys_mprotect(t, addr, len, prot) : -EINVAL;
+}
+
+int64_t sys_pkey_alloc(struct task *t, uint64_t flags, uint64_t rights)
+{
+    (void)t;
+    return flags != 0 || rights & ~UINT64_C(3) ? -EINVAL : -ENOSPC;
+}
+
+int64_t sys_pkey_free(struct task *t, int pkey)
+{
+    (void)t;
+    (void)pkey;
+    return -EINVAL;
+}

@@ -750,3 +750,76 @@ TEST(absurd_sizes_are_refused)
     CHECK_ERRNO(mremap(p, P, 1UL << 46, MREMAP_MAYMOVE), ENOMEM);
     CHECK(mremap(p, P, 1UL << 60, MREMAP_MAYMOVE) == MAP_FAILED);
 }
+
+/* ---- another process's memory ---- */
+
+TEST(process_vm_moves_bytes)
+{
+    char *p = map_at(NULL, 4 * P, RW, ANON);
+    volatile int *shared = conf_shared(P);
+    memset(p, 'p', 4 * P);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        memset(p, 'c', 4 * P);
+        OK(munmap(p + 3 * P, P));
+        shared[0] = 1;
+        conf_await(&shared[1], 1);
+        _exit(p[100] == 'w' && p[2 * P] == 'w' && p[99] == 'c' ? 0 : 1);
+    }
+    conf_await(&shared[0], 1);
+    static char buf[4 * CONF_PAGE];
+    struct iovec local[2] = {{buf, P}, {buf + P, 2 * P}}, remote[2] = {{p, 10}, {p + P, 2 * P}};
+    CHECK_EQ(process_vm_readv(pid, local, 2, remote, 2, 0), 2 * P + 10);
+    CHECK_EQ(buf[0], 'c');
+    CHECK_EQ(buf[2 * P + 9], 'c');
+    CHECK_EQ(buf[2 * P + 10], 0);
+    struct iovec all = {buf, 4 * P}, bad = {p + 3 * P, P}, edge = {p + 2 * P, 2 * P};
+    CHECK_ERRNO(process_vm_readv(pid, &all, 1, &bad, 1, 0), EFAULT);
+    CHECK_EQ(process_vm_readv(pid, &all, 1, &edge, 1, 0), P);
+    memset(buf, 'w', sizeof(buf));
+    struct iovec from = {buf, 2 * P}, to = {p + 100, 2 * P};
+    CHECK_EQ(process_vm_writev(pid, &from, 1, &to, 1, 0), 2 * P);
+    CHECK_EQ(p[100], 'p');
+    CHECK_ERRNO(process_vm_readv(pid, &all, 1, &edge, 1, 1), EINVAL);
+    CHECK_ERRNO(process_vm_readv(pid, &all, 1, (void *)16, 1, 0), EFAULT);
+    CHECK_ERRNO(process_vm_readv(pid, &all, 1025, &edge, 1, 0), EINVAL);
+    CHECK_ERRNO(process_vm_readv(pid, &all, 1, &edge, 1025, 0), EINVAL);
+    CHECK_EQ(process_vm_readv(pid, &all, 0, &edge, 1, 0), 0);
+    CHECK_EQ(process_vm_readv(pid, &all, 1, &edge, 0, 0), 0);
+    CHECK_ERRNO(process_vm_readv(0x3fffffff, &all, 1, &edge, 1, 0), ESRCH);
+    shared[1] = 1;
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(process_vm_asks_for_permission)
+{
+    NEED_ROOT();
+    volatile int *shared = conf_shared(P);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        conf_await(&shared[0], 1);
+        _exit(0);
+    }
+    pid_t other = conf_fork();
+    if (other == 0) {
+        char buf[4];
+        struct iovec v = {buf, 4}, r = {(void *)(uintptr_t)shared, 4};
+        conf_become(1000);
+        CHECK_ERRNO(process_vm_readv(pid, &v, 1, &r, 1, 0), EPERM);
+        _exit(0);
+    }
+    CHECK_EXIT(other, 0);
+    shared[0] = 1;
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(mprotect_without_a_key)
+{
+    char *p = map_at(NULL, P, RW, ANON);
+    OK(syscall(SYS_pkey_mprotect, p, P, PROT_READ, -1));
+    catch_faults();
+    CHECK_EQ(try_write(p, 1), SIGSEGV);
+    CHECK_ERRNO(syscall(SYS_pkey_mprotect, p, P, PROT_READ, 15), EINVAL);
+    CHECK_ERRNO(syscall(SYS_pkey_alloc, 1, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_pkey_alloc, 0, 8), EINVAL);
+}
