@@ -44,7 +44,7 @@ struct memfile {
     /* immutable */
     int fd;
     char *base;
-    uint64_t size;
+    uint64_t size, host_ram;
     _Atomic uint64_t limit; /* written under mu */
     /* guarded by mu */
     struct mutex mu;
@@ -215,6 +215,7 @@ int memfile_new(uint64_t size, struct memfile **out_mf)
     if (!mf)
         return -ENOMEM;
     mf->size = ALIGN_UP(size, PAGE_SIZE);
+    mf->host_ram = (uint64_t)sysconf(_SC_PHYS_PAGES) << PAGE_SHIFT;
     mf->fd = memfd_create("ringwall-memory", MFD_CLOEXEC);
     if (mf->fd < 0 || ftruncate(mf->fd, (off_t)mf->size) != 0) {
         err = -errno;
@@ -275,6 +276,11 @@ int memfile_fd(const struct memfile *mf)
 uint64_t memfile_size(const struct memfile *mf)
 {
     return mf->size;
+}
+
+uint64_t memfile_host_ram(const struct memfile *mf)
+{
+    return mf->host_ram;
 }
 
 void memfile_set_limit(struct memfile *mf, uint64_t limit)

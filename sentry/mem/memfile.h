@@ -18,6 +18,8 @@ MUST_CHECK int memfile_new(uint64_t size, struct memfile **out_mf);
 void memfile_free(struct memfile *mf);
 int memfile_fd(const struct memfile *mf);
 uint64_t memfile_size(const struct memfile *mf);
+/* Bytes of memory the host has, as seen when the file was made. */
+uint64_t memfile_host_ram(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
 /* Whether a limit is set. */
 bool memfile_limited(const struct memfile *mf);

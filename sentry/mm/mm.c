@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/log.h"
@@ -53,7 +52,7 @@ int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct m
     mm->mf = mf;
     mm->min_addr = ALIGN_UP(plat->min_addr, PAGE_SIZE);
     mm->max_addr = ALIGN_DOWN(plat->max_addr, PAGE_SIZE);
-    mm->ram = (uint64_t)sysconf(_SC_PHYS_PAGES) << PAGE_SHIFT;
+    mm->ram = memfile_host_ram(mf);
     mm->stack_limit = MM_STACK_DEFAULT;
     mm->as_limit = UINT64_MAX;
     mm->memlock_limit = UINT64_MAX;
