@@ -587,6 +587,11 @@ uint64_t memfile_reserved(struct memfile *mf)
     return n;
 }
 
+bool memfile_crowded(struct memfile *mf)
+{
+    return memfile_reserved(mf) > mf->size / 2;
+}
+
 uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size)
 {
     uint64_t end = off + size, sum = 0;

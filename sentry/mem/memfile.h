@@ -51,6 +51,8 @@ void memfile_trim(struct memfile *mf);
 /* Bytes that the host has really committed / that extents reserve. */
 uint64_t memfile_resident(const struct memfile *mf);
 uint64_t memfile_reserved(struct memfile *mf);
+/* Half of the offset space is given out: time to reserve only what is really touched. */
+bool memfile_crowded(struct memfile *mf);
 /* Bytes of the range that the host has committed. */
 uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size);
 

@@ -82,7 +82,7 @@ static void spurious_forget(struct mm *mm, const struct plat_ctx *ctx)
     *spurious_slot(mm, ctx) = (struct mm_spurious){.ctx = NULL};
 }
 
-/* The tree says that the access is possible: perhaps the host lost the mapping. */
+/* The tree says that the access is possible: perhaps the host refused the mapping. */
 static int spurious_heal(struct mm *mm, struct vma *v, uint64_t page)
 {
     struct pma *p = pma_find(mm, page);
@@ -91,8 +91,12 @@ static int spurious_heal(struct mm *mm, struct vma *v, uint64_t page)
         return 0;
     uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end);
     int err = pma_map(mm, v, p, lo, hi, 0);
+    if (!err)
+        err = mm_commit_locked(mm);
+    if (err)
+        err = mm_copy_host(mm, v, page);
     mm->changes = changes; /* not a change that excuses one more retry */
-    return err ? err : mm_commit_locked(mm);
+    return err;
 }
 
 /* ---- guest faults ---- */

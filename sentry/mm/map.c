@@ -237,6 +237,9 @@ int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
     if (err)
         return err;
     if (!a.m && (a.flags & MAP_TYPE) == MAP_SHARED) {
+        /* Its memory is reserved as a whole: nothing that could never be had, and no squatting. */
+        if (a.size > mm->ram || (a.size > MM_CHUNK && memfile_crowded(mm->mf)))
+            return -ENOMEM;
         err = mm_shmem_new(mm->mf, a.size, "/dev/zero (deleted)", &own);
         if (err)
             return err;

@@ -207,6 +207,9 @@ MUST_CHECK int mm_populate(struct mm *mm, struct vma *vma, uint64_t start, uint6
  * *out_changed: something was done. */
 MUST_CHECK int mm_make_usable(struct mm *mm, struct vma *vma, uint64_t addr, unsigned access,
                               bool *out_changed);
+/* Puts a private copy in the place of a host file's pages around addr, for a file system that the
+ * stub cannot map as it should (noexec). */
+MUST_CHECK int mm_copy_host(struct mm *mm, struct vma *vma, uint64_t addr);
 /* True when size bytes of a mapping of this kind are populated as soon as they are made. */
 bool mm_is_eager(const struct vma *vma, uint64_t size);
 unsigned vma_access(const struct vma *vma);

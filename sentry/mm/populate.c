@@ -15,7 +15,7 @@ bool mm_is_eager(const struct vma *v, uint64_t size)
     if (!(v->prot & PROT_WRITE))
         return false;
     /* What is handed out at once escapes the memory limit until the next look at it. */
-    if (memfile_limited(v->mm->mf))
+    if (memfile_limited(v->mm->mf) || (size > MM_CHUNK && memfile_crowded(v->mm->mf)))
         return size <= MM_CHUNK;
     return size <= (v->flags & VMA_NORESERVE ? MM_EAGER_NORESERVE_MAX : MM_EAGER_MAX);
 }
@@ -228,6 +228,15 @@ static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t 
 out_mem:
     memfile_unref(mm->mf, off, hi - lo);
     return err;
+}
+
+int mm_copy_host(struct mm *mm, struct vma *v, uint64_t addr)
+{
+    struct pma *p = pma_find(mm, addr);
+    if (!p || p->kind != PMA_HOST || !vma_private(v))
+        return -EIO;
+    int err = mm_stock_locked(mm);
+    return err ? err : cow_copy(mm, v, p, ALIGN_DOWN(addr, PAGE_SIZE));
 }
 
 static int mm_allow_write(struct mm *mm, struct vma *v, struct pma *p, uint64_t page)
