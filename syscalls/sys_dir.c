@@ -1,0 +1,94 @@
+/* getdents (fs/readdir.c). */
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "syscalls/fileargs.h"
+#include "syscalls/handlers.h"
+
+/* One call fills at most this much; the caller comes again. */
+#define DENTS_MAX 65536
+
+struct dents {
+    char *buf;
+    size_t size, used;
+    bool old; /* struct linux_dirent: the type stands behind the name */
+};
+
+/* linux_dirent64 and linux_dirent up to the name. */
+struct dent64 {
+    uint64_t ino;
+    int64_t off;
+    uint16_t reclen;
+    uint8_t type;
+    char name[];
+} __attribute__((packed));
+
+struct dent_old {
+    uint64_t ino;
+    int64_t off;
+    uint16_t reclen;
+    char name[];
+} __attribute__((packed));
+
+static int dents_add(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
+                     uint64_t next_off)
+{
+    struct dents *d = arg;
+    size_t head = d->old ? offsetof(struct dent_old, name) : offsetof(struct dent64, name);
+    size_t size = ALIGN_UP(head + len + 1 + (d->old ? 1 : 0), (size_t)8);
+
+    if (d->used + size > d->size)
+        return 1;
+    char *at = d->buf + d->used;
+    memset(at, 0, size);
+    struct dent64 *e = (struct dent64 *)at;
+    e->ino = ino;
+    e->off = (int64_t)next_off;
+    e->reclen = (uint16_t)size;
+    if (d->old)
+        at[size - 1] = (char)dtype;
+    else
+        e->type = (uint8_t)dtype;
+    memcpy(at + head, name, len);
+    d->used += size;
+    return 0;
+}
+
+static int64_t dents_read(struct task *t, int fd, uaddr_t buf, unsigned count, bool old)
+{
+    struct dents d = {.size = MIN(count, (unsigned)DENTS_MAX), .old = old};
+    struct file *f;
+    int64_t r = task_file(t, fd, &f);
+
+    if (r != 0)
+        return r;
+    d.buf = malloc(d.size > 0 ? d.size : 1);
+    int64_t before = f->pos;
+    r = d.buf != NULL ? vfs_readdir(f, dents_add, &d) : -ENOMEM;
+    if (r == 0 && d.used == 0 && f->pos == before) {
+        /* Nothing fitted, or nothing is left: one entry into the void tells. */
+        struct dents probe = {.buf = malloc(512), .size = 512, .old = old};
+        if (probe.buf != NULL && vfs_readdir(f, dents_add, &probe) == 0 && probe.used > 0) {
+            r = -EINVAL;
+            (void)!vfs_seek(f, before, SEEK_SET);
+        }
+        free(probe.buf);
+    }
+    if (r == 0)
+        r = copyout(&t->ua, buf, d.buf, d.used) != 0 ? -EFAULT : (int64_t)d.used;
+    free(d.buf);
+    file_put(f);
+    return r;
+}
+
+int64_t sys_getdents64(struct task *t, int fd, uaddr_t buf, unsigned count)
+{
+    return dents_read(t, fd, buf, count, false);
+}
+
+int64_t sys_getdents(struct task *t, int fd, uaddr_t buf, unsigned count)
+{
+    return dents_read(t, fd, buf, count, true);
+}

@@ -1,0 +1,183 @@
+/* stat, statx, statfs (fs/stat.c, fs/statfs.c). */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+
+#include "syscalls/fileargs.h"
+#include "syscalls/handlers.h"
+
+#define STATX_KNOWN (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+
+static struct timespec stat_time(struct vfs_time v)
+{
+    return (struct timespec){v.sec, v.nsec};
+}
+
+static int stat_out(struct task *t, const struct vfs_attr *a, uaddr_t buf)
+{
+    struct stat st;
+
+    memset(&st, 0, sizeof(st));
+    st.st_dev = a->dev;
+    st.st_ino = a->ino;
+    st.st_nlink = a->nlink;
+    st.st_mode = a->mode;
+    st.st_uid = a->uid;
+    st.st_gid = a->gid;
+    st.st_rdev = a->rdev;
+    st.st_size = (off_t)a->size;
+    st.st_blksize = a->blksize;
+    st.st_blocks = (blkcnt_t)a->blocks;
+    st.st_atim = stat_time(a->atime);
+    st.st_mtim = stat_time(a->mtime);
+    st.st_ctim = stat_time(a->ctime);
+    return copyout_obj(&t->ua, buf, &st);
+}
+
+static int stat_place(struct task *t, int dirfd, uaddr_t path, int flags, struct vfs_attr *out)
+{
+    struct vfs_caller c;
+    struct vpath p;
+    int r = at_resolve(t, dirfd, path, flags, true, &c, &p);
+
+    if (r != 0)
+        return r;
+    r = vfs_getattr(&p, out);
+    at_resolved_end(&c, &p);
+    return r;
+}
+
+int64_t sys_newfstatat(struct task *t, int dirfd, uaddr_t path, uaddr_t buf, int flags)
+{
+    struct vfs_attr a;
+    int r;
+
+    if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH)) != 0)
+        return -EINVAL;
+    r = stat_place(t, dirfd, path, flags, &a);
+    return r != 0 ? r : stat_out(t, &a, buf);
+}
+
+int64_t sys_stat(struct task *t, uaddr_t path, uaddr_t buf)
+{
+    return sys_newfstatat(t, AT_FDCWD, path, buf, 0);
+}
+
+int64_t sys_lstat(struct task *t, uaddr_t path, uaddr_t buf)
+{
+    return sys_newfstatat(t, AT_FDCWD, path, buf, AT_SYMLINK_NOFOLLOW);
+}
+
+int64_t sys_fstat(struct task *t, int fd, uaddr_t buf)
+{
+    struct vfs_attr a;
+    struct file *f;
+    int r = task_file_any(t, fd, &f);
+
+    if (r != 0)
+        return r;
+    r = vfs_file_getattr(f, &a);
+    file_put(f);
+    return r != 0 ? r : stat_out(t, &a, buf);
+}
+
+static struct statx_timestamp statx_time(struct vfs_time v)
+{
+    return (struct statx_timestamp){.tv_sec = v.sec, .tv_nsec = v.nsec};
+}
+
+static void statx_fill(const struct vfs_attr *a, struct statx *x)
+{
+    memset(x, 0, sizeof(*x));
+    x->stx_mask = STATX_KNOWN;
+    x->stx_blksize = a->blksize;
+    x->stx_nlink = a->nlink;
+    x->stx_uid = a->uid;
+    x->stx_gid = a->gid;
+    x->stx_mode = (uint16_t)a->mode;
+    x->stx_ino = a->ino;
+    x->stx_size = a->size;
+    x->stx_blocks = a->blocks;
+    x->stx_atime = statx_time(a->atime);
+    x->stx_btime = statx_time(a->btime);
+    x->stx_ctime = statx_time(a->ctime);
+    x->stx_mtime = statx_time(a->mtime);
+    x->stx_rdev_major = major(a->rdev);
+    x->stx_rdev_minor = minor(a->rdev);
+    x->stx_dev_major = major(a->dev);
+    x->stx_dev_minor = minor(a->dev);
+    x->stx_mnt_id = a->mount_id;
+    if (a->btime.sec == 0)
+        x->stx_mask &= ~STATX_BTIME;
+}
+
+int64_t sys_statx(struct task *t, int dirfd, uaddr_t path, int flags, unsigned mask, uaddr_t buf)
+{
+    const int sync = AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC;
+    struct vfs_attr a;
+    struct statx x;
+    int r;
+
+    if ((mask & STATX__RESERVED) != 0 || (flags & sync) == sync ||
+        (flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | sync)) != 0)
+        return -EINVAL;
+    r = stat_place(t, dirfd, path, flags & ~sync, &a);
+    if (r != 0)
+        return r;
+    statx_fill(&a, &x);
+    return copyout_obj(&t->ua, buf, &x);
+}
+
+/* ---- statfs ---- */
+
+static int statfs_out(struct task *t, const struct vpath *p, uaddr_t buf)
+{
+    struct vfs_statfs s;
+    struct statfs out;
+    int r = vfs_statfs(p, &s);
+
+    if (r != 0)
+        return r;
+    memset(&out, 0, sizeof(out));
+    out.f_type = (__fsword_t)s.type;
+    out.f_bsize = (__fsword_t)s.bsize;
+    out.f_blocks = s.blocks;
+    out.f_bfree = s.bfree;
+    out.f_bavail = s.bavail;
+    out.f_files = s.files;
+    out.f_ffree = s.ffree;
+    memcpy(&out.f_fsid, &s.fsid, sizeof(out.f_fsid));
+    out.f_namelen = (__fsword_t)s.namelen;
+    out.f_frsize = (__fsword_t)s.frsize;
+    out.f_flags = (__fsword_t)s.flags;
+    return copyout_obj(&t->ua, buf, &out);
+}
+
+int64_t sys_statfs(struct task *t, uaddr_t path, uaddr_t buf)
+{
+    struct vfs_caller c;
+    struct vpath p;
+    int r = at_resolve(t, AT_FDCWD, path, 0, true, &c, &p);
+
+    if (r != 0)
+        return r;
+    r = statfs_out(t, &p, buf);
+    at_resolved_end(&c, &p);
+    return r;
+}
+
+int64_t sys_fstatfs(struct task *t, int fd, uaddr_t buf)
+{
+    struct file *f;
+    int r = task_file_any(t, fd, &f);
+
+    if (r != 0)
+        return r;
+    r = statfs_out(t, &f->path, buf);
+    file_put(f);
+    return r;
+}

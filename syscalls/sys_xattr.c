@@ -1,0 +1,207 @@
+/* Extended attributes (fs/xattr.c). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "base/limits.h"
+#include "syscalls/fileargs.h"
+#include "syscalls/handlers.h"
+
+/* The three ways to name the file. */
+struct xattr_at {
+    struct vfs_caller c;
+    struct vpath p;
+};
+
+static int xattr_path(struct task *t, uaddr_t path, bool follow, struct xattr_at *out)
+{
+    return at_resolve(t, AT_FDCWD, path, 0, follow, &out->c, &out->p);
+}
+
+static int xattr_file(struct task *t, int fd, struct xattr_at *out)
+{
+    struct file *f;
+    int r = task_file(t, fd, &f);
+
+    if (r != 0)
+        return r;
+    out->p = f->path;
+    vpath_get(&out->p);
+    file_put(f);
+    task_vfs_caller(t, &out->c);
+    return 0;
+}
+
+static int xattr_name(struct task *t, uaddr_t name, char out[LIMIT_XATTR_NAME + 1])
+{
+    int64_t n = copyin_str(&t->ua, out, name, LIMIT_XATTR_NAME + 1, -ERANGE);
+
+    return n < 0 ? (int)n : n == 0 ? -ERANGE : 0;
+}
+
+static int64_t xattr_get(struct task *t, struct xattr_at *x, uaddr_t name, uaddr_t value,
+                         uint64_t size)
+{
+    char text[LIMIT_XATTR_NAME + 1];
+    char *buf = NULL;
+    int64_t r = xattr_name(t, name, text);
+
+    size = MIN(size, (uint64_t)LIMIT_XATTR_SIZE);
+    if (r == 0 && size > 0 && (buf = malloc(size)) == NULL)
+        r = -ENOMEM;
+    if (r == 0)
+        r = vfs_getxattr(&x->c, &x->p, text, buf, size);
+    if (r > 0 && size > 0 && copyout(&t->ua, value, buf, (size_t)r) != 0)
+        r = -EFAULT;
+    free(buf);
+    at_resolved_end(&x->c, &x->p);
+    return r;
+}
+
+static int64_t xattr_set(struct task *t, struct xattr_at *x, uaddr_t name, uaddr_t value,
+                         uint64_t size, int flags)
+{
+    char text[LIMIT_XATTR_NAME + 1];
+    char *buf = NULL;
+    int64_t r = xattr_name(t, name, text);
+
+    if (r == 0 && (flags & ~3) != 0)
+        r = -EINVAL;
+    if (r == 0 && size > LIMIT_XATTR_SIZE)
+        r = -E2BIG;
+    if (r == 0 && (buf = malloc(size + 1)) == NULL)
+        r = -ENOMEM;
+    if (r == 0)
+        r = copyin(&t->ua, buf, value, size);
+    if (r == 0)
+        r = vfs_setxattr(&x->c, &x->p, text, buf, size, flags);
+    free(buf);
+    at_resolved_end(&x->c, &x->p);
+    return r;
+}
+
+static int64_t xattr_list(struct task *t, struct xattr_at *x, uaddr_t list, uint64_t size)
+{
+    char *buf = NULL;
+    int64_t r = 0;
+
+    size = MIN(size, (uint64_t)LIMIT_XATTR_SIZE);
+    if (size > 0 && (buf = malloc(size)) == NULL)
+        r = -ENOMEM;
+    if (r == 0)
+        r = vfs_listxattr(&x->c, &x->p, buf, size);
+    if (r > 0 && size > 0 && copyout(&t->ua, list, buf, (size_t)r) != 0)
+        r = -EFAULT;
+    free(buf);
+    at_resolved_end(&x->c, &x->p);
+    return r;
+}
+
+static int64_t xattr_remove(struct task *t, struct xattr_at *x, uaddr_t name)
+{
+    char text[LIMIT_XATTR_NAME + 1];
+    int64_t r = xattr_name(t, name, text);
+
+    if (r == 0)
+        r = vfs_removexattr(&x->c, &x->p, text);
+    at_resolved_end(&x->c, &x->p);
+    return r;
+}
+
+int64_t sys_getxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, true, &x);
+
+    return r != 0 ? r : xattr_get(t, &x, name, value, size);
+}
+
+int64_t sys_lgetxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, false, &x);
+
+    return r != 0 ? r : xattr_get(t, &x, name, value, size);
+}
+
+int64_t sys_fgetxattr(struct task *t, int fd, uaddr_t name, uaddr_t value, uint64_t size)
+{
+    struct xattr_at x;
+    int r = xattr_file(t, fd, &x);
+
+    return r != 0 ? r : xattr_get(t, &x, name, value, size);
+}
+
+int64_t sys_setxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size,
+                     int flags)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, true, &x);
+
+    return r != 0 ? r : xattr_set(t, &x, name, value, size, flags);
+}
+
+int64_t sys_lsetxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size,
+                      int flags)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, false, &x);
+
+    return r != 0 ? r : xattr_set(t, &x, name, value, size, flags);
+}
+
+int64_t sys_fsetxattr(struct task *t, int fd, uaddr_t name, uaddr_t value, uint64_t size, int flags)
+{
+    struct xattr_at x;
+    int r = xattr_file(t, fd, &x);
+
+    return r != 0 ? r : xattr_set(t, &x, name, value, size, flags);
+}
+
+int64_t sys_listxattr(struct task *t, uaddr_t path, uaddr_t list, uint64_t size)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, true, &x);
+
+    return r != 0 ? r : xattr_list(t, &x, list, size);
+}
+
+int64_t sys_llistxattr(struct task *t, uaddr_t path, uaddr_t list, uint64_t size)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, false, &x);
+
+    return r != 0 ? r : xattr_list(t, &x, list, size);
+}
+
+int64_t sys_flistxattr(struct task *t, int fd, uaddr_t list, uint64_t size)
+{
+    struct xattr_at x;
+    int r = xattr_file(t, fd, &x);
+
+    return r != 0 ? r : xattr_list(t, &x, list, size);
+}
+
+int64_t sys_removexattr(struct task *t, uaddr_t path, uaddr_t name)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, true, &x);
+
+    return r != 0 ? r : xattr_remove(t, &x, name);
+}
+
+int64_t sys_lremovexattr(struct task *t, uaddr_t path, uaddr_t name)
+{
+    struct xattr_at x;
+    int r = xattr_path(t, path, false, &x);
+
+    return r != 0 ? r : xattr_remove(t, &x, name);
+}
+
+int64_t sys_fremovexattr(struct task *t, int fd, uaddr_t name)
+{
+    struct xattr_at x;
+    int r = xattr_file(t, fd, &x);
+
+    return r != 0 ? r : xattr_remove(t, &x, name);
+}
