@@ -131,6 +131,20 @@ static unsigned fault_access(struct mm *mm, const struct plat_fault *f, uint64_t
     return p && p->access & PLAT_READ ? PLAT_WRITE : PLAT_READ;
 }
 
+/* A write that was only guessed may have been a read: one that another thread's fault has served
+ * meanwhile, or one of a host file that the stub could not map. True when it is worth a retry. */
+static bool fault_maybe_read(struct mm *mm, const struct plat_fault *f, struct vma *v,
+                             uint64_t page)
+{
+    if (!(f->access & PLAT_ACCESS_UNKNOWN) || !vma_permits(v, PLAT_READ))
+        return false;
+    const struct pma *p = pma_find(mm, page);
+    unsigned seen = spurious_seen(mm, mm->ctx, page);
+    if (seen == MM_SPURIOUS_REMAP && p && p->kind == PMA_HOST)
+        return spurious_heal(mm, v, page) == 0;
+    return seen == 1;
+}
+
 static int fault_segv(struct mm *mm, const struct plat_fault *f, uint64_t stack_limit,
                       struct plat_fault *sig)
 {
@@ -141,13 +155,10 @@ static int fault_segv(struct mm *mm, const struct plat_fault *f, uint64_t stack_
     unsigned access = fault_access(mm, f, page);
     bool changed = false;
     if (!vma_permits(v, access)) {
-        /* A write that is only guessed may be a read that another thread's fault has served. */
-        if (!(f->access & PLAT_ACCESS_UNKNOWN) || !vma_permits(v, PLAT_READ) ||
-            spurious_seen(mm, mm->ctx, page) > 1) {
-            spurious_forget(mm, mm->ctx);
-            return fault_signal(sig, SIGSEGV, SEGV_ACCERR);
-        }
-        return 0;
+        if (fault_maybe_read(mm, f, v, page))
+            return 0;
+        spurious_forget(mm, mm->ctx);
+        return fault_signal(sig, SIGSEGV, SEGV_ACCERR);
     }
     int err = mm_make_usable(mm, v, f->addr, access, &changed);
     if (err)

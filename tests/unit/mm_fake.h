@@ -60,6 +60,7 @@ struct fake_ctx {
 
 static _Atomic long fake_commits, fake_ops_done, fake_as_live;
 static int fake_queue_limit = FAKE_OPS;
+static int fake_refused_fd = -1; /* mappings of it fail */
 
 static inline struct fake_as *fake_as(struct plat_as *as)
 {
@@ -165,10 +166,12 @@ static inline void fake_seg_host(struct fake_as *as, const struct fake_seg *s)
     cr_assert(p != MAP_FAILED, "%d", errno);
 }
 
-static inline void fake_do(struct fake_as *as, const struct fake_op *op)
+static inline int fake_do(struct fake_as *as, const struct fake_op *op)
 {
     fake_segs_cut(as, op);
     atomic_fetch_add(&fake_ops_done, 1);
+    if (op->kind == FAKE_MAP && op->fd == fake_refused_fd)
+        return -EPERM;
     if (op->kind == FAKE_MAP) {
         struct fake_seg s = {op->addr, op->addr + op->size, op->off, op->access, op->fd};
         fake_seg_add(as, s);
@@ -185,6 +188,7 @@ static inline void fake_do(struct fake_as *as, const struct fake_op *op)
                           0);
         }
     }
+    return 0;
 }
 
 static inline int fake_commit(struct plat_as *base, struct plat_ctx *ctx)
@@ -194,10 +198,13 @@ static inline int fake_commit(struct plat_as *base, struct plat_ctx *ctx)
     if (as->op_count == 0)
         return 0;
     atomic_fetch_add(&fake_commits, 1);
-    for (size_t i = 0; i < as->op_count; i++)
-        fake_do(as, &as->ops[i]);
+    int err = 0;
+    for (size_t i = 0; i < as->op_count; i++) {
+        int r = fake_do(as, &as->ops[i]);
+        err = err ? err : r;
+    }
     as->op_count = 0;
-    return 0;
+    return err;
 }
 
 static inline int fake_ctx_create(struct plat *p, struct plat_as *as, struct plat_ctx **out_ctx)
@@ -321,7 +328,8 @@ static inline int guest_access(struct guest *g, uint64_t addr, void *buf, size_t
 {
     char *at = fake_ctx(g->ctx)->as->mem + addr, *p = buf;
     for (int tries = 0; tries < 64; tries++) {
-        cr_assert(fake_commit(mm_as(g->mm), g->ctx) == 0);
+        int err = fake_commit(mm_as(g->mm), g->ctx);
+        cr_assert(err == 0 || fake_refused_fd >= 0);
         size_t left = write ? safecopy(at, p, size) : safecopy(p, at, size);
         if (left == 0)
             return 0;

@@ -273,6 +273,29 @@ Test(mm_map, file_cut_short_without_a_word)
     fake_file_end(&f);
 }
 
+Test(mm_map, files_the_host_will_not_map)
+{
+    for (int exact = 0; exact < 2; exact++) {
+        struct guest g;
+        struct fake_file f;
+        guest_new(&g);
+        g.exact = exact;
+        fake_file_new(&f, 40 * P);
+        fake_refused_fd = f.fd;
+        int64_t at = guest_mmap(&g, 0, 40 * P, PROT_READ | PROT_EXEC, MAP_PRIVATE, &f.m, 0);
+        cr_assert(at > 0);
+        cr_assert_eq(guest_read(&g, (uint64_t)at), 1);
+        cr_assert_eq(guest_read(&g, (uint64_t)at + 39 * P), 40);
+        cr_assert_eq(guest_write(&g, (uint64_t)at, 1), SIGSEGV);
+        int64_t shared = guest_mmap(&g, 0, P, PROT_READ, MAP_SHARED, &f.m, 0);
+        cr_assert(shared > 0);
+        cr_assert_lt(guest_read(&g, (uint64_t)shared), 0, "a signal rather than a copy");
+        fake_refused_fd = -1;
+        guest_end(&g);
+        fake_file_end(&f);
+    }
+}
+
 /* ---- advice and locks ---- */
 
 Test(mm_map, dontneed_gives_zeros)
