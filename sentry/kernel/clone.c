@@ -246,6 +246,7 @@ static void clone_link_group_locked(struct task *t, struct thread_group *tg, uin
     if (up)
         list_add_tail(&tg->sibling, &up->children);
     pgrp_join_locked(tg, t->tg->pgrp);
+    tg->left_tty = t->tg->left_tty;
 }
 
 /* The last moment at which clone can fail for the caller's state. Signals that came meanwhile are

@@ -45,6 +45,7 @@ struct session {
     struct thread_group *leader; /* tree, weak; NULL once it has gone */
     /* Controlling terminal: tree; set and cleared by whoever serves terminals. */
     struct tty *tty;
+    struct pgrp *tty_old_pgrp; /* owned: in the foreground of one that was hung up */
     void (*tty_leader_exit)(struct session *s); /* leader ends: hang up. tree held */
     void (*tty_show)(struct session *s, uint32_t *out_dev, int32_t *out_pgrp); /* tree held */
 };
@@ -116,6 +117,7 @@ struct thread_group {
     int exit_signal;     /* to the parent; 0: none */
     int exit_status;     /* as wait(2) encodes it, once a zombie */
     bool did_exec;
+    bool left_tty; /* TIOCNOTTY: the session's terminal is not this process's */
     _Atomic bool is_subreaper;
     struct task_usage child_usage; /* of children waited for */
     struct task_usage dead_usage;  /* of threads that ended */

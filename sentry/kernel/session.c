@@ -49,7 +49,7 @@ void session_leader_exit_locked(struct thread_group *tg)
     if (!s || s->leader != tg)
         return;
     s->leader = NULL;
-    if (s->tty && s->tty_leader_exit)
+    if (s->tty_leader_exit)
         s->tty_leader_exit(s);
 }
 
