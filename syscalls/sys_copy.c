@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 
 #include "base/limits.h"
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_rw.h"
 
 #define COPY_PIECE 65536
 
@@ -54,9 +54,11 @@ static int64_t copy_run(struct task *t, struct copy *k)
         total += n;
         k->left -= (uint64_t)n;
     }
+    if (total == 0)
+        total = rw_write_result(t, &c, n);
     task_vfs_caller_end(&c);
     free(buf);
-    return total > 0 ? total : rw_result(t, n);
+    return total;
 }
 
 static int copy_offset_in(struct task *t, uaddr_t p, int64_t *out)

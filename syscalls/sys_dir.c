@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
 
 /* One call fills at most this much; the caller comes again. */

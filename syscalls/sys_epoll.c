@@ -5,7 +5,6 @@
 #include <sys/epoll.h>
 
 #include "sentry/vfs/epoll.h"
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
 #include "syscalls/timeout.h"
 

@@ -34,6 +34,18 @@ static inline const struct vpath *path_arg_base(const struct path_arg *a)
 MUST_CHECK int path_lookup(struct task *t, const struct vfs_caller *c, int dirfd, uaddr_t path,
                            unsigned flags, struct vpath *out);
 
+/* A place that a call works on, with the caller. */
+struct path_place {
+    struct vfs_caller c;
+    struct vpath p; /* owned */
+};
+/* flags: VFS_*. With VFS_EMPTY_PATH the path may also be NULL. Ended with path_place_end. */
+MUST_CHECK int path_place_at(struct task *t, int dirfd, uaddr_t path, unsigned flags,
+                             struct path_place *out);
+/* The place of a descriptor; any: those opened with O_PATH too. */
+MUST_CHECK int path_place_fd(struct task *t, int fd, bool any, struct path_place *out);
+void path_place_end(struct path_place *x);
+
 /* AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH as look-up flags. */
 unsigned path_at_flags(int flags);
 

@@ -59,6 +59,37 @@ int path_lookup(struct task *t, const struct vfs_caller *c, int dirfd, uaddr_t p
     return r;
 }
 
+int path_place_at(struct task *t, int dirfd, uaddr_t path, unsigned flags, struct path_place *out)
+{
+    if (uaddr_is_null(path) && flags & VFS_EMPTY_PATH && dirfd != AT_FDCWD)
+        return path_place_fd(t, dirfd, true, out);
+    task_vfs_caller(t, &out->c);
+    int r = path_lookup(t, &out->c, dirfd, path, flags, &out->p);
+    if (r)
+        task_vfs_caller_end(&out->c);
+    return r;
+}
+
+int path_place_fd(struct task *t, int fd, bool any, struct path_place *out)
+{
+    struct file *f;
+    int r = any ? task_file_any(t, fd, &f) : task_file(t, fd, &f);
+
+    if (r)
+        return r;
+    out->p = f->path;
+    vpath_get(&out->p);
+    file_put(f);
+    task_vfs_caller(t, &out->c);
+    return 0;
+}
+
+void path_place_end(struct path_place *x)
+{
+    vpath_put(&x->p);
+    task_vfs_caller_end(&x->c);
+}
+
 unsigned path_at_flags(int flags)
 {
     return (flags & AT_SYMLINK_NOFOLLOW ? 0 : VFS_FOLLOW) |

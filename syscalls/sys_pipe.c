@@ -9,7 +9,6 @@
 #include "sentry/fs/pipe/pipe.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/image.h"
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
 
 #define MEMFD_NAME_MAX 249

@@ -9,7 +9,6 @@
 #include <sys/time.h>
 
 #include "base/limits.h"
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
 #include "syscalls/timeout.h"
 

@@ -2,13 +2,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/stat.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_path.h"
 
 #define STATX_KNOWN (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
 
@@ -40,14 +41,13 @@ static int stat_out(struct task *t, const struct vfs_attr *a, uaddr_t buf)
 
 static int stat_place(struct task *t, int dirfd, uaddr_t path, int flags, struct vfs_attr *out)
 {
-    struct vfs_caller c;
-    struct vpath p;
-    int r = at_resolve(t, dirfd, path, flags, true, &c, &p);
+    struct path_place x;
+    int r = path_place_at(t, dirfd, path, path_at_flags(flags), &x);
 
     if (r != 0)
         return r;
-    r = vfs_getattr(&p, out);
-    at_resolved_end(&c, &p);
+    r = vfs_getattr(&x.p, out);
+    path_place_end(&x);
     return r;
 }
 
@@ -159,14 +159,13 @@ static int statfs_out(struct task *t, const struct vpath *p, uaddr_t buf)
 
 int64_t sys_statfs(struct task *t, uaddr_t path, uaddr_t buf)
 {
-    struct vfs_caller c;
-    struct vpath p;
-    int r = at_resolve(t, AT_FDCWD, path, 0, true, &c, &p);
+    struct path_place x;
+    int r = path_place_at(t, AT_FDCWD, path, VFS_FOLLOW, &x);
 
     if (r != 0)
         return r;
-    r = statfs_out(t, &p, buf);
-    at_resolved_end(&c, &p);
+    r = statfs_out(t, &x.p, buf);
+    path_place_end(&x);
     return r;
 }
 
@@ -180,4 +179,41 @@ int64_t sys_fstatfs(struct task *t, int fd, uaddr_t buf)
     r = statfs_out(t, &f->path, buf);
     file_put(f);
     return r;
+}
+
+/* ---- what a link says ---- */
+
+static bool readlink_was_empty(struct task *t, uaddr_t path)
+{
+    char first;
+
+    return copyin(&t->ua, &first, path, 1) == 0 && first == '\0';
+}
+
+int64_t sys_readlinkat(struct task *t, int dirfd, uaddr_t path, uaddr_t buf, int size)
+{
+    struct path_place x;
+    char *text;
+
+    if (size <= 0)
+        return -EINVAL;
+    int64_t n = path_place_at(t, dirfd, path, VFS_EMPTY_PATH, &x);
+    if (n != 0)
+        return n;
+    text = malloc(VFS_PATH_MAX);
+    n = text != NULL ? vfs_readlink(&x.c, &x.p, text, VFS_PATH_MAX) : -ENOMEM;
+    /* "" is for links opened with O_PATH; anything else it names does not exist. */
+    if (n == -EINVAL && readlink_was_empty(t, path))
+        n = -ENOENT;
+    path_place_end(&x);
+    n = MIN(n, (int64_t)size);
+    if (n > 0 && copyout(&t->ua, buf, text, (size_t)n) != 0)
+        n = -EFAULT;
+    free(text);
+    return n;
+}
+
+int64_t sys_readlink(struct task *t, uaddr_t path, uaddr_t buf, int size)
+{
+    return sys_readlinkat(t, AT_FDCWD, path, buf, size);
 }

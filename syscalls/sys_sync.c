@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
 
 static int64_t sync_file(struct task *t, int fd, bool data_only)

@@ -4,32 +4,17 @@
 #include <stdlib.h>
 
 #include "base/limits.h"
-#include "syscalls/fileargs.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_path.h"
 
-/* The three ways to name the file. */
-struct xattr_at {
-    struct vfs_caller c;
-    struct vpath p;
-};
-
-static int xattr_path(struct task *t, uaddr_t path, bool follow, struct xattr_at *out)
+static int xattr_path(struct task *t, uaddr_t path, bool follow, struct path_place *out)
 {
-    return at_resolve(t, AT_FDCWD, path, 0, follow, &out->c, &out->p);
+    return path_place_at(t, AT_FDCWD, path, follow ? VFS_FOLLOW : 0, out);
 }
 
-static int xattr_file(struct task *t, int fd, struct xattr_at *out)
+static int xattr_file(struct task *t, int fd, struct path_place *out)
 {
-    struct file *f;
-    int r = task_file(t, fd, &f);
-
-    if (r != 0)
-        return r;
-    out->p = f->path;
-    vpath_get(&out->p);
-    file_put(f);
-    task_vfs_caller(t, &out->c);
-    return 0;
+    return path_place_fd(t, fd, false, out);
 }
 
 static int xattr_name(struct task *t, uaddr_t name, char out[LIMIT_XATTR_NAME + 1])
@@ -39,7 +24,7 @@ static int xattr_name(struct task *t, uaddr_t name, char out[LIMIT_XATTR_NAME + 
     return n < 0 ? (int)n : n == 0 ? -ERANGE : 0;
 }
 
-static int64_t xattr_get(struct task *t, struct xattr_at *x, uaddr_t name, uaddr_t value,
+static int64_t xattr_get(struct task *t, struct path_place *x, uaddr_t name, uaddr_t value,
                          uint64_t size)
 {
     char text[LIMIT_XATTR_NAME + 1];
@@ -54,11 +39,11 @@ static int64_t xattr_get(struct task *t, struct xattr_at *x, uaddr_t name, uaddr
     if (r > 0 && size > 0 && copyout(&t->ua, value, buf, (size_t)r) != 0)
         r = -EFAULT;
     free(buf);
-    at_resolved_end(&x->c, &x->p);
+    path_place_end(x);
     return r;
 }
 
-static int64_t xattr_set(struct task *t, struct xattr_at *x, uaddr_t name, uaddr_t value,
+static int64_t xattr_set(struct task *t, struct path_place *x, uaddr_t name, uaddr_t value,
                          uint64_t size, int flags)
 {
     char text[LIMIT_XATTR_NAME + 1];
@@ -76,11 +61,11 @@ static int64_t xattr_set(struct task *t, struct xattr_at *x, uaddr_t name, uaddr
     if (r == 0)
         r = vfs_setxattr(&x->c, &x->p, text, buf, size, flags);
     free(buf);
-    at_resolved_end(&x->c, &x->p);
+    path_place_end(x);
     return r;
 }
 
-static int64_t xattr_list(struct task *t, struct xattr_at *x, uaddr_t list, uint64_t size)
+static int64_t xattr_list(struct task *t, struct path_place *x, uaddr_t list, uint64_t size)
 {
     char *buf = NULL;
     int64_t r = 0;
@@ -93,24 +78,24 @@ static int64_t xattr_list(struct task *t, struct xattr_at *x, uaddr_t list, uint
     if (r > 0 && size > 0 && copyout(&t->ua, list, buf, (size_t)r) != 0)
         r = -EFAULT;
     free(buf);
-    at_resolved_end(&x->c, &x->p);
+    path_place_end(x);
     return r;
 }
 
-static int64_t xattr_remove(struct task *t, struct xattr_at *x, uaddr_t name)
+static int64_t xattr_remove(struct task *t, struct path_place *x, uaddr_t name)
 {
     char text[LIMIT_XATTR_NAME + 1];
     int64_t r = xattr_name(t, name, text);
 
     if (r == 0)
         r = vfs_removexattr(&x->c, &x->p, text);
-    at_resolved_end(&x->c, &x->p);
+    path_place_end(x);
     return r;
 }
 
 int64_t sys_getxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, true, &x);
 
     return r != 0 ? r : xattr_get(t, &x, name, value, size);
@@ -118,7 +103,7 @@ int64_t sys_getxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, 
 
 int64_t sys_lgetxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, false, &x);
 
     return r != 0 ? r : xattr_get(t, &x, name, value, size);
@@ -126,7 +111,7 @@ int64_t sys_lgetxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value,
 
 int64_t sys_fgetxattr(struct task *t, int fd, uaddr_t name, uaddr_t value, uint64_t size)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_file(t, fd, &x);
 
     return r != 0 ? r : xattr_get(t, &x, name, value, size);
@@ -135,7 +120,7 @@ int64_t sys_fgetxattr(struct task *t, int fd, uaddr_t name, uaddr_t value, uint6
 int64_t sys_setxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size,
                      int flags)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, true, &x);
 
     return r != 0 ? r : xattr_set(t, &x, name, value, size, flags);
@@ -144,7 +129,7 @@ int64_t sys_setxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, 
 int64_t sys_lsetxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value, uint64_t size,
                       int flags)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, false, &x);
 
     return r != 0 ? r : xattr_set(t, &x, name, value, size, flags);
@@ -152,7 +137,7 @@ int64_t sys_lsetxattr(struct task *t, uaddr_t path, uaddr_t name, uaddr_t value,
 
 int64_t sys_fsetxattr(struct task *t, int fd, uaddr_t name, uaddr_t value, uint64_t size, int flags)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_file(t, fd, &x);
 
     return r != 0 ? r : xattr_set(t, &x, name, value, size, flags);
@@ -160,7 +145,7 @@ int64_t sys_fsetxattr(struct task *t, int fd, uaddr_t name, uaddr_t value, uint6
 
 int64_t sys_listxattr(struct task *t, uaddr_t path, uaddr_t list, uint64_t size)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, true, &x);
 
     return r != 0 ? r : xattr_list(t, &x, list, size);
@@ -168,7 +153,7 @@ int64_t sys_listxattr(struct task *t, uaddr_t path, uaddr_t list, uint64_t size)
 
 int64_t sys_llistxattr(struct task *t, uaddr_t path, uaddr_t list, uint64_t size)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, false, &x);
 
     return r != 0 ? r : xattr_list(t, &x, list, size);
@@ -176,7 +161,7 @@ int64_t sys_llistxattr(struct task *t, uaddr_t path, uaddr_t list, uint64_t size
 
 int64_t sys_flistxattr(struct task *t, int fd, uaddr_t list, uint64_t size)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_file(t, fd, &x);
 
     return r != 0 ? r : xattr_list(t, &x, list, size);
@@ -184,7 +169,7 @@ int64_t sys_flistxattr(struct task *t, int fd, uaddr_t list, uint64_t size)
 
 int64_t sys_removexattr(struct task *t, uaddr_t path, uaddr_t name)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, true, &x);
 
     return r != 0 ? r : xattr_remove(t, &x, name);
@@ -192,7 +177,7 @@ int64_t sys_removexattr(struct task *t, uaddr_t path, uaddr_t name)
 
 int64_t sys_lremovexattr(struct task *t, uaddr_t path, uaddr_t name)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_path(t, path, false, &x);
 
     return r != 0 ? r : xattr_remove(t, &x, name);
@@ -200,7 +185,7 @@ int64_t sys_lremovexattr(struct task *t, uaddr_t path, uaddr_t name)
 
 int64_t sys_fremovexattr(struct task *t, int fd, uaddr_t name)
 {
-    struct xattr_at x;
+    struct path_place x;
     int r = xattr_file(t, fd, &x);
 
     return r != 0 ? r : xattr_remove(t, &x, name);
