@@ -18,8 +18,13 @@
 #include "platform/ptrace/ptrace.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/confine.h"
+#include "sentry/fs/anon/hostfd.h"
+#include "sentry/fs/dev/dev.h"
+#include "sentry/fs/pipe/pipe.h"
+#include "sentry/loader/loader.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/safecopy.h"
+#include "sentry/vfs/special.h"
 #include "syscalls/table.h"
 
 /* Offset space of the memory file: sparse, so its size costs nothing. */
@@ -154,7 +159,12 @@ static void confine(struct boot *b)
     if (r)
         boot_fail(b, r, "memory file");
     cfg.mem_fd = memfile_fd(b->mf);
-    safecopy_init();
+    r = safecopy_init();
+    if (r)
+        boot_fail(b, r, "safe copies");
+    r = hostfd_init();
+    if (r)
+        boot_fail(b, r, "watch on host descriptors");
     /* Changing ids made the process undumpable; stubs inherit that, and could then not be traced.
      */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
@@ -177,6 +187,12 @@ static int usable_cpus(void)
     return CPU_COUNT(&set);
 }
 
+static const struct vfs_special_ops boot_special = {
+    .open_fifo = fifo_open,
+    .open_device = dev_open,
+    .release_fifo = fifo_release,
+};
+
 static void start_kernel(struct boot *b, uint64_t host_memory)
 {
     const struct oci_resources *res = &b->spec->lx.resources;
@@ -197,6 +213,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         .domainname = b->spec->domainname ? b->spec->domainname : "(none)",
         .strace = b->args->sandbox->strace,
     };
+    vfs_set_special(&boot_special);
     int r = kernel_new(&cfg, &b->k);
     if (r)
         boot_fail(b, r, "kernel");

@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,9 +18,15 @@
 /* What a program is searched in when its environment names no PATH. */
 #define BOOT_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-static int proc_fail(char *text, size_t size, int code, const char *fmt, const char *arg)
+static int proc_fail(char *text, size_t size, int code, const char *fmt, ...) PRINTF_FMT(4, 5);
+
+static int proc_fail(char *text, size_t size, int code, const char *fmt, ...)
 {
-    (void)snprintf(text, size, fmt, arg);
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, size, fmt, ap);
+    va_end(ap);
     return code;
 }
 
@@ -232,7 +240,7 @@ int boot_load(struct boot *b, const struct oci_process *p, const int stdio[3],
     proc_rlimits(b, p, &x);
     r = proc_cred(p, &x.cred);
     if (r != 0) {
-        r = proc_fail(text, text_size, r, "process.user%s", "");
+        r = proc_fail(text, text_size, r, "process.user");
         goto out_fds;
     }
     r = proc_caller(b, p, x.cred, &c);
