@@ -121,7 +121,7 @@ void timer_arm(struct timer *tm, deadline_t at)
     if (tm->armed)
         timer_remove_locked(tm);
     tm->at = at;
-    if (at != DEADLINE_NEVER) {
+    if (at != DEADLINE_NEVER && tm->cancels == 0) {
         timer_insert_locked(tm);
         if (timer_first_locked(s) == tm)
             cond_signal(&s->changed);
@@ -152,11 +152,10 @@ void timer_cancel(struct timer *tm)
     struct timer_service *s = tm->service;
 
     mutex_lock(&s->mu);
-    /* The function may arm its timer again just before it ends. */
     (void)timer_disarm_locked(tm);
-    while (s->running == tm) {
+    tm->cancels++;
+    while (s->running == tm)
         (void)cond_wait(&s->finished, &s->mu, UINT64_MAX);
-        (void)timer_disarm_locked(tm);
-    }
+    tm->cancels--;
     mutex_unlock(&s->mu);
 }

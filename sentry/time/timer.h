@@ -23,8 +23,9 @@ struct timer {
     struct rb_node node; /* the service's lock */
     struct timer_service *service;
     timer_fn fn;
-    deadline_t at; /* the service's lock */
-    bool armed;    /* the service's lock */
+    deadline_t at;    /* the service's lock */
+    bool armed;       /* the service's lock */
+    unsigned cancels; /* the service's lock: calls of timer_cancel that wait */
 };
 
 /* No thread yet: the first timer_init starts it. Owned result. */
@@ -39,8 +40,9 @@ MUST_CHECK int timer_init(struct timer *tm, struct timer_service *s, timer_fn fn
 void timer_arm(struct timer *tm, deadline_t at);
 /* Disarms without waiting: the function may be running. True when it was armed. */
 bool timer_disarm(struct timer *tm);
-/* Disarms and waits till the function does not run any more: the timer's memory is the owner's
- * again. Not from the function, nor with a lock that it takes. */
+/* Disarms and waits till the function does not run any more; what arms the timer meanwhile, such as
+ * the function itself, has no effect. Then the timer's memory is the owner's again. Not from the
+ * function, nor with a lock that it takes. */
 void timer_cancel(struct timer *tm);
 
 #endif
