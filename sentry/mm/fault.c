@@ -101,10 +101,27 @@ static int spurious_heal(struct mm *mm, struct vma *v, uint64_t page)
 
 /* ---- guest faults ---- */
 
+/* x86's page fault and its error code, for the signal frame. */
+#define FAULT_TRAPNO 14u
+#define FAULT_PRESENT 1u
+#define FAULT_WRITE 2u
+#define FAULT_USER 4u
+#define FAULT_FETCH 16u
+
 static int fault_signal(struct plat_fault *sig, int signo, int code)
 {
     sig->signo = signo;
     sig->code = code;
+    if (sig->trapno != 0)
+        return -EFAULT;
+    sig->trapno = FAULT_TRAPNO;
+    sig->errcode = FAULT_USER;
+    if (signo == SIGSEGV && code == SEGV_ACCERR)
+        sig->errcode |= FAULT_PRESENT;
+    if (sig->access & PLAT_WRITE)
+        sig->errcode |= FAULT_WRITE;
+    if (sig->access & PLAT_EXEC)
+        sig->errcode |= FAULT_FETCH;
     return -EFAULT;
 }
 
@@ -154,6 +171,7 @@ static int fault_segv(struct mm *mm, const struct plat_fault *f, uint64_t stack_
         return fault_signal(sig, SIGSEGV, SEGV_MAPERR);
     unsigned access = fault_access(mm, f, page);
     bool changed = false;
+    sig->access = access;
     if (!vma_permits(v, access)) {
         if (fault_maybe_read(mm, f, v, page))
             return 0;
@@ -168,6 +186,14 @@ static int fault_segv(struct mm *mm, const struct plat_fault *f, uint64_t stack_
     unsigned seen = spurious_seen(mm, mm->ctx, page);
     if (seen == MM_SPURIOUS_REMAP)
         err = spurious_heal(mm, v, page);
+    /* An instruction that writes to itself looks like one that cannot be fetched. */
+    if (seen > MM_SPURIOUS_REMAP && access == PLAT_EXEC) {
+        if (!vma_permits(v, PLAT_WRITE)) {
+            spurious_forget(mm, mm->ctx);
+            return fault_signal(sig, SIGSEGV, SEGV_ACCERR);
+        }
+        err = mm_make_usable(mm, v, f->addr, PLAT_WRITE, &changed);
+    }
     if (err || seen > MM_SPURIOUS_MAX) {
         spurious_forget(mm, mm->ctx);
         return fault_error(sig, -ENOMEM);

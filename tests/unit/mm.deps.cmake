@@ -1,1 +1,1 @@
-set(deps mm mem wait cred platform)
+set(deps mm mem wait cred ptrace platform)
