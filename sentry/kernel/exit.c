@@ -116,14 +116,23 @@ static void exit_drop_exe(struct thread_group *tg)
     exe_put(&exe);
 }
 
+/* ru_maxrss of a process is that of its last address space, and counted once: it is not cheap. */
+static void exit_account_rss(struct task *t)
+{
+    struct task_usage *u = &t->tg->dead_usage;
+    struct mm_stats st;
+
+    mm_stats(t->ua.mm, &st);
+    mutex_lock(&t->k->mu);
+    u->max_rss = MAX(u->max_rss, st.peak_rss);
+    mutex_unlock(&t->k->mu);
+}
+
 /* From here on the task takes no signals and its times stand still. True: the group's last. */
 static bool exit_mark_dead(struct task *t)
 {
     struct task_priv *p = task_priv(t);
     struct thread_group *tg = t->tg;
-    struct mm_stats st;
-
-    mm_stats(t->ua.mm, &st);
     const uint64_t utime = task_utime_ns(t), stime = task_stime_ns(t);
     mutex_lock(&t->k->mu);
     struct sighand *sh = tg_lock_sig(tg);
@@ -141,7 +150,6 @@ static bool exit_mark_dead(struct task *t)
     u->maj_flt += atomic_load_explicit(&p->maj_flt, memory_order_relaxed);
     u->vol_switches += atomic_load_explicit(&p->vol_switches, memory_order_relaxed);
     u->invol_switches += atomic_load_explicit(&p->invol_switches, memory_order_relaxed);
-    u->max_rss = MAX(u->max_rss, st.peak_rss);
     mutex_unlock(&t->k->mu);
     return last;
 }
@@ -427,6 +435,7 @@ void task_exit_final(struct task *t)
     task_mm_release(t);
     const bool last = exit_mark_dead(t);
     if (last) {
+        exit_account_rss(t);
         tg_timers_exit(tg);
         exit_drop_exe(tg);
     }
