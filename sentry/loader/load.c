@@ -48,6 +48,16 @@ static void load_layout(struct load *l)
     m->brk = m->start_brk;
 }
 
+/* No context is ever given an address that the processor would not take. */
+static int load_check_entry(const struct load *l)
+{
+    const uint64_t max = kernel_plat(l->args->k)->max_addr;
+
+    if (l->place.entry >= max)
+        return -ENOEXEC;
+    return l->interp != NULL && l->interp_place.entry >= max ? -EINVAL : 0;
+}
+
 static int load_map(struct load *l, const struct cred *cred, bool secure, uint64_t *out_sp)
 {
     const struct task_image_args *a = l->args;
@@ -58,6 +68,8 @@ static int load_map(struct load *l, const struct cred *cred, bool secure, uint64
         r = elf_map(l->mm, a->limits, l->interp, &l->interp_elf, ELF_INTERPRETER, &l->interp_place);
         f.interp_base = l->interp_place.bias;
     }
+    if (r == 0)
+        r = load_check_entry(l);
     if (r == 0)
         r = vdso_map(l->mm, kernel_plat(a->k), kernel_memfile(a->k), a->limits, &f.vdso);
     if (r != 0)
