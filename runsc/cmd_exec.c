@@ -254,6 +254,7 @@ static int exec_in(const struct state *st, const struct exec_opts *o, int argc, 
     rc = control_connect(st->dir_fd, &r.conn, e);
     if (rc != 0)
         goto out_process;
+    console_hold_signals();
     rc = exec_request(&r, process, o, e);
     if (rc == 0 && o->detach)
         rc = exec_detached(&r, o, e);

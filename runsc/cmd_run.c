@@ -86,6 +86,7 @@ int run_attached(struct container *c, struct err *e)
     };
     int code = -1;
 
+    console_hold_signals();
     if (container_start(&c->st, e) == 0) {
         console_proxy(&child, c->console_master, -1);
         code = container_wait(c);

@@ -191,15 +191,28 @@ static void console_loop(struct proxy *p)
     }
 }
 
+static void console_signal_set(sigset_t *set)
+{
+    (void)sigemptyset(set);
+    for (size_t i = 0; i < ARRAY_SIZE(console_signals); i++)
+        (void)sigaddset(set, console_signals[i]);
+}
+
+void console_hold_signals(void)
+{
+    sigset_t set;
+
+    console_signal_set(&set);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 void console_proxy(const struct console_child *child, int master, int done_fd)
 {
     struct proxy p = {.child = child, .master = master, .done_fd = done_fd, .stdin_open = true};
     sigset_t set;
 
-    (void)sigemptyset(&set);
-    for (size_t i = 0; i < ARRAY_SIZE(console_signals); i++)
-        (void)sigaddset(&set, console_signals[i]);
-    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    console_hold_signals();
+    console_signal_set(&set);
     p.sig_fd = signalfd(-1, &set, SFD_CLOEXEC);
     p.pid_fd = child->pid > 0 ? (int)syscall(SYS_pidfd_open, child->pid, 0u) : -1;
     console_raw(&p);

@@ -28,6 +28,8 @@ struct console_child {
     void *arg;
 };
 
+/* From now on what console_proxy forwards waits for it: no signal is lost before it runs. */
+void console_hold_signals(void);
 /*
  * Waits for the child's end or, when done_fd >= 0, for that to become readable. master >= 0: bytes
  * go between our terminal (in raw mode meanwhile) and master. Signals that we get are forwarded;

@@ -19,6 +19,10 @@ static int hooks_pidfd(pid_t pid)
 
 static NORETURN void hooks_child(const struct oci_hook *h, int input)
 {
+    sigset_t none;
+
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
     static char *const no_env[] = {NULL};
 
     (void)dup2(input, STDIN_FILENO);

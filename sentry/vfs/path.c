@@ -169,8 +169,8 @@ int walk_follow(struct walk *w, const struct vpath *link)
         return -ELOOP;
     if (i->ops->follow != NULL) {
         int r = walk_magic(w, i);
-        /* -ENOLINK: this one is text after all. */
-        if (r != -ENOLINK)
+        /* This one is text after all. */
+        if (r != -EOPNOTSUPP)
             return r;
     }
     return walk_push(w, i);

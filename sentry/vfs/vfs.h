@@ -151,7 +151,8 @@ struct inode_ops {
      * matters to proc's self only. */
     MUST_CHECK int64_t (*readlink)(struct inode *i, const struct vfs_caller *c, char *buf,
                                    size_t size);
-    /* Magic links of proc: jumps to a place instead of text. NULL: use readlink. Owned result. */
+    /* Magic links of proc: jumps to a place instead of text. NULL or -EOPNOTSUPP: use readlink.
+     * Owned result. */
     MUST_CHECK int (*follow)(struct inode *i, const struct vfs_caller *c, struct vpath *out);
     /* Refreshes and returns attributes. NULL: those cached in the inode. */
     MUST_CHECK int (*getattr)(struct inode *i, struct vfs_attr *out);
