@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -62,9 +63,17 @@ static void enter_cgroups(const struct sandbox_args *a)
             _exit(126);
 }
 
+/* The C library gives memory of further arenas back only after it has read a file of /proc, which
+ * these processes may not; one arena also keeps them small. */
+static void one_arena(void)
+{
+    (void)mallopt(M_ARENA_MAX, 1);
+}
+
 static NORETURN void gofer_child(const struct launch *l, const struct gofer_config *cfg)
 {
     prctl(PR_SET_NAME, "runsc-gofer", 0, 0, 0);
+    one_arena();
     /* Not of the caller's terminal: what is typed there is for runsc to pass on. */
     setsid();
     enter_cgroups(l->a);
@@ -84,6 +93,7 @@ static NORETURN void sentry_child(struct launch *l, const struct plat_ops *plat,
         .privileged = privileged,
     };
 
+    one_arena();
     memcpy(b.gofer_fds, l->gofer_sentry, sizeof(b.gofer_fds));
     /* A parent that dies early must be seen as EOF, so our copies of its ends go first. */
     close_fd(&l->sync[1]);

@@ -13,6 +13,9 @@
 
 OBJCOUNT_DEFINE(file);
 
+/* A file that only names a place (O_PATH) can do nothing. */
+static const struct file_ops file_no_ops;
+
 int file_alloc(const struct vpath *p, uint32_t flags, struct file **out)
 {
     struct file *f = calloc(1, sizeof(*f));
@@ -20,6 +23,7 @@ int file_alloc(const struct vpath *p, uint32_t flags, struct file **out)
     if (f == NULL)
         return -ENOMEM;
     ref_init(&f->ref);
+    f->ops = &file_no_ops;
     f->path = *p;
     vpath_get(&f->path);
     f->inode = inode_get(p->dentry->inode);
@@ -53,7 +57,7 @@ void file_put(struct file *f)
     epoll_file_gone(f);
     /* flock and open-file-description locks are the file's own. */
     vfs_lock_drop_owner(f, f);
-    if (f->ops != NULL && f->ops->release != NULL)
+    if (f->ops->release != NULL)
         f->ops->release(f);
     if (f->counted_writer)
         atomic_fetch_sub(&f->inode->writers, 1);
