@@ -48,14 +48,16 @@ void pt_as_put(struct plat_as *base)
 
     if (!ref_put(&as->ref))
         return;
-    if (!as->gone)
+    if (!as->gone) {
         pt_kill(as->pid);
+        pt_end(p, as->pid);
+    }
     mutex_lock(&p->mu);
     idalloc_free(&p->slots, as->slot);
     mutex_unlock(&p->mu);
     cond_destroy(&as->idle);
     mutex_destroy(&as->mu);
-    free(as->ops);
+    pt_queue_fini(&as->queue);
     free(as);
 }
 
@@ -87,47 +89,20 @@ static int as_create(struct plat *base, struct plat_as **out_as)
 
 /* ---- the queue ---- */
 
-static bool op_touches(const struct pt_op *a, const struct pt_op *b)
-{
-    return a->nr == b->nr && a->args[0] + a->args[1] == b->args[0] && a->args[2] == b->args[2];
-}
-
-static bool op_merge(struct pt_op *last, const struct pt_op *op)
-{
-    if (!op_touches(last, op))
-        return false;
-    if (op->nr == SYS_mmap && (last->args[3] != op->args[3] || last->args[4] != op->args[4] ||
-                               last->args[5] + last->args[1] != op->args[5]))
-        return false;
-    last->args[1] += op->args[1];
-    return true;
-}
-
-static int op_push_locked(struct pt_as *as, const struct pt_op *op)
-{
-    if (as->op_count > 0 && op_merge(&as->ops[as->op_count - 1], op))
-        return 0;
-    if (as->op_count == as->op_capacity) {
-        size_t capacity = as->op_capacity > 0 ? 2 * as->op_capacity : 16;
-        struct pt_op *ops = reallocarray(as->ops, capacity, sizeof(*ops));
-        if (ops == NULL)
-            return -ENOMEM;
-        as->ops = ops;
-        as->op_capacity = capacity;
-    }
-    as->ops[as->op_count++] = *op;
-    atomic_store(&as->has_ops, true);
-    return 0;
-}
-
-static int op_push(struct plat_as *base, const struct pt_op *op)
+static int as_push(struct plat_as *base, const struct pt_change *change)
 {
     struct pt_as *as = pt_as(base);
+    int r;
 
-    if (op->args[1] == 0)
+    if (change->start >= change->end)
         return 0;
     mutex_lock(&as->mu);
-    int r = op_push_locked(as, op);
+    if (change->kind == PT_PROTECT)
+        r = pt_queue_protect(&as->queue, change->start, change->end, change->prot);
+    else
+        r = pt_queue_replace(&as->queue, change);
+    if (r == 0)
+        atomic_store(&as->has_ops, true);
     mutex_unlock(&as->mu);
     return r;
 }
@@ -135,82 +110,33 @@ static int op_push(struct plat_as *base, const struct pt_op *op)
 static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access, int fd,
                   uint64_t off, unsigned flags)
 {
-    const struct pt_op op = {
-        .nr = SYS_mmap,
-        .args = {addr.v, size, (uint64_t)as_prot(access),
-                 MAP_FIXED | ((flags & PLAT_MAP_PRIVATE) ? MAP_PRIVATE : MAP_SHARED) |
-                     ((flags & PLAT_MAP_POPULATE) ? MAP_POPULATE : 0),
-                 (uint64_t)fd, off},
+    const struct pt_change change = {
+        .start = addr.v,
+        .end = addr.v + size,
+        .kind = PT_MAP,
+        .prot = as_prot(access),
+        .flags = MAP_FIXED | ((flags & PLAT_MAP_PRIVATE) ? MAP_PRIVATE : MAP_SHARED) |
+                 ((flags & PLAT_MAP_POPULATE) ? MAP_POPULATE : 0),
+        .fd = fd,
+        .off = off,
     };
 
-    return op_push(base, &op);
+    return as_push(base, &change);
 }
 
 static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 {
-    const struct pt_op op = {.nr = SYS_munmap, .args = {addr.v, size}};
+    const struct pt_change change = {.start = addr.v, .end = addr.v + size, .kind = PT_UNMAP};
 
-    return op_push(base, &op);
+    return as_push(base, &change);
 }
 
 static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
 {
-    const struct pt_op op = {.nr = SYS_mprotect, .args = {addr.v, size, (uint64_t)as_prot(access)}};
+    const struct pt_change change = {
+        .start = addr.v, .end = addr.v + size, .kind = PT_PROTECT, .prot = as_prot(access)};
 
-    return op_push(base, &op);
-}
-
-/* ---- carrying it out ---- */
-
-/* One page of operations; those that fail are skipped. */
-static int as_run_page(struct pt_as *as, struct pt_ctx *c, size_t count, int *first_error)
-{
-    const struct pt_plat *p = pt_plat(as->base.plat);
-    struct plat_regs regs = {.cs = c->regs.cs, .ss = c->regs.ss};
-    uint64_t at = p->ops, end = p->ops + count * STUB_OP_SIZE;
-    bool interrupted = false;
-
-    while (at < end) {
-        regs.rip = pt_stub_addr(p, stub_batch);
-        regs.r12 = at;
-        regs.r13 = (end - at) / STUB_OP_SIZE;
-        int r = pt_run_stub(c->tid, &regs, &interrupted);
-        if (r != 0)
-            return r;
-        if (interrupted)
-            atomic_store(&c->interrupt, true);
-        at = regs.r12;
-        if (at >= end)
-            return 0;
-        /* A hole in a protected range is no error; everything else is the caller's to hear. */
-        const struct pt_op *op = &as->ops[(at - p->ops) / STUB_OP_SIZE];
-        int failed = (int)(int64_t)regs.rax;
-        if (*first_error == 0 && !(op->nr == SYS_mprotect && failed == -ENOMEM))
-            *first_error = failed;
-        at += STUB_OP_SIZE;
-    }
-    return 0;
-}
-
-int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c)
-{
-    const struct pt_plat *p = pt_plat(as->base.plat);
-    char *page = p->ops_mem + (size_t)as->slot * PAGE_SIZE;
-    int first_error = 0;
-
-    while (as->op_count > 0) {
-        size_t n = MIN(as->op_count, (size_t)STUB_OPS_PER_PAGE);
-        memcpy(page, as->ops, n * sizeof(*as->ops));
-        int r = as_run_page(as, c, n, &first_error);
-        if (r != 0) {
-            c->dead = true;
-            return r;
-        }
-        as->op_count -= n;
-        memmove(as->ops, as->ops + n, as->op_count * sizeof(*as->ops));
-    }
-    atomic_store(&as->has_ops, false);
-    return first_error;
+    return as_push(base, &change);
 }
 
 /* From now on no context runs guest code before it has carried out the queue. */
@@ -237,6 +163,7 @@ static void as_stop_guests_locked(struct pt_as *as)
 static int as_commit(struct plat_as *base, struct plat_ctx *ctx)
 {
     struct pt_as *as = pt_as(base);
+    bool stale = false;
     int r = 0;
 
     if (!atomic_load(&as->has_ops))
@@ -248,10 +175,12 @@ static int as_commit(struct plat_as *base, struct plat_ctx *ctx)
     }
     mutex_lock(&as->mu);
     if (ctx != NULL)
-        r = pt_as_flush_locked(as, pt_ctx(ctx));
+        r = pt_as_flush_locked(as, pt_ctx(ctx), &stale);
     else
         as_stop_guests_locked(as);
     mutex_unlock(&as->mu);
+    if (r == -ESRCH)
+        pt_ctx_die(pt_ctx(ctx), false);
     return r;
 }
 

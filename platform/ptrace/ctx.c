@@ -3,14 +3,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "platform/ptrace/ptrace_priv.h"
 
-#define PT_USER_CS 0x33
-#define PT_USER_SS 0x2b
 #define PT_EFLAGS 0x202
 /* Offsets in the XSAVE area: Intel SDM vol. 1, 13.4. */
 #define XSAVE_SW_RESERVED 464
@@ -48,6 +46,14 @@ static void ctx_free(struct pt_ctx *c)
     free(c);
 }
 
+/* The thread that is to run c, a thread of c's address space. */
+static void ctx_set_thread(struct pt_ctx *c, pid_t tid)
+{
+    c->tid = tid;
+    c->synced = false;
+    atomic_store(&c->target, (uint64_t)(uint32_t)c->as->pid << 32 | (uint32_t)tid);
+}
+
 static bool ctx_take_parked(struct pt_as *as, pid_t *out_tid)
 {
     bool found;
@@ -67,6 +73,29 @@ static void ctx_enlist(struct pt_ctx *c)
     mutex_unlock(&c->as->mu);
 }
 
+void pt_ctx_die(struct pt_ctx *c, bool reaped)
+{
+    struct pt_as *as = c->as;
+    struct pt_plat *p = pt_plat(c->base.plat);
+
+    if (c->dead)
+        return;
+    c->dead = true;
+    mutex_lock(&as->mu);
+    bool kill = !reaped && !as->gone;
+    if (c->tid == as->pid)
+        as->gone = true;
+    mutex_unlock(&as->mu);
+    if (!kill)
+        return;
+    pt_kill(as->pid);
+    /* A leader can be waited for only when all its threads have been. */
+    if (c->tid == as->pid)
+        pt_end(p, c->tid);
+    else if (c->attached)
+        pt_reap(c->tid);
+}
+
 int pt_ctx_own(struct pt_ctx *c)
 {
     int r;
@@ -81,7 +110,8 @@ int pt_ctx_own(struct pt_ctx *c)
     free(c->xstate);
     c->xstate = NULL;
     c->attached = r == 0;
-    c->dead = r != 0;
+    if (r != 0)
+        pt_ctx_die(c, false);
     return r;
 }
 
@@ -95,10 +125,12 @@ static int ctx_create(struct plat *base, struct plat_as *as_base, struct plat_ct
     r = ctx_alloc(as, &c);
     if (r != 0)
         return r;
-    if (!ctx_take_parked(as, &c->tid)) {
+    pid_t tid;
+    if (!ctx_take_parked(as, &tid)) {
         ctx_free(c);
         return -EAGAIN;
     }
+    ctx_set_thread(c, tid);
     r = pt_ctx_own(c);
     if (r != 0) {
         ctx_free(c);
@@ -124,40 +156,46 @@ static int ctx_save_xstate(struct pt_ctx *from, struct pt_ctx *to)
     return n < 0 ? (int)n : 0;
 }
 
-static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child)
+static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child, bool *interrupted)
 {
     const struct pt_plat *p = pt_plat(parent->base.plat);
-    bool interrupted = false;
+    pid_t tid;
     int r;
 
-    if (ctx_take_parked(parent->as, &child->tid)) {
-        child->cpu = -1;
-        return ctx_save_xstate(parent, child);
+    if (ctx_take_parked(parent->as, &tid)) {
+        r = ctx_save_xstate(parent, child);
+        if (r != 0) {
+            mutex_lock(&parent->as->mu);
+            parent->as->parked[parent->as->parked_count++] = tid;
+            mutex_unlock(&parent->as->mu);
+        }
+    } else {
+        parent->synced = false;
+        r = pt_clone_thread(p, parent->tid, &tid, interrupted);
     }
-    r = pt_clone_thread(p, parent->tid, &child->tid, &interrupted);
-    if (interrupted)
-        atomic_store(&parent->interrupt, true);
+    if (r == 0)
+        ctx_set_thread(child, tid);
     return r;
 }
 
-static int ctx_fork_process(struct pt_ctx *parent, struct pt_as *as, struct pt_ctx *child)
+static int ctx_fork_process(struct pt_ctx *parent, struct pt_as *as, struct pt_ctx *child,
+                            bool *interrupted)
 {
     const struct pt_plat *p = pt_plat(parent->base.plat);
-    bool interrupted = false;
-    int r;
+    bool stale = false;
 
     mutex_lock(&parent->as->mu);
     /* A mapping that the host refuses is missing in both: each takes the fault on its own. */
-    r = pt_as_flush_locked(parent->as, parent);
-    if (!parent->dead)
-        r = pt_clone_process(p, parent->tid, as->slot, &as->pid, &interrupted);
+    int r = pt_as_flush_locked(parent->as, parent, &stale);
+    if (r != -ESRCH && !stale) {
+        parent->synced = false;
+        r = pt_clone_process(p, parent->tid, as->slot, &as->pid, interrupted);
+    }
     mutex_unlock(&parent->as->mu);
-    if (interrupted)
-        atomic_store(&parent->interrupt, true);
     if (r != 0)
         return r;
     as->gone = false;
-    child->tid = as->pid;
+    ctx_set_thread(child, as->pid);
     return 0;
 }
 
@@ -165,6 +203,7 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
 {
     struct pt_ctx *parent = pt_ctx(base), *child;
     struct pt_as *as = parent->as;
+    bool interrupted = false;
     int r = pt_ctx_own(parent);
 
     if (r == 0 && out_as != NULL)
@@ -175,7 +214,14 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
     if (r == 0) {
         child->regs = parent->regs;
         child->cpu = parent->cpu;
-        r = out_as != NULL ? ctx_fork_process(parent, as, child) : ctx_fork_thread(parent, child);
+        if (out_as != NULL)
+            r = ctx_fork_process(parent, as, child, &interrupted);
+        else
+            r = ctx_fork_thread(parent, child, &interrupted);
+        if (interrupted)
+            atomic_store(&parent->interrupt, true);
+        if (r == -ESRCH)
+            pt_ctx_die(parent, false);
         if (r != 0)
             ctx_free(child);
     }
@@ -193,21 +239,16 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
 
 /* ---- the end of a stub thread ---- */
 
-static void ctx_reap(pid_t tid)
-{
-    while (wait4(tid, NULL, __WALL, NULL) < 0 && errno == EINTR)
-        ;
-}
-
 /* Nobody runs in this address space any more: the stub goes, its memory with it. */
 static void ctx_end_process(struct pt_ctx *c)
 {
-    struct pt_as *as = c->as;
+    struct pt_plat *p = pt_plat(c->base.plat);
+    pid_t pid = c->as->pid;
 
-    (void)syscall(SYS_tgkill, as->pid, as->pid, SIGKILL);
-    if (c->attached && c->tid != as->pid)
-        ctx_reap(c->tid);
-    ctx_reap(as->pid);
+    pt_kill(pid);
+    if (c->attached && !c->dead && c->tid != pid)
+        pt_end(p, c->tid);
+    pt_end(p, pid);
 }
 
 static void ctx_end_thread(struct pt_ctx *c)
@@ -221,12 +262,14 @@ static void ctx_end_thread(struct pt_ctx *c)
     regs.rax = SYS_exit;
     regs.rdi = 0;
     regs.orig_rax = UINT64_MAX;
-    if (pt_set_regs(c->tid, &regs) != 0 || syscall(SYS_ptrace, 7L, (long)c->tid, 0L, 0L) != 0)
+    regs.eflags = PT_EFLAGS;
+    if (pt_set_regs(c->tid, &regs) != 0)
         return;
     int status;
-    while (pt_wait_stop(c->tid, &status) == 0)
-        if (syscall(SYS_ptrace, 7L, (long)c->tid, 0L, 0L) != 0)
+    do {
+        if (syscall(SYS_ptrace, (long)PTRACE_CONT, (long)c->tid, 0L, 0L) != 0)
             return;
+    } while (pt_wait_stop(c->tid, &status) == 0);
 }
 
 /* Takes c out of its address space; the thread is parked for the next one, or ends. */
@@ -248,7 +291,7 @@ static void ctx_leave(struct pt_ctx *c)
     if (park)
         as->parked[as->parked_count++] = c->tid;
     mutex_unlock(&as->mu);
-    if (last && !(c->dead && c->tid == as->pid))
+    if (last)
         ctx_end_process(c);
     else if (!last && !park && c->attached && !c->dead)
         ctx_end_thread(c);
@@ -272,11 +315,12 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
         return -EAGAIN;
     int r = pt_attach(pt_plat(base->plat), tid);
     if (r != 0)
+        /* It was the only thread of a stub that has ended; pt_as_put takes what remains. */
         return r;
     ctx_leave(c);
     ref_get(&as->ref);
     c->as = as;
-    c->tid = tid;
+    ctx_set_thread(c, tid);
     c->attached = true;
     c->dead = false;
     c->cpu = -1;

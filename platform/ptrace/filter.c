@@ -4,6 +4,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -16,7 +17,13 @@
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field) + 4)
 #define UNLESS(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (skip))
 #define RETURN(what) BPF_STMT(BPF_RET | BPF_K, (what))
-#define ALLOW_CALL(nr) UNLESS((nr), 1), RETURN(SECCOMP_RET_ALLOW)
+#define LOAD_ARG(i)                                                                                \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, args) + 8 * (i))
+#define KILL RETURN(SECCOMP_RET_KILL_PROCESS)
+#define ALLOW RETURN(SECCOMP_RET_ALLOW)
+#define ALLOW_CALL(nr) UNLESS((nr), 1), ALLOW
+/* Only with this first argument. */
+#define ALLOW_CALL_IF(nr, arg) UNLESS((nr), 4), LOAD_ARG(0), UNLESS((uint32_t)(arg), 1), ALLOW, KILL
 
 int pt_filter_load(uint64_t text)
 {
@@ -28,18 +35,24 @@ int pt_filter_load(uint64_t text)
         LOAD(instruction_pointer),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~(uint32_t)(PAGE_SIZE - 1)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)text, 2, 1),
-        RETURN(SECCOMP_RET_KILL_PROCESS),
+        KILL,
         RETURN(SECCOMP_RET_TRAP),
         LOAD(nr),
         ALLOW_CALL(SYS_mmap),
         ALLOW_CALL(SYS_munmap),
         ALLOW_CALL(SYS_mprotect),
-        ALLOW_CALL(SYS_clone),
         ALLOW_CALL(SYS_pause),
         ALLOW_CALL(SYS_restart_syscall),
         ALLOW_CALL(SYS_exit),
         ALLOW_CALL(SYS_exit_group),
-        RETURN(SECCOMP_RET_KILL_PROCESS),
+        ALLOW_CALL_IF(SYS_prctl, PR_SET_PDEATHSIG),
+        UNLESS(SYS_clone, 5),
+        LOAD_ARG(0),
+        UNLESS((uint32_t)PT_PROCESS_FLAGS, 1),
+        ALLOW,
+        UNLESS((uint32_t)PT_THREAD_FLAGS, 1),
+        ALLOW,
+        KILL,
     };
     const struct sock_fprog prog = {.len = ARRAY_SIZE(code), .filter = code};
 

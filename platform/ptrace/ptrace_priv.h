@@ -13,14 +13,26 @@
 #include "base/lock.h"
 #include "base/ref.h"
 #include "platform/ptrace/ptrace.h"
+#include "platform/ptrace/queue.h"
 #include "platform/ptrace/stub.h"
 
-/* Makes a stub stop; never reaches guest code. */
+/* Makes a stub stop; never reaches guest code. Stubs ignore it, for the one that comes when the
+ * thread is not traced any more. */
 #define PT_INTERRUPT SIGUSR1
+/* Segments of 64-bit user code. */
+#define PT_USER_CS 0x33
+#define PT_USER_SS 0x2b
 /* Address spaces at a time: operations pages. */
 #define PT_SLOTS 65536
 #define PT_PARKED_MAX 16
 #define PT_XSTATE_MAX 16384
+/* Ended stubs whose remains may wait to be taken. */
+#define PT_ENDED_MAX 64
+/* Siblings of the one that clones: the sentry is the parent of every stub. The descriptor table is
+ * the sentry's own, so that host files can be mapped. No signal says that a stub ended. */
+#define PT_PROCESS_FLAGS (CLONE_PARENT | CLONE_FILES | CLONE_FS)
+#define PT_THREAD_FLAGS                                                                            \
+    (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 /* CPUs that placement knows, and the place of a context that is left to the host. */
 #define PT_CPUS 256
 #define PT_CPU_ANY (-2)
@@ -34,9 +46,13 @@ struct pt_plat {
     int ops_fd;         /* memory file of operations pages; page 0 of it is never used */
     char *ops_mem;      /* all of it, in the sentry */
     uint64_t text, ops; /* in every stub: the code page, the operations page */
+    uint64_t end;       /* of what is ours there; the host's vDSO lies before it, if moved */
+    bool vdso_moved;
     pid_t template_pid;
-    struct mutex mu; /* rank LEAF: the template, slots */
+    struct mutex mu; /* rank LEAF: the template, and up to ended_count */
     struct idalloc slots;
+    pid_t ended[PT_ENDED_MAX]; /* stubs that were killed and not yet waited for */
+    size_t ended_count;
     unsigned cpu_count; /* immutable, as cpu_usable */
     bool cpu_usable[PT_CPUS];
     _Atomic int cpu_guests[PT_CPUS]; /* contexts in the guest, or waiting to be, by place */
@@ -55,8 +71,7 @@ struct pt_as {
     uint32_t slot;    /* of the operations page */
     struct mutex mu;  /* rank PLATFORM: guards the rest */
     struct cond idle; /* a context has left the guest */
-    struct pt_op *ops;
-    size_t op_count, op_capacity;
+    struct pt_queue queue;
     struct list ctxs;            /* pt_ctx.node */
     pid_t parked[PT_PARKED_MAX]; /* stub threads nobody traces or uses */
     size_t parked_count;
@@ -72,7 +87,8 @@ struct pt_ctx {
     pid_t tid;
     /* owner */
     bool attached, dead;
-    struct plat_regs regs;
+    bool synced; /* seen is what the stub thread's registers are */
+    struct plat_regs regs, seen;
     void *xstate; /* to be loaded at the first run, or NULL; owned */
     size_t xstate_size;
     int cpu;          /* place, -1 before the first run, PT_CPU_ANY */
@@ -80,6 +96,7 @@ struct pt_ctx {
     /* any thread */
     _Atomic bool interrupt;
     _Atomic bool in_guest;
+    _Atomic uint64_t target; /* process and thread number for tgkill(2): pid << 32 | tid */
     _Atomic uint64_t cpu_ns;
 };
 
@@ -118,14 +135,17 @@ MUST_CHECK int pt_wait_stop(pid_t tid, int *out_status);
 MUST_CHECK int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted);
 MUST_CHECK int pt_get_regs(pid_t tid, struct plat_regs *regs);
 MUST_CHECK int pt_set_regs(pid_t tid, const struct plat_regs *regs);
-/* One host call in the stub: its result, or -ESRCH in *out_err. */
+/* One host call in the stub: its result in *out_ret, as pt_run_stub. */
 MUST_CHECK int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args[6],
-                       int64_t *out_ret);
+                       int64_t *out_ret, bool *interrupted);
 /* Bytes, or negative errno. */
 MUST_CHECK int64_t pt_get_xstate(pid_t tid, void *buf, size_t size);
 MUST_CHECK int pt_set_xstate(pid_t tid, const void *buf, size_t size);
-/* Kills a stub process and takes its remains, and those of the thread tid of it that we trace. */
+/* Kills a stub process. Its remains are taken later (pt_end), or here. */
 void pt_kill(pid_t pid);
+void pt_reap(pid_t pid);
+/* A killed process, or a traced thread of one, is to be waited for when it suits. */
+void pt_end(struct pt_plat *p, pid_t pid);
 
 /* ---- clone.c ---- */
 /* A new stub process cloned by the stopped thread tid, with the operations page of slot. */
@@ -137,21 +157,26 @@ MUST_CHECK int pt_clone_thread(const struct pt_plat *p, pid_t tid, pid_t *out_ti
 /* ---- template.c ---- */
 /* The first stub, from which all others descend. Before seccomp and threads. */
 MUST_CHECK int pt_template_start(struct pt_plat *p);
-/* Loads the filter of stubs into the calling process. Async-signal-safe. */
+/* Loads the filter of stubs into the calling process, for good. Async-signal-safe. */
 MUST_CHECK int pt_filter_load(uint64_t text);
 
-/* ---- as.c ---- */
+/* ---- as.c and flush.c ---- */
 extern const struct plat_as_ops pt_as_ops;
 MUST_CHECK int pt_as_alloc(struct pt_plat *p, struct pt_as **out_as);
 /* Drops what pt_as_alloc gave, process and all. */
 void pt_as_put(struct plat_as *base);
-/* Carries out the queue in c's stub. as->mu held. First failure, or 0. -ESRCH: c is dead. */
-MUST_CHECK int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c);
+/* Carries out the queue in c's stub. as->mu held. First failure, or 0. -ESRCH: c is dead. *stale is
+ * set when something that should be gone or not writable is still there. */
+MUST_CHECK int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c, bool *stale);
 
 /* ---- ctx.c ---- */
 extern const struct plat_ctx_ops pt_ctx_ops;
 /* Becomes the tracer of c's stub thread, at c's first use by its thread. */
 MUST_CHECK int pt_ctx_own(struct pt_ctx *c);
+/* c's stub is no good any more: the process is ended if it has not, and c with it. reaped: its end
+ * has been seen with wait(2), so that the number may already be another's. */
+void pt_ctx_die(struct pt_ctx *c, bool reaped);
+
 /* ---- place.c: owner ---- */
 void pt_place_init(struct pt_plat *p);
 void pt_place_enter(struct pt_ctx *c);

@@ -48,14 +48,18 @@ stub_thread:
     jz stub_park
     int3
 
-/* clone(2) of the process; the child first puts its own operations page (an mmap whose arguments are
- * in r9, r12 to r15, rbx, rbp) where its parent's is. */
+/* clone(2) of the process; the child asks to end with the sentry, then puts its own operations page
+ * (an mmap whose arguments are in r12 to r15, rbx, rbp) where its parent's is. */
 stub_fork:
     syscall
     testq %rax, %rax
     jz 3f
     int3
-3:  movl $__NR_mmap, %eax
+3:  movl $__NR_prctl, %eax
+    movl $STUB_PR_SET_PDEATHSIG, %edi
+    movl $STUB_SIGKILL, %esi
+    syscall
+    movl $__NR_mmap, %eax
     movq %r12, %rdi
     movq %r13, %rsi
     movq %r14, %rdx

@@ -11,4 +11,8 @@
 #define STUB_OP_ARGS 8
 #define STUB_OPS_PER_PAGE 64
 
+/* prctl(PR_SET_PDEATHSIG, SIGKILL), in words the assembler knows. */
+#define STUB_PR_SET_PDEATHSIG 1
+#define STUB_SIGKILL 9
+
 #endif

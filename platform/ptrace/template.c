@@ -1,5 +1,6 @@
 /* The first stub: a fork of the young sentry, emptied of everything but two pages and the vDSO. */
 #include <errno.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,15 +12,42 @@
 #include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
 #define PT_TASK_END UINT64_C(0x7ffffffff000)
+/* Exit status of a template that cannot move the vDSO. */
+#define TEMPLATE_VDSO_STAYS 3
+
+/* Pieces of the host's vDSO and its data, lowest first and side by side. */
+#define TEMPLATE_VDSO_PIECES 4
 
 /* Where the host put its vDSO: found while /proc can be read, the same in every fork. */
-static struct plat_range host_vdso_range;
+static struct plat_range vdso_pieces[TEMPLATE_VDSO_PIECES];
+static size_t vdso_piece_count;
+
+static struct plat_range vdso_range(void)
+{
+    if (vdso_piece_count == 0)
+        return (struct plat_range){0, 0};
+    return (struct plat_range){vdso_pieces[0].start, vdso_pieces[vdso_piece_count - 1].end};
+}
+
+/* Yama's strictest level forbids what this platform is made of. */
+static bool probe_allowed(void)
+{
+    FILE *f = fopen("/proc/sys/kernel/yama/ptrace_scope", "re");
+    int scope = 0;
+
+    if (f == NULL)
+        return true;
+    bool known = fscanf(f, "%d", &scope) == 1;
+    (void)fclose(f);
+    return !known || scope < 3;
+}
 
 static int ptrace_probe(char *why, size_t why_size)
 {
@@ -27,64 +55,117 @@ static int ptrace_probe(char *why, size_t why_size)
     char line[512];
 
     if (f == NULL) {
-        (void)snprintf(why, why_size, "/proc/self/maps cannot be read: %s", strerror(errno));
-        return -errno;
+        int code = errno;
+        (void)snprintf(why, why_size, "/proc/self/maps cannot be read: %s", strerror(code));
+        return -code;
     }
-    host_vdso_range = (struct plat_range){0, 0};
+    vdso_piece_count = 0;
     while (fgets(line, sizeof(line), f) != NULL) {
         unsigned long start, end;
         if ((strstr(line, "[vvar") == NULL && strstr(line, "[vdso]") == NULL) ||
             sscanf(line, "%lx-%lx", &start, &end) != 2)
             continue;
-        if (host_vdso_range.end == start)
-            host_vdso_range.end = end;
-        else
-            host_vdso_range = (struct plat_range){start, end};
+        if (vdso_range().end != start)
+            vdso_piece_count = 0;
+        if (vdso_piece_count < TEMPLATE_VDSO_PIECES)
+            vdso_pieces[vdso_piece_count++] = (struct plat_range){start, end};
     }
     (void)fclose(f);
+    if (!probe_allowed()) {
+        (void)snprintf(why, why_size, "kernel.yama.ptrace_scope is 3");
+        return -EPERM;
+    }
     return 0;
 }
 
-/* Runs in the fork, whose memory is still the sentry's. Nothing here may take a lock. */
-static NORETURN void template_main(const struct pt_plat *p)
+/* ---- in the fork, whose memory is still the sentry's: nothing may take a lock ---- */
+
+/* The kernel would go on writing to the C library's area, which will not be there. Its size is what
+ * the library registered, of which it tells only the part in use. */
+static void template_no_rseq(void)
+{
+    char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+
+    if (__rseq_size != 0 &&
+        syscall(SYS_rseq, area, 32u, (unsigned)RSEQ_FLAG_UNREGISTER, RSEQ_SIG) != 0)
+        (void)syscall(SYS_rseq, area, __rseq_size, (unsigned)RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+}
+
+static void template_signals(void)
 {
     sigset_t none;
 
-    (void)prctl(PR_SET_NAME, "runsc-stub", 0, 0, 0);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    /* The kernel would go on writing to the C library's area, which will not be there. */
-    if (__rseq_size != 0)
-        (void)syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32u,
-                      (unsigned)RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+    for (int sig = 1; sig < NSIG; sig++)
+        (void)signal(sig, SIG_DFL);
+    (void)signal(PT_INTERRUPT, SIG_IGN);
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    for (int sig = 1; sig < 32; sig++)
-        (void)signal(sig, SIG_DFL);
-    if (pt_filter_load(p->text) == 0)
+}
+
+static bool template_drop_capabilities(void)
+{
+    struct __user_cap_header_struct hdr = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct none[2];
+
+    memset(none, 0, sizeof(none));
+    return syscall(SYS_capset, &hdr, none) == 0;
+}
+
+/* Behind our two pages, so that the guest's addresses have no hole, and nothing tells where the
+ * sentry's are. */
+static bool template_move_vdso(const struct pt_plat *p)
+{
+    uint64_t to = p->ops + PAGE_SIZE;
+
+    for (size_t i = 0; i < vdso_piece_count; i++) {
+        uint64_t size = vdso_pieces[i].end - vdso_pieces[i].start;
+        if (syscall(SYS_mremap, vdso_pieces[i].start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+                    to) < 0)
+            return false;
+        to += size;
+    }
+    return true;
+}
+
+static NORETURN void template_main(const struct pt_plat *p)
+{
+    (void)prctl(PR_SET_NAME, "runsc-stub", 0, 0, 0);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    template_no_rseq();
+    template_signals();
+    if (p->vdso_moved && !template_move_vdso(p))
+        _exit(TEMPLATE_VDSO_STAYS);
+    if (template_drop_capabilities() && pt_filter_load(p->text) == 0)
         ((void (*)(void))(uintptr_t)pt_stub_addr(p, stub_park))();
     _exit(1);
 }
+
+/* ---- in the sentry ---- */
 
 static int template_unmap(const struct pt_plat *p, uint64_t start, uint64_t end)
 {
     const uint64_t args[6] = {start, end - start};
     int64_t ret = 0;
+    bool interrupted;
 
     if (start >= end)
         return 0;
-    int r = pt_call(p, p->template_pid, SYS_munmap, args, &ret);
+    int r = pt_call(p, p->template_pid, SYS_munmap, args, &ret, &interrupted);
     return r != 0 ? r : (int)ret;
 }
 
-/* Everything but the two pages of ours and the vDSO, whatever their order. */
+/* Everything but what is ours and the vDSO, whatever their order. */
 static int template_empty(const struct pt_plat *p)
 {
-    struct plat_range keep[2] = {{p->text, p->ops + PAGE_SIZE}, host_vdso_range};
+    struct plat_range keep[2] = {{p->text, p->end}, {0, 0}};
     uint64_t at = 0;
 
-    if (keep[1].start < keep[0].start) {
-        keep[1] = keep[0];
-        keep[0] = host_vdso_range;
+    if (!p->vdso_moved && vdso_piece_count > 0) {
+        keep[1] = vdso_range();
+        if (keep[1].start < keep[0].start) {
+            keep[1] = keep[0];
+            keep[0] = vdso_range();
+        }
     }
     for (size_t i = 0; i < ARRAY_SIZE(keep); i++) {
         if (keep[i].start == keep[i].end)
@@ -120,67 +201,106 @@ static int template_clear_xstate(pid_t tid)
     return r;
 }
 
-/* Two pages that are free in this process and at the end of what a guest may use. */
+/* Maps what is ours at addr, with room for the vDSO behind it. */
+static int template_fill(struct pt_plat *p, uint64_t addr)
+{
+    char *m = (char *)(uintptr_t)addr;
+
+    p->text = addr;
+    p->ops = addr + PAGE_SIZE;
+    memcpy(m, stub_text, (size_t)(stub_text_end - stub_text));
+    if (mprotect(m, PAGE_SIZE, PROT_READ | PROT_EXEC) != 0 ||
+        mmap(m + PAGE_SIZE, PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED, p->ops_fd, 0) ==
+            MAP_FAILED)
+        return -errno;
+    return 0;
+}
+
+/* As near to the end of what a guest may use as this process has room. */
 static int template_place(struct pt_plat *p)
 {
-    for (uint64_t at = PT_TASK_END - 2 * PAGE_SIZE; at > PT_TASK_END - (UINT64_C(1) << 36);
-         at -= UINT64_C(1) << 30) {
-        void *m = mmap((void *)(uintptr_t)at, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE,
+    const struct plat_range vdso = vdso_range();
+    const uint64_t size = 2 * PAGE_SIZE + (p->vdso_moved ? vdso.end - vdso.start : 0);
+    const uint64_t lowest = PT_TASK_END - (UINT64_C(1) << 36);
+
+    for (uint64_t at = PT_TASK_END - size; at > lowest; at -= UINT64_C(1) << 30) {
+        void *m = mmap((void *)(uintptr_t)at, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         if (m == MAP_FAILED)
             continue;
-        if ((uint64_t)(uintptr_t)m == at) {
-            p->text = at;
-            p->ops = at + PAGE_SIZE;
-            memcpy(m, stub_text, (size_t)(stub_text_end - stub_text));
-            if (mprotect(m, PAGE_SIZE, PROT_READ | PROT_EXEC) != 0 ||
-                mmap((char *)m + PAGE_SIZE, PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED, p->ops_fd,
-                     0) == MAP_FAILED)
-                return -errno;
-            return 0;
-        }
-        (void)munmap(m, 2 * PAGE_SIZE);
+        p->end = at + size;
+        if ((uint64_t)(uintptr_t)m == at)
+            return template_fill(p, at);
+        (void)munmap(m, size);
     }
     return -ENOMEM;
 }
 
-int pt_template_start(struct pt_plat *p)
+/* Seizes the fork once it is in the stub's own page: before, it needs what it runs on. -ECANCELED:
+ * the vDSO cannot be moved. */
+static int template_catch(const struct pt_plat *p)
+{
+    for (int i = 0; i < 100000; i++) {
+        struct plat_regs regs;
+        int status, r = pt_seize(p->template_pid);
+        if (r == -ESRCH || r == -EPERM) {
+            if (r == -ESRCH && wait4(p->template_pid, &status, __WALL, NULL) == p->template_pid &&
+                WIFEXITED(status) && WEXITSTATUS(status) == TEMPLATE_VDSO_STAYS)
+                return -ECANCELED;
+            return r;
+        }
+        if (r == 0)
+            r = pt_get_regs(p->template_pid, &regs);
+        if (r != 0 || ALIGN_DOWN(regs.rip, PAGE_SIZE) == p->text)
+            return r;
+        if (syscall(SYS_ptrace, (long)PTRACE_DETACH, (long)p->template_pid, 0L, 0L) != 0)
+            return -errno;
+        (void)usleep(50);
+    }
+    return -ETIMEDOUT;
+}
+
+static int template_try(struct pt_plat *p)
 {
     int r = template_place(p);
 
     if (r != 0)
         return r;
-    p->template_pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+    p->template_pid = (pid_t)syscall(SYS_clone, CLONE_FILES, NULL, NULL, NULL, NULL);
     if (p->template_pid == 0)
         template_main(p);
+    int code = errno;
+    (void)munmap((void *)(uintptr_t)p->text, p->end - p->text);
     if (p->template_pid < 0)
-        return -errno;
-    (void)munmap((void *)(uintptr_t)p->text, 2 * PAGE_SIZE);
-    /* It must be in the stub's own page before it loses what it runs on. */
-    for (int i = 0; i < 10000; i++) {
-        struct plat_regs regs;
-        r = pt_seize(p->template_pid);
-        if (r != 0)
-            break;
-        r = pt_get_regs(p->template_pid, &regs);
-        if (r != 0 || ALIGN_DOWN(regs.rip, PAGE_SIZE) == p->text)
-            break;
-        /* Not there yet: go on from where it is. */
-        r = (int)syscall(SYS_ptrace, (long)PTRACE_DETACH, (long)p->template_pid, 0L, 0L);
-        if (r != 0)
-            break;
-        (void)usleep(100);
-    }
+        return -code;
+    r = template_catch(p);
+    if (r == -ECANCELED)
+        return r;
     if (r == 0)
         r = template_empty(p);
     if (r == 0)
         r = template_clear_xstate(p->template_pid);
     if (r != 0) {
         pt_kill(p->template_pid);
+        pt_reap(p->template_pid);
+        p->template_pid = 0;
         return r;
     }
     pt_detach(p, p->template_pid);
     return 0;
+}
+
+int pt_template_start(struct pt_plat *p)
+{
+    p->vdso_moved = vdso_piece_count > 0;
+    int r = template_try(p);
+
+    if (r == -ECANCELED) {
+        /* Some hosts seal it where it is. */
+        p->vdso_moved = false;
+        r = template_try(p);
+    }
+    return r;
 }
 
 static uint32_t template_xstate_size(void)
@@ -195,8 +315,12 @@ static void ptrace_destroy(struct plat *base)
 {
     struct pt_plat *p = pt_plat(base);
 
-    if (p->template_pid > 0)
+    if (p->template_pid > 0) {
         pt_kill(p->template_pid);
+        pt_reap(p->template_pid);
+    }
+    for (size_t i = 0; i < p->ended_count; i++)
+        pt_reap(p->ended[i]);
     if (p->ops_mem != NULL)
         (void)munmap(p->ops_mem, (size_t)PT_SLOTS * PAGE_SIZE);
     if (p->ops_fd >= 0)
@@ -210,13 +334,17 @@ static void ptrace_describe(struct pt_plat *p)
 {
     struct plat *b = &p->base;
 
+    const struct plat_range vdso = vdso_range();
+
     b->min_addr = 0x10000;
-    b->max_addr = PT_TASK_END;
-    b->reserved[b->reserved_count++] = (struct plat_range){p->text, p->ops + PAGE_SIZE};
-    if (host_vdso_range.end != 0) {
-        b->reserved[b->reserved_count++] = host_vdso_range;
+    b->max_addr = p->end == PT_TASK_END ? p->text : PT_TASK_END;
+    b->reserved[b->reserved_count++] = (struct plat_range){p->text, p->end};
+    if (vdso_piece_count > 0)
         b->host_vdso = getauxval(AT_SYSINFO_EHDR);
-    }
+    if (p->vdso_moved)
+        b->host_vdso += p->ops + PAGE_SIZE - vdso.start;
+    else if (vdso_piece_count > 0)
+        b->reserved[b->reserved_count++] = vdso;
     b->xstate_size = template_xstate_size();
 }
 

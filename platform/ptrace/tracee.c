@@ -22,13 +22,6 @@ static long pt_ptrace(int request, pid_t tid, uint64_t addr, const void *data)
     return syscall(SYS_ptrace, (long)request, (long)tid, addr, data);
 }
 
-/* Our own code in a stub cannot fault: the sandbox ends rather than going on with that. */
-static NORETURN void pt_die(const char *what, int value)
-{
-    log_error("ptrace: %s (%d)", what, value);
-    abort();
-}
-
 int pt_get_regs(pid_t tid, struct plat_regs *regs)
 {
     return pt_ptrace(PTRACE_GETREGS, tid, 0, regs) == 0 ? 0 : -errno;
@@ -144,6 +137,7 @@ void pt_detach(const struct pt_plat *p, pid_t tid)
 
 int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
 {
+    uintptr_t deliver = 0;
     int status;
     int r;
 
@@ -154,7 +148,7 @@ int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
     if (r != 0)
         return r;
     for (;;) {
-        if (pt_ptrace(PTRACE_CONT, tid, 0, NULL) != 0)
+        if (pt_ptrace(PTRACE_CONT, tid, 0, (const void *)deliver) != 0)
             return -errno;
         r = pt_wait_stop(tid, &status);
         if (r != 0)
@@ -164,20 +158,19 @@ int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
             return pt_get_regs(tid, regs);
         if (status >> 16 == 0 && sig == PT_INTERRUPT)
             *interrupted = true;
-        if (sig == SIGSEGV || sig == SIGILL || sig == SIGBUS)
-            pt_die("stub code got a signal", sig);
+        if (sig == SIGSEGV || sig == SIGILL || sig == SIGBUS) {
+            /* Ours does not fault. It came from outside, or the host has no memory for its page. */
+            log_error("ptrace: signal %d in a stub's own code", sig);
+            deliver = SIGKILL;
+        }
     }
 }
 
 int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args[6],
-            int64_t *out_ret)
+            int64_t *out_ret, bool *interrupted)
 {
-    struct plat_regs regs;
-    bool interrupted = false;
-    int r = pt_get_regs(tid, &regs);
+    struct plat_regs regs = {.cs = PT_USER_CS, .ss = PT_USER_SS};
 
-    if (r != 0)
-        return r;
     regs.rip = pt_stub_addr(p, stub_call);
     regs.rax = nr;
     regs.rdi = args[0];
@@ -186,7 +179,7 @@ int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args
     regs.r10 = args[3];
     regs.r8 = args[4];
     regs.r9 = args[5];
-    r = pt_run_stub(tid, &regs, &interrupted);
+    int r = pt_run_stub(tid, &regs, interrupted);
     *out_ret = (int64_t)regs.rax;
     return r;
 }
@@ -194,7 +187,28 @@ int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args
 void pt_kill(pid_t pid)
 {
     (void)syscall(SYS_tgkill, pid, pid, SIGKILL);
-    /* Threads of it that others trace are theirs to take; the leader comes last. */
+}
+
+void pt_reap(pid_t pid)
+{
     while (wait4(pid, NULL, __WALL, NULL) < 0 && errno == EINTR)
         ;
+}
+
+void pt_end(struct pt_plat *p, pid_t pid)
+{
+    mutex_lock(&p->mu);
+    for (size_t i = 0; i < p->ended_count;) {
+        if (wait4(p->ended[i], NULL, __WALL | WNOHANG, NULL) == 0)
+            i++;
+        else
+            p->ended[i] = p->ended[--p->ended_count];
+    }
+    if (p->ended_count < PT_ENDED_MAX) {
+        p->ended[p->ended_count++] = pid;
+        pid = 0;
+    }
+    mutex_unlock(&p->mu);
+    if (pid != 0)
+        pt_reap(pid);
 }
