@@ -34,6 +34,7 @@ struct exec {
     struct vpath exe;
     struct task_image image;
     bool loaded;
+    bool nondump; /* who runs it may not read it, so neither core nor /proc may show it */
 };
 
 static int exec_buf_grow(struct exec_buf *b, size_t room)
@@ -384,7 +385,7 @@ static void exec_new_identity(struct exec *x)
     mutex_unlock(&tg->mu);
     x->exe = old;
     task_set_comm(t, x->image.comm);
-    atomic_store_explicit(&tg->dumpable, same ? 1 : 0, memory_order_relaxed);
+    atomic_store_explicit(&tg->dumpable, same && !x->nondump ? 1 : 0, memory_order_relaxed);
     if (x->image.secure || n->euid != t->cred->euid || n->egid != t->cred->egid)
         atomic_store_explicit(&task_priv(t)->pdeathsig, 0, memory_order_relaxed);
     mutex_lock(&t->k->mu);
@@ -415,6 +416,7 @@ static int exec_run(struct exec *x, const struct vfs_caller *c)
 
     if (r)
         return r;
+    x->nondump = vfs_permission(c, x->image.exe->inode, 4) != 0;
     r = exe_from_file(x->image.exe, &x->exe);
     if (!r)
         r = exec_unshare(x);
