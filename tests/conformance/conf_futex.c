@@ -1,0 +1,457 @@
+/* Futexes: waiting, waking, moving, operations, owners, robust lists, several at once. */
+#include "harness.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <time.h>
+
+CONF_FAMILY("futex");
+
+#ifndef FUTEX_32
+#define FUTEX_32 2
+#endif
+
+static long futex(volatile void *word, int op, uint32_t val, const void *timeout, void *word2,
+                  uint32_t val3)
+{
+    return syscall(SYS_futex, word, op, val, timeout, word2, val3);
+}
+
+static long futex_count(volatile void *word, int op, uint32_t val, unsigned long val2, void *word2,
+                        uint32_t val3)
+{
+    return syscall(SYS_futex, word, op, val, val2, word2, val3);
+}
+
+static pid_t own_tid(void)
+{
+    return (pid_t)syscall(SYS_gettid);
+}
+
+/* So many children, which must have ended well. */
+static void reap(int count)
+{
+    for (int i = 0; i < count; i++) {
+        int status;
+        OK(waitpid(-1, &status, 0));
+        CHECK_EQ(status, 0);
+    }
+}
+
+/* Till nobody of count children or threads runs: they are about to sleep when *started says so. */
+static void await_sleepers(const volatile int *started, int count)
+{
+    conf_await(started, count);
+    conf_sleep_ms(50);
+}
+
+TEST(wait_errors)
+{
+    uint32_t words[2] = {5, 5};
+    struct timespec bad = {0, 1000000000}, negative = {-1, 0};
+    CHECK_ERRNO(futex(words, FUTEX_WAIT, 4, NULL, NULL, 0), EAGAIN);
+    CHECK_ERRNO(futex(words, FUTEX_WAIT_PRIVATE, 4, NULL, NULL, 0), EAGAIN);
+    CHECK_ERRNO(futex((char *)words + 1, FUTEX_WAIT, 5, NULL, NULL, 0), EINVAL);
+    CHECK_ERRNO(futex((void *)16, FUTEX_WAIT, 5, NULL, NULL, 0), EFAULT);
+    CHECK_ERRNO(futex((void *)16, FUTEX_WAIT_PRIVATE, 5, NULL, NULL, 0), EFAULT);
+    CHECK_ERRNO(futex(words, FUTEX_WAIT, 5, &bad, NULL, 0), EINVAL);
+    CHECK_ERRNO(futex(words, FUTEX_WAIT, 5, &negative, NULL, 0), EINVAL);
+    CHECK_ERRNO(futex(words, FUTEX_WAIT, 5, (void *)16, NULL, 0), EFAULT);
+    CHECK_ERRNO(futex(words, FUTEX_WAIT_BITSET, 5, NULL, NULL, 0), EINVAL);
+    CHECK_ERRNO(futex(words, FUTEX_WAKE_BITSET, 5, NULL, NULL, 0), EINVAL);
+    CHECK_ERRNO(futex(words, FUTEX_WAIT | FUTEX_CLOCK_REALTIME, 5, NULL, NULL, 0), ENOSYS);
+    CHECK_ERRNO(futex(words, 99, 5, NULL, NULL, 0), ENOSYS);
+    CHECK_EQ(futex(words, FUTEX_WAKE, 1, NULL, NULL, 0), 0);
+    CHECK_ERRNO(futex((char *)words + 2, FUTEX_WAKE, 1, NULL, NULL, 0), EINVAL);
+}
+
+TEST(wait_timeouts)
+{
+    uint32_t word = 0;
+    struct timespec ts = {0, 50 * 1000 * 1000}, past = {1, 0};
+    int64_t start = conf_now();
+    CHECK_ERRNO(futex(&word, FUTEX_WAIT, 0, &ts, NULL, 0), ETIMEDOUT);
+    CHECK(conf_now() - start >= 50 * 1000 * 1000);
+    CHECK_ERRNO(futex(&word, FUTEX_WAIT_BITSET, 0, &past, NULL, 1), ETIMEDOUT);
+    CHECK_ERRNO(futex(&word, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, &past, NULL, 1),
+                ETIMEDOUT);
+    OK(clock_gettime(CLOCK_REALTIME, &ts));
+    ts.tv_sec++;
+    start = conf_now();
+    CHECK_ERRNO(futex(&word, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, &ts, NULL, 1), ETIMEDOUT);
+    int64_t took = conf_now() - start;
+    CHECK(took > 900 * 1000 * 1000 && took < 5000 * 1000 * 1000LL);
+}
+
+struct sleeper {
+    uint32_t *word;
+    uint32_t bitset;
+    int *started, *woken;
+    int op;
+    pthread_t thread;
+};
+
+static void *sleeper_main(void *arg)
+{
+    struct sleeper *s = arg;
+    __atomic_add_fetch(s->started, 1, __ATOMIC_SEQ_CST);
+    CHECK_EQ(futex(s->word, s->op, 0, NULL, NULL, s->bitset), 0);
+    __atomic_add_fetch(s->woken, 1, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+#define SLEEPERS 12
+struct crowd {
+    uint32_t word, word2;
+    int started, woken[2];
+    struct sleeper s[SLEEPERS];
+};
+
+/* Half of them with bit 1, half with bit 2. */
+static void crowd_start(struct crowd *c, int op)
+{
+    for (int i = 0; i < SLEEPERS; i++) {
+        c->s[i] = (struct sleeper){&c->word, i % 2 ? 2 : 1, &c->started, &c->woken[i % 2], op, 0};
+        CHECK_EQ(pthread_create(&c->s[i].thread, NULL, sleeper_main, &c->s[i]), 0);
+    }
+    await_sleepers(&c->started, SLEEPERS);
+}
+
+static void crowd_join(struct crowd *c)
+{
+    for (int i = 0; i < SLEEPERS; i++)
+        CHECK_EQ(pthread_join(c->s[i].thread, NULL), 0);
+    CHECK_EQ(c->woken[0] + c->woken[1], SLEEPERS);
+}
+
+TEST(wake_counts)
+{
+    static struct crowd c;
+    crowd_start(&c, FUTEX_WAIT_BITSET_PRIVATE);
+    /* Not the shared one: another key. */
+    CHECK_EQ(futex(&c.word, FUTEX_WAKE_BITSET_PRIVATE, 3, NULL, NULL, 4), 0);
+    CHECK_EQ(futex(&c.word, FUTEX_WAKE_BITSET_PRIVATE, 2, NULL, NULL, 1), 2);
+    conf_await(&c.woken[0], 2);
+    CHECK_EQ(c.woken[1], 0);
+    CHECK_EQ(futex(&c.word, FUTEX_WAKE_PRIVATE, 0, NULL, NULL, 0), 1);
+    CHECK_EQ(futex(&c.word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0), SLEEPERS - 3);
+    crowd_join(&c);
+}
+
+TEST(requeue)
+{
+    static struct crowd c;
+    crowd_start(&c, FUTEX_WAIT_BITSET_PRIVATE);
+    CHECK_ERRNO(futex_count(&c.word, FUTEX_CMP_REQUEUE_PRIVATE, 1, 3, &c.word2, 7), EAGAIN);
+    CHECK_ERRNO(futex_count(&c.word, FUTEX_CMP_REQUEUE_PRIVATE, (uint32_t)-1, 3, &c.word2, 0),
+                EINVAL);
+    CHECK_EQ(futex_count(&c.word, FUTEX_CMP_REQUEUE_PRIVATE, 1, 3, &c.word2, 0), 4);
+    CHECK_EQ(futex_count(&c.word, FUTEX_REQUEUE_PRIVATE, 2, 1, &c.word2, 0), 3);
+    CHECK_EQ(futex(&c.word2, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0), 4);
+    CHECK_EQ(futex(&c.word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0), SLEEPERS - 7);
+    crowd_join(&c);
+}
+
+TEST(wake_op)
+{
+    static struct crowd c;
+    crowd_start(&c, FUTEX_WAIT_BITSET_PRIVATE);
+    /* add -1 to word2 (10), and wake there only if it was below 5. */
+    c.word2 = 10;
+    const uint32_t add = 1u << 28 | 2u << 24 | 0xfffu << 12 | 5;
+    CHECK_EQ(futex_count(&c.word, FUTEX_WAKE_OP_PRIVATE, 2, 9, &c.word2, add), 2);
+    CHECK_EQ(c.word2, 9);
+    /* or 1 << 4, if equal 9: then both, word2 being the waiters' own here. */
+    uint32_t other = 0;
+    c.word = 9;
+    const uint32_t set = 10u << 28 | 0u << 24 | 4u << 12 | 9;
+    CHECK_EQ(futex_count(&other, FUTEX_WAKE_OP_PRIVATE, 1, 3, &c.word, set), 3);
+    CHECK_EQ(c.word, 25);
+    CHECK_ERRNO(futex_count(&other, FUTEX_WAKE_OP_PRIVATE, 1, 3, &c.word, 7u << 28), ENOSYS);
+    CHECK_ERRNO(futex_count(&other, FUTEX_WAKE_OP_PRIVATE, 1, 3, (void *)16, set), EFAULT);
+    CHECK_EQ(futex(&c.word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0), SLEEPERS - 5);
+    crowd_join(&c);
+}
+
+TEST(between_processes)
+{
+    uint32_t *word = conf_shared(CONF_PAGE);
+    int *started = (int *)(word + 1);
+    for (int i = 0; i < 3; i++) {
+        if (conf_fork() == 0) {
+            __atomic_add_fetch(started, 1, __ATOMIC_SEQ_CST);
+            _exit(futex(word, FUTEX_WAIT, 0, NULL, NULL, 0) == 0 ? 0 : 1);
+        }
+    }
+    await_sleepers(started, 3);
+    /* A private key is this address space's alone. */
+    CHECK_EQ(futex(word, FUTEX_WAKE_PRIVATE, 3, NULL, NULL, 0), 0);
+    CHECK_EQ(futex(word, FUTEX_WAKE, 3, NULL, NULL, 0), 3);
+    reap(3);
+}
+
+TEST(through_two_mappings_of_a_file)
+{
+    conf_put("words", "");
+    OK(truncate("words", (off_t)(2 * CONF_PAGE)));
+    int fd = OK(open("words", O_RDWR));
+    uint32_t *a = OK(mmap(NULL, 2 * CONF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    uint32_t *b = OK(mmap(NULL, CONF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, CONF_PAGE));
+    int *started = conf_shared(CONF_PAGE);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        *started = 1;
+        _exit(futex(b + 3, FUTEX_WAIT, 0, NULL, NULL, 0) == 0 ? 0 : 1);
+    }
+    await_sleepers(started, 1);
+    CHECK_EQ(futex(a + 3, FUTEX_WAKE, 1, NULL, NULL, 0), 0);
+    CHECK_EQ(futex(a + 3 + CONF_PAGE / 4, FUTEX_WAKE, 1, NULL, NULL, 0), 1);
+    CHECK_EXIT(pid, 0);
+}
+
+static void ignore_signal(int sig)
+{
+    (void)sig;
+}
+
+TEST(interrupted)
+{
+    uint32_t word = 0;
+    struct timespec ts = {10, 0};
+    struct itimerspec none = {{0, 0}, {0, 50 * 1000 * 1000}};
+    struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    timer_t timer;
+    OK(timer_create(CLOCK_MONOTONIC, &ev, &timer));
+    conf_handler(SIGUSR1, ignore_signal, SA_RESTART);
+    OK(timer_settime(timer, 0, &none, NULL));
+    /* With a timeout it is not restarted once a handler has run. */
+    CHECK_ERRNO(futex(&word, FUTEX_WAIT, 0, &ts, NULL, 0), EINTR);
+    conf_handler(SIGUSR1, ignore_signal, 0);
+    OK(timer_settime(timer, 0, &none, NULL));
+    CHECK_ERRNO(futex(&word, FUTEX_WAIT, 0, NULL, NULL, 0), EINTR);
+}
+
+/* ---- owners ---- */
+
+struct pi_shared {
+    uint32_t word;
+    int started, got;
+};
+
+TEST(pi_basics)
+{
+    struct pi_shared *p = conf_shared(CONF_PAGE);
+    const uint32_t self = (uint32_t)own_tid();
+    CHECK_ERRNO(futex(&p->word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0), EPERM);
+    OK(futex(&p->word, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
+    CHECK_EQ(p->word & FUTEX_TID_MASK, self);
+    CHECK_ERRNO(futex(&p->word, FUTEX_LOCK_PI, 0, NULL, NULL, 0), EDEADLK);
+    for (int i = 0; i < 2; i++) {
+        if (conf_fork() == 0) {
+            struct timespec past = {1, 0};
+            CHECK_ERRNO(futex(&p->word, FUTEX_TRYLOCK_PI, 0, NULL, NULL, 0), EAGAIN);
+            CHECK_ERRNO(futex(&p->word, FUTEX_LOCK_PI, 0, &past, NULL, 0), ETIMEDOUT);
+            CHECK_ERRNO(futex(&p->word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0), EPERM);
+            __atomic_add_fetch(&p->started, 1, __ATOMIC_SEQ_CST);
+            OK(futex(&p->word, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
+            CHECK_EQ(p->word & FUTEX_TID_MASK, own_tid());
+            __atomic_add_fetch(&p->got, 1, __ATOMIC_SEQ_CST);
+            OK(futex(&p->word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
+            _exit(0);
+        }
+    }
+    await_sleepers(&p->started, 2);
+    CHECK_EQ(p->got, 0);
+    CHECK(p->word & FUTEX_WAITERS);
+    OK(futex(&p->word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
+    reap(2);
+    CHECK_EQ(p->got, 2);
+    /* An owner that does not exist. */
+    p->word = 1 << 22;
+    CHECK_ERRNO(futex(&p->word, FUTEX_LOCK_PI, 0, NULL, NULL, 0), ESRCH);
+}
+
+static pthread_mutex_t *shared_mutex(int protocol, int robust)
+{
+    pthread_mutex_t *m = conf_shared(CONF_PAGE);
+    pthread_mutexattr_t a;
+    CHECK_EQ(pthread_mutexattr_init(&a), 0);
+    CHECK_EQ(pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED), 0);
+    CHECK_EQ(pthread_mutexattr_setprotocol(&a, protocol), 0);
+    CHECK_EQ(pthread_mutexattr_setrobust(&a, robust), 0);
+    CHECK_EQ(pthread_mutex_init(m, &a), 0);
+    return m;
+}
+
+static void owner_ends(int protocol, bool while_waiting)
+{
+    pthread_mutex_t *m = shared_mutex(protocol, PTHREAD_MUTEX_ROBUST);
+    int *state = conf_shared(CONF_PAGE);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        CHECK_EQ(pthread_mutex_lock(m), 0);
+        *state = 1;
+        if (while_waiting)
+            conf_sleep_ms(100);
+        _exit(0);
+    }
+    conf_await(state, 1);
+    if (!while_waiting)
+        CHECK_EXIT(pid, 0);
+    CHECK_EQ(pthread_mutex_lock(m), EOWNERDEAD);
+    CHECK_EQ(pthread_mutex_consistent(m), 0);
+    CHECK_EQ(pthread_mutex_unlock(m), 0);
+    CHECK_EQ(pthread_mutex_lock(m), 0);
+    CHECK_EQ(pthread_mutex_unlock(m), 0);
+}
+
+TEST(robust_owner_ends)
+{
+    owner_ends(PTHREAD_PRIO_NONE, false);
+    owner_ends(PTHREAD_PRIO_NONE, true);
+}
+
+TEST(robust_pi_owner_ends)
+{
+    owner_ends(PTHREAD_PRIO_INHERIT, false);
+    owner_ends(PTHREAD_PRIO_INHERIT, true);
+}
+
+TEST(robust_list_calls)
+{
+    struct robust_list_head head = {{&head.list}, 8, NULL}, *got;
+    size_t size = 0;
+    CHECK_ERRNO(syscall(SYS_set_robust_list, &head, sizeof(head) - 1), EINVAL);
+    OK((int)syscall(SYS_set_robust_list, &head, sizeof(head)));
+    OK((int)syscall(SYS_get_robust_list, 0, &got, &size));
+    CHECK(got == &head);
+    CHECK_EQ(size, sizeof(head));
+    CHECK_ERRNO(syscall(SYS_get_robust_list, 1 << 22, &got, &size), ESRCH);
+    CHECK_ERRNO(syscall(SYS_get_robust_list, 0, (void *)16, &size), EFAULT);
+    OK((int)syscall(SYS_set_robust_list, NULL, sizeof(head)));
+}
+
+/* A list that runs in a circle, or into nothing, ends with its thread. */
+TEST(robust_list_hostile)
+{
+    for (int kind = 0; kind < 3; kind++) {
+        pid_t pid = conf_fork();
+        if (pid == 0) {
+            static struct robust_list loop[2];
+            static struct robust_list_head head;
+            loop[0].next = &loop[1];
+            loop[1].next = &loop[0];
+            head.list.next = kind == 0 ? &loop[0] : kind == 1 ? (void *)16 : (void *)-8L;
+            head.futex_offset = kind == 2 ? LONG_MAX : 16;
+            head.list_op_pending = kind == 2 ? (void *)3 : NULL;
+            OK((int)syscall(SYS_set_robust_list, &head, sizeof(head)));
+            _exit(0);
+        }
+        CHECK_EXIT(pid, 0);
+    }
+}
+
+static pthread_mutex_t ping_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t ping_cond = PTHREAD_COND_INITIALIZER;
+static int ping_turn;
+
+static void *return_at_once(void *arg)
+{
+    return arg;
+}
+
+TEST(clear_child_tid)
+{
+    for (int i = 0; i < 50; i++) {
+        pthread_t t;
+        void *r;
+        CHECK_EQ(pthread_create(&t, NULL, return_at_once, &ping_turn), 0);
+        CHECK_EQ(pthread_join(t, &r), 0);
+        CHECK(r == &ping_turn);
+    }
+}
+
+static void *ping_main(void *arg)
+{
+    const int self = arg != NULL;
+    for (int i = 0; i < 2000; i++) {
+        CHECK_EQ(pthread_mutex_lock(&ping_mutex), 0);
+        while (ping_turn != self)
+            CHECK_EQ(pthread_cond_wait(&ping_cond, &ping_mutex), 0);
+        ping_turn = !self;
+        CHECK_EQ(pthread_cond_broadcast(&ping_cond), 0);
+        CHECK_EQ(pthread_mutex_unlock(&ping_mutex), 0);
+    }
+    return NULL;
+}
+
+TEST(no_wake_up_is_lost)
+{
+    pthread_t t[2];
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(pthread_create(&t[i], NULL, ping_main, i ? t : NULL), 0);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(pthread_join(t[i], NULL), 0);
+}
+
+/* ---- futex_waitv ---- */
+
+struct waitv {
+    uint64_t val, addr;
+    uint32_t flags, reserved;
+};
+
+static struct waitv *waitv_entries(uint32_t *words, unsigned count)
+{
+    static struct waitv v[FUTEX_WAITV_MAX + 1];
+    for (unsigned i = 0; i < count; i++)
+        v[i] = (struct waitv){words[i], (uint64_t)(uintptr_t)&words[i],
+                              FUTEX_32 | FUTEX_PRIVATE_FLAG, 0};
+    return v;
+}
+
+TEST(waitv_errors)
+{
+    uint32_t words[FUTEX_WAITV_MAX + 1] = {0};
+    struct waitv *v = waitv_entries(words, FUTEX_WAITV_MAX + 1);
+    struct timespec past = {1, 0};
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 0, 0, NULL, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, FUTEX_WAITV_MAX + 1, 0, NULL, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 1, 1, NULL, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 2, 0, &past, CLOCK_MONOTONIC), ETIMEDOUT);
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 2, 0, &past, CLOCK_REALTIME), ETIMEDOUT);
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 2, 0, &past, CLOCK_TAI), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_waitv, (void *)16, 2, 0, &past, CLOCK_REALTIME), EFAULT);
+    v[1].val = 3;
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 2, 0, NULL, 0), EAGAIN);
+    v[1].flags = 0;
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 2, 0, NULL, 0), EINVAL);
+    v[1].flags = FUTEX_32;
+    v[1].reserved = 1;
+    CHECK_ERRNO(syscall(SYS_futex_waitv, v, 2, 0, NULL, 0), EINVAL);
+}
+
+static uint32_t waitv_words[3];
+static int waitv_started;
+
+static void *waitv_main(void *arg)
+{
+    struct waitv *v = waitv_entries(waitv_words, 3);
+    __atomic_store_n(&waitv_started, 1, __ATOMIC_SEQ_CST);
+    *(long *)arg = syscall(SYS_futex_waitv, v, 3, 0, NULL, 0);
+    return NULL;
+}
+
+TEST(waitv_wakes)
+{
+    pthread_t t;
+    long index = -1;
+    CHECK_EQ(pthread_create(&t, NULL, waitv_main, &index), 0);
+    await_sleepers(&waitv_started, 1);
+    CHECK_EQ(futex(&waitv_words[2], FUTEX_WAKE_PRIVATE, 5, NULL, NULL, 0), 1);
+    CHECK_EQ(pthread_join(t, NULL), 0);
+    CHECK_EQ(index, 2);
+    CHECK_EQ(futex(&waitv_words[0], FUTEX_WAKE_PRIVATE, 5, NULL, NULL, 0), 0);
+}
