@@ -134,13 +134,13 @@ TEST(msync_errors)
 
 TEST(mincore_answers)
 {
-    unsigned char vec[8];
-    char *p = map_at(NULL, 8 * P, RW, ANON);
+    unsigned char vec[64];
+    char *p = map_at(NULL, 64 * P, RW, ANON);
     memset(vec, 0xff, sizeof(vec));
-    OK(mincore(p, 8 * P, vec));
+    OK(mincore(p, 64 * P, vec));
     CHECK_EQ(vec[3] & 1, 0);
     p[3 * P] = 1;
-    OK(mincore(p, 8 * P, vec));
+    OK(mincore(p, 64 * P, vec));
     CHECK_EQ(vec[3] & 1, 1);
     CHECK_EQ(vec[7] & 1, 0);
     CHECK_ERRNO(mincore(p + 1, P, vec), EINVAL);
