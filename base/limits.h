@@ -38,6 +38,8 @@
 /* Bytes in one pipe (fs.pipe-max-size) and by default. */
 #define LIMIT_PIPE_SIZE (1024 * 1024)
 #define LIMIT_PIPE_DEFAULT 65536
+/* Pseudo-terminals of one devpts (kernel.pty.max): ENOSPC. */
+#define LIMIT_PTYS 4096
 /* Nested epoll instances: ELOOP. Items over all instances: ENOSPC. */
 #define LIMIT_EPOLL_DEPTH 5
 #define LIMIT_EPOLL_ITEMS 262144

@@ -101,8 +101,7 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
     if (truncate && !writer)
         atomic_fetch_sub(&i->writers, 1);
     if (r == 0)
-        r = file_alloc(p, flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC),
-                       &f);
+        r = file_alloc(p, flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC), &f);
     if (r != 0)
         goto out_writer;
     if ((flags & O_PATH) == 0)
@@ -111,6 +110,9 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
         file_discard(f);
         goto out_writer;
     }
+    /* Only opening a terminal looks at it. */
+    if (UNLIKELY((flags & O_NOCTTY) != 0))
+        atomic_fetch_and(&f->flags, ~(uint32_t)O_NOCTTY);
     f->counted_writer = writer;
     *out = f;
     return 0;

@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "sentry/errno_internal.h"
+#include "sentry/fs/devpts/devpts.h"
 
 /* Bytes between two looks at whether the caller is to end; what getrandom(2) never cuts short. */
 #define DEV_STEP (64u * 1024)
@@ -201,8 +202,13 @@ static const struct file_ops random_ops = {
 
 int dev_open(struct inode *i, struct file *f, const struct vfs_caller *c)
 {
-    (void)c;
-    if (!S_ISCHR(i->mode) || major(i->rdev) != 1)
+    unsigned number = major(i->rdev);
+
+    if (!S_ISCHR(i->mode))
+        return -ENXIO;
+    if (number == 5 || (number >= 136 && number <= 143))
+        return devpts_open(i, f, c);
+    if (number != 1)
         return -ENXIO;
     switch (minor(i->rdev)) {
     case 3:
