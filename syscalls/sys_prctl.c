@@ -179,7 +179,7 @@ static int64_t prctl_dumpable(struct task *t, uint64_t v)
 
 static int64_t prctl_timerslack(struct task *t, int64_t ns)
 {
-    task_set_timer_slack(t, ns <= 0 ? 50000 : (uint64_t)ns);
+    task_set_timer_slack(t, ns <= 0 ? 0 : (uint64_t)ns);
     return 0;
 }
 

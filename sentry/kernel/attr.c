@@ -91,7 +91,9 @@ uint64_t task_timer_slack(struct task *t)
 
 void task_set_timer_slack(struct task *t, uint64_t ns)
 {
-    atomic_store(&task_priv(t)->timer_slack_ns, ns);
+    struct task_priv *p = task_priv(t);
+
+    atomic_store(&p->timer_slack_ns, ns ? ns : p->timer_slack_born);
 }
 
 /* ---- CPUs ---- */

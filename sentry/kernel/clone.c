@@ -171,7 +171,8 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     atomic_store(&to->nice, reset ? MAX(atomic_load(&from->nice), 0) : atomic_load(&from->nice));
     atomic_store(&to->sched_policy, reset ? 0 : atomic_load(&from->sched_policy));
     atomic_store(&to->sched_priority, reset ? 0 : atomic_load(&from->sched_priority));
-    atomic_store(&to->timer_slack_ns, atomic_load(&from->timer_slack_ns));
+    to->timer_slack_born = atomic_load(&from->timer_slack_ns);
+    atomic_store(&to->timer_slack_ns, to->timer_slack_born);
     atomic_store(&to->ioprio, atomic_load(&from->ioprio));
     atomic_store(&to->personality, atomic_load(&from->personality));
     mutex_lock(&t->mu);

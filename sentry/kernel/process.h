@@ -102,6 +102,7 @@ enum task_attr {
 int64_t task_attr_get(struct task *o, enum task_attr a);
 void task_attr_set(struct task *o, enum task_attr a, int64_t v);
 uint64_t task_timer_slack(struct task *t);
+/* 0: what the task was born with. */
 void task_set_timer_slack(struct task *t, uint64_t ns);
 /* Affinity masks of LIMIT_CPU_WORDS words; bits beyond the sandbox's CPUs are cut. -EINVAL when
  * nothing is left. */

@@ -44,7 +44,7 @@ int task_new(struct kernel *k, struct task **out_task)
     cond_init(&p->start_cond);
     p->sys_nr = -1;
     p->start_ns = mono_now() - k->boot_mono_ns;
-    p->timer_slack_ns = 50000;
+    p->timer_slack_ns = p->timer_slack_born = 50000;
     p->altstack_flags = 2; /* SS_DISABLE */
     OBJCOUNT_INC(task);
     *out_task = t;

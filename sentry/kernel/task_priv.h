@@ -43,6 +43,7 @@ struct task_priv {
     _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */
     _Atomic bool sched_reset_on_fork;
     _Atomic uint64_t timer_slack_ns;
+    uint64_t timer_slack_born; /* immutable: what setting it to 0 gives */
     _Atomic int pdeathsig;
     _Atomic int ioprio;
     _Atomic uint32_t personality;
