@@ -8,6 +8,9 @@
 
 /* Length of the syscall instruction: going back by it makes the call again. */
 #define SYSCALL_SIZE 2
+/* x86's page fault, and the bit of its error code that says write. */
+#define TRAP_PAGE_FAULT 14u
+#define PF_WRITE 2u
 
 struct sig_delivery {
     struct lx_siginfo info;
@@ -238,5 +241,8 @@ void sig_force_fault(struct task *t, const struct plat_fault *f)
     p->fault_addr = f->addr;
     p->fault_trapno = f->trapno;
     p->fault_err = f->errcode;
+    /* What mm has found out about a page fault that the platform could not tell. */
+    if (f->trapno == TRAP_PAGE_FAULT && (f->access & PLAT_WRITE))
+        p->fault_err |= PF_WRITE;
     sig_force(t, &info);
 }
