@@ -53,6 +53,8 @@
 /* Descriptors in one SCM_RIGHTS message, and in flight in the sandbox. */
 #define LIMIT_SCM_FDS 253
 #define LIMIT_SCM_INFLIGHT 16384
+/* Packets in one AF_UNIX receive queue (net.unix.max_dgram_qlen): the sender waits, or EAGAIN. */
+#define LIMIT_UNIX_PACKETS 512
 /* POSIX timers of one process: EAGAIN. */
 #define LIMIT_POSIX_TIMERS 4096
 /* Robust futex list entries followed at exit (ROBUST_LIST_LIMIT). */

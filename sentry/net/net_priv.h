@@ -1,7 +1,7 @@
-/* Inside net: the namespace object and the AF_UNIX family.
+/* Inside net: the namespace object and what the families share with it.
  * Depends on: sock.h.
  * Threading: net's tables are guarded by its own lock (rank LEAF).
- * Ownership: net holds weak pointers to sockets bound to abstract names. */
+ * Ownership: net holds weak pointers to sockets bound to abstract names and to those in flight. */
 #ifndef RINGWALL_SENTRY_NET_NET_PRIV_H
 #define RINGWALL_SENTRY_NET_NET_PRIV_H
 
@@ -12,19 +12,19 @@
 #define UNIX_HASH_SIZE 256
 
 struct net {
-    struct mutex mu; /* rank LEAF: guards the rest */
-    struct list abstract[UNIX_HASH_SIZE];
+    struct mutex mu;                      /* rank LEAF: guards the rest */
+    struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */
     uint32_t next_autobind;
-    size_t scm_inflight; /* descriptors in unread messages */
+    size_t inflight_files; /* descriptors in unread messages */
+    struct list in_flight; /* unix_sock.flight: sockets among them */
+    struct list drop;      /* unix_msg.node: messages whose files are to be put */
+    bool dropping;         /* somebody is at it */
+    bool collecting;       /* somebody looks for garbage */
 };
 
 MUST_CHECK int unix_create(struct net *n, int type, int protocol, const struct vfs_caller *c,
                            struct sock **out_sock);
 MUST_CHECK int unix_create_pair(struct net *n, int type, int protocol, const struct vfs_caller *c,
                                 struct sock *out_pair[2]);
-
-/* Charges descriptors that go into a message: -ETOOMANYREFS at LIMIT_SCM_INFLIGHT. */
-MUST_CHECK int net_charge_files(struct net *n, size_t count);
-void net_uncharge_files(struct net *n, size_t count);
 
 #endif

@@ -21,7 +21,7 @@
 struct net;
 struct sock;
 
-/* A copied-in address. len counts what the guest gave, family included. */
+/* A copied-in address. len counts what the guest gave, family included; 0: none. */
 struct sock_addr {
     socklen_t len;
     union {
@@ -31,14 +31,19 @@ struct sock_addr {
     };
 };
 
+struct sock_cred {
+    int32_t pid;
+    uint32_t uid, gid;
+};
+
 /* Ancillary data of one message: descriptors and credentials (unix(7)). */
 struct sock_control {
     struct file **files; /* owned array of owned references */
     size_t file_count;
     bool has_cred;
-    int32_t pid;
-    uint32_t uid, gid;
+    struct sock_cred cred;
 };
+/* Gives back what it holds; then it is empty. No lock held. */
 void sock_control_fini(struct sock_control *c);
 
 struct sock_msg {
@@ -66,11 +71,15 @@ struct sock_ops {
                                const struct vfs_caller *c);
     MUST_CHECK int (*shutdown)(struct sock *s, int how);
     MUST_CHECK int (*getname)(struct sock *s, bool peer, struct sock_addr *out);
-    /* Options of the family, or what differs from sock_setsockopt. -ENOPROTOOPT. */
+    /* Options of the family, or what differs from sock_getsockopt. -ENOPROTOOPT. */
     MUST_CHECK int (*getsockopt)(struct sock *s, int level, int name, void *buf, socklen_t *len);
+    MUST_CHECK int (*setsockopt)(struct sock *s, int level, int name, const void *buf,
+                                 socklen_t len);
     uint32_t (*poll)(struct sock *s, struct waiter *w);
-    /* Bytes that a read would give now. */
+    /* SIOCINQ: bytes that a read would give now; SIOCOUTQ: bytes not yet taken by the other side.
+     */
     MUST_CHECK int64_t (*readable)(struct sock *s);
+    MUST_CHECK int64_t (*unsent)(struct sock *s);
     /* The descriptor is gone: wake and detach the peer. */
     void (*close)(struct sock *s);
     /* Last reference gone. */
@@ -83,15 +92,18 @@ struct sock {
     struct net *net; /* borrowed: outlives every socket */
     int family, type, protocol;
     struct ref ref;
+    struct file *file; /* weak; set once by sock_file, before anybody knows the descriptor */
     /* options, each atomic */
-    _Atomic uint32_t sndbuf, rcvbuf;
+    _Atomic uint32_t sndbuf, rcvbuf, rcvlowat, priority, mark;
     _Atomic uint64_t sndtimeo_ns, rcvtimeo_ns; /* 0: none */
-    _Atomic bool passcred, reuseaddr, keepalive, broadcast;
-    _Atomic int error; /* SO_ERROR, negative errno, fetched once */
+    _Atomic uint64_t flags;                    /* bit SO_x: those that are on or off */
+    _Atomic uint64_t linger;                   /* l_onoff in the upper half, seconds below */
+    _Atomic int error;                         /* SO_ERROR, negative errno, fetched once */
 };
 
 /* One per network namespace of the sandbox. Owned result. */
 MUST_CHECK int net_new(struct net **out_net);
+/* No socket is left. */
 void net_free(struct net *n);
 
 /* socket(2) without the descriptor. type without SOCK_CLOEXEC and SOCK_NONBLOCK. Owned result. */
@@ -106,16 +118,25 @@ MUST_CHECK int sock_file(struct sock *s, uint32_t flags, struct file **out_file)
 MUST_CHECK int sock_from_file(struct file *f, struct sock **out_sock);
 void sock_get(struct sock *s);
 void sock_put(struct sock *s);
-/* For families. */
+/* Whether -EPIPE of a write to f comes with SIGPIPE: everything but sockets that send packets. */
+bool sock_file_raises(struct file *f);
+
+/* ---- for families ---- */
 void sock_init(struct sock *s, const struct sock_ops *ops, struct net *n, int family, int type,
                int protocol);
+bool sock_option(const struct sock *s, int name);
 /* Deadline for a wait that starts now under SO_SNDTIMEO or SO_RCVTIMEO. */
 deadline_t sock_deadline(uint64_t timeo_ns);
-/* -EINTR of a wait as the call must return it; a wait with a timeout is not restarted. */
+/* What a wait gave as the call must return it; a wait with a timeout is not restarted. */
 int sock_wait_error(int err, uint64_t timeo_ns);
+/* For getsockopt: puts a value into the guest's space, cut to its length. */
+int sock_put_option(void *buf, socklen_t *len, const void *value, size_t size);
 
-/* SOL_SOCKET options shared by the families, then the family's own. len is in and out. */
+/* SOL_SOCKET options shared by the families, then the family's own. len is in and out; buf holds
+ * SOCK_OPTION_MAX bytes at least. */
+#define SOCK_OPTION_MAX 256u
 MUST_CHECK int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len);
-MUST_CHECK int sock_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len);
+MUST_CHECK int sock_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len,
+                               const struct vfs_caller *c);
 
 #endif

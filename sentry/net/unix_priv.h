@@ -1,0 +1,135 @@
+/* Inside the AF_UNIX family: sockets, messages, names, descriptors in flight.
+ * Depends on: net_priv.h.
+ * Threading: a socket's mu (rank SOCKET, pairs by address) guards its state and queue; net->mu
+ * (rank LEAF) guards names and what is in flight.
+ * Ownership: a connected pair holds references on each other till each is closed; a message holds
+ * one on its sender. */
+#ifndef RINGWALL_SENTRY_NET_UNIX_PRIV_H
+#define RINGWALL_SENTRY_NET_UNIX_PRIV_H
+
+#include "sentry/net/net_priv.h"
+
+#define UNIX_RD 1u
+#define UNIX_WR 2u
+/* What a message costs its sender's buffer beyond its bytes. */
+#define UNIX_MSG_COST 256u
+
+enum unix_state { UNIX_IDLE, UNIX_LISTENING, UNIX_CONNECTED };
+enum unix_mark { UNIX_MARK_NONE, UNIX_MARK_CANDIDATE, UNIX_MARK_REACHED };
+
+struct unix_sock;
+
+struct unix_name {
+    struct ref ref;
+    struct list hash;        /* net->abstract; guard: net->mu */
+    struct unix_sock *owner; /* weak; guard: net->mu */
+    struct vpath place;      /* owned; dentry NULL: abstract */
+    struct sock_addr addr;   /* immutable */
+};
+
+/* A socket whose descriptor travels in a message of somebody's queue. */
+struct unix_edge {
+    struct list node; /* in->edges */
+    struct unix_sock *in, *sock;
+};
+
+struct unix_msg {
+    struct list node;
+    struct unix_sock *from; /* owned */
+    struct sock_control ctl;
+    struct unix_edge *edges; /* owned */
+    size_t edge_count, charged;
+    size_t size, off; /* bytes in data, and how many were read */
+    uint8_t data[];
+};
+
+struct unix_sock {
+    struct sock base;
+    struct waitq wq;                  /* who reads, writes, accepts, connects or polls here */
+    _Atomic(struct unix_name *) name; /* owned; set once */
+    _Atomic size_t out_bytes;         /* cost of own messages that nobody read yet */
+    struct mutex mu;                  /* rank SOCKET: guards what follows */
+    enum unix_state state;
+    unsigned shutdown; /* UNIX_RD, UNIX_WR */
+    bool closed;
+    struct unix_sock *peer; /* owned */
+    struct list queue;      /* unix_msg.node */
+    size_t queue_count, queue_bytes;
+    struct list pending; /* listening: unix_sock.pending_node of connections, each owned */
+    unsigned pending_count, backlog;
+    struct sock_cred self_cred, peer_cred; /* of who listens or connects; pid 0: unknown */
+    struct list pending_node;              /* guard: the listener's mu */
+    /* guard: net->mu */
+    struct unix_sock *listener; /* while it waits to be accepted */
+    struct list edges;          /* unix_edge.node: sockets in this queue */
+    struct list flight;         /* net->in_flight */
+    size_t inflight, gc_refs;
+    enum unix_mark mark;
+    struct list gc_node;
+    struct list full;      /* senders to be told when there is room again */
+    struct list full_node; /* in a receiver's list; then one reference is the list's */
+};
+
+extern const struct sock_ops unix_stream_ops, unix_seqpacket_ops, unix_dgram_ops;
+
+static inline struct unix_sock *unix_of(struct sock *s)
+{
+    return container_of(s, struct unix_sock, base);
+}
+static inline bool unix_is_dgram(const struct unix_sock *s)
+{
+    return s->base.type == SOCK_DGRAM;
+}
+
+/* ---- unix_name.c ---- */
+/* bind(2), autobind included. */
+MUST_CHECK int unix_bind(struct sock *s, const struct sock_addr *a, const struct vfs_caller *c);
+/* Gives s an abstract name of its own unless it has one (SO_PASSCRED on a nameless socket). */
+MUST_CHECK int unix_autobind(struct unix_sock *s);
+/* The socket bound to a, of the given type. Owned. -EINVAL -ECONNREFUSED -EPROTOTYPE -EACCES ... */
+MUST_CHECK int unix_find(struct net *n, const struct sock_addr *a, int type,
+                         const struct vfs_caller *c, struct unix_sock **out);
+/* Nobody finds s by its name any more. */
+void unix_unbind(struct unix_sock *s);
+void unix_name_get(struct unix_name *n);
+void unix_name_put(struct unix_name *n);
+/* The bound name of s as getsockname(2) gives it. */
+void unix_get_addr(struct unix_sock *s, struct sock_addr *out);
+
+/* ---- unix_scm.c ---- */
+/* Takes files and credentials of ctl into m, which goes to the queue of to. -ETOOMANYREFS, -ENOMEM;
+ * ctl is emptied on success only. */
+MUST_CHECK int unix_scm_attach(struct unix_sock *to, struct unix_msg *m, struct sock_control *ctl);
+/* m has left the queue it was attached for: its files are no longer in flight, still its own. */
+void unix_scm_detach(struct net *n, struct unix_msg *m);
+/* Frees messages of a list (unix_msg.node) that are on no queue. No lock held. Files are put one
+ * message after the other, never one inside the other. */
+void unix_msg_free_list(struct net *n, struct list *msgs);
+/* s was accepted: what is in its queue no longer counts as the listener's. */
+void unix_scm_accepted(struct unix_sock *s);
+/* Empties the queues of sockets that only each other's messages refer to. No lock held. */
+void unix_scm_collect(struct net *n);
+
+/* ---- unix_data.c ---- */
+MUST_CHECK int64_t unix_stream_send(struct sock *s, struct sock_msg *m, bool nonblock,
+                                    const struct vfs_caller *c);
+MUST_CHECK int64_t unix_stream_recv(struct sock *s, struct sock_msg *m, bool nonblock,
+                                    const struct vfs_caller *c);
+MUST_CHECK int64_t unix_packet_send(struct sock *s, struct sock_msg *m, bool nonblock,
+                                    const struct vfs_caller *c);
+MUST_CHECK int64_t unix_packet_recv(struct sock *s, struct sock_msg *m, bool nonblock,
+                                    const struct vfs_caller *c);
+/* Room in s's own send buffer. */
+bool unix_writable(const struct unix_sock *s);
+/* Whether the receiver takes no more packets. to->mu held. */
+bool unix_is_full_locked(const struct unix_sock *to);
+/* Tells those who wait for room in s. No lock held. */
+void unix_room(struct unix_sock *s);
+/* Takes every message out. */
+void unix_purge(struct unix_sock *s);
+
+/* ---- unix.c ---- */
+struct unix_sock *unix_get(struct unix_sock *s);
+void unix_put(struct unix_sock *s);
+
+#endif
