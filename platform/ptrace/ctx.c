@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
 #define PT_EFLAGS 0x202
@@ -82,10 +83,13 @@ void pt_ctx_die(struct pt_ctx *c, bool reaped)
         return;
     c->dead = true;
     mutex_lock(&as->mu);
-    bool kill = !reaped && !as->gone;
+    bool kill = !reaped && !as->gone, tell = !as->told;
+    as->told = true;
     if (c->tid == as->pid)
         as->gone = true;
     mutex_unlock(&as->mu);
+    if (tell)
+        log_warn("ptrace: stub process %d has ended", as->pid);
     if (!kill)
         return;
     pt_kill(as->pid);

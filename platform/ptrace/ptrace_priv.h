@@ -75,7 +75,8 @@ struct pt_as {
     struct list ctxs;            /* pt_ctx.node */
     pid_t parked[PT_PARKED_MAX]; /* stub threads nobody traces or uses */
     size_t parked_count;
-    bool gone;                /* the process has been killed */
+    bool gone;                /* the process has been killed, or its end was seen */
+    bool told;                /* ... and the log says so */
     _Atomic bool has_ops;     /* written under mu */
     _Atomic uint32_t waiting; /* threads waiting on idle */
 };

@@ -9,7 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
 /* Intel SDM vol. 3, 6.15, and the error code of a page fault. */
@@ -263,8 +262,6 @@ static enum plat_event run_guest(struct pt_ctx *c, long request, struct plat_fau
 
 static enum plat_event run_dead(struct pt_ctx *c, bool reaped)
 {
-    if (!c->dead)
-        log_warn("ptrace: stub thread %d of process %d has ended", c->tid, c->as->pid);
     pt_ctx_die(c, reaped);
     return PLAT_EVENT_DEAD;
 }

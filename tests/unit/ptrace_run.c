@@ -1,56 +1,8 @@
 /* Small machine-code guests on the ptrace platform. */
-#include <criterion/criterion.h>
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include "platform/ptrace/ptrace.h"
-#include "sentry/mem/memfile.h"
-
-#define CODE UINT64_C(0x400000)
-#define DATA UINT64_C(0x500000)
-
-struct rig {
-    struct memfile *mf;
-    struct plat *plat;
-    struct plat_as *as;
-    struct plat_ctx *ctx;
-    uint64_t code, data; /* offsets in the memory file */
-};
-
-static void rig_start(struct rig *r, const void *code, size_t size)
-{
-    char why[128];
-    struct plat_config cfg;
-
-    cr_assert(memfile_new(UINT64_C(1) << 32, &r->mf) == 0);
-    cfg.mem_fd = memfile_fd(r->mf);
-    cr_assert(ptrace_plat_ops.probe(why, sizeof(why)) == 0);
-    cr_assert(ptrace_plat_ops.create(&cfg, &r->plat) == 0);
-    cr_assert(plat_as_create(r->plat, &r->as) == 0);
-    cr_assert(plat_ctx_create(r->plat, r->as, &r->ctx) == 0);
-    cr_assert(memfile_alloc(r->mf, PAGE_SIZE, &r->code) == 0);
-    cr_assert(memfile_alloc(r->mf, PAGE_SIZE, &r->data) == 0);
-    memcpy(memfile_ptr(r->mf, r->code), code, size);
-    cr_assert(plat_as_map(r->as, (uaddr_t){CODE}, PAGE_SIZE, PLAT_READ | PLAT_EXEC, cfg.mem_fd,
-                          r->code, 0) == 0);
-    cr_assert(plat_as_map(r->as, (uaddr_t){DATA}, PAGE_SIZE, PLAT_READ | PLAT_WRITE, cfg.mem_fd,
-                          r->data, 0) == 0);
-    plat_ctx_regs(r->ctx)->rip = CODE;
-}
-
-static void rig_end(struct rig *r)
-{
-    if (r->ctx != NULL)
-        plat_ctx_destroy(r->ctx);
-    plat_as_put(r->as);
-    r->plat->ops->destroy(r->plat);
-    memfile_free(r->mf);
-}
+#include "tests/unit/ptrace_rig.h"
 
 /* mov eax, nr; syscall; jmp back */
 static const unsigned char code_loop[] = {0xb8, 0x6e, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7};

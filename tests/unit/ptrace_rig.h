@@ -1,0 +1,93 @@
+/* A platform, one address space with a page of code and one of data, and one context.
+ * Depends on: platform, sentry/mem, criterion.
+ * Threading: one rig per test.
+ * Ownership: rig_end drops everything and checks that no stub is left. */
+#ifndef RINGWALL_TESTS_PTRACE_RIG_H
+#define RINGWALL_TESTS_PTRACE_RIG_H
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "platform/ptrace/ptrace.h"
+#include "sentry/mem/memfile.h"
+
+#define CODE UINT64_C(0x400000)
+#define DATA UINT64_C(0x500000)
+
+/* Guest code: GUEST(name, "assembly") gives the bytes name to name_end. */
+#define GUEST(name, text)                                                                          \
+    __asm__(".pushsection .rodata\n.globl " #name ", " #name "_end\n.hidden " #name ", " #name     \
+            "_end\n" #name ":\n" text "\n" #name "_end:\n.popsection\n");                          \
+    extern const char name[], name##_end[]
+
+struct rig {
+    struct memfile *mf;
+    struct plat *plat;
+    struct plat_as *as;
+    struct plat_ctx *ctx;
+    uint64_t code, data; /* offsets in the memory file */
+};
+
+static inline void rig_map_code(struct rig *r, struct plat_as *as)
+{
+    cr_assert_eq(plat_as_map(as, (uaddr_t){CODE}, PAGE_SIZE, PLAT_READ | PLAT_EXEC,
+                             memfile_fd(r->mf), r->code, 0),
+                 0);
+    cr_assert_eq(plat_as_map(as, (uaddr_t){DATA}, PAGE_SIZE, PLAT_READ | PLAT_WRITE,
+                             memfile_fd(r->mf), r->data, 0),
+                 0);
+}
+
+static inline void rig_start(struct rig *r, const void *code, size_t size)
+{
+    char why[128];
+    struct plat_config cfg;
+
+    cr_assert_eq(memfile_new(UINT64_C(1) << 32, &r->mf), 0);
+    cfg.mem_fd = memfile_fd(r->mf);
+    cr_assert_eq(ptrace_plat_ops.probe(why, sizeof(why)), 0);
+    cr_assert_eq(ptrace_plat_ops.create(&cfg, &r->plat), 0);
+    cr_assert_eq(plat_as_create(r->plat, &r->as), 0);
+    cr_assert_eq(plat_ctx_create(r->plat, r->as, &r->ctx), 0);
+    cr_assert_eq(memfile_alloc(r->mf, PAGE_SIZE, &r->code), 0);
+    cr_assert_eq(memfile_alloc(r->mf, PAGE_SIZE, &r->data), 0);
+    memcpy(memfile_ptr(r->mf, r->code), code, size);
+    rig_map_code(r, r->as);
+    plat_ctx_regs(r->ctx)->rip = CODE;
+}
+
+#define RIG_START(r, name) rig_start((r), name, (size_t)(name##_end - name))
+
+static inline void rig_end(struct rig *r)
+{
+    if (r->ctx != NULL)
+        plat_ctx_destroy(r->ctx);
+    plat_as_put(r->as);
+    r->plat->ops->destroy(r->plat);
+    memfile_free(r->mf);
+    /* Every stub is a child of this process, and has been waited for. */
+    cr_assert(wait4(-1, NULL, __WALL | WNOHANG, NULL) == -1 && errno == ECHILD);
+}
+
+static inline void *rig_data(struct rig *r)
+{
+    return memfile_ptr(r->mf, r->data);
+}
+
+/* Runs to the next system call and gives its number. */
+static inline uint64_t rig_call(struct plat_ctx *ctx)
+{
+    struct plat_fault f;
+    enum plat_event event = plat_ctx_run(ctx, false, &f);
+
+    cr_assert_eq(event, PLAT_EVENT_SYSCALL, "event %d, signal %d at %lx", (int)event,
+                 event == PLAT_EVENT_FAULT ? f.signo : 0, (unsigned long)plat_ctx_regs(ctx)->rip);
+    return plat_ctx_regs(ctx)->orig_rax;
+}
+
+#endif
