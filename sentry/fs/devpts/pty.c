@@ -222,3 +222,36 @@ bool pty_may_wait(const struct file *f, const struct vfs_caller *c)
     return (atomic_load_explicit(&f->flags, memory_order_relaxed) & O_NONBLOCK) == 0 &&
            c->blocker != NULL;
 }
+
+/* ---- masters of the sentry's own ---- */
+
+bool devpts_is_master(const struct file *f)
+{
+    return pty_is_master(f);
+}
+
+uint32_t devpts_index(const struct file *master)
+{
+    return pty_of_file(master)->index;
+}
+
+void devpts_unlock(struct file *master)
+{
+    struct pty *p = pty_of_file(master);
+
+    mutex_lock(&p->mu);
+    p->locked = false;
+    mutex_unlock(&p->mu);
+}
+
+void devpts_set_size(struct file *master, uint16_t rows, uint16_t cols)
+{
+    const struct winsize ws = {.ws_row = rows, .ws_col = cols};
+
+    pty_set_size(pty_of_file(master), &ws);
+}
+
+void devpts_hangup(struct file *master)
+{
+    pty_hangup(pty_of_file(master));
+}

@@ -419,26 +419,3 @@ static int pts_mount(const struct fs_ops *ops, void *boot_arg, const char *sourc
 }
 
 const struct fs_ops devpts_fs_ops = {.name = "devpts", .mount = pts_mount};
-
-/* ---- for boot ---- */
-
-uint32_t devpts_index(const struct file *master)
-{
-    return pty_of_file(master)->index;
-}
-
-void devpts_unlock(struct file *master)
-{
-    struct pty *p = pty_of_file(master);
-
-    mutex_lock(&p->mu);
-    p->locked = false;
-    mutex_unlock(&p->mu);
-}
-
-void devpts_set_size(struct file *master, uint16_t rows, uint16_t cols)
-{
-    const struct winsize ws = {.ws_row = rows, .ws_col = cols};
-
-    pty_set_size(pty_of_file(master), &ws);
-}
