@@ -1,4 +1,5 @@
 /* User and group ids, capabilities, what execve makes of them: credentials(7), capabilities(7). */
+#define _GNU_SOURCE
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>

@@ -1,5 +1,6 @@
 /* What a task is told about itself and may set: prctl(2), scheduling, limits, names, clone3(2),
  * unshare(2), pidfds, random numbers. */
+#define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <limits.h>
 #include <linux/capability.h>
