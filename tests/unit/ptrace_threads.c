@@ -17,6 +17,7 @@ struct worker {
     int rounds;
     unsigned calls, interrupts, faults;
     uint64_t fault_addr;
+    pthread_mutex_t mu; /* whoever interrupts holds it: the context must be there */
     _Atomic bool done;
 };
 
@@ -36,14 +37,16 @@ static void *worker_main(void *arg)
         }
         cr_assert(e != PLAT_EVENT_DEAD);
     }
+    pthread_mutex_lock(&w->mu);
     atomic_store(&w->done, true);
+    pthread_mutex_unlock(&w->mu);
     plat_ctx_destroy(w->ctx);
     return NULL;
 }
 
 static void worker_start(struct rig *r, struct worker *w, int rounds)
 {
-    *w = (struct worker){.rounds = rounds};
+    *w = (struct worker){.rounds = rounds, .mu = PTHREAD_MUTEX_INITIALIZER};
     cr_assert_eq(plat_ctx_fork(r->ctx, NULL, &w->ctx), 0);
     cr_assert_eq(pthread_create(&w->thread, NULL, worker_main, w), 0);
 }
@@ -75,9 +78,12 @@ Test(ptrace_threads, interrupts_do_not_hit_parked_threads)
     for (int i = 0; i < 300; i++) {
         struct worker w;
         worker_start(&r, &w, 3 + i % 5);
-        for (int n = 0; n < i % 4; n++)
+        for (int n = 0; n < i % 4; n++) {
+            pthread_mutex_lock(&w.mu);
             if (!atomic_load(&w.done))
                 plat_ctx_interrupt(w.ctx);
+            pthread_mutex_unlock(&w.mu);
+        }
         pthread_join(w.thread, NULL);
         cr_assert_eq(w.calls + w.interrupts, (unsigned)(3 + i % 5));
     }
