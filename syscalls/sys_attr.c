@@ -96,7 +96,7 @@ static int64_t attr_set_at(struct task *t, int dirfd, uaddr_t path, unsigned loo
     task_vfs_caller(t, &c);
     int r = path_lookup(t, &c, dirfd, path, lookup, &p);
     if (r == 0) {
-        r = (int)rw_write_result(t, &c, vfs_setattr(&c, &p, a));
+        r = (int)rw_write_result(t, NULL, &c, vfs_setattr(&c, &p, a));
         vpath_put(&p);
     }
     task_vfs_caller_end(&c);
@@ -215,7 +215,7 @@ int64_t sys_ftruncate(struct task *t, int fd, int64_t size)
     if (r)
         return r;
     task_vfs_caller(t, &c);
-    r = (int)rw_write_result(t, &c, vfs_ftruncate(f, size, &c));
+    r = (int)rw_write_result(t, f, &c, vfs_ftruncate(f, size, &c));
     task_vfs_caller_end(&c);
     file_put(f);
     return r;
@@ -230,7 +230,7 @@ int64_t sys_fallocate(struct task *t, int fd, int mode, int64_t off, int64_t siz
     if (r)
         return r;
     task_vfs_caller(t, &c);
-    r = (int)rw_write_result(t, &c, vfs_fallocate(f, mode, off, size, &c));
+    r = (int)rw_write_result(t, f, &c, vfs_fallocate(f, mode, off, size, &c));
     task_vfs_caller_end(&c);
     file_put(f);
     return r;

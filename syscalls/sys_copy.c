@@ -55,7 +55,7 @@ static int64_t copy_run(struct task *t, struct copy *k)
         k->left -= (uint64_t)n;
     }
     if (total == 0)
-        total = rw_write_result(t, &c, n);
+        total = rw_write_result(t, k->out, &c, n);
     task_vfs_caller_end(&c);
     free(buf);
     return total;

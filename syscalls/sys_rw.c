@@ -5,12 +5,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "sentry/net/sock.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_rw.h"
 
-int64_t rw_write_result(struct task *t, const struct vfs_caller *c, int64_t n)
+int64_t rw_write_result(struct task *t, struct file *f, const struct vfs_caller *c, int64_t n)
 {
-    if (n == -EPIPE)
+    if (n == -EPIPE && (!f || sock_file_raises(f)))
         task_raise(t, SIGPIPE);
     else if (n == -EFBIG && c->fsize_limit != UINT64_MAX)
         task_raise(t, SIGXFSZ);
@@ -30,7 +31,7 @@ static int64_t rw_uio(struct task *t, struct file *f, bool write, struct uio *u,
         flags &= ~RWF_NOWAIT;
     }
     if (write)
-        n = rw_write_result(t, &c, vfs_write(f, u, off, flags, &c));
+        n = rw_write_result(t, f, &c, vfs_write(f, u, off, flags, &c));
     else
         n = vfs_read(f, u, off, flags, &c);
     task_vfs_caller_end(&c);

@@ -7,7 +7,8 @@
 
 #include "sentry/kernel/task.h"
 
-/* n is what vfs_write gave: raises SIGPIPE or SIGXFSZ where Linux does, and returns n. */
-int64_t rw_write_result(struct task *t, const struct vfs_caller *c, int64_t n);
+/* n is what a write to f gave (f NULL: no descriptor was named): raises SIGPIPE or SIGXFSZ where
+ * Linux does, and returns n. */
+int64_t rw_write_result(struct task *t, struct file *f, const struct vfs_caller *c, int64_t n);
 
 #endif

@@ -1,0 +1,308 @@
+/* Sockets: making, naming, connecting them, and their options. Messages are in sys_socket_msg.c. */
+#include "syscalls/sys_socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "syscalls/handlers.h"
+
+int sock_arg_get(struct task *t, int fd, struct sock_arg *out)
+{
+    int r = task_file(t, fd, &out->file);
+
+    if (r)
+        return r;
+    r = sock_from_file(out->file, &out->sock);
+    if (r) {
+        file_put(out->file);
+        return r;
+    }
+    task_vfs_caller(t, &out->c);
+    return 0;
+}
+
+void sock_arg_put(struct sock_arg *a)
+{
+    task_vfs_caller_end(&a->c);
+    file_put(a->file);
+}
+
+bool sock_arg_nonblock(const struct sock_arg *a, int flags)
+{
+    return flags & MSG_DONTWAIT || atomic_load(&a->file->flags) & O_NONBLOCK;
+}
+
+int sock_addr_in(struct task *t, uaddr_t addr, uint64_t len, struct sock_addr *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (len > sizeof(out->storage))
+        return -EINVAL;
+    out->len = (socklen_t)len;
+    return len ? copyin(&t->ua, &out->storage, addr, len) : 0;
+}
+
+int sock_addr_out(struct task *t, const struct sock_addr *a, uaddr_t addr, uaddr_t len_addr)
+{
+    int32_t space;
+    int r = copyin_obj(&t->ua, &space, len_addr);
+
+    if (r)
+        return r;
+    if (space < 0)
+        return -EINVAL;
+    const int32_t len = (int32_t)a->len;
+    r = copyout(&t->ua, addr, &a->storage, (size_t)MIN(space, len));
+    return r ? r : copyout_obj(&t->ua, len_addr, &len);
+}
+
+/* ---- making them ---- */
+
+static int sock_type(int type, int *out)
+{
+    if (type & ~(0xf | SOCK_CLOEXEC | SOCK_NONBLOCK))
+        return -EINVAL;
+    *out = type & 0xf;
+    return 0;
+}
+
+/* Takes s. The file is owned. */
+static int sock_wrap(struct sock *s, int type, struct file **out)
+{
+    int r = sock_file(s, type & SOCK_NONBLOCK ? O_NONBLOCK : 0, out);
+
+    if (r) {
+        s->ops->close(s);
+        sock_put(s);
+    }
+    return r;
+}
+
+/* Takes s. */
+static int64_t sock_install(struct task *t, struct sock *s, int type)
+{
+    struct file *f;
+    int r = sock_wrap(s, type, &f);
+
+    if (r)
+        return r;
+    r = task_fd_install(t, f, type & SOCK_CLOEXEC, 0);
+    file_put(f);
+    return r;
+}
+
+int64_t sys_socket(struct task *t, int family, int type, int protocol)
+{
+    struct vfs_caller c;
+    struct sock *s;
+    int kind;
+    int r = sock_type(type, &kind);
+
+    if (r)
+        return r;
+    task_vfs_caller(t, &c);
+    r = sock_create(kernel_net(t->k), family, kind, protocol, &c, &s);
+    task_vfs_caller_end(&c);
+    return r ? r : sock_install(t, s, type);
+}
+
+static void sock_uninstall(struct task *t, int fd)
+{
+    struct vfs_caller c;
+
+    task_vfs_caller(t, &c);
+    (void)!fdtable_close(t->fdt, fd, &c);
+    task_vfs_caller_end(&c);
+}
+
+int64_t sys_socketpair(struct task *t, int family, int type, int protocol, uaddr_t fds)
+{
+    struct sock *pair[2];
+    struct vfs_caller c;
+    int32_t out[2];
+    int kind;
+    int r = sock_type(type, &kind);
+
+    if (r)
+        return r;
+    task_vfs_caller(t, &c);
+    r = sock_create_pair(kernel_net(t->k), family, kind, protocol, &c, pair);
+    task_vfs_caller_end(&c);
+    if (r)
+        return r;
+    out[0] = (int32_t)sock_install(t, pair[0], type);
+    out[1] = (int32_t)sock_install(t, pair[1], type);
+    r = out[0] < 0 ? out[0] : out[1] < 0 ? out[1] : copyout(&t->ua, fds, out, sizeof(out));
+    if (r == 0)
+        return 0;
+    for (int i = 0; i < 2; i++)
+        if (out[i] >= 0)
+            sock_uninstall(t, out[i]);
+    return r;
+}
+
+/* ---- names and connections ---- */
+
+int64_t sys_bind(struct task *t, int fd, uaddr_t addr, int len)
+{
+    struct sock_addr sa;
+    struct sock_arg a;
+    int r = sock_arg_get(t, fd, &a);
+
+    if (r)
+        return r;
+    r = len < 0 ? -EINVAL : sock_addr_in(t, addr, (uint64_t)len, &sa);
+    if (r == 0)
+        r = a.sock->ops->bind(a.sock, &sa, &a.c);
+    sock_arg_put(&a);
+    return r;
+}
+
+int64_t sys_connect(struct task *t, int fd, uaddr_t addr, int len)
+{
+    struct sock_addr sa;
+    struct sock_arg a;
+    int r = sock_arg_get(t, fd, &a);
+
+    if (r)
+        return r;
+    r = len < 0 ? -EINVAL : sock_addr_in(t, addr, (uint64_t)len, &sa);
+    if (r == 0)
+        r = a.sock->ops->connect(a.sock, &sa, sock_arg_nonblock(&a, 0), &a.c);
+    sock_arg_put(&a);
+    return r;
+}
+
+int64_t sys_listen(struct task *t, int fd, int backlog)
+{
+    struct sock_arg a;
+    int r = sock_arg_get(t, fd, &a);
+
+    if (r)
+        return r;
+    r = a.sock->ops->listen(a.sock, backlog, &a.c);
+    sock_arg_put(&a);
+    return r;
+}
+
+int64_t sys_shutdown(struct task *t, int fd, int how)
+{
+    struct sock_arg a;
+    int r = sock_arg_get(t, fd, &a);
+
+    if (r)
+        return r;
+    r = a.sock->ops->shutdown(a.sock, how);
+    sock_arg_put(&a);
+    return r;
+}
+
+/* A connection whose peer's address cannot be told is closed again, as in Linux. */
+static int64_t accept_finish(struct task *t, struct sock *s, uaddr_t addr, uaddr_t len, int flags)
+{
+    struct sock_addr sa;
+    struct file *f;
+    int r = sock_wrap(s, flags, &f);
+
+    if (r)
+        return r;
+    if (!uaddr_is_null(addr)) {
+        r = s->ops->getname(s, true, &sa);
+        r = r ? -ECONNABORTED : sock_addr_out(t, &sa, addr, len);
+    }
+    if (r == 0)
+        r = task_fd_install(t, f, flags & SOCK_CLOEXEC, 0);
+    file_put(f);
+    return r;
+}
+
+int64_t sys_accept4(struct task *t, int fd, uaddr_t addr, uaddr_t len, int flags)
+{
+    struct sock_arg a;
+    struct sock *s;
+
+    if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK))
+        return -EINVAL;
+    int r = sock_arg_get(t, fd, &a);
+    if (r)
+        return r;
+    r = a.sock->ops->accept(a.sock, sock_arg_nonblock(&a, 0), &a.c, &s);
+    sock_arg_put(&a);
+    return r ? r : accept_finish(t, s, addr, len, flags);
+}
+
+int64_t sys_accept(struct task *t, int fd, uaddr_t addr, uaddr_t len)
+{
+    return sys_accept4(t, fd, addr, len, 0);
+}
+
+static int64_t sock_name(struct task *t, int fd, uaddr_t addr, uaddr_t len, bool peer)
+{
+    struct sock_addr sa;
+    struct sock_arg a;
+    int r = sock_arg_get(t, fd, &a);
+
+    if (r)
+        return r;
+    r = a.sock->ops->getname(a.sock, peer, &sa);
+    sock_arg_put(&a);
+    return r ? r : sock_addr_out(t, &sa, addr, len);
+}
+
+int64_t sys_getsockname(struct task *t, int fd, uaddr_t addr, uaddr_t len)
+{
+    return sock_name(t, fd, addr, len, false);
+}
+
+int64_t sys_getpeername(struct task *t, int fd, uaddr_t addr, uaddr_t len)
+{
+    return sock_name(t, fd, addr, len, true);
+}
+
+/* ---- options ---- */
+
+int64_t sys_setsockopt(struct task *t, int fd, int level, int name, uaddr_t value, int len)
+{
+    char buf[SOCK_OPTION_MAX];
+    struct sock_arg a;
+
+    if (len < 0)
+        return -EINVAL;
+    int r = sock_arg_get(t, fd, &a);
+    if (r)
+        return r;
+    const socklen_t n = (socklen_t)MIN((size_t)len, sizeof(buf));
+    r = copyin(&t->ua, buf, value, n);
+    if (r == 0)
+        r = sock_setsockopt(a.sock, level, name, buf, n, &a.c);
+    sock_arg_put(&a);
+    return r;
+}
+
+int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t value, uaddr_t len)
+{
+    char buf[SOCK_OPTION_MAX];
+    struct sock_arg a;
+    int32_t space;
+    int r = sock_arg_get(t, fd, &a);
+
+    if (r)
+        return r;
+    r = copyin_obj(&t->ua, &space, len);
+    if (r == 0 && space < 0)
+        r = -EINVAL;
+    if (r)
+        goto out_put;
+    memset(buf, 0, sizeof(buf));
+    socklen_t n = (socklen_t)MIN((size_t)space, sizeof(buf));
+    r = sock_getsockopt(a.sock, level, name, buf, &n);
+    if (r == 0)
+        r = copyout(&t->ua, value, buf, n);
+    if (r == 0) {
+        space = (int32_t)n;
+        r = copyout_obj(&t->ua, len, &space);
+    }
+out_put:
+    sock_arg_put(&a);
+    return r;
+}
