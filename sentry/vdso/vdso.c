@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include "platform/platform.h"
@@ -71,7 +72,8 @@ struct host_image {
     uint64_t count;
 };
 
-/* The host's vDSO is the kernel's, mapped in this process at the same address as in the stubs. */
+/* The host's vDSO is the kernel's, mapped in this process as in the stubs, where it may lie
+ * elsewhere. */
 static bool host_image_open(uint64_t base, struct host_image *h)
 {
     const Elf64_Ehdr *eh = (const Elf64_Ehdr *)(uintptr_t)base;
@@ -106,16 +108,26 @@ static uint64_t host_image_find(const struct host_image *h, const char *name)
     return 0;
 }
 
+/* Where the stubs call it; 0: they cannot. */
+static uint64_t host_image_entry(const struct host_image *h, const struct plat *plat,
+                                 const char *name)
+{
+    uint64_t at = host_image_find(h, name);
+
+    return at != 0 ? at - h->base + plat->host_vdso : 0;
+}
+
 static void vdso_fill_table(const struct plat *plat, struct vdso_table *t)
 {
+    uint64_t own = getauxval(AT_SYSINFO_EHDR);
     struct host_image h;
 
-    if (plat->host_vdso == 0 || !host_image_open(plat->host_vdso, &h))
+    if (plat->host_vdso == 0 || own == 0 || !host_image_open(own, &h))
         return;
-    t->clock_gettime = host_image_find(&h, "__vdso_clock_gettime");
-    t->gettimeofday = host_image_find(&h, "__vdso_gettimeofday");
-    t->clock_getres = host_image_find(&h, "__vdso_clock_getres");
-    t->time = host_image_find(&h, "__vdso_time");
+    t->clock_gettime = host_image_entry(&h, plat, "__vdso_clock_gettime");
+    t->gettimeofday = host_image_entry(&h, plat, "__vdso_gettimeofday");
+    t->clock_getres = host_image_entry(&h, plat, "__vdso_clock_getres");
+    t->time = host_image_entry(&h, plat, "__vdso_time");
 }
 
 /* ---- making and mapping ---- */
