@@ -24,6 +24,7 @@
 #include "sentry/loader/loader.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/safecopy.h"
+#include "sentry/net/sock.h"
 #include "sentry/vfs/special.h"
 #include "syscalls/table.h"
 
@@ -201,6 +202,9 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
 
     if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit)
         limit = (uint64_t)res->memory_limit;
+    int r = net_new(&b->net);
+    if (r)
+        boot_fail(b, r, "network");
     const struct kernel_config cfg = {
         .plat = b->plat,
         .mf = b->mf,
@@ -214,7 +218,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         .strace = b->args->sandbox->strace,
     };
     vfs_set_special(&boot_special);
-    int r = kernel_new(&cfg, &b->k);
+    r = kernel_new(&cfg, &b->k);
     if (r)
         boot_fail(b, r, "kernel");
     r = gof_client_new(b->args->gofer_fds, b->args->gofer_fd_count, &b->gofer);
