@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/limits.h"
+#include "sentry/fs/pipe/pipe.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_rw.h"
 
@@ -14,6 +15,7 @@ struct copy {
     struct file *in, *out;
     int64_t in_off, out_off; /* -1: the file's own position */
     uint64_t left;
+    bool once; /* one read, however much it gives */
 };
 
 /* What could be read but not written is put back, where the source has a position. */
@@ -53,6 +55,8 @@ static int64_t copy_run(struct task *t, struct copy *k)
             break;
         total += n;
         k->left -= (uint64_t)n;
+        if (k->once)
+            break;
     }
     if (total == 0)
         total = rw_write_result(t, k->out, &c, n);
@@ -96,6 +100,20 @@ static void copy_put(struct copy *k)
     file_put(k->in);
 }
 
+/* What has no position goes into a pipe only, by one read: its end might be lost otherwise
+ * (fs/splice.c, splice_direct_to_actor). */
+static int sendfile_check(struct copy *k)
+{
+    if ((atomic_load(&k->out->flags) & O_APPEND) != 0)
+        return -EINVAL;
+    if (k->in->ops->seek != NULL)
+        return 0;
+    if (k->in_off >= 0)
+        return -ESPIPE;
+    k->once = true;
+    return pipe_is(k->out) && !pipe_is(k->in) ? 0 : -EINVAL;
+}
+
 int64_t sys_sendfile(struct task *t, int out_fd, int in_fd, uaddr_t offset, uint64_t count)
 {
     struct copy k = {.out_off = -1, .left = MIN(count, LIMIT_RW_SIZE)};
@@ -105,9 +123,8 @@ int64_t sys_sendfile(struct task *t, int out_fd, int in_fd, uaddr_t offset, uint
         r = copy_get(t, in_fd, out_fd, &k);
     if (r != 0)
         return r;
-    if ((atomic_load(&k.out->flags) & O_APPEND) != 0)
-        r = -EINVAL;
-    else
+    r = sendfile_check(&k);
+    if (r == 0)
         r = copy_run(t, &k);
     r = copy_offset_out(t, offset, k.in_off, r);
     copy_put(&k);
