@@ -55,13 +55,6 @@ static uint64_t page_mask(uint64_t first, uint64_t count)
     return ones << first;
 }
 
-static void data_account(struct tmpfs_inode *t, int64_t pages)
-{
-    mutex_lock(&t->inode.mu);
-    t->inode.blocks += (uint64_t)(pages * (int64_t)(PAGE_SIZE / 512));
-    mutex_unlock(&t->inode.mu);
-}
-
 /* Marks pages of c as in use, within the mount's size. data_mu held. */
 static int chunk_charge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)
 {
@@ -76,7 +69,7 @@ static int chunk_charge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)
         return -ENOSPC;
     }
     c->present |= fresh;
-    data_account(t, (int64_t)n);
+    atomic_fetch_add(&t->pages, n);
     return 0;
 }
 
@@ -122,7 +115,7 @@ static void chunk_uncharge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask
 
     c->present &= ~mask;
     atomic_fetch_sub(&data_fs(t)->pages, n);
-    data_account(t, -(int64_t)n);
+    atomic_fetch_sub(&t->pages, n);
 }
 
 /* [from, to) of a chunk, bytes. */

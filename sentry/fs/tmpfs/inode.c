@@ -65,6 +65,12 @@ static int64_t tmpfs_readlink(struct inode *i, const struct vfs_caller *c, char 
     return (int64_t)len;
 }
 
+static int tmpfs_getattr(struct inode *i, struct vfs_attr *out)
+{
+    out->blocks = atomic_load(&tmpfs_inode(i)->pages) * (PAGE_SIZE / 512);
+    return 0;
+}
+
 static int tmpfs_setattr(struct inode *i, const struct vfs_setattr *a)
 {
     struct vfs_time now = vfs_now();
@@ -217,6 +223,7 @@ const struct inode_ops tmpfs_inode_ops = {
     .rmdir = tmpfs_rmdir,
     .rename = tmpfs_rename,
     .readlink = tmpfs_readlink,
+    .getattr = tmpfs_getattr,
     .setattr = tmpfs_setattr,
     .open = tmpfs_open,
     .getxattr = tmpfs_getxattr,

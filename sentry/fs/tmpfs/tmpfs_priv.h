@@ -65,6 +65,7 @@ struct tmpfs_inode {
     struct rwlock rw;     /* rank INODE_RW: shared for writers of bytes, alone for size changes */
     struct mutex data_mu; /* rank INODE_DATA: chunks, seals */
     struct rb_root chunks;
+    _Atomic uint64_t pages; /* present ones of all chunks */
     unsigned seals;
     bool sealable;
     struct list xattrs; /* guard: inode.mu */
