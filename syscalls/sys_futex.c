@@ -30,7 +30,7 @@ static bool futex_cmd_may_use_realtime(int cmd)
 static int futex_deadline(struct task *t, int op, uaddr_t timeout, deadline_t *out)
 {
     const int cmd = op & FUTEX_CMD_MASK;
-    int64_t ns;
+    int64_t ns = 0;
 
     *out = DEADLINE_NEVER;
     if (uaddr_is_null(timeout) || (cmd != FUTEX_WAIT && cmd != FUTEX_WAIT_BITSET &&
@@ -118,7 +118,7 @@ int64_t sys_futex_waitv(struct task *t, uaddr_t waiters, unsigned count, unsigne
                         uaddr_t timeout, int clock)
 {
     deadline_t deadline = DEADLINE_NEVER;
-    int64_t ns, r;
+    int64_t ns = 0, r;
 
     if (flags != 0 || count == 0 || count > LIMIT_FUTEX_WAITV || uaddr_is_null(waiters))
         return -EINVAL;

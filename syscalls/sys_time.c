@@ -15,7 +15,7 @@
 
 int64_t sys_clock_gettime(struct task *t, int clock, uaddr_t out)
 {
-    int64_t ns;
+    int64_t ns = 0;
     int r = task_clock_read(t, clock, &ns);
 
     if (r != 0)
@@ -26,7 +26,7 @@ int64_t sys_clock_gettime(struct task *t, int clock, uaddr_t out)
 
 int64_t sys_clock_getres(struct task *t, int clock, uaddr_t out)
 {
-    int64_t ns;
+    int64_t ns = 0;
     int r = task_clock_res(t, clock, &ns);
 
     if (r != 0 || uaddr_is_null(out))
@@ -39,7 +39,7 @@ int64_t sys_gettimeofday(struct task *t, uaddr_t tv, uaddr_t tz)
 {
     /* struct timezone; the kernel's own is always zero here. */
     const int32_t zone[2] = {0, 0};
-    int64_t ns;
+    int64_t ns = 0;
     int r = 0;
 
     if (!uaddr_is_null(tv)) {
@@ -55,7 +55,7 @@ int64_t sys_gettimeofday(struct task *t, uaddr_t tv, uaddr_t tz)
 
 int64_t sys_time(struct task *t, uaddr_t out)
 {
-    int64_t ns;
+    int64_t ns = 0;
     int r = task_clock_read(t, CLOCK_REALTIME_COARSE, &ns);
 
     if (r != 0)
@@ -71,7 +71,7 @@ int64_t sys_time(struct task *t, uaddr_t out)
 
 int64_t sys_clock_settime(struct task *t, int clock, uaddr_t ts)
 {
-    int64_t ns;
+    int64_t ns = 0;
 
     /* Negative ids: CPU time of a task, which has a way to set it that always refuses. */
     if (clock != CLOCK_REALTIME && clock >= 0)
@@ -101,7 +101,7 @@ int64_t sys_settimeofday(struct task *t, uaddr_t tv, uaddr_t tz)
 static int64_t timex_read(struct task *t, uaddr_t addr)
 {
     struct timex tx;
-    int64_t ns;
+    int64_t ns = 0;
     int r = copyin_obj(&t->ua, &tx, addr);
 
     if (r != 0)
@@ -142,7 +142,7 @@ int64_t sys_clock_adjtime(struct task *t, int clock, uaddr_t tx)
 
 int64_t sys_nanosleep(struct task *t, uaddr_t req, uaddr_t rem)
 {
-    int64_t ns;
+    int64_t ns = 0;
     int r = time_copyin_ns(t, req, &ns);
 
     return r != 0 ? r : task_nanosleep(t, CLOCK_MONOTONIC, false, ns, rem);
@@ -151,7 +151,7 @@ int64_t sys_nanosleep(struct task *t, uaddr_t req, uaddr_t rem)
 int64_t sys_clock_nanosleep(struct task *t, int clock, int flags, uaddr_t req, uaddr_t rem)
 {
     const bool absolute = flags & TIMER_ABSTIME;
-    int64_t ns;
+    int64_t ns = 0;
     int r = time_copyin_ns(t, req, &ns);
 
     return r != 0 ? r : task_nanosleep(t, clock, absolute, ns, rem);

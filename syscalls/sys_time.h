@@ -28,7 +28,7 @@ static inline MUST_CHECK int time_copyin_ns(struct task *t, uaddr_t addr, int64_
 static inline MUST_CHECK int time_copyin_timeout(struct task *t, uaddr_t addr,
                                                  deadline_t *out_deadline)
 {
-    int64_t ns;
+    int64_t ns = 0;
 
     *out_deadline = DEADLINE_NEVER;
     if (uaddr_is_null(addr))

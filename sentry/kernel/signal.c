@@ -316,8 +316,11 @@ int tg_send_signal(struct thread_group *tg, const struct lx_siginfo *info)
 
 void task_raise(struct task *t, int signo)
 {
-    const struct lx_siginfo info = {.signo = signo, .code = SI_KERNEL};
+    /* As send_sig(sig, current, 0): it counts as the task's own. */
+    struct lx_siginfo info = {.signo = signo, .code = SI_USER};
 
+    info.kill.pid = t->tg->tgid;
+    info.kill.uid = t->cred->uid;
     (void)task_send_signal(t, &info);
 }
 

@@ -6,9 +6,10 @@
 #include "sentry/kernel/signal_priv.h"
 
 #define LX_MINSIGSTKSZ 2048u
-/* UAPI_SA_FLAGS of x86 and SA_RESTORER: others read back as 0, so that programs can probe. */
+/* UAPI_SA_FLAGS with NOCLDSTOP, NOCLDWAIT and EXPOSE_TAGBITS: others read back as 0, so that
+ * programs can probe. */
 #define SA_KNOWN                                                                                   \
-    (UINT64_C(1) | 2 | LX_SA_SIGINFO | LX_SA_ONSTACK | LX_SA_RESTART | LX_SA_NODEFER |             \
+    (UINT64_C(0x803) | LX_SA_SIGINFO | LX_SA_ONSTACK | LX_SA_RESTART | LX_SA_NODEFER |             \
      LX_SA_RESETHAND | LX_SA_RESTORER)
 
 int task_sigaction(struct task *t, int signo, const struct task_sigaction *act,
