@@ -150,8 +150,8 @@ void waitq_add(struct waitq *q, struct waiter *w)
     mutex_lock(&q->mu);
     w->q = q;
     list_add_tail(&w->node, &q->waiters);
-    mutex_unlock(&q->mu);
     atomic_fetch_add_explicit(&q->count, 1, memory_order_acq_rel);
+    mutex_unlock(&q->mu);
 }
 
 void waitq_del(struct waiter *w)
@@ -163,8 +163,8 @@ void waitq_del(struct waiter *w)
     mutex_lock(&q->mu);
     list_del(&w->node);
     w->q = NULL;
-    mutex_unlock(&q->mu);
     atomic_fetch_sub_explicit(&q->count, 1, memory_order_acq_rel);
+    mutex_unlock(&q->mu);
 }
 
 static bool waiter_matches(const struct waiter *w, uint32_t events)
