@@ -10,7 +10,6 @@
 #include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
-#define PT_EFLAGS 0x202
 /* Offsets in the XSAVE area: Intel SDM vol. 1, 13.4. */
 #define XSAVE_SW_RESERVED 464
 #define XSAVE_HEADER 512
@@ -33,7 +32,7 @@ static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
         return -ENOMEM;
     c->base.plat = as->base.plat;
     c->as = as;
-    c->cpu = -1;
+    c->cpu = PT_CPU_NEW;
     ctx_reset_regs(&c->regs);
     ref_get(&as->ref);
     *out_ctx = c;
@@ -69,6 +68,7 @@ static bool ctx_take_parked(struct pt_as *as, pid_t *out_tid)
 
 static void ctx_enlist(struct pt_ctx *c)
 {
+    pt_place_add(c);
     mutex_lock(&c->as->mu);
     list_add_tail(&c->node, &c->as->ctxs);
     mutex_unlock(&c->as->mu);
@@ -167,6 +167,7 @@ static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child, bool *in
     int r;
 
     if (ctx_take_parked(parent->as, &tid)) {
+        child->cpu = PT_CPU_NEW;
         r = ctx_save_xstate(parent, child);
         if (r != 0) {
             mutex_lock(&parent->as->mu);
@@ -217,7 +218,8 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
     r = ctx_alloc(as, &child);
     if (r == 0) {
         child->regs = parent->regs;
-        child->cpu = parent->cpu;
+        child->cpu = atomic_load(&parent->let_go) ? PT_CPU_NEW : parent->cpu;
+        child->bound_ns = parent->bound_ns;
         if (out_as != NULL)
             r = ctx_fork_process(parent, as, child, &interrupted);
         else
@@ -282,6 +284,7 @@ static void ctx_leave(struct pt_ctx *c)
     struct pt_as *as = c->as;
     bool last, park = false;
 
+    pt_place_remove(c);
     mutex_lock(&as->mu);
     list_del(&c->node);
     last = list_empty(&as->ctxs) && !as->gone;
@@ -327,7 +330,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     ctx_set_thread(c, tid);
     c->attached = true;
     c->dead = false;
-    c->cpu = -1;
+    c->cpu = PT_CPU_NEW;
     free(c->xstate);
     c->xstate = NULL;
     ctx_reset_regs(&c->regs);

@@ -5,6 +5,8 @@
 #ifndef RINGWALL_PLATFORM_PTRACE_PRIV_H
 #define RINGWALL_PLATFORM_PTRACE_PRIV_H
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/types.h>
 
@@ -19,9 +21,10 @@
 /* Makes a stub stop; never reaches guest code. Stubs ignore it, for the one that comes when the
  * thread is not traced any more. */
 #define PT_INTERRUPT SIGUSR1
-/* Segments of 64-bit user code. */
+/* Segments and flags that user code starts with. */
 #define PT_USER_CS 0x33
 #define PT_USER_SS 0x2b
+#define PT_EFLAGS 0x202
 /* Address spaces at a time: operations pages. */
 #define PT_SLOTS 65536
 #define PT_PARKED_MAX 16
@@ -33,12 +36,12 @@
 #define PT_PROCESS_FLAGS (CLONE_PARENT | CLONE_FILES | CLONE_FS)
 #define PT_THREAD_FLAGS                                                                            \
     (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
-/* CPUs that placement knows, and the place of a context that is left to the host. */
-#define PT_CPUS 256
-#define PT_CPU_ANY (-2)
+/* Places that are no CPU: left to the host; to be found at the next turn. */
+#define PT_CPU_FREE (-1)
+#define PT_CPU_NEW (-2)
 
 extern const char stub_text[], stub_text_end[], stub_park[], stub_call[], stub_batch[],
-    stub_thread[], stub_fork[];
+    stub_thread[], stub_fork[], stub_settle[];
 
 struct pt_plat {
     struct plat base;
@@ -53,9 +56,16 @@ struct pt_plat {
     struct idalloc slots;
     pid_t ended[PT_ENDED_MAX]; /* stubs that were killed and not yet waited for */
     size_t ended_count;
-    unsigned cpu_count; /* immutable, as cpu_usable */
-    bool cpu_usable[PT_CPUS];
-    _Atomic int cpu_guests[PT_CPUS]; /* contexts in the guest, or waiting to be, by place */
+    /* place.c */
+    cpu_set_t cpus; /* that the sandbox may use; immutable, as cpu_count */
+    int cpu_count;
+    _Atomic int cpu_guests[CPU_SETSIZE]; /* bound contexts in the guest, by CPU */
+    struct mutex place_mu;               /* rank LEAF: the rest */
+    struct list placed;                  /* pt_ctx.place_node */
+    struct cond watch_cond;
+    pthread_t watcher;
+    bool watch_started, watch_stop;
+    _Atomic bool watch_asleep;
 };
 
 /* As stub.S reads it. */
@@ -92,12 +102,18 @@ struct pt_ctx {
     struct plat_regs regs, seen;
     void *xstate; /* to be loaded at the first run, or NULL; owned */
     size_t xstate_size;
-    int cpu;          /* place, -1 before the first run, PT_CPU_ANY */
-    unsigned company; /* entries that found somebody else there */
+    int cpu;                /* place.c: where it is bound, or PT_CPU_* */
+    bool placed;            /* is in pt_plat.placed */
+    unsigned company;       /* entries that found somebody else there */
+    unsigned quick;         /* short turns in a row, of a free pair */
+    uint64_t bound_ns;      /* when it was bound */
+    struct list place_node; /* guard: pt_plat.place_mu */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic bool in_guest;
-    _Atomic uint64_t target; /* process and thread number for tgkill(2): pid << 32 | tid */
+    _Atomic uint64_t target;     /* process and thread number for tgkill(2): pid << 32 | tid */
+    _Atomic uint64_t entered_ns; /* in the guest since, or 0 */
+    _Atomic bool let_go;         /* the stub thread is not bound any more */
     _Atomic uint64_t cpu_ns;
 };
 
@@ -178,13 +194,22 @@ MUST_CHECK int pt_ctx_own(struct pt_ctx *c);
  * has been seen with wait(2), so that the number may already be another's. */
 void pt_ctx_die(struct pt_ctx *c, bool reaped);
 
-/* ---- place.c: owner ---- */
+/* ---- place.c ---- */
 void pt_place_init(struct pt_plat *p);
-void pt_place_enter(struct pt_ctx *c);
-void pt_place_leave(struct pt_ctx *c);
+void pt_place_fini(struct pt_plat *p);
+/* c has a stub thread of its own now; has none any more. Owner, or nobody runs c. */
+void pt_place_add(struct pt_ctx *c);
+void pt_place_remove(struct pt_ctx *c);
+/* Binds a sleeping stub thread to the CPU of the caller, who is about to wake it. */
+void pt_place_fetch(const struct pt_plat *p, pid_t tid);
+/* Owner, around each turn of the guest. */
+void pt_place_enter(struct pt_ctx *c, uint64_t now);
+void pt_place_leave(struct pt_ctx *c, uint64_t entered, uint64_t now);
 
 /* ---- run.c ---- */
 enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
 void pt_ctx_interrupt(struct plat_ctx *base);
+/* CLOCK_MONOTONIC, ns. */
+uint64_t pt_now(void);
 
 #endif

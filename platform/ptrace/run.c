@@ -38,7 +38,7 @@ static long run_ptrace(long request, pid_t tid, const void *data)
     return syscall(SYS_ptrace, request, (long)tid, 0L, data);
 }
 
-static uint64_t run_now(void)
+uint64_t pt_now(void)
 {
     struct timespec ts;
 
@@ -280,11 +280,12 @@ enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
         run_leave(c);
         return PLAT_EVENT_INTERRUPT;
     }
-    pt_place_enter(c);
-    uint64_t start = run_now();
+    uint64_t start = pt_now();
+    pt_place_enter(c, start);
     event = run_guest(c, single_step ? PTRACE_SYSEMU_SINGLESTEP : PTRACE_SYSEMU, out, &reaped);
-    atomic_fetch_add_explicit(&c->cpu_ns, run_now() - start, memory_order_relaxed);
-    pt_place_leave(c);
+    uint64_t end = pt_now();
+    atomic_fetch_add_explicit(&c->cpu_ns, end - start, memory_order_relaxed);
+    pt_place_leave(c, start, end);
     run_leave(c);
     if (event == PLAT_EVENT_INTERRUPT)
         atomic_store(&c->interrupt, false);

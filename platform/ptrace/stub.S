@@ -7,8 +7,8 @@
 
     .section .rodata.stub, "a", @progbits
     .balign 4096
-    .globl stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork
-    .hidden stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork
+    .globl stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork, stub_settle
+    .hidden stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork, stub_settle
 stub_text:
 
 /* A thread that nobody uses. */
@@ -49,13 +49,15 @@ stub_thread:
     int3
 
 /* clone(2) of the process; the child asks to end with the sentry, then puts its own operations page
- * (an mmap whose arguments are in r12 to r15, rbx, rbp) where its parent's is. */
+ * (an mmap whose arguments are in r12 to r15, rbx, rbp) where its parent's is. It may be stopped
+ * anywhere on the way and sent to stub_settle, with 1 in rsp for a breakpoint at the end. */
 stub_fork:
     syscall
     testq %rax, %rax
-    jz 3f
+    jz stub_settle
     int3
-3:  movl $__NR_prctl, %eax
+stub_settle:
+    movl $__NR_prctl, %eax
     movl $STUB_PR_SET_PDEATHSIG, %edi
     movl $STUB_SIGKILL, %esi
     syscall
@@ -68,8 +70,11 @@ stub_fork:
     movq %rbp, %r9
     syscall
     cmpq %r12, %rax
-    je stub_park
-    movl $__NR_exit_group, %eax
+    jne 3f
+    testq %rsp, %rsp
+    jz stub_park
+    int3
+3:  movl $__NR_exit_group, %eax
     movl $1, %edi
     syscall
     hlt

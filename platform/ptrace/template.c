@@ -315,6 +315,7 @@ static void ptrace_destroy(struct plat *base)
 {
     struct pt_plat *p = pt_plat(base);
 
+    pt_place_fini(p);
     if (p->template_pid > 0) {
         pt_kill(p->template_pid);
         pt_reap(p->template_pid);
@@ -333,7 +334,6 @@ static void ptrace_destroy(struct plat *base)
 static void ptrace_describe(struct pt_plat *p)
 {
     struct plat *b = &p->base;
-
     const struct plat_range vdso = vdso_range();
 
     b->min_addr = 0x10000;
@@ -359,6 +359,7 @@ static int ptrace_create(const struct plat_config *cfg, struct plat **out_plat)
     p->base.ops = &ptrace_plat_ops;
     p->mem_fd = cfg->mem_fd;
     mutex_init(&p->mu, LOCK_RANK_LEAF);
+    pt_place_init(p);
     idalloc_init(&p->slots, 1, PT_SLOTS - 1);
     p->ops_fd = memfd_create("stub-operations", MFD_CLOEXEC);
     if (p->ops_fd < 0 || ftruncate(p->ops_fd, (off_t)PT_SLOTS * PAGE_SIZE) != 0) {
@@ -376,7 +377,6 @@ static int ptrace_create(const struct plat_config *cfg, struct plat **out_plat)
     if (r != 0)
         goto out_fail;
     ptrace_describe(p);
-    pt_place_init(p);
     *out_plat = &p->base;
     return 0;
 

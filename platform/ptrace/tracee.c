@@ -85,52 +85,32 @@ int pt_seize(pid_t tid)
     return pt_wait_interrupt(tid);
 }
 
-/* A thread just cloned still has its first steps to do; they end in pause(2). */
-static int pt_settle(pid_t tid)
-{
-    struct plat_regs regs;
-    int status;
-
-    do {
-        if (pt_ptrace(PTRACE_SYSCALL, tid, 0, NULL) != 0)
-            return -errno;
-        int r = pt_wait_stop(tid, &status);
-        if (r == 0)
-            r = pt_get_regs(tid, &regs);
-        if (r != 0)
-            return r;
-    } while (WSTOPSIG(status) != (SIGTRAP | 0x80) || regs.orig_rax != SYS_pause);
-    /* Into the call, so that no filter looks at a number that is about to change. */
-    if (pt_ptrace(PTRACE_INTERRUPT, tid, 0, NULL) != 0 || pt_ptrace(PTRACE_CONT, tid, 0, NULL) != 0)
-        return -errno;
-    return pt_wait_interrupt(tid);
-}
-
 int pt_attach(const struct pt_plat *p, pid_t tid)
 {
     struct plat_regs regs;
+    bool interrupted;
     int r = pt_seize(tid);
 
     if (r == 0)
         r = pt_get_regs(tid, &regs);
-    if (r != 0)
+    /* A process just cloned may still have its first steps to do; see stub_fork. */
+    if (r != 0 || regs.rip < pt_stub_addr(p, stub_fork))
         return r;
-    if (regs.orig_rax == SYS_pause && regs.rip > pt_stub_addr(p, stub_park) &&
-        regs.rip <= pt_stub_addr(p, stub_call))
-        return 0;
-    return pt_settle(tid);
+    regs.rip = pt_stub_addr(p, stub_settle);
+    regs.rsp = 1;
+    return pt_run_stub(tid, &regs, &interrupted);
 }
 
 void pt_detach(const struct pt_plat *p, pid_t tid)
 {
-    struct plat_regs regs;
+    const struct plat_regs regs = {
+        .rip = pt_stub_addr(p, stub_park),
+        .orig_rax = UINT64_MAX,
+        .eflags = PT_EFLAGS,
+        .cs = PT_USER_CS,
+        .ss = PT_USER_SS,
+    };
 
-    if (pt_get_regs(tid, &regs) != 0)
-        return;
-    regs.rip = pt_stub_addr(p, stub_park);
-    regs.orig_rax = UINT64_MAX;
-    regs.fs_base = 0;
-    regs.gs_base = 0;
     if (pt_set_regs(tid, &regs) == 0)
         (void)pt_ptrace(PTRACE_DETACH, tid, 0, NULL);
 }
@@ -143,7 +123,7 @@ int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
 
     regs->orig_rax = UINT64_MAX;
     /* The guest may have left the trap flag or the direction flag on. */
-    regs->eflags = 0x202;
+    regs->eflags = PT_EFLAGS;
     r = pt_set_regs(tid, regs);
     if (r != 0)
         return r;
