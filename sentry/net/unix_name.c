@@ -247,7 +247,7 @@ int unix_find(struct net *n, const struct sock_addr *a, int type, const struct v
               struct unix_sock **out)
 {
     struct sock_addr fixed;
-    struct unix_sock *s;
+    struct unix_sock *s = NULL;
     int r = unix_addr_fix(a, &fixed);
 
     if (r)
