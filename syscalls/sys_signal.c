@@ -4,7 +4,9 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 
+#include "base/limits.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/signal.h"
@@ -189,6 +191,24 @@ int64_t sys_rt_tgsigqueueinfo(struct task *t, int tgid, int tid, int signo, uadd
     return task_kill_thread(t, tgid, tid, signo, &si);
 }
 
+/* The directory /proc/<pid> serves as a pidfd too. Nothing is renamed in proc. */
+static int proc_dir_target(const struct file *f)
+{
+    const struct super *sb = f->inode->sb;
+    const struct dentry *d = f->path.dentry;
+    int pid = 0;
+
+    if (!sb || !sb->fs || strcmp(sb->fs->name, "proc") != 0 || d == sb->root ||
+        d->parent != sb->root || !S_ISDIR(f->inode->mode))
+        return -EBADF;
+    for (const char *c = d->name; *c != '\0'; c++) {
+        if (*c < '0' || *c > '9' || pid > LIMIT_TASKS)
+            return -EBADF;
+        pid = pid * 10 + (*c - '0');
+    }
+    return pid;
+}
+
 static int pidfd_target(struct task *t, int fd)
 {
     struct file *f;
@@ -197,6 +217,8 @@ static int pidfd_target(struct task *t, int fd)
     if (r != 0)
         return r;
     r = pidfd_pid(f);
+    if (r == -EBADF)
+        r = proc_dir_target(f);
     file_put(f);
     return r;
 }
