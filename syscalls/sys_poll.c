@@ -60,7 +60,7 @@ static int watch_all(struct task *t, struct watched *d, size_t count, deadline_t
 static void watched_init(struct task *t, struct watched *d, int fd, uint32_t want)
 {
     waiter_init(&d->w, &t->blocker, 0);
-    d->want = want;
+    d->want = fd >= 0 ? want : 0;
     d->file = NULL;
     /* Marks a descriptor that is bad, as against one that is not asked for. */
     d->got = fd >= 0;
