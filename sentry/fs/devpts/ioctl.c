@@ -458,7 +458,9 @@ static int64_t line_ioctl(const struct call *k, unsigned cmd)
         pty_hangup(k->p);
         return 0;
     default:
-        return k->master ? master_ioctl(k, cmd) : -ENOTTY;
+        if (!k->master)
+            return cmd == TIOCGPTPEER ? -EIO : -ENOTTY;
+        return master_ioctl(k, cmd);
     }
 }
 

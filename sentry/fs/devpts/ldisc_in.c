@@ -344,11 +344,11 @@ static bool take_line_end(struct ldisc *l, uint8_t c)
 
 /* ---- one byte: kernel n_tty_receive_char ---- */
 
-static void take_data(struct ldisc *l, uint8_t c)
+static void take_data(struct ldisc *l, uint8_t c, bool plain)
 {
     if (lflag(l, ECHO)) {
         finish_erasing(l);
-        if (c == '\n') {
+        if (c == '\n' && plain) {
             ldisc_echo_raw(l, '\n');
         } else {
             note_column(l);
@@ -372,7 +372,7 @@ static void receive(struct ldisc *l, uint8_t c)
     c = fold(l, c);
     if (l->lnext) {
         l->lnext = false;
-        take_data(l, c);
+        take_data(l, c, false);
         return;
     }
     if (lflag(l, EXTPROC)) {
@@ -395,7 +395,7 @@ static void receive(struct ldisc *l, uint8_t c)
     }
     if (lflag(l, ICANON) && (take_edit(l, c) || take_line_end(l, c)))
         return;
-    take_data(l, c);
+    take_data(l, c, true);
 }
 
 size_t ldisc_input(struct ldisc *l, const uint8_t *p, size_t n)

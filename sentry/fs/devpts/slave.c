@@ -59,7 +59,7 @@ static int pts_read_wait(struct file *f, struct pty *p, const struct pts_wait *w
 
 struct pts_piece {
     size_t n;
-    bool hung, ready, eof, line_done;
+    bool hung, master_gone, ready, eof, line_done;
 };
 
 static void pts_take(struct file *f, struct pty *p, uint8_t *buf, size_t size,
@@ -68,6 +68,7 @@ static void pts_take(struct file *f, struct pty *p, uint8_t *buf, size_t size,
     memset(out, 0, sizeof(*out));
     mutex_lock(&p->mu);
     out->hung = pty_file_hung(f, p);
+    out->master_gone = !p->master_open;
     out->ready = !out->hung && ldisc_readable(&p->ld, 1);
     if (out->ready)
         out->n = ldisc_read(&p->ld, buf, size, &out->eof, &out->line_done);
@@ -80,17 +81,20 @@ static int64_t pts_read_some(struct file *f, struct pty *p, struct uio *u, struc
     uint8_t buf[PTY_PIECE];
     struct pts_piece got;
     int64_t done = 0;
+    bool waited = false;
 
     while (u->left > 0) {
         pts_take(f, p, buf, (size_t)MIN(u->left, (uint64_t)sizeof(buf)), &got);
+        /* Who sleeps when the master goes gets an error, who comes later finds the end. */
         if (got.hung)
-            break;
+            return done == 0 && waited && got.master_gone ? -EIO : done;
         if (!got.ready) {
             int r = pts_read_wait(f, p, w, c);
             if (r < 0)
                 return done > 0 ? done : r;
             if (r > 0)
                 break;
+            waited = true;
             continue;
         }
         int64_t put = got.n > 0 ? uio_copy_to(u, buf, got.n) : 0;
