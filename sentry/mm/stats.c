@@ -5,12 +5,14 @@
 
 #include "sentry/mm/mm_priv.h"
 
-/* Memory that PMAs hold counts as resident: what of it the host has really committed is not asked
- * page by page but once per PMA. */
+/* Smaller ranges are taken as resident as a whole: cheaper than to ask the host, which every
+ * process that ends would pay for. */
+#define STATS_ASK_MIN (UINT64_C(64) << 10)
+
 static uint64_t stats_pma_resident(const struct mm *mm, const struct pma *p, uint64_t lo,
                                    uint64_t hi)
 {
-    if (p->kind == PMA_HOST)
+    if (p->kind == PMA_HOST || hi - lo <= STATS_ASK_MIN)
         return hi - lo;
     return memfile_resident_range(mm->mf, p->off + (lo - p->start), hi - lo);
 }
