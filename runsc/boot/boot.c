@@ -194,14 +194,20 @@ static const struct vfs_special_ops boot_special = {
     .release_fifo = fifo_release,
 };
 
+/* Of a memory limit, what stays for the sentry and the stubs. */
+#define BOOT_MEMORY_SPARE (UINT64_C(16) << 20)
+
 static void start_kernel(struct boot *b, uint64_t host_memory)
 {
     const struct oci_resources *res = &b->spec->lx.resources;
     uint64_t limit = host_memory;
     char text[512];
 
-    if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit)
+    if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit) {
         limit = (uint64_t)res->memory_limit;
+        /* The guest's program ends before the host's cgroup would end all of the sandbox. */
+        memfile_set_limit(b->mf, limit - MIN(limit / 8, BOOT_MEMORY_SPARE));
+    }
     int r = net_new(&b->net);
     if (r)
         boot_fail(b, r, "network");
