@@ -283,6 +283,12 @@ uint64_t memfile_host_ram(const struct memfile *mf)
     return mf->host_ram;
 }
 
+uint64_t memfile_budget(const struct memfile *mf)
+{
+    uint64_t limit = atomic_load_explicit(&mf->limit, memory_order_relaxed);
+    return limit != 0 && limit < mf->host_ram ? limit : mf->host_ram;
+}
+
 void memfile_set_limit(struct memfile *mf, uint64_t limit)
 {
     mutex_lock(&mf->mu);

@@ -20,6 +20,8 @@ int memfile_fd(const struct memfile *mf);
 uint64_t memfile_size(const struct memfile *mf);
 /* Bytes of memory the host has, as seen when the file was made. */
 uint64_t memfile_host_ram(const struct memfile *mf);
+/* The smaller of that and the limit: what file systems in memory take half of. */
+uint64_t memfile_budget(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
 /* Whether a limit is set. */
 bool memfile_limited(const struct memfile *mf);

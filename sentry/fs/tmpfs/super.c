@@ -152,7 +152,7 @@ static int tmpfs_mount(const struct fs_ops *ops, void *boot_arg, const char *sou
                        const char *options, const struct vfs_caller *c, struct super **out_super)
 {
     struct memfile *mf = boot_arg;
-    uint64_t ram = memfile_size(mf);
+    uint64_t ram = memfile_budget(mf);
     struct options o = {.mode = 01777, .uid = c->cred->fsuid, .gid = c->cred->fsgid};
 
     (void)ops;
