@@ -432,31 +432,39 @@ bool pipe_is(const struct file *f)
     return f->ops == &pipe_ops;
 }
 
-static int pipe_end(struct pipe *p, uint32_t flags, struct file **out)
+/* Both ends share an inode, which knows the pipe: /proc/self/fd opens it again as a FIFO. */
+static int pipe_write_end(struct pipe *p, const struct file *r, uint32_t flags, struct file **out)
 {
+    const struct dentry *name = r->path.dentry;
+    int e = vfs_anon_inode_file(name->name, r->inode, &pipe_ops, flags, out);
+
+    if (e != 0)
+        return e;
     ref_get(&p->ref);
-    int r = vfs_anon_file("pipe:", S_IFIFO | 0600, &pipe_ops, p, flags, out);
-    if (r != 0)
-        pipe_put(p);
-    else
-        pipe_opened(p, flags);
-    return r;
+    (*out)->priv = p;
+    pipe_opened(p, flags);
+    return 0;
 }
 
 int pipe_new(uint32_t flags, struct file **out_read, struct file **out_write)
 {
+    uint32_t kept = flags & (O_NONBLOCK | O_DIRECT);
     struct pipe *p;
     int r = pipe_alloc(&p);
 
     if (r != 0)
         return r;
-    r = pipe_end(p, O_RDONLY | (flags & (O_NONBLOCK | O_DIRECT)), out_read);
-    if (r == 0) {
-        r = pipe_end(p, O_WRONLY | (flags & (O_NONBLOCK | O_DIRECT)), out_write);
-        if (r != 0)
-            file_put(*out_read);
+    r = vfs_anon_file("pipe:", S_IFIFO | 0600, &pipe_ops, p, O_RDONLY | kept, out_read);
+    if (r != 0) {
+        pipe_put(p);
+        return r;
     }
-    pipe_put(p);
+    pipe_opened(p, O_RDONLY);
+    ref_get(&p->ref);
+    (*out_read)->inode->fifo = p;
+    r = pipe_write_end(p, *out_read, O_WRONLY | kept, out_write);
+    if (r != 0)
+        file_put(*out_read);
     return r;
 }
 
