@@ -153,7 +153,8 @@ static int tmpfs_mount(const struct fs_ops *ops, void *boot_arg, const char *sou
 {
     struct memfile *mf = boot_arg;
     uint64_t ram = memfile_budget(mf);
-    struct options o = {.mode = 01777, .uid = c->cred->fsuid, .gid = c->cred->fsgid};
+    struct options o = {
+        .size = ram / 2, .mode = 01777, .uid = c->cred->fsuid, .gid = c->cred->fsgid};
 
     (void)ops;
     int r = parse_options(options, ram, &o);
