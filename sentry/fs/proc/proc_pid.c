@@ -110,7 +110,7 @@ static int show_limits(const struct proc_ctx *pc, FILE *out)
 
 static int line_out(void *arg, const char *line)
 {
-    return fprintf(arg, "%s\n", line) < 0 ? -ENOMEM : 0;
+    return fputs(line, arg) < 0 ? -ENOMEM : 0;
 }
 
 static int show_mounts_style(const struct proc_ctx *pc, FILE *out, int style)
