@@ -72,7 +72,7 @@ static int as_create(struct plat *base, struct plat_as **out_as)
         return r;
     mutex_lock(&p->mu);
     pt_place_fetch(p, p->template_pid);
-    r = pt_attach(p, p->template_pid);
+    r = pt_seize(p->template_pid);
     if (r == 0) {
         r = pt_clone_process(p, p->template_pid, as->slot, &as->pid, &interrupted);
         pt_detach(p, p->template_pid);

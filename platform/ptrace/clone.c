@@ -13,7 +13,7 @@ static int clone_run(const struct pt_plat *p, pid_t tid, const char *code, uint6
     regs->rax = SYS_clone;
     regs->rdi = flags;
     int r = pt_run_stub(tid, regs, interrupted);
-    if (r != 0)
+    if (r < 0)
         return r;
     if ((int64_t)regs->rax < 0)
         return (int)(int64_t)regs->rax;
@@ -21,17 +21,26 @@ static int clone_run(const struct pt_plat *p, pid_t tid, const char *code, uint6
     return 0;
 }
 
+void pt_fork_regs(const struct pt_plat *p, uint32_t slot, struct plat_regs *regs)
+{
+    *regs = (struct plat_regs){
+        .cs = PT_USER_CS,
+        .ss = PT_USER_SS,
+        .r12 = p->ops,
+        .r13 = PAGE_SIZE,
+        .r14 = PROT_READ,
+        .r15 = MAP_SHARED | MAP_FIXED,
+        .rbx = (uint64_t)p->ops_fd,
+        .rbp = (uint64_t)slot * PAGE_SIZE,
+    };
+}
+
 int pt_clone_process(const struct pt_plat *p, pid_t tid, uint32_t slot, pid_t *out_pid,
                      bool *interrupted)
 {
-    struct plat_regs regs = {.cs = PT_USER_CS, .ss = PT_USER_SS};
+    struct plat_regs regs;
 
-    regs.r12 = p->ops;
-    regs.r13 = PAGE_SIZE;
-    regs.r14 = PROT_READ;
-    regs.r15 = MAP_SHARED | MAP_FIXED;
-    regs.rbx = (uint64_t)p->ops_fd;
-    regs.rbp = (uint64_t)slot * PAGE_SIZE;
+    pt_fork_regs(p, slot, &regs);
     return clone_run(p, tid, stub_fork, PT_PROCESS_FLAGS, &regs, out_pid, interrupted);
 }
 

@@ -100,6 +100,16 @@ void pt_ctx_die(struct pt_ctx *c, bool reaped)
         pt_reap(c->tid);
 }
 
+static int ctx_attach(struct pt_as *as, pid_t tid)
+{
+    int r = pt_seize(tid);
+
+    if (r != 0 || tid != as->pid || as->settled)
+        return r;
+    as->settled = true;
+    return pt_settle(pt_plat(as->base.plat), tid, as->slot);
+}
+
 int pt_ctx_own(struct pt_ctx *c)
 {
     int r;
@@ -108,7 +118,7 @@ int pt_ctx_own(struct pt_ctx *c)
         return -ESRCH;
     if (LIKELY(c->attached))
         return 0;
-    r = pt_attach(pt_plat(c->base.plat), c->tid);
+    r = ctx_attach(c->as, c->tid);
     if (r == 0 && c->xstate != NULL)
         r = pt_set_xstate(c->tid, c->xstate, c->xstate_size);
     free(c->xstate);
@@ -320,7 +330,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
 
     if (!ctx_take_parked(as, &tid))
         return -EAGAIN;
-    int r = pt_attach(pt_plat(base->plat), tid);
+    int r = ctx_attach(as, tid);
     if (r != 0)
         /* It was the only thread of a stub that has ended; pt_as_put takes what remains. */
         return r;

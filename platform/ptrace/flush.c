@@ -110,7 +110,7 @@ static int flush_page(struct pt_as *as, struct pt_ctx *c, size_t count, int *fir
         int r = pt_run_stub(c->tid, &regs, &interrupted);
         if (interrupted)
             atomic_store(&c->interrupt, true);
-        if (r != 0)
+        if (r <= 0)
             return r;
         done = (regs.r12 - p->ops) / STUB_OP_SIZE;
         if (done >= count)

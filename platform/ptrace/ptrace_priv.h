@@ -79,6 +79,7 @@ struct pt_as {
     struct ref ref;
     pid_t pid;        /* stub process; immutable */
     uint32_t slot;    /* of the operations page */
+    bool settled;     /* the leader has been; whoever takes it first does that */
     struct mutex mu;  /* rank PLATFORM: guards the rest */
     struct cond idle; /* a context has left the guest */
     struct pt_queue queue;
@@ -141,14 +142,14 @@ static inline uint64_t pt_stub_addr(const struct pt_plat *p, const char *label)
 /* ---- tracee.c: one stopped or parked stub thread; the caller traces it ---- */
 /* Takes a thread that nobody traces and stops it wherever it is. -ESRCH when it has ended. */
 MUST_CHECK int pt_seize(pid_t tid);
-/* The same for a parked thread, or one that is on its way there. */
-MUST_CHECK int pt_attach(const struct pt_plat *p, pid_t tid);
+/* Does what a process just cloned has to do before all else; it may have done it. */
+MUST_CHECK int pt_settle(const struct pt_plat *p, pid_t tid, uint32_t slot);
 /* Leaves a stopped thread parked. */
 void pt_detach(const struct pt_plat *p, pid_t tid);
 /* Waits for the next stop. *out_status as wait(2); -ESRCH when the thread has ended. */
 MUST_CHECK int pt_wait_stop(pid_t tid, int *out_status);
-/* Runs stub code from regs->rip to its breakpoint and reads the registers back. *interrupted is set
- * when PT_INTERRUPT came meanwhile. -ESRCH. */
+/* Runs stub code from regs->rip to its end: 0, or 1 when it had something to tell and the registers
+ * were read back. *interrupted is set when PT_INTERRUPT came meanwhile. -ESRCH. */
 MUST_CHECK int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted);
 MUST_CHECK int pt_get_regs(pid_t tid, struct plat_regs *regs);
 MUST_CHECK int pt_set_regs(pid_t tid, const struct plat_regs *regs);
@@ -165,6 +166,8 @@ void pt_reap(pid_t pid);
 void pt_end(struct pt_plat *p, pid_t pid);
 
 /* ---- clone.c ---- */
+/* What stub_fork and stub_settle expect. */
+void pt_fork_regs(const struct pt_plat *p, uint32_t slot, struct plat_regs *regs);
 /* A new stub process cloned by the stopped thread tid, with the operations page of slot. */
 MUST_CHECK int pt_clone_process(const struct pt_plat *p, pid_t tid, uint32_t slot, pid_t *out_pid,
                                 bool *interrupted);

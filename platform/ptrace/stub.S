@@ -1,5 +1,6 @@
 /* The only code of ours in a stub, one page, mapped read-execute. It has no stack and no data but
- * registers. Every path ends at a breakpoint, where the tracer looks, or in stub_park. The guest may
+ * registers. Every path ends in stub_park, at a breakpoint when all is well and there is nothing to
+ * tell, or at an undefined instruction when the tracer is to look at the registers. The guest may
  * jump here: its calls are then stopped by the tracer like any other. */
 #include <asm/unistd_64.h>
 
@@ -20,7 +21,7 @@ stub_park:
 /* One call, its number and arguments in the registers. */
 stub_call:
     syscall
-    int3
+    ud2
 
 /* r12: first operation, r13: how many. Stops early at a failure, r12 then points at it. */
 stub_batch:
@@ -35,18 +36,19 @@ stub_batch:
     movq STUB_OP_ARGS+40(%r12), %r9
     syscall
     cmpq $-4095, %rax
-    jae 2f
+    jae 3f
     addq $STUB_OP_SIZE, %r12
     decq %r13
     jnz 1b
 2:  int3
+3:  ud2
 
 /* clone(2) with its arguments in the registers; the new thread parks. */
 stub_thread:
     syscall
     testq %rax, %rax
     jz stub_park
-    int3
+    ud2
 
 /* clone(2) of the process; the child asks to end with the sentry, then puts its own operations page
  * (an mmap whose arguments are in r12 to r15, rbx, rbp) where its parent's is. It may be stopped
@@ -55,7 +57,7 @@ stub_fork:
     syscall
     testq %rax, %rax
     jz stub_settle
-    int3
+    ud2
 stub_settle:
     movl $__NR_prctl, %eax
     movl $STUB_PR_SET_PDEATHSIG, %edi

@@ -356,6 +356,9 @@ static int ptrace_create(const struct plat_config *cfg, struct plat **out_plat)
 
     if (p == NULL)
         return -ENOMEM;
+    /* Stops of stubs are waited for, each by its thread; no signal need say so. */
+    const struct sigaction quiet = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP};
+    (void)sigaction(SIGCHLD, &quiet, NULL);
     p->base.ops = &ptrace_plat_ops;
     p->mem_fd = cfg->mem_fd;
     mutex_init(&p->mu, LOCK_RANK_LEAF);

@@ -85,17 +85,12 @@ int pt_seize(pid_t tid)
     return pt_wait_interrupt(tid);
 }
 
-int pt_attach(const struct pt_plat *p, pid_t tid)
+int pt_settle(const struct pt_plat *p, pid_t tid, uint32_t slot)
 {
     struct plat_regs regs;
     bool interrupted;
-    int r = pt_seize(tid);
 
-    if (r == 0)
-        r = pt_get_regs(tid, &regs);
-    /* A process just cloned may still have its first steps to do; see stub_fork. */
-    if (r != 0 || regs.rip < pt_stub_addr(p, stub_fork))
-        return r;
+    pt_fork_regs(p, slot, &regs);
     regs.rip = pt_stub_addr(p, stub_settle);
     regs.rsp = 1;
     return pt_run_stub(tid, &regs, &interrupted);
@@ -134,11 +129,17 @@ int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
         if (r != 0)
             return r;
         int sig = WSTOPSIG(status);
-        if (status >> 16 == 0 && sig == SIGTRAP)
-            return pt_get_regs(tid, regs);
-        if (status >> 16 == 0 && sig == PT_INTERRUPT)
+        if (status >> 16 != 0)
+            continue;
+        if (sig == SIGTRAP)
+            return 0;
+        if (sig == SIGILL) {
+            r = pt_get_regs(tid, regs);
+            return r != 0 ? r : 1;
+        }
+        if (sig == PT_INTERRUPT)
             *interrupted = true;
-        if (sig == SIGSEGV || sig == SIGILL || sig == SIGBUS) {
+        if (sig == SIGSEGV || sig == SIGBUS) {
             /* Ours does not fault. It came from outside, or the host has no memory for its page. */
             log_error("ptrace: signal %d in a stub's own code", sig);
             deliver = SIGKILL;
@@ -161,7 +162,7 @@ int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args
     regs.r9 = args[5];
     int r = pt_run_stub(tid, &regs, interrupted);
     *out_ret = (int64_t)regs.rax;
-    return r;
+    return MIN(r, 0);
 }
 
 void pt_kill(pid_t pid)
