@@ -75,6 +75,11 @@ static json_t *do_document(const struct do_opts *o, int argc, char **argv, const
     (void)json_array_append_new(mounts, json_pack("{s:s,s:s,s:s,s:[s,s,s]}", "destination", "/tmp",
                                                   "type", "tmpfs", "source", "tmpfs", "options",
                                                   "nosuid", "nodev", "mode=1777"));
+    /* The guest's own /tmp must not hide where the caller stands. */
+    if (strncmp(cwd, "/tmp/", 5) == 0 && strcmp(o->root_dir, "/") == 0)
+        (void)json_array_append_new(mounts,
+                                    json_pack("{s:s,s:s,s:s,s:[s,s]}", "destination", cwd, "type",
+                                              "bind", "source", cwd, "options", "bind", "ro"));
     return doc;
 }
 

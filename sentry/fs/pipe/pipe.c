@@ -30,6 +30,7 @@ struct pipe {
     uint64_t capacity, start, used;
     struct list packets; /* boundaries inside used, when any was written with O_DIRECT */
     unsigned readers, writers;
+    bool anonymous; /* of pipe(2): opening it through /proc waits for nobody; immutable */
     uint64_t reader_opens, writer_opens; /* FIFOs: what an opener waits for */
     struct waitq wq;
 };
@@ -462,6 +463,7 @@ int pipe_new(uint32_t flags, struct file **out_read, struct file **out_write)
     pipe_opened(p, O_RDONLY);
     ref_get(&p->ref);
     (*out_read)->inode->fifo = p;
+    p->anonymous = true;
     r = pipe_write_end(p, *out_read, O_WRONLY | kept, out_write);
     if (r != 0)
         file_put(*out_read);
@@ -507,7 +509,7 @@ static int fifo_wait(struct pipe *p, uint32_t flags, const struct vfs_caller *c)
     uint64_t seen;
     int err;
 
-    if (acc == O_RDWR || ((flags & O_NONBLOCK) != 0 && acc == O_RDONLY))
+    if (p->anonymous || acc == O_RDWR || ((flags & O_NONBLOCK) != 0 && acc == O_RDONLY))
         return 0;
     mutex_lock(&p->mu);
     seen = want_writer ? p->writer_opens : p->reader_opens;
@@ -533,7 +535,8 @@ int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c)
         return r;
     /* Nobody may see this end open if it fails at once. */
     mutex_lock(&p->mu);
-    bool refused = (flags & O_NONBLOCK) != 0 && (flags & O_ACCMODE) == O_WRONLY && p->readers == 0;
+    bool refused = !p->anonymous && (flags & O_NONBLOCK) != 0 && (flags & O_ACCMODE) == O_WRONLY &&
+                   p->readers == 0;
     mutex_unlock(&p->mu);
     if (refused) {
         pipe_put(p);
