@@ -55,7 +55,7 @@ static int64_t copy_run(struct task *t, struct copy *k)
             break;
         total += n;
         k->left -= (uint64_t)n;
-        if (k->once)
+        if (k->once || task_signal_pending(t))
             break;
     }
     if (total == 0)
@@ -81,7 +81,14 @@ static int64_t copy_offset_out(struct task *t, uaddr_t p, int64_t off, int64_t r
     return copyout_obj(&t->ua, p, &off) != 0 ? -EFAULT : r;
 }
 
-/* Both files of a copy; ended by copy_put. */
+static bool copy_may(const struct file *f, bool write)
+{
+    const uint32_t acc = atomic_load(&f->flags) & O_ACCMODE;
+
+    return acc == O_RDWR || acc == (write ? O_WRONLY : O_RDONLY);
+}
+
+/* Both files of a copy, open for what it does with them; ended by copy_put. */
 static int copy_get(struct task *t, int in_fd, int out_fd, struct copy *k)
 {
     int r = task_file(t, in_fd, &k->in);
@@ -89,6 +96,10 @@ static int copy_get(struct task *t, int in_fd, int out_fd, struct copy *k)
     if (r != 0)
         return r;
     r = task_file(t, out_fd, &k->out);
+    if (r == 0 && (!copy_may(k->in, false) || !copy_may(k->out, true))) {
+        file_put(k->out);
+        r = -EBADF;
+    }
     if (r != 0)
         file_put(k->in);
     return r;

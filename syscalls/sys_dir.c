@@ -12,7 +12,8 @@
 struct dents {
     char *buf;
     size_t size, used;
-    bool old; /* struct linux_dirent: the type stands behind the name */
+    bool full; /* an entry did not fit */
+    bool old;  /* struct linux_dirent: the type stands behind the name */
 };
 
 /* linux_dirent64 and linux_dirent up to the name. */
@@ -38,8 +39,10 @@ static int dents_add(void *arg, const char *name, size_t len, uint64_t ino, unsi
     size_t head = d->old ? offsetof(struct dent_old, name) : offsetof(struct dent64, name);
     size_t size = ALIGN_UP(head + len + 1 + (d->old ? 1 : 0), (size_t)8);
 
-    if (d->used + size > d->size)
+    if (d->used + size > d->size) {
+        d->full = true;
         return 1;
+    }
     char *at = d->buf + d->used;
     memset(at, 0, size);
     struct dent64 *e = (struct dent64 *)at;
@@ -66,17 +69,14 @@ static int64_t dents_read(struct task *t, int fd, uaddr_t buf, unsigned count, b
     d.buf = malloc(d.size > 0 ? d.size : 1);
     int64_t before = f->pos;
     r = d.buf != NULL ? vfs_readdir(f, dents_add, &d) : -ENOMEM;
-    if (r == 0 && d.used == 0 && f->pos == before) {
-        /* Nothing fitted, or nothing is left: one entry into the void tells. */
-        struct dents probe = {.buf = malloc(512), .size = 512, .old = old};
-        if (probe.buf != NULL && vfs_readdir(f, dents_add, &probe) == 0 && probe.used > 0) {
-            r = -EINVAL;
-            (void)!vfs_seek(f, before, SEEK_SET);
-        }
-        free(probe.buf);
+    if (r == 0 && d.used == 0 && d.full)
+        r = -EINVAL;
+    if (r == 0 && copyout(&t->ua, buf, d.buf, d.used) != 0) {
+        r = -EFAULT;
+        (void)!vfs_seek(f, before, SEEK_SET);
     }
     if (r == 0)
-        r = copyout(&t->ua, buf, d.buf, d.used) != 0 ? -EFAULT : (int64_t)d.used;
+        r = (int64_t)d.used;
     free(d.buf);
     file_put(f);
     return r;

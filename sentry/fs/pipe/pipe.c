@@ -1,4 +1,4 @@
-#include "sentry/fs/pipe/pipe.h"
+#include "sentry/fs/pipe/pipe_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,29 +16,6 @@
 #define PIPE_ATOMIC 4096u
 
 OBJCOUNT_DEFINE(pipe);
-
-/* A packet of O_DIRECT mode: where it ends in the stream of bytes. */
-struct packet {
-    struct list node;
-    uint64_t left;
-};
-
-struct pipe {
-    struct ref ref;
-    struct mutex mu; /* rank PIPE: guards the rest */
-    char *buf;       /* ring of capacity bytes, made at the first write */
-    uint64_t capacity, start, used;
-    struct list packets; /* boundaries inside used, when any was written with O_DIRECT */
-    unsigned readers, writers;
-    bool anonymous; /* of pipe(2): opening it through /proc waits for nobody; immutable */
-    uint64_t reader_opens, writer_opens; /* FIFOs: what an opener waits for */
-    struct waitq wq;
-};
-
-static struct pipe *pipe_of(const struct file *f)
-{
-    return f->priv;
-}
 
 static int pipe_alloc(struct pipe **out)
 {
@@ -99,7 +76,7 @@ static int64_t ring_get(struct pipe *p, struct uio *u, uint64_t max)
     return done;
 }
 
-static int64_t ring_put(struct pipe *p, struct uio *u, uint64_t max)
+int64_t pipe_put_locked(struct pipe *p, struct uio *u, uint64_t max)
 {
     int64_t done = 0;
 
@@ -235,7 +212,7 @@ static int64_t write_some(struct pipe *p, struct uio *u, bool packets)
         if (k == NULL)
             return -ENOMEM;
     }
-    n = ring_put(p, u, packets ? PIPE_ATOMIC : UINT64_MAX);
+    n = pipe_put_locked(p, u, packets ? PIPE_ATOMIC : UINT64_MAX);
     if (n > 0 && k != NULL && write_mark(p, (uint64_t)n, k) == 0)
         k = NULL;
     free(k);
@@ -326,7 +303,7 @@ int64_t pipe_get_size(struct file *f)
     return n;
 }
 
-static int64_t resize_locked(struct pipe *p, uint64_t size)
+int64_t pipe_resize_locked(struct pipe *p, uint64_t size)
 {
     char *buf;
 
@@ -364,7 +341,7 @@ int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged)
         return -ENOMEM;
     struct pipe *p = pipe_of(f);
     mutex_lock(&p->mu);
-    r = resize_locked(p, pages);
+    r = pipe_resize_locked(p, pages);
     mutex_unlock(&p->mu);
     if (r > 0)
         (void)waitq_wake(&p->wq, EPOLLOUT | EPOLLWRNORM);

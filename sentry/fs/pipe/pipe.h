@@ -16,6 +16,16 @@ bool pipe_is(const struct file *f);
 MUST_CHECK int64_t pipe_get_size(struct file *f);
 MUST_CHECK int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged);
 
+/* ---- splice(2), tee(2); the files are pipes ---- */
+/* Bytes that fit now. */
+uint64_t pipe_room(struct file *f);
+/* Puts back what was read last and could not be moved on. */
+void pipe_unread(struct file *f, const void *data, uint64_t size);
+/* Copies up to max bytes of in to out and leaves them in in. 0: nothing in it, and no writer.
+ * -EAGAIN without a blocker, -EPIPE, -EINVAL for one pipe twice, -ERESTARTSYS. */
+MUST_CHECK int64_t pipe_tee(struct file *in, struct file *out, uint64_t max,
+                            const struct vfs_caller *c);
+
 /* For struct vfs_special_ops. */
 MUST_CHECK int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c);
 void fifo_release(struct inode *i);

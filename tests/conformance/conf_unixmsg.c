@@ -1,0 +1,376 @@
+/* Descriptors, credentials and many messages at once over AF_UNIX sockets. */
+#include "harness.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+CONF_FAMILY("unixmsg");
+
+/* ---- helpers ---- */
+
+static void pair(int type, int sv[2])
+{
+    OK(socketpair(AF_UNIX, type, 0, sv));
+}
+
+static ssize_t send_fds(int sock, const int *fds, size_t count, const char *text)
+{
+    char control[CMSG_SPACE(sizeof(int) * 256)] __attribute__((aligned(8))) = {0};
+    struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (count > 0) {
+        m.msg_control = control;
+        m.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int) * count);
+        memcpy(CMSG_DATA(c), fds, sizeof(int) * count);
+    }
+    return sendmsg(sock, &m, 0);
+}
+
+/* Number of descriptors that came, in fds; *n is what recvmsg gave. */
+static size_t recv_fds(int sock, int *fds, size_t max, int flags, ssize_t *n, int *out_flags)
+{
+    char control[CMSG_SPACE(sizeof(int) * 256)] __attribute__((aligned(8)));
+    char buf[256];
+    struct iovec iov = {buf, sizeof(buf)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
+
+    m.msg_controllen = max > 0 ? CMSG_SPACE(sizeof(int) * max) : 0;
+    if (max == 0)
+        m.msg_control = NULL;
+    *n = OK(recvmsg(sock, &m, flags));
+    if (out_flags)
+        *out_flags = m.msg_flags;
+    struct cmsghdr *c = max > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    if (!c || c->cmsg_type != SCM_RIGHTS)
+        return 0;
+    size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    memcpy(fds, CMSG_DATA(c), count * sizeof(int));
+    return count;
+}
+
+/* ---- descriptors and credentials in messages ---- */
+
+TEST(descriptors_travel)
+{
+    int sv[2], p[2], got[4];
+    char c = 0;
+    ssize_t n;
+
+    pair(SOCK_STREAM, sv);
+    OK(pipe(p));
+    CHECK_EQ(send_fds(sv[0], p, 2, "fds"), 3);
+    CHECK_EQ(recv_fds(sv[1], got, 4, 0, &n, NULL), 2);
+    CHECK_EQ(n, 3);
+    CHECK(got[0] != p[0] && got[1] != p[1]);
+    CHECK_EQ(write(got[1], "q", 1), 1);
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    CHECK_EQ(c, 'q');
+    CHECK_EQ(fcntl(got[0], F_GETFD), 0);
+}
+
+TEST(descriptors_with_cloexec)
+{
+    int sv[2], got[1];
+    ssize_t n;
+
+    pair(SOCK_DGRAM, sv);
+    CHECK_EQ(send_fds(sv[0], &sv[0], 1, "x"), 1);
+    CHECK_EQ(recv_fds(sv[1], got, 1, MSG_CMSG_CLOEXEC, &n, NULL), 1);
+    CHECK_EQ(fcntl(got[0], F_GETFD), FD_CLOEXEC);
+}
+
+TEST(descriptors_outlive_their_sender)
+{
+    int sv[2], p[2], got[1];
+    char c;
+    ssize_t n;
+
+    pair(SOCK_STREAM, sv);
+    OK(pipe(p));
+    CHECK_EQ(send_fds(sv[0], &p[1], 1, "w"), 1);
+    OK(close(p[1]));
+    OK(close(sv[0]));
+    CHECK_EQ(recv_fds(sv[1], got, 1, 0, &n, NULL), 1);
+    CHECK_EQ(write(got[0], "k", 1), 1);
+    OK(close(got[0]));
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    CHECK_EQ(read(p[0], &c, 1), 0);
+}
+
+TEST(unread_descriptors_are_closed)
+{
+    int sv[2], p[2];
+    char c;
+
+    pair(SOCK_STREAM, sv);
+    OK(pipe(p));
+    CHECK_EQ(send_fds(sv[0], &p[1], 1, "w"), 1);
+    OK(close(p[1]));
+    OK(close(sv[1]));
+    CHECK_EQ(read(p[0], &c, 1), 0);
+}
+
+TEST(descriptors_without_room_are_closed)
+{
+    int sv[2], p[2], got[4], flags;
+    char c;
+    ssize_t n;
+
+    pair(SOCK_STREAM, sv);
+    OK(pipe(p));
+    int fds[3] = {p[1], p[1], p[1]};
+    CHECK_EQ(send_fds(sv[0], fds, 3, "w"), 1);
+    OK(close(p[1]));
+    size_t count = recv_fds(sv[1], got, 1, 0, &n, &flags);
+    /* Room for one is rounded up to two by CMSG_SPACE. */
+    CHECK_EQ(count, 2);
+    CHECK(flags & MSG_CTRUNC);
+    OK(close(got[0]));
+    OK(close(got[1]));
+    CHECK_EQ(read(p[0], &c, 1), 0);
+    OK(pipe(p));
+    CHECK_EQ(send_fds(sv[0], &p[1], 1, "w"), 1);
+    OK(close(p[1]));
+    CHECK_EQ(recv_fds(sv[1], got, 0, 0, &n, &flags), 0);
+    CHECK(flags & MSG_CTRUNC);
+    CHECK_EQ(read(p[0], &c, 1), 0);
+}
+
+TEST(read_drops_descriptors)
+{
+    int sv[2], p[2];
+    char c;
+
+    pair(SOCK_STREAM, sv);
+    OK(pipe(p));
+    CHECK_EQ(send_fds(sv[0], &p[1], 1, "w"), 1);
+    OK(close(p[1]));
+    CHECK_EQ(read(sv[1], &c, 1), 1);
+    CHECK_EQ(read(p[0], &c, 1), 0);
+}
+
+TEST(descriptors_end_a_read)
+{
+    int sv[2], got[2];
+    ssize_t n;
+
+    pair(SOCK_STREAM, sv);
+    CHECK_EQ(send_fds(sv[0], NULL, 0, "aa"), 2);
+    CHECK_EQ(send_fds(sv[0], &sv[0], 1, "bb"), 2);
+    CHECK_EQ(send_fds(sv[0], &sv[0], 1, "cc"), 2);
+    CHECK_EQ(recv_fds(sv[1], got, 2, 0, &n, NULL), 1);
+    CHECK_EQ(n, 4);
+    CHECK_EQ(recv_fds(sv[1], got, 2, 0, &n, NULL), 1);
+    CHECK_EQ(n, 2);
+}
+
+TEST(peek_duplicates_descriptors)
+{
+    int sv[2], got[1];
+    ssize_t n;
+
+    pair(SOCK_STREAM, sv);
+    CHECK_EQ(send_fds(sv[0], &sv[0], 1, "x"), 1);
+    CHECK_EQ(recv_fds(sv[1], got, 1, MSG_PEEK, &n, NULL), 1);
+    OK(close(got[0]));
+    CHECK_EQ(recv_fds(sv[1], got, 1, 0, &n, NULL), 1);
+}
+
+TEST(bad_ancillary_data)
+{
+    struct {
+        struct cmsghdr h;
+        int fd[2];
+    } c = {.h = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                 .cmsg_level = SOL_SOCKET,
+                 .cmsg_type = SCM_RIGHTS}};
+    struct iovec iov = {(void *)(uintptr_t) "x", 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c};
+    int sv[2];
+
+    pair(SOCK_STREAM, sv);
+    m.msg_controllen = sizeof(c);
+    c.fd[0] = 12345;
+    CHECK_ERRNO(sendmsg(sv[0], &m, 0), EBADF);
+    c.fd[0] = sv[0];
+    c.h.cmsg_len = 8;
+    CHECK_ERRNO(sendmsg(sv[0], &m, 0), EINVAL);
+    c.h.cmsg_len = 4096;
+    CHECK_ERRNO(sendmsg(sv[0], &m, 0), EINVAL);
+    c.h.cmsg_len = CMSG_LEN(sizeof(int));
+    c.h.cmsg_type = 77;
+    CHECK_ERRNO(sendmsg(sv[0], &m, 0), EINVAL);
+    m.msg_control = (void *)8;
+    CHECK_ERRNO(sendmsg(sv[0], &m, 0), EFAULT);
+    m.msg_iovlen = 2000;
+    CHECK_ERRNO(sendmsg(sv[0], &m, 0), EMSGSIZE);
+    char b;
+    CHECK_ERRNO(recv(sv[1], &b, 1, MSG_DONTWAIT), EAGAIN);
+}
+
+TEST(too_many_descriptors)
+{
+    int sv[2], fds[254], got[254];
+    ssize_t n;
+
+    pair(SOCK_STREAM, sv);
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        fds[i] = sv[0];
+    CHECK_ERRNO(send_fds(sv[0], fds, 254, "x"), EINVAL);
+    CHECK_EQ(send_fds(sv[0], fds, 253, "x"), 1);
+    CHECK_EQ(recv_fds(sv[1], got, 253, 0, &n, NULL), 253);
+}
+
+static void recv_cred(int fd, struct ucred *out)
+{
+    char control[CMSG_SPACE(sizeof(*out))] __attribute__((aligned(8))), b;
+    struct iovec iov = {&b, 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
+
+    m.msg_controllen = sizeof(control);
+    CHECK_EQ(recvmsg(fd, &m, 0), 1);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    CHECK(c && c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len == CMSG_LEN(sizeof(*out)));
+    memcpy(out, CMSG_DATA(c), sizeof(*out));
+}
+
+TEST(credentials_are_passed)
+{
+    struct ucred cr;
+    int sv[2], on = 1;
+
+    pair(SOCK_DGRAM, sv);
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
+    CHECK_EQ(send(sv[0], "x", 1, 0), 1);
+    recv_cred(sv[1], &cr);
+    CHECK_EQ(cr.pid, getpid());
+    CHECK_EQ(cr.uid, getuid());
+    CHECK_EQ(cr.gid, getgid());
+    pid_t pid = conf_fork();
+    if (pid == 0)
+        _exit(send(sv[0], "y", 1, 0) != 1);
+    recv_cred(sv[1], &cr);
+    CHECK_EQ(cr.pid, pid);
+    CHECK_EXIT(pid, 0);
+}
+
+static ssize_t send_cred(int fd, const struct ucred *cr)
+{
+    char control[CMSG_SPACE(sizeof(*cr))] __attribute__((aligned(8))) = {0};
+    struct iovec iov = {(void *)(uintptr_t) "x", 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
+
+    m.msg_controllen = sizeof(control);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_CREDENTIALS;
+    c->cmsg_len = CMSG_LEN(sizeof(*cr));
+    memcpy(CMSG_DATA(c), cr, sizeof(*cr));
+    return sendmsg(fd, &m, 0);
+}
+
+TEST(credentials_cannot_be_forged)
+{
+    NEED_ROOT();
+    int sv[2], on = 1;
+
+    OK(chmod(".", 0755));
+    pair(SOCK_DGRAM, sv);
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        conf_become(1234);
+        struct ucred cr = {getpid(), 1234, 1234};
+        CHECK_EQ(send_cred(sv[0], &cr), 1);
+        cr.uid = 0;
+        CHECK_ERRNO(send_cred(sv[0], &cr), EPERM);
+        cr = (struct ucred){1, 1234, 1234};
+        CHECK_ERRNO(send_cred(sv[0], &cr), EPERM);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(sockets_in_their_own_queues)
+{
+    /* Rings that nobody can reach any more; they must go when another socket is closed. */
+    int p[2];
+    char c;
+
+    OK(pipe(p));
+    for (int i = 0; i < 20; i++) {
+        int a[2], b[2];
+        pair(SOCK_STREAM, a);
+        pair(SOCK_STREAM, b);
+        int fds[2] = {b[1], p[1]};
+        CHECK_EQ(send_fds(a[0], fds, 2, "x"), 1);
+        CHECK_EQ(send_fds(b[0], &a[1], 1, "y"), 1);
+        OK(close(a[0]));
+        OK(close(a[1]));
+        OK(close(b[0]));
+        OK(close(b[1]));
+    }
+    OK(close(p[1]));
+    OK(close(OK(socket(AF_UNIX, SOCK_STREAM, 0))));
+    CHECK_EQ(read(p[0], &c, 1), 0);
+}
+
+TEST(long_chain_of_queues)
+{
+    /* Each socket waits in the queue of the next; closing the last one takes all of it apart. */
+    int p[2], hold[2];
+    char c;
+
+    OK(pipe(p));
+    pair(SOCK_STREAM, hold);
+    CHECK_EQ(send_fds(hold[0], &p[1], 1, "x"), 1);
+    OK(close(p[1]));
+    OK(close(hold[0]));
+    for (int i = 0; i < 3; i++) {
+        int next[2];
+        pair(SOCK_STREAM, next);
+        CHECK_EQ(send_fds(next[0], &hold[1], 1, "x"), 1);
+        OK(close(hold[1]));
+        OK(close(next[0]));
+        hold[1] = next[1];
+    }
+    OK(close(hold[1]));
+    CHECK_EQ(read(p[0], &c, 1), 0);
+}
+
+/* ---- many messages ---- */
+
+TEST(sendmmsg_and_recvmmsg)
+{
+    struct iovec out[3] = {{(void *)(uintptr_t) "a", 1},
+                           {(void *)(uintptr_t) "bb", 2},
+                           {(void *)(uintptr_t) "ccc", 3}};
+    char buf[4][8];
+    struct iovec in[4];
+    struct mmsghdr s[3], r[4];
+    int sv[2];
+
+    memset(s, 0, sizeof(s));
+    memset(r, 0, sizeof(r));
+    for (int i = 0; i < 3; i++)
+        s[i].msg_hdr = (struct msghdr){.msg_iov = &out[i], .msg_iovlen = 1};
+    for (int i = 0; i < 4; i++) {
+        in[i] = (struct iovec){buf[i], sizeof(buf[i])};
+        r[i].msg_hdr = (struct msghdr){.msg_iov = &in[i], .msg_iovlen = 1};
+    }
+    pair(SOCK_DGRAM, sv);
+    CHECK_EQ(sendmmsg(sv[0], s, 3, 0), 3);
+    CHECK_EQ(s[2].msg_len, 3);
+    CHECK_EQ(recvmmsg(sv[1], r, 4, MSG_DONTWAIT, NULL), 3);
+    CHECK_EQ(r[1].msg_len, 2);
+    CHECK_EQ(send(sv[0], "z", 1, 0), 1);
+    CHECK_EQ(recvmmsg(sv[1], r, 4, MSG_WAITFORONE, NULL), 1);
+    struct timespec bad = {-1, 0};
+    CHECK_ERRNO(recvmmsg(sv[1], r, 4, 0, &bad), EINVAL);
+}
