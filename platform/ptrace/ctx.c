@@ -395,7 +395,18 @@ static int ctx_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
 
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
 {
-    return atomic_load_explicit(&pt_ctx(base)->cpu_ns, memory_order_relaxed);
+    struct pt_ctx *c = pt_ctx(base);
+    /* Sum first: a run that ends in between counts in neither part, rather than in both. */
+    uint64_t sum = atomic_load_explicit(&c->cpu_ns, memory_order_acquire);
+    const uint64_t start = atomic_load_explicit(&c->run_start, memory_order_relaxed);
+    uint64_t told = atomic_load_explicit(&c->cpu_told, memory_order_relaxed);
+
+    if (start != 0)
+        sum += pt_now() - start;
+    while (sum > told && !atomic_compare_exchange_weak_explicit(
+                             &c->cpu_told, &told, sum, memory_order_relaxed, memory_order_relaxed))
+        ;
+    return sum > told ? sum : told;
 }
 
 const struct plat_ctx_ops pt_ctx_ops = {

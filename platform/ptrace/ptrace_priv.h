@@ -115,7 +115,9 @@ struct pt_ctx {
     _Atomic uint64_t target;     /* process and thread number for tgkill(2): pid << 32 | tid */
     _Atomic uint64_t entered_ns; /* in the guest since, or 0 */
     _Atomic bool let_go;         /* the stub thread is not bound any more */
-    _Atomic uint64_t cpu_ns;
+    /* Guest time of runs that have ended, start of the present one or 0, and the largest sum that
+     * was ever told: a clock made of them does not go back. */
+    _Atomic uint64_t cpu_ns, run_start, cpu_told;
 };
 
 static inline struct pt_plat *pt_plat(struct plat *p)

@@ -282,9 +282,11 @@ enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
     }
     uint64_t start = pt_now();
     pt_place_enter(c, start);
+    atomic_store_explicit(&c->run_start, start, memory_order_relaxed);
     event = run_guest(c, single_step ? PTRACE_SYSEMU_SINGLESTEP : PTRACE_SYSEMU, out, &reaped);
     uint64_t end = pt_now();
-    atomic_fetch_add_explicit(&c->cpu_ns, end - start, memory_order_relaxed);
+    atomic_store_explicit(&c->run_start, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->cpu_ns, end - start, memory_order_release);
     pt_place_leave(c, start, end);
     run_leave(c);
     if (event == PLAT_EVENT_INTERRUPT)
