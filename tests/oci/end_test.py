@@ -88,7 +88,7 @@ class End(Case):
         self.assert_nothing_left()
 
     def test_nothing_leaks_in_a_loop(self):
-        rounds = int(os.environ.get("LEAK_ROUNDS", "50"))
+        rounds = int(os.environ.get("LEAK_ROUNDS", "1000"))
         before = self.host_facts()
         self.write(["/bin/true"])
         for i in range(rounds):

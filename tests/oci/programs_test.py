@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Unmodified Debian programs in a Debian root file system. DEBIAN_ROOT names one that
+tools/make_rootfs has made with the packages of tests/oci/packages."""
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+from harness import Case, default_config, main
+
+DEBIAN_ROOT = os.environ.get("DEBIAN_ROOT", "")
+TIMEOUT = 300
+
+# What fails in Python's own tests, and why. A failure that is not here fails the test.
+INET = "needs AF_INET sockets"
+PYTHON_KNOWN = {
+    "test_os": {
+        "TestSendfile": INET,
+    },
+    "test_subprocess": {},
+    "test_threading": {},
+    "test_signal": {
+        "WakeupFDTests.test_invalid_socket": INET,
+        "WakeupFDTests.test_set_wakeup_fd_socket_result": INET,
+    },
+    "test_mmap": {},
+}
+
+
+@unittest.skipUnless(DEBIAN_ROOT, "DEBIAN_ROOT is not set")
+class Programs(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.rootfs = pathlib.Path(DEBIAN_ROOT)
+
+    def debian(self, *args, timeout=TIMEOUT, **kw):
+        """Runs args in the Debian root, read-only but for /tmp, which is the guest's own."""
+        config = default_config(list(args))
+        config["root"] = {"path": str(self.rootfs), "readonly": True}
+        config["process"]["env"] = [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp",
+            "LANG=C.UTF-8", "TMPDIR=/tmp"]
+        config["mounts"].append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm"})
+        (self.bundle / "config.json").write_text(json.dumps(config))
+        return self.call("run", "--bundle", str(self.bundle), self.new_id(), timeout=timeout, **kw)
+
+    def bash(self, script, **kw):
+        p = self.debian("bash", "-ec", script, **kw)
+        self.assertEqual(p.returncode, 0, p.stdout[-2000:] + p.stderr[-2000:])
+        return p.stdout
+
+    def test_busybox_shell_pipes(self):
+        p = self.debian("busybox", "sh", "-c",
+                        "seq 1 10000 | grep 7 | sort -rn | head -1; sleep 100 & kill %1; wait %1;"
+                        "echo $?")
+        self.assertEqual(p.stdout.split(), ["9997", "143"], p.stderr)
+
+    def test_bash(self):
+        out = self.bash("a=(one two three); echo ${#a[@]} ${a[1]^^}; diff <(echo x) <(echo x) &&"
+                        " echo same; coproc cat; echo hi >&${COPROC[1]}; read -u ${COPROC[0]} l;"
+                        " echo $l; (exit 3) || echo $?")
+        self.assertEqual(out.split("\n")[:4], ["3 TWO", "same", "hi", "3"])
+
+    def test_coreutils(self):
+        out = self.bash("cd /tmp; seq 100000 > s; sha256sum < s; split -l 1000 s p.; ls p.* | wc -l;"
+                        "cat p.* | cmp - s && echo equal; ln s h; stat -c %h s; mkdir -p a/b/c;"
+                        "cp -a a z; rm -r a; find z | wc -l; df /tmp | tail -1 | wc -w; date +%Y")
+        words = out.split()
+        digest = hashlib.sha256("".join(f"{i}\n" for i in range(1, 100001)).encode()).hexdigest()
+        self.assertEqual(words[0], digest)
+        self.assertEqual(words[2:6], ["100", "equal", "2", "3"])
+
+    def test_perl(self):
+        out = self.bash("perl -e 'my %h; $h{$_ % 7}++ for 1..100000; print join(\",\", map"
+                        " {\"$_=$h{$_}\"} sort keys %h), \"\\n\"; my $p = fork; if (!$p) { exit 5 }"
+                        " waitpid $p, 0; print $? >> 8, \"\\n\"; print `echo sub`'")
+        self.assertEqual(out.split()[1:], ["5", "sub"])
+
+    def test_gcc_and_make(self):
+        out = self.bash("""cd /tmp
+            for n in a b c d; do echo "int $n(void) { return '$n'; }" > $n.c; done
+            cat > main.c <<'X'
+#include <stdio.h>
+int a(void), b(void), c(void), d(void);
+int main(void) { printf("%c%c%c%c\\n", a(), b(), c(), d()); return 0; }
+X
+            printf 'prog: main.o a.o b.o c.o d.o\\n\\tgcc -o $@ $^\\n%%.o: %%.c\\n\\tgcc -O2 -c $<\\n' > Makefile
+            make -j2 >/dev/null && ./prog""")
+        self.assertEqual(out, "abcd\n")
+
+    def test_sqlite(self):
+        out = self.bash("cd /tmp; sqlite3 t.db \"create table t(a integer primary key, b text);"
+                        " with recursive c(x) as (select 1 union all select x + 1 from c where x <"
+                        " 10000) insert into t select x, hex(randomblob(20)) from c;"
+                        " select count(*), count(distinct b) from t; pragma integrity_check;\"")
+        self.assertEqual(out, "10000|10000\nok\n")
+
+    def test_git(self):
+        out = self.bash("cd /tmp; git init -q r; cd r; git config user.email a@b; git config"
+                        " user.name n; seq 1000 > f; git add f; git commit -qm one; seq 2000 > f;"
+                        " git commit -qam two; git clone -q . ../c; git -C ../c log --format=%s;"
+                        " git -C ../c fsck 2>&1 | tail -1; wc -l < ../c/f")
+        self.assertEqual(out.split()[:2], ["two", "one"])
+        self.assertEqual(out.split()[-1], "2000")
+
+    def test_tar_and_find(self):
+        count = subprocess.run(["find", str(self.rootfs / "usr")], stdout=subprocess.PIPE,
+                               check=True).stdout.count(b"\n")
+        out = self.bash("find /usr | wc -l; tar cf - /usr/bin 2>/dev/null | tar tf - | wc -l;"
+                        "ls -A /usr/bin | wc -l")
+        found, packed, there = map(int, out.split())
+        self.assertEqual(found, count)
+        self.assertEqual(packed, there + 1)
+
+    def test_many_threads(self):
+        out = self.bash("python3 -c \"\n"
+                        "import threading\n"
+                        "gate, lock, total = threading.Barrier(501), threading.Lock(), [0]\n"
+                        "def run():\n"
+                        "    gate.wait()\n"
+                        "    for _ in range(20):\n"
+                        "        with lock: total[0] += 1\n"
+                        "ts = [threading.Thread(target=run) for _ in range(500)]\n"
+                        "for t in ts: t.start()\n"
+                        "gate.wait()\n"
+                        "for t in ts: t.join()\n"
+                        "print(total[0])\"")
+        self.assertEqual(out, "10000\n")
+
+    def python_suite(self, name):
+        p = self.debian("python3", "-m", "test", "-v", name)
+        text = p.stdout + p.stderr
+        failed = {f"{cls}.{case}" for case, cls in re.findall(
+            r"^(?:ERROR|FAIL): (\w+) \(test\.\w+\.(\w+)", text, re.M)}
+        known = PYTHON_KNOWN[name]
+        unexpected = {f for f in failed if f not in known and f.split(".")[0] not in known}
+        self.assertEqual(unexpected, set(), text[-3000:])
+        self.assertRegex(text, r"Ran \d+ tests|Tests result:")
+
+    def test_python_os(self):
+        self.python_suite("test_os")
+
+    def test_python_subprocess(self):
+        self.python_suite("test_subprocess")
+
+    def test_python_threading(self):
+        self.python_suite("test_threading")
+
+    def test_python_signal(self):
+        self.python_suite("test_signal")
+
+    def test_python_mmap(self):
+        self.python_suite("test_mmap")
+
+
+if __name__ == "__main__":
+    main()
