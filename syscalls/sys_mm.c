@@ -10,6 +10,7 @@
 #ifndef MLOCK_ONFAULT
 #define MLOCK_ONFAULT 1u
 #endif
+#define MADVISE_POPULATE_STEP (UINT64_C(64) << 20)
 #define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 
 static int mmap_file(struct task *t, int fd, struct mm_map_args *a, struct file **out_file)
@@ -81,8 +82,29 @@ int64_t sys_brk(struct task *t, uaddr_t brk)
     return (int64_t)mm_brk(t->ua.mm, t->ctx, &lim, brk.v);
 }
 
+/* Filling in may take long: in pieces, so that a signal ends it. */
+static int64_t madvise_populate(struct task *t, uaddr_t addr, uint64_t len, int advice)
+{
+    uint64_t left = len;
+    do {
+        uint64_t n = MIN(left, MADVISE_POPULATE_STEP);
+        int err = mm_madvise(t->ua.mm, t->ctx, addr, n, advice);
+        if (err)
+            return err;
+        addr = uaddr_add(addr, n);
+        left -= n;
+        if (left > 0 && task_signal_pending(t))
+            return -EINTR;
+    } while (left > 0);
+    return 0;
+}
+
 int64_t sys_madvise(struct task *t, uaddr_t addr, uint64_t len, int advice)
 {
+    bool populate = advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE;
+    if (populate && len > MADVISE_POPULATE_STEP && len <= UINT64_MAX - PAGE_SIZE &&
+        addr.v <= UINT64_MAX - PAGE_SIZE - len)
+        return madvise_populate(t, addr, len, advice);
     return mm_madvise(t->ua.mm, t->ctx, addr, len, advice);
 }
 
