@@ -27,6 +27,16 @@ int64_t sys_fdatasync(struct task *t, int fd)
     return sync_file(t, fd, true);
 }
 
+int64_t sys_sync(struct task *t)
+{
+    struct vfs_caller c;
+
+    task_vfs_caller(t, &c);
+    mount_ns_sync(c.ns);
+    task_vfs_caller_end(&c);
+    return 0;
+}
+
 int64_t sys_syncfs(struct task *t, int fd)
 {
     struct file *f;

@@ -375,6 +375,36 @@ int vfs_umount(struct mount_ns *ns, const struct vpath *p, int flags)
     return r;
 }
 
+/* The first super from the at-th mount on that has something to write back. Owned, or NULL. */
+static struct super *sync_next(struct mount_ns *ns, unsigned *at)
+{
+    struct super *sb = NULL;
+    struct mount *m;
+    unsigned i = 0;
+
+    rwlock_rdlock(&ns->lock);
+    list_for_each_entry (m, &ns->mounts, node) {
+        if (i++ < *at || m->sb->ops->sync == NULL)
+            continue;
+        sb = super_get(m->sb);
+        break;
+    }
+    *at = i;
+    rwlock_unlock(&ns->lock);
+    return sb;
+}
+
+void mount_ns_sync(struct mount_ns *ns)
+{
+    struct super *sb;
+    unsigned at = 0;
+
+    while ((sb = sync_next(ns, &at)) != NULL) {
+        (void)sb->ops->sync(sb);
+        super_put(sb);
+    }
+}
+
 /* ---- /proc/<pid>/mounts, mountinfo, mountstats ---- */
 
 /* Text in which space, tab, newline and backslash are octal, as in fstab(5). */

@@ -382,6 +382,8 @@ MUST_CHECK int vfs_bind(struct mount_ns *ns, const struct vpath *from, const str
 /* MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC MS_NOATIME as they are now. */
 uint32_t vfs_mount_flags(const struct mount *m);
 MUST_CHECK int vfs_remount(struct mount_ns *ns, const struct vpath *p, uint32_t flags);
+/* sync(2): every file system that is mounted. */
+void mount_ns_sync(struct mount_ns *ns);
 MUST_CHECK int vfs_umount(struct mount_ns *ns, const struct vpath *p, int flags);
 /* Lines of /proc/<pid>/mounts (style 0), mountinfo (1), mountstats (2): calls fn per mount visible
  * from root. */
