@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
 static int as_prot(unsigned access)
@@ -75,7 +76,8 @@ static int as_create(struct plat *base, struct plat_as **out_as)
     r = pt_seize(p->template_pid);
     if (r == 0) {
         r = pt_clone_process(p, p->template_pid, as->slot, &as->pid, &interrupted);
-        pt_detach(p, p->template_pid);
+        if (pt_detach(p, p->template_pid) != 0)
+            log_error("ptrace: the template has ended: no more programs can start");
     }
     mutex_unlock(&p->mu);
     if (r != 0) {
@@ -180,8 +182,10 @@ static int as_commit(struct plat_as *base, struct plat_ctx *ctx)
     else
         as_stop_guests_locked(as);
     mutex_unlock(&as->mu);
-    if (r == -ESRCH)
-        pt_ctx_die(pt_ctx(ctx), false);
+    if (pt_is_gone(r)) {
+        pt_ctx_die(pt_ctx(ctx), r == -ECHILD);
+        r = -ESRCH;
+    }
     return r;
 }
 

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -71,6 +70,7 @@ static void ctx_enlist(struct pt_ctx *c)
     pt_place_add(c);
     mutex_lock(&c->as->mu);
     list_add_tail(&c->node, &c->as->ctxs);
+    atomic_fetch_add(&c->as->users, 1);
     mutex_unlock(&c->as->mu);
 }
 
@@ -82,6 +82,9 @@ void pt_ctx_die(struct pt_ctx *c, bool reaped)
     if (c->dead)
         return;
     c->dead = true;
+    /* Not seen by the watching thread from here on. */
+    pt_place_remove(c);
+    reaped = reaped || atomic_load(&c->reaped);
     mutex_lock(&as->mu);
     bool kill = !reaped && !as->gone, tell = !as->told;
     as->told = true;
@@ -124,9 +127,10 @@ int pt_ctx_own(struct pt_ctx *c)
     free(c->xstate);
     c->xstate = NULL;
     c->attached = r == 0;
-    if (r != 0)
-        pt_ctx_die(c, false);
-    return r;
+    if (r == 0)
+        return 0;
+    pt_ctx_die(c, r == -ECHILD);
+    return -ESRCH;
 }
 
 static int ctx_create(struct plat *base, struct plat_as *as_base, struct plat_ctx **out_ctx)
@@ -202,7 +206,7 @@ static int ctx_fork_process(struct pt_ctx *parent, struct pt_as *as, struct pt_c
     mutex_lock(&parent->as->mu);
     /* A mapping that the host refuses is missing in both: each takes the fault on its own. */
     int r = pt_as_flush_locked(parent->as, parent, &stale);
-    if (r != -ESRCH && !stale) {
+    if (!pt_is_gone(r) && !stale) {
         parent->synced = false;
         r = pt_clone_process(p, parent->tid, as->slot, &as->pid, interrupted);
     }
@@ -236,8 +240,8 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
             r = ctx_fork_thread(parent, child, &interrupted);
         if (interrupted)
             atomic_store(&parent->interrupt, true);
-        if (r == -ESRCH)
-            pt_ctx_die(parent, false);
+        if (pt_is_gone(r))
+            pt_ctx_die(parent, r == -ECHILD);
         if (r != 0)
             ctx_free(child);
     }
@@ -262,7 +266,7 @@ static void ctx_end_process(struct pt_ctx *c)
     pid_t pid = c->as->pid;
 
     pt_kill(pid);
-    if (c->attached && !c->dead && c->tid != pid)
+    if (c->attached && !c->dead && c->tid != pid && !atomic_load(&c->reaped))
         pt_end(p, c->tid);
     pt_end(p, pid);
 }
@@ -270,22 +274,14 @@ static void ctx_end_process(struct pt_ctx *c)
 static void ctx_end_thread(struct pt_ctx *c)
 {
     const struct pt_plat *p = pt_plat(c->base.plat);
-    struct plat_regs regs;
+    const uint64_t args[6] = {0};
+    int64_t ret;
+    bool interrupted;
 
-    if (pt_get_regs(c->tid, &regs) != 0)
-        return;
-    regs.rip = pt_stub_addr(p, stub_call);
-    regs.rax = SYS_exit;
-    regs.rdi = 0;
-    regs.orig_rax = UINT64_MAX;
-    regs.eflags = PT_EFLAGS;
-    if (pt_set_regs(c->tid, &regs) != 0)
-        return;
-    int status;
-    do {
-        if (syscall(SYS_ptrace, (long)PTRACE_CONT, (long)c->tid, 0L, 0L) != 0)
-            return;
-    } while (pt_wait_stop(c->tid, &status) == 0);
+    /* Its end is what we wait for: the call does not return. */
+    if (pt_call(p, c->tid, SYS_exit, args, &ret, &interrupted) != -ECHILD &&
+        !atomic_load(&c->reaped))
+        pt_reap(c->tid);
 }
 
 /* Takes c out of its address space; the thread is parked for the next one, or ends. */
@@ -297,20 +293,22 @@ static void ctx_leave(struct pt_ctx *c)
     pt_place_remove(c);
     mutex_lock(&as->mu);
     list_del(&c->node);
+    atomic_fetch_sub(&as->users, 1);
     last = list_empty(&as->ctxs) && !as->gone;
     if (last)
         as->gone = true;
     else if (!c->dead && !as->gone)
         /* The leader must stay, or the process could not be waited for; it has a place kept. */
         park = c->tid == as->pid || as->parked_count < PT_PARKED_MAX - 1;
-    if (park && c->attached)
-        pt_detach(pt_plat(c->base.plat), c->tid);
-    if (park)
+    bool parked = park && (!c->attached || pt_detach(pt_plat(c->base.plat), c->tid) == 0);
+    if (parked)
         as->parked[as->parked_count++] = c->tid;
     mutex_unlock(&as->mu);
     if (last)
         ctx_end_process(c);
-    else if (!last && !park && c->attached && !c->dead)
+    else if (park && !parked)
+        pt_ctx_die(c, false);
+    else if (!park && c->attached && !c->dead)
         ctx_end_thread(c);
 }
 
@@ -339,6 +337,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->as = as;
     ctx_set_thread(c, tid);
     c->attached = true;
+    atomic_store(&c->reaped, false);
     c->dead = false;
     c->cpu = PT_CPU_NEW;
     free(c->xstate);

@@ -33,7 +33,7 @@ static void flush_encode(struct pt_op *op, const struct pt_change *c)
     }
 }
 
-/* One call in c's stub: its result, -ESRCH when the stub is gone. */
+/* One call in c's stub: its result. */
 static int64_t flush_call(struct pt_ctx *c, uint64_t nr, uint64_t start, uint64_t end,
                           const uint64_t more[4])
 {
@@ -74,7 +74,7 @@ static int flush_protect_parts(struct pt_ctx *c, const struct pt_change *change)
             continue;
         }
         if (r != -EEXIST || part.end - part.start <= PAGE_SIZE)
-            return r == -ESRCH ? -ESRCH : -ENOMEM;
+            return pt_is_gone((int)r) ? (int)r : -ENOMEM;
         uint64_t middle = part.start + ALIGN_DOWN((part.end - part.start) / 2, PAGE_SIZE);
         parts[count++] = (struct plat_range){middle, part.end};
         parts[count++] = (struct plat_range){part.start, middle};
@@ -94,7 +94,7 @@ static int flush_failed(struct pt_as *as, struct pt_ctx *c, size_t index, int er
     return error;
 }
 
-/* The first count changes; those that fail are skipped. -ESRCH, or 0. */
+/* The first count changes; those that fail are skipped. Fails only when the stub is gone. */
 static int flush_page(struct pt_as *as, struct pt_ctx *c, size_t count, int *first_error,
                       bool *stale)
 {
@@ -116,7 +116,7 @@ static int flush_page(struct pt_as *as, struct pt_ctx *c, size_t count, int *fir
         if (done >= count)
             break;
         r = flush_failed(as, c, done, (int)(int64_t)regs.rax, stale);
-        if (r == -ESRCH)
+        if (pt_is_gone(r))
             return r;
         if (*first_error == 0)
             *first_error = r;
@@ -138,7 +138,7 @@ int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c, bool *stale)
         c->synced = false;
         int r = flush_page(as, c, n, &first_error, stale);
         if (r != 0)
-            return -ESRCH;
+            return r;
         pt_queue_drop(&as->queue, n);
     }
     atomic_store(&as->has_ops, false);

@@ -19,80 +19,8 @@
 /* Turns shorter than this, so many in a row, bind a free pair. */
 #define PLACE_QUICK_NS (UINT64_C(100) * 1000)
 #define PLACE_QUICK_TURNS 16
-/* A guest that has run for so long is let go. */
-#define PLACE_LONG_NS (UINT64_C(3) * 1000 * 1000)
 /* A bond lasts no longer. */
 #define PLACE_BOND_NS (UINT64_C(100) * 1000 * 1000)
-/* How often the watching thread looks, and how often in vain before it sleeps. */
-#define PLACE_TICK_NS (UINT64_C(4) * 1000 * 1000)
-#define PLACE_IDLE_TICKS 25
-#define PLACE_WATCHER_STACK (64u << 10)
-
-/* ---- the watching thread ---- */
-
-/* Lets go of guests that have run for long. True when any runs. */
-static bool watch_look_locked(struct pt_plat *p, uint64_t now)
-{
-    struct pt_ctx *c;
-    bool any = false;
-
-    list_for_each_entry (c, &p->placed, place_node) {
-        uint64_t entered = atomic_load(&c->entered_ns);
-        if (entered == 0)
-            continue;
-        any = true;
-        if (now < entered + PLACE_LONG_NS || atomic_load(&c->let_go))
-            continue;
-        atomic_store(&c->let_go, true);
-        (void)sched_setaffinity(c->tid, sizeof(p->cpus), &p->cpus);
-    }
-    return any;
-}
-
-static void *watch_main(void *arg)
-{
-    struct pt_plat *p = arg;
-    unsigned idle = 0;
-
-    (void)sched_setaffinity(0, sizeof(p->cpus), &p->cpus);
-    mutex_lock(&p->place_mu);
-    while (!p->watch_stop) {
-        uint64_t now = pt_now();
-        idle = watch_look_locked(p, now) ? 0 : idle + 1;
-        if (idle < PLACE_IDLE_TICKS) {
-            (void)cond_wait(&p->watch_cond, &p->place_mu, now + PLACE_TICK_NS);
-            continue;
-        }
-        /* Who enters from now on sees this and wakes us; who did before is seen by one more look.
-         */
-        atomic_store(&p->watch_asleep, true);
-        if (!watch_look_locked(p, now))
-            (void)cond_wait(&p->watch_cond, &p->place_mu, UINT64_MAX);
-        atomic_store(&p->watch_asleep, false);
-        idle = 0;
-    }
-    mutex_unlock(&p->place_mu);
-    return NULL;
-}
-
-static void watch_wake(struct pt_plat *p)
-{
-    mutex_lock(&p->place_mu);
-    cond_signal(&p->watch_cond);
-    mutex_unlock(&p->place_mu);
-}
-
-/* The first context starts it: before, the sentry has one thread. */
-static void watch_start_locked(struct pt_plat *p)
-{
-    pthread_attr_t attr;
-
-    if (p->watch_started || pthread_attr_init(&attr) != 0)
-        return;
-    if (pthread_attr_setstacksize(&attr, PLACE_WATCHER_STACK) == 0)
-        p->watch_started = pthread_create(&p->watcher, &attr, watch_main, p) == 0;
-    (void)pthread_attr_destroy(&attr);
-}
 
 void pt_place_init(struct pt_plat *p)
 {
@@ -106,12 +34,7 @@ void pt_place_init(struct pt_plat *p)
 
 void pt_place_fini(struct pt_plat *p)
 {
-    mutex_lock(&p->place_mu);
-    p->watch_stop = true;
-    cond_signal(&p->watch_cond);
-    mutex_unlock(&p->place_mu);
-    if (p->watch_started)
-        (void)pthread_join(p->watcher, NULL);
+    pt_watch_stop(p);
     cond_destroy(&p->watch_cond);
     mutex_destroy(&p->place_mu);
 }
@@ -120,10 +43,8 @@ void pt_place_add(struct pt_ctx *c)
 {
     struct pt_plat *p = pt_plat(c->base.plat);
 
-    if (p->cpu_count < 2)
-        return;
     mutex_lock(&p->place_mu);
-    watch_start_locked(p);
+    pt_watch_start_locked(p);
     list_add_tail(&c->place_node, &p->placed);
     mutex_unlock(&p->place_mu);
     c->placed = true;
@@ -210,8 +131,10 @@ void pt_place_enter(struct pt_ctx *c, uint64_t now)
 {
     struct pt_plat *p = pt_plat(c->base.plat);
 
-    if (!c->placed)
-        return;
+    if (p->cpu_count < 2) {
+        c->cpu = PT_CPU_FREE;
+        c->quick = 0;
+    }
     if (LIKELY(c->cpu >= 0)) {
         if (UNLIKELY(atomic_load(&c->let_go)))
             place_free(c, p, PT_CPU_FREE);
@@ -226,15 +149,13 @@ void pt_place_enter(struct pt_ctx *c, uint64_t now)
         atomic_fetch_add_explicit(&p->cpu_guests[c->cpu], 1, memory_order_relaxed);
     atomic_store(&c->entered_ns, now);
     if (UNLIKELY(atomic_load(&p->watch_asleep)))
-        watch_wake(p);
+        pt_watch_wake(p);
 }
 
 void pt_place_leave(struct pt_ctx *c, uint64_t entered, uint64_t now)
 {
     struct pt_plat *p = pt_plat(c->base.plat);
 
-    if (!c->placed)
-        return;
     atomic_store_explicit(&c->entered_ns, 0, memory_order_release);
     if (c->cpu >= 0)
         atomic_fetch_sub_explicit(&p->cpu_guests[c->cpu], 1, memory_order_relaxed);

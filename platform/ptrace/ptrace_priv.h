@@ -5,6 +5,7 @@
 #ifndef RINGWALL_PLATFORM_PTRACE_PRIV_H
 #define RINGWALL_PLATFORM_PTRACE_PRIV_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -88,6 +89,7 @@ struct pt_as {
     size_t parked_count;
     bool gone;                /* the process has been killed, or its end was seen */
     bool told;                /* ... and the log says so */
+    _Atomic unsigned users;   /* contexts in ctxs */
     _Atomic bool has_ops;     /* written under mu */
     _Atomic uint32_t waiting; /* threads waiting on idle */
 };
@@ -114,6 +116,7 @@ struct pt_ctx {
     _Atomic bool in_guest;
     _Atomic uint64_t target;     /* process and thread number for tgkill(2): pid << 32 | tid */
     _Atomic uint64_t entered_ns; /* in the guest since, or 0 */
+    _Atomic bool reaped;         /* its end was seen by the watching thread */
     _Atomic bool let_go;         /* the stub thread is not bound any more */
     /* Guest time of runs that have ended, start of the present one or 0, and the largest sum that
      * was ever told: a clock made of them does not go back. */
@@ -142,16 +145,22 @@ static inline uint64_t pt_stub_addr(const struct pt_plat *p, const char *label)
 }
 
 /* ---- tracee.c: one stopped or parked stub thread; the caller traces it ---- */
-/* Takes a thread that nobody traces and stops it wherever it is. -ESRCH when it has ended. */
+/* What all of it fails with when the thread has ended: -ECHILD when that was seen with wait(2), so
+ * that the number may already be another's; else -ESRCH. */
+static inline bool pt_is_gone(int r)
+{
+    return r == -ESRCH || r == -ECHILD;
+}
+/* Takes a thread that nobody traces and stops it wherever it is. */
 MUST_CHECK int pt_seize(pid_t tid);
 /* Does what a process just cloned has to do before all else; it may have done it. */
 MUST_CHECK int pt_settle(const struct pt_plat *p, pid_t tid, uint32_t slot);
 /* Leaves a stopped thread parked. */
-void pt_detach(const struct pt_plat *p, pid_t tid);
-/* Waits for the next stop. *out_status as wait(2); -ESRCH when the thread has ended. */
+MUST_CHECK int pt_detach(const struct pt_plat *p, pid_t tid);
+/* Waits for the next stop. *out_status as wait(2). */
 MUST_CHECK int pt_wait_stop(pid_t tid, int *out_status);
 /* Runs stub code from regs->rip to its end: 0, or 1 when it had something to tell and the registers
- * were read back. *interrupted is set when PT_INTERRUPT came meanwhile. -ESRCH. */
+ * were read back. *interrupted is set when PT_INTERRUPT came meanwhile. */
 MUST_CHECK int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted);
 MUST_CHECK int pt_get_regs(pid_t tid, struct plat_regs *regs);
 MUST_CHECK int pt_set_regs(pid_t tid, const struct plat_regs *regs);
@@ -187,8 +196,8 @@ extern const struct plat_as_ops pt_as_ops;
 MUST_CHECK int pt_as_alloc(struct pt_plat *p, struct pt_as **out_as);
 /* Drops what pt_as_alloc gave, process and all. */
 void pt_as_put(struct plat_as *base);
-/* Carries out the queue in c's stub. as->mu held. First failure, or 0. -ESRCH: c is dead. *stale is
- * set when something that should be gone or not writable is still there. */
+/* Carries out the queue in c's stub. as->mu held. First failure, or 0; as above when c's
+ * stub is gone. *stale is set when something that should be gone or not writable is still there. */
 MUST_CHECK int pt_as_flush_locked(struct pt_as *as, struct pt_ctx *c, bool *stale);
 
 /* ---- ctx.c ---- */
@@ -210,6 +219,12 @@ void pt_place_fetch(const struct pt_plat *p, pid_t tid);
 /* Owner, around each turn of the guest. */
 void pt_place_enter(struct pt_ctx *c, uint64_t now);
 void pt_place_leave(struct pt_ctx *c, uint64_t entered, uint64_t now);
+
+/* ---- watch.c ---- */
+/* The first context starts it: before, the sentry has one thread. place_mu held. */
+void pt_watch_start_locked(struct pt_plat *p);
+void pt_watch_stop(struct pt_plat *p);
+void pt_watch_wake(struct pt_plat *p);
 
 /* ---- run.c ---- */
 enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);

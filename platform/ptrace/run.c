@@ -70,24 +70,26 @@ static void run_leave(struct pt_ctx *c)
     }
 }
 
-/* What is queued, and a promise to be stopped from now on. False: the stub is gone, or holds on to
- * memory that is not its own any more and must not run. */
-static bool run_enter(struct pt_ctx *c)
+/* What is queued, and a promise to be stopped from now on. Fails when the stub is gone, or holds on
+ * to memory that is not its own any more and must not run. */
+static int run_enter(struct pt_ctx *c)
 {
     struct pt_as *as = c->as;
 
     for (;;) {
         atomic_store(&c->in_guest, true);
         if (LIKELY(!atomic_load(&as->has_ops)))
-            return true;
+            return 0;
         run_leave(c);
         bool stale = false;
         mutex_lock(&as->mu);
         /* A mapping that failed shows as a fault of the guest, which mm then looks at. */
         int r = pt_as_flush_locked(as, c, &stale);
         mutex_unlock(&as->mu);
-        if (r == -ESRCH || stale)
-            return false;
+        if (pt_is_gone(r))
+            return r;
+        if (stale)
+            return -ESRCH;
     }
 }
 
@@ -274,8 +276,9 @@ enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
 
     if (pt_ctx_own(c) != 0)
         return PLAT_EVENT_DEAD;
-    if (!run_enter(c))
-        return run_dead(c, false);
+    int r = run_enter(c);
+    if (r != 0)
+        return run_dead(c, r == -ECHILD);
     if (atomic_exchange(&c->interrupt, false)) {
         run_leave(c);
         return PLAT_EVENT_INTERRUPT;

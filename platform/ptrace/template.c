@@ -236,21 +236,28 @@ static int template_place(struct pt_plat *p)
     return -ENOMEM;
 }
 
-/* Seizes the fork once it is in the stub's own page: before, it needs what it runs on. -ECANCELED:
- * the vDSO cannot be moved. */
+/* It has ended, r says how that showed: -ECANCELED when it cannot move the vDSO. */
+static int template_ended(const struct pt_plat *p, int r)
+{
+    int status;
+
+    if (r == -ECHILD)
+        return p->vdso_moved ? -ECANCELED : r;
+    if (wait4(p->template_pid, &status, __WALL | WNOHANG, NULL) == p->template_pid &&
+        WIFEXITED(status) && WEXITSTATUS(status) == TEMPLATE_VDSO_STAYS)
+        return -ECANCELED;
+    return r;
+}
+
+/* Seizes the fork once it is in the stub's own page: before, it needs what it runs on. */
 static int template_catch(const struct pt_plat *p)
 {
     for (int i = 0; i < 100000; i++) {
         struct plat_regs regs;
-        int status, r = pt_seize(p->template_pid);
-        if (r == -ESRCH || r == -EPERM) {
-            if (r == -ESRCH && wait4(p->template_pid, &status, __WALL, NULL) == p->template_pid &&
-                WIFEXITED(status) && WEXITSTATUS(status) == TEMPLATE_VDSO_STAYS)
-                return -ECANCELED;
-            return r;
-        }
-        if (r == 0)
-            r = pt_get_regs(p->template_pid, &regs);
+        int r = pt_seize(p->template_pid);
+        if (r != 0)
+            return template_ended(p, r);
+        r = pt_get_regs(p->template_pid, &regs);
         if (r != 0 || ALIGN_DOWN(regs.rip, PAGE_SIZE) == p->text)
             return r;
         if (syscall(SYS_ptrace, (long)PTRACE_DETACH, (long)p->template_pid, 0L, 0L) != 0)
@@ -280,13 +287,14 @@ static int template_try(struct pt_plat *p)
         r = template_empty(p);
     if (r == 0)
         r = template_clear_xstate(p->template_pid);
+    if (r == 0)
+        r = pt_detach(p, p->template_pid);
     if (r != 0) {
         pt_kill(p->template_pid);
         pt_reap(p->template_pid);
         p->template_pid = 0;
         return r;
     }
-    pt_detach(p, p->template_pid);
     return 0;
 }
 

@@ -55,7 +55,7 @@ int pt_wait_stop(pid_t tid, int *out_status)
     do
         r = wait4(tid, out_status, __WALL, NULL);
     while (r < 0 && errno == EINTR);
-    return r == tid && WIFSTOPPED(*out_status) ? 0 : -ESRCH;
+    return r == tid && WIFSTOPPED(*out_status) ? 0 : -ECHILD;
 }
 
 /* Goes on till the thread has stopped because of PTRACE_INTERRUPT. */
@@ -96,7 +96,7 @@ int pt_settle(const struct pt_plat *p, pid_t tid, uint32_t slot)
     return pt_run_stub(tid, &regs, &interrupted);
 }
 
-void pt_detach(const struct pt_plat *p, pid_t tid)
+int pt_detach(const struct pt_plat *p, pid_t tid)
 {
     const struct plat_regs regs = {
         .rip = pt_stub_addr(p, stub_park),
@@ -106,8 +106,10 @@ void pt_detach(const struct pt_plat *p, pid_t tid)
         .ss = PT_USER_SS,
     };
 
-    if (pt_set_regs(tid, &regs) == 0)
-        (void)pt_ptrace(PTRACE_DETACH, tid, 0, NULL);
+    int r = pt_set_regs(tid, &regs);
+    if (r == 0 && pt_ptrace(PTRACE_DETACH, tid, 0, NULL) != 0)
+        r = -errno;
+    return r;
 }
 
 int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)

@@ -107,6 +107,7 @@ Test(ptrace_death, others_go_on)
 struct runner {
     struct plat_ctx *ctx;
     enum plat_event event;
+    _Atomic bool wake;
 };
 
 static void *runner_main(void *arg)
@@ -147,6 +148,48 @@ Test(ptrace_death, every_thread_of_a_process)
         cr_assert_eq(t[i].event, PLAT_EVENT_DEAD);
     }
     cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_DEAD);
+    rig_end(&r);
+}
+
+/* As a task that sleeps in a system call of its guest. */
+static void *sleeper_main(void *arg)
+{
+    struct runner *t = arg;
+    struct plat_fault f;
+
+    plat_ctx_interrupt(t->ctx);
+    (void)!plat_ctx_run(t->ctx, false, &f);
+    while (!atomic_load(&t->wake))
+        usleep(1000);
+    t->event = plat_ctx_run(t->ctx, false, &f);
+    plat_ctx_destroy(t->ctx);
+    return NULL;
+}
+
+/* The end of a process shows at its first thread only when the others have been waited for. */
+Test(ptrace_death, the_leader_is_told_while_others_sleep, .timeout = 20)
+{
+    struct rig r;
+    struct plat_fault f;
+    struct runner s[2] = {0};
+    pthread_t t, th[2];
+
+    RIG_START(&r, code_spin);
+    plat_ctx_interrupt(r.ctx);
+    cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_INTERRUPT);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &s[i].ctx), 0);
+        cr_assert_eq(pthread_create(&th[i], NULL, sleeper_main, &s[i]), 0);
+    }
+    pid_t pid = pt_as(r.as)->pid;
+    cr_assert_eq(pthread_create(&t, NULL, kill_later, &pid), 0);
+    cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_DEAD);
+    pthread_join(t, NULL);
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&s[i].wake, true);
+        pthread_join(th[i], NULL);
+        cr_assert_eq(s[i].event, PLAT_EVENT_DEAD);
+    }
     rig_end(&r);
 }
 
