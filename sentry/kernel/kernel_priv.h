@@ -26,6 +26,7 @@
 struct kernel_timers;
 struct futex_table;
 struct tg_timers;
+struct cpu_limit;
 struct tty;
 
 /* A number in use, as task, group, process group or session id. Guard: tree. */
@@ -146,7 +147,9 @@ struct thread_group {
     struct waitq sig_wq;   /* signalfd: something came for this group or its threads */
     struct waitq pidfd_wq; /* the group became a zombie */
 
-    struct tg_timers *timers; /* timers.c; NULL when none was ever made */
+    struct tg_timers *timers;            /* timer.c; NULL when none was ever made */
+    struct cpu_limit *_Atomic cpu_limit; /* timer_limit.c; mu to change */
+    bool cpu_limit_over;                 /* mu: no new one, the last thread has gone */
     _Atomic int32_t oom_score_adj;
     _Atomic int dumpable;
     _Atomic bool thp_disable;
@@ -251,6 +254,8 @@ MUST_CHECK int kernel_timers_new(struct kernel *k, struct kernel_timers **out_kt
 void kernel_timers_free(struct kernel_timers *kt); /* nothing is armed; NULL allowed */
 /* The last thread is going: disarms and frees everything in tg->timers. No lock held. */
 void tg_timers_exit(struct thread_group *tg);
+/* RLIMIT_CPU was set, or a group begins with it. No lock held. */
+void tg_cpu_limit_changed(struct thread_group *tg);
 /* execve: POSIX timers go, interval timers stay. No lock held. */
 void tg_timers_exec(struct thread_group *tg);
 

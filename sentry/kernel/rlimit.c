@@ -66,6 +66,8 @@ int task_prlimit(struct task *t, struct task *o, int resource, const uint64_t ne
         atomic_store(&tg->rlimits[resource][1], new_limit[1]);
     }
     mutex_unlock(&tg->mu);
+    if (!r && new_limit && resource == RLIMIT_CPU)
+        tg_cpu_limit_changed(tg);
     return r;
 }
 

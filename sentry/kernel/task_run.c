@@ -131,6 +131,8 @@ static void task_loop(struct task *t)
 {
     struct task_priv *p = task_priv(t);
 
+    if (t->tid == t->tg->tgid)
+        tg_cpu_limit_changed(t->tg);
     for (;;) {
         if (UNLIKELY(blocker_interrupted(&t->blocker) || t->has_saved_blocked)) {
             if (task_dying(t))

@@ -98,6 +98,7 @@ int tg_timers_use(struct thread_group *tg, struct tg_timers **out_tt)
 
 void tg_timers_exit(struct thread_group *tg)
 {
+    tg_cpu_limit_exit(tg);
     mutex_lock(&tg->mu);
     struct tg_timers *tt = tg->timers;
     tg->timers = NULL;

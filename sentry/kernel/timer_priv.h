@@ -56,6 +56,10 @@ deadline_t cpu_clock_deadline(const struct kernel *k, int64_t left_ns);
 /* ---- timer_itimer.c ---- */
 MUST_CHECK int itimer_init(struct itimer *it, struct tg_timers *tt, int which);
 
+/* ---- timer_limit.c ---- */
+/* The last thread goes. No lock held. */
+void tg_cpu_limit_exit(struct thread_group *tg);
+
 /* ---- timer_posix.c ---- */
 /* Deletes all of them. No lock held. */
 void ptimers_delete(struct tg_timers *tt);

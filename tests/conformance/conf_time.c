@@ -188,6 +188,44 @@ TEST(cpu_clocks)
     OK(clock_gettime(process, &(struct timespec){0}));
 }
 
+TEST(cpu_limit)
+{
+    int *warned = conf_shared(CONF_PAGE);
+    struct rlimit one = {1, 1}, two = {1, 2};
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(setrlimit(RLIMIT_CPU, &one));
+        for (;;)
+            ;
+    }
+    CHECK_KILLED(pid, SIGKILL);
+    pid = conf_fork();
+    if (pid == 0) {
+        conf_handler(SIGXCPU, count_hit, 0);
+        OK(setrlimit(RLIMIT_CPU, &two));
+        while (hits == 0)
+            ;
+        *warned = 1;
+        for (;;)
+            ;
+    }
+    CHECK_KILLED(pid, SIGKILL);
+    CHECK_EQ(*warned, 1);
+    /* Inherited, and counted anew. */
+    pid = conf_fork();
+    if (pid == 0) {
+        OK(setrlimit(RLIMIT_CPU, &two));
+        pid = conf_fork();
+        if (pid == 0) {
+            for (;;)
+                ;
+        }
+        CHECK_KILLED(pid, SIGXCPU);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
 /* ---- the vDSO ---- */
 
 static const char *vdso_symbol_table(uint64_t base, const Elf64_Sym **out_sym)
@@ -370,6 +408,11 @@ static void check_cpu_itimer(int which, int sig)
     while (hits == 0)
         CHECK(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start < 20 * SEC);
     CHECK(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start > 20 * MS);
+    /* Also in a loop that makes no call at all. */
+    hits = 0;
+    OK(setitimer(which, &it, NULL));
+    while (hits == 0)
+        ;
 }
 
 TEST(itimer_cpu)
