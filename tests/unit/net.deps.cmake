@@ -1,0 +1,1 @@
+set(deps net vfs mm mem wait cred platform)
