@@ -51,8 +51,7 @@ void goferfs_update_fd(struct inode *i, int fd)
     /* Under the lock, so that a writer's newer size is not overwritten by an older one. */
     if (fstat(fd, &st) == 0 && st.st_size >= 0) {
         i->mode = (i->mode & S_IFMT) | (st.st_mode & 07777);
-        i->uid = st.st_uid;
-        i->gid = st.st_gid;
+        /* Owners are not taken: this process' user namespace does not know the host's ids. */
         i->nlink = (uint32_t)st.st_nlink;
         i->size = (uint64_t)st.st_size;
         i->blocks = (uint64_t)st.st_blocks;
