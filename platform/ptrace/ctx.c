@@ -32,6 +32,8 @@ static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
     c->base.plat = as->base.plat;
     c->as = as;
     c->cpu = PT_CPU_NEW;
+    c->cpu_shared = true;
+    mutex_init(&c->cpu_mu, LOCK_RANK_PLATFORM);
     ctx_reset_regs(&c->regs);
     ref_get(&as->ref);
     *out_ctx = c;
@@ -41,6 +43,7 @@ static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
 static void ctx_free(struct pt_ctx *c)
 {
     pt_as_put(&c->as->base);
+    mutex_destroy(&c->cpu_mu);
     free(c->xstate);
     free(c);
 }
@@ -84,6 +87,7 @@ void pt_ctx_die(struct pt_ctx *c, bool reaped)
     c->dead = true;
     /* Not seen by the watching thread from here on. */
     pt_place_remove(c);
+    pt_cpu_share(c);
     reaped = reaped || atomic_load(&c->reaped);
     mutex_lock(&as->mu);
     bool kill = !reaped && !as->gone, tell = !as->told;
@@ -154,6 +158,8 @@ static int ctx_create(struct plat *base, struct plat_as *as_base, struct plat_ct
         ctx_free(c);
         return r;
     }
+    if (tid == as->pid)
+        pt_cpu_start(c);
     ctx_enlist(c);
     *out_ctx = &c->base;
     return 0;
@@ -180,6 +186,7 @@ static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child, bool *in
     pid_t tid;
     int r;
 
+    pt_cpu_share(parent);
     if (ctx_take_parked(parent->as, &tid)) {
         child->cpu = PT_CPU_NEW;
         r = ctx_save_xstate(parent, child);
@@ -215,6 +222,7 @@ static int ctx_fork_process(struct pt_ctx *parent, struct pt_as *as, struct pt_c
         return r;
     as->gone = false;
     ctx_set_thread(child, as->pid);
+    pt_cpu_start(child);
     return 0;
 }
 
@@ -332,6 +340,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     if (r != 0)
         /* It was the only thread of a stub that has ended; pt_as_put takes what remains. */
         return r;
+    pt_cpu_share(c);
     ctx_leave(c);
     ref_get(&as->ref);
     c->as = as;
@@ -343,6 +352,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     free(c->xstate);
     c->xstate = NULL;
     ctx_reset_regs(&c->regs);
+    pt_cpu_start(c);
     ctx_enlist(c);
     pt_as_put(&old->base);
     return 0;
@@ -392,22 +402,6 @@ static int ctx_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
     return r != 0 && r != -ESRCH ? -EINVAL : r;
 }
 
-static uint64_t ctx_cpu_time(struct plat_ctx *base)
-{
-    struct pt_ctx *c = pt_ctx(base);
-    /* Sum first: a run that ends in between counts in neither part, rather than in both. */
-    uint64_t sum = atomic_load_explicit(&c->cpu_ns, memory_order_acquire);
-    const uint64_t start = atomic_load_explicit(&c->run_start, memory_order_relaxed);
-    uint64_t told = atomic_load_explicit(&c->cpu_told, memory_order_relaxed);
-
-    if (start != 0)
-        sum += pt_now() - start;
-    while (sum > told && !atomic_compare_exchange_weak_explicit(
-                             &c->cpu_told, &told, sum, memory_order_relaxed, memory_order_relaxed))
-        ;
-    return sum > told ? sum : told;
-}
-
 const struct plat_ctx_ops pt_ctx_ops = {
     .create = ctx_create,
     .fork = ctx_fork,
@@ -417,6 +411,6 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .interrupt = pt_ctx_interrupt,
     .xstate_get = ctx_xstate_get,
     .xstate_set = ctx_xstate_set,
-    .cpu_time = ctx_cpu_time,
+    .cpu_time = pt_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -111,6 +111,10 @@ struct pt_ctx {
     unsigned quick;         /* short turns in a row, of a free pair */
     uint64_t bound_ns;      /* when it was bound */
     struct list place_node; /* guard: pt_plat.place_mu */
+    bool cpu_shared;        /* turns are added to cpu_ns */
+    struct mutex cpu_mu;    /* rank PLATFORM; nothing is taken under it */
+    pid_t cpu_pid;          /* guard: cpu_mu: the process whose clock is c's; 0: shared */
+    uint64_t cpu_before;    /* guard: cpu_mu: used before that process */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic bool in_guest;
@@ -229,7 +233,14 @@ void pt_watch_wake(struct pt_plat *p);
 /* ---- run.c ---- */
 enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
 void pt_ctx_interrupt(struct plat_ctx *base);
+
+/* ---- cputime.c ---- */
 /* CLOCK_MONOTONIC, ns. */
 uint64_t pt_now(void);
+/* c is the only context of its stub process, which is new; has company from now on. Owner, or
+ * nobody runs c. */
+void pt_cpu_start(struct pt_ctx *c);
+void pt_cpu_share(struct pt_ctx *c);
+uint64_t pt_cpu_time(struct plat_ctx *base);
 
 #endif

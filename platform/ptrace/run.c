@@ -6,7 +6,6 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "platform/ptrace/ptrace_priv.h"
@@ -36,14 +35,6 @@ enum { PF_PRESENT = 1, PF_USER = 4, PF_FETCH = 16 };
 static long run_ptrace(long request, pid_t tid, const void *data)
 {
     return syscall(SYS_ptrace, request, (long)tid, 0L, data);
-}
-
-uint64_t pt_now(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
 void pt_ctx_interrupt(struct plat_ctx *base)

@@ -1,8 +1,11 @@
 /* Guests that go for the platform itself: jumps into the stub's code, strange registers, other
  * gates into the kernel, memory that should be gone. */
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
+#include <time.h>
 
 #include "platform/ptrace/ptrace_priv.h"
 #include "tests/unit/ptrace_rig.h"
@@ -15,6 +18,7 @@ GUEST(code_vsyscall, "    mov $0x500000, %edi\n    call *%rbx\n    mov $5, %eax\
 /* The trap flag and the direction flag, then a call. */
 GUEST(code_flags, "    std\n    mov $5, %eax\n    syscall\n    cld\n    pushfq\n"
                   "    orq $0x100, (%rsp)\n    popfq\n    nop\n");
+GUEST(code_vdso, "    call *%rbx\n    mov $5, %eax\n    syscall\n");
 GUEST(code_write, "    mov $1, %eax\n    mov %eax, (%rdi)\n    mov $5, %eax\n    syscall\n");
 
 /* The same numbers every time. */
@@ -185,6 +189,36 @@ static void write_at(struct rig *r, uint64_t addr, bool works)
                  (unsigned long)addr, (int)e);
     if (!works)
         cr_assert(f.signo == SIGSEGV && f.addr == addr && f.trapno == 14);
+}
+
+/* The host's vDSO, wherever it has been put, works there as it does here. */
+Test(ptrace_hostile, the_hosts_vdso_works)
+{
+    struct rig r;
+    struct timespec before, after;
+    void *vdso = dlopen("linux-vdso.so.1", RTLD_NOW | RTLD_NOLOAD);
+    void *fn = vdso != NULL ? dlsym(vdso, "__vdso_clock_gettime") : NULL;
+
+    if (fn == NULL)
+        return;
+    RIG_START(&r, code_vdso);
+    struct plat_regs *regs = plat_ctx_regs(r.ctx);
+    cr_assert(r.plat->host_vdso != 0);
+    regs->rsp = DATA + 2048;
+    regs->rbx = r.plat->host_vdso + ((uint64_t)fn - getauxval(AT_SYSINFO_EHDR));
+    regs->rsi = DATA;
+    regs->rdi = CLOCK_MONOTONIC;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    uint64_t nr = rig_call(r.ctx);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    /* With a clock that cannot be read there, it asks; us. */
+    cr_assert(nr == 5 || nr == SYS_clock_gettime);
+    if (nr == 5) {
+        const int64_t *ts = rig_data(&r);
+        cr_assert(ts[0] >= before.tv_sec && ts[0] <= after.tv_sec);
+        cr_assert(ts[1] > 0 && ts[1] < 1000000000);
+    }
+    rig_end(&r);
 }
 
 /* What is ours in a stub cannot be written, wherever it is. */

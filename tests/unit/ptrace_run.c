@@ -212,3 +212,60 @@ Test(ptrace_run, many_mappings_in_one_batch)
     cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_SYSCALL);
     rig_end(&r);
 }
+
+struct reader {
+    struct plat_ctx *ctx;
+    uint64_t seen[3];
+};
+
+static void *reader_main(void *arg)
+{
+    struct reader *rd = arg;
+
+    for (int i = 0; i < 3; i++) {
+        usleep(40000);
+        rd->seen[i] = plat_ctx_cpu_time(rd->ctx);
+    }
+    plat_ctx_interrupt(rd->ctx);
+    return NULL;
+}
+
+/* It goes on while the guest runs, and never back: not by a second thread, not by execve. */
+Test(ptrace_run, time_in_the_guest)
+{
+    static const unsigned char code[] = {0xeb, 0xfe}; /* jmp self */
+    struct rig r;
+    struct plat_fault f;
+    uint64_t last = 0;
+
+    rig_start(&r, code, sizeof(code));
+    for (int i = 0; i < 3; i++) {
+        struct reader rd = {.ctx = r.ctx};
+        struct plat_ctx *child;
+        struct plat_as *as;
+        pthread_t t;
+        cr_assert(pthread_create(&t, NULL, reader_main, &rd) == 0);
+        cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_INTERRUPT);
+        pthread_join(t, NULL);
+        uint64_t now = plat_ctx_cpu_time(r.ctx);
+        cr_assert(rd.seen[0] > last && rd.seen[1] > rd.seen[0] && rd.seen[2] > rd.seen[1]);
+        cr_assert(now >= rd.seen[2] && now > last + 10000000 && now < last + 2000000000);
+        usleep(30000);
+        cr_assert(plat_ctx_cpu_time(r.ctx) < now + 5000000);
+        if (i == 0) {
+            cr_assert(plat_ctx_fork(r.ctx, NULL, &child) == 0);
+            cr_assert(plat_ctx_cpu_time(child) == 0);
+            plat_ctx_destroy(child);
+        } else {
+            cr_assert(plat_as_create(r.plat, &as) == 0);
+            cr_assert(plat_ctx_rebind(r.ctx, as) == 0);
+            plat_as_put(r.as);
+            r.as = as;
+            rig_map_code(&r, as);
+            plat_ctx_regs(r.ctx)->rip = CODE;
+        }
+        last = plat_ctx_cpu_time(r.ctx);
+        cr_assert(last >= now);
+    }
+    rig_end(&r);
+}
