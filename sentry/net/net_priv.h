@@ -15,11 +15,13 @@ struct net {
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */
     uint32_t next_autobind;
-    size_t inflight_files; /* descriptors in unread messages */
-    struct list in_flight; /* unix_sock.flight: sockets among them */
-    struct list drop;      /* unix_msg.node: messages whose files are to be put */
-    bool dropping;         /* somebody is at it */
-    bool collecting;       /* somebody looks for garbage */
+    size_t inflight_files;  /* descriptors in unread messages */
+    size_t in_flight_count; /* its length */
+    size_t skipped;         /* closed sockets since garbage was looked for */
+    struct list in_flight;  /* unix_sock.flight: sockets among them */
+    struct list drop;       /* unix_msg.node: messages whose files are to be put */
+    bool dropping;          /* somebody is at it */
+    bool collecting;        /* somebody looks for garbage */
 };
 
 MUST_CHECK int unix_create(struct net *n, int type, int protocol, const struct vfs_caller *c,

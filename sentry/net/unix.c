@@ -185,7 +185,7 @@ static void unix_close(struct sock *base)
     unix_unbind(s);
     unix_close_one(s, false);
     unix_close_pending(s);
-    unix_scm_collect(base->net);
+    unix_scm_collect(base->net, false);
 }
 
 static int unix_shutdown(struct sock *base, int how)

@@ -107,8 +107,11 @@ void unix_scm_detach(struct net *n, struct unix_msg *m);
 void unix_msg_free_list(struct net *n, struct list *msgs);
 /* s was accepted: what is in its queue no longer counts as the listener's. */
 void unix_scm_accepted(struct unix_sock *s);
-/* Empties the queues of sockets that only each other's messages refer to. No lock held. */
-void unix_scm_collect(struct net *n);
+/* Empties the queues of sockets that only each other's messages refer to. Each look costs as much
+ * as there is in flight, so with much of it only every so often one is taken, unless now. No lock
+ * held.
+ */
+void unix_scm_collect(struct net *n, bool now);
 
 /* ---- unix_data.c ---- */
 MUST_CHECK int64_t unix_stream_send(struct sock *s, struct sock_msg *m, bool nonblock,

@@ -57,8 +57,10 @@ static void scm_link_locked(struct unix_sock *to, struct unix_msg *m)
         struct unix_edge *e = &m->edges[i];
         e->in = to;
         list_add_tail(&e->node, &owner->edges);
-        if (e->sock->inflight++ == 0)
+        if (e->sock->inflight++ == 0) {
             list_add_tail(&e->sock->flight, &to->base.net->in_flight);
+            to->base.net->in_flight_count++;
+        }
     }
 }
 
@@ -74,7 +76,7 @@ int unix_scm_attach(struct unix_sock *to, struct unix_msg *m, struct sock_contro
         bool ok = scm_charge_locked(n, ctl->file_count);
         if (!ok) {
             mutex_unlock(&n->mu);
-            unix_scm_collect(n);
+            unix_scm_collect(n, true);
             mutex_lock(&n->mu);
             ok = scm_charge_locked(n, ctl->file_count);
         }
@@ -102,8 +104,10 @@ void unix_scm_detach(struct net *n, struct unix_msg *m)
     for (size_t i = 0; i < m->edge_count; i++) {
         struct unix_edge *e = &m->edges[i];
         list_del(&e->node);
-        if (--e->sock->inflight == 0)
+        if (--e->sock->inflight == 0) {
             list_del(&e->sock->flight);
+            n->in_flight_count--;
+        }
     }
     n->inflight_files -= m->charged;
     mutex_unlock(&n->mu);
@@ -226,13 +230,26 @@ static void gc_find_locked(struct net *n, struct list *garbage)
             list_add_tail(&s->gc_node, garbage);
 }
 
-void unix_scm_collect(struct net *n)
+/* Sockets in flight per close that a look may cost. */
+#define GC_SHARE 256u
+
+static bool gc_wanted_locked(struct net *n, bool now)
+{
+    if (n->collecting || list_empty(&n->in_flight))
+        return false;
+    if (!now && ++n->skipped * GC_SHARE < n->in_flight_count)
+        return false;
+    n->skipped = 0;
+    return true;
+}
+
+void unix_scm_collect(struct net *n, bool now)
 {
     struct list garbage;
 
     list_init(&garbage);
     mutex_lock(&n->mu);
-    bool go = !n->collecting && !list_empty(&n->in_flight);
+    bool go = gc_wanted_locked(n, now);
     if (go) {
         n->collecting = true;
         gc_find_locked(n, &garbage);
