@@ -142,23 +142,24 @@ static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigne
     return as_push(base, &change);
 }
 
-/* From now on no context runs guest code before it has carried out the queue. */
+/* From now on no context runs guest code before the queue has been carried out: by the first that
+ * comes out and wants in again, or later if nobody is in. */
 static void as_stop_guests_locked(struct pt_as *as)
 {
     struct pt_ctx *c;
+    bool busy = true;
 
     atomic_fetch_add(&as->waiting, 1);
-    for (;;) {
-        bool busy = false;
+    while (busy && as->queue.count > 0) {
+        busy = false;
         list_for_each_entry (c, &as->ctxs, node) {
             if (!atomic_load(&c->in_guest))
                 continue;
             busy = true;
             pt_ctx_interrupt(&c->base);
         }
-        if (!busy)
-            break;
-        (void)cond_wait(&as->idle, &as->mu, UINT64_MAX);
+        if (busy)
+            (void)cond_wait(&as->idle, &as->mu, UINT64_MAX);
     }
     atomic_fetch_sub(&as->waiting, 1);
 }

@@ -41,8 +41,8 @@
 #define PT_CPU_FREE (-1)
 #define PT_CPU_NEW (-2)
 
-extern const char stub_text[], stub_text_end[], stub_park[], stub_call[], stub_batch[],
-    stub_thread[], stub_fork[], stub_settle[];
+extern const char stub_text[], stub_text_end[], stub_park[], stub_ready[], stub_call[],
+    stub_batch[], stub_thread[], stub_fork[], stub_settle[];
 
 struct pt_plat {
     struct plat base;

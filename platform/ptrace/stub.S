@@ -8,8 +8,8 @@
 
     .section .rodata.stub, "a", @progbits
     .balign 4096
-    .globl stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork, stub_settle
-    .hidden stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_thread, stub_fork, stub_settle
+    .globl stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_ready, stub_thread, stub_fork, stub_settle
+    .hidden stub_text, stub_text_end, stub_park, stub_call, stub_batch, stub_ready, stub_thread, stub_fork, stub_settle
 stub_text:
 
 /* A thread that nobody uses. */
@@ -17,6 +17,10 @@ stub_park:
     movl $__NR_pause, %eax
     syscall
     jmp stub_park
+
+/* Where the first stub begins. */
+stub_ready:
+    int3
 
 /* One call, its number and arguments in the registers. */
 stub_call:

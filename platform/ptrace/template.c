@@ -135,8 +135,9 @@ static NORETURN void template_main(const struct pt_plat *p)
     template_signals();
     if (p->vdso_moved && !template_move_vdso(p))
         _exit(TEMPLATE_VDSO_STAYS);
-    if (template_drop_capabilities() && pt_filter_load(p->text) == 0)
-        ((void (*)(void))(uintptr_t)pt_stub_addr(p, stub_park))();
+    if (syscall(SYS_ptrace, (long)PTRACE_TRACEME, 0L, 0L, 0L) == 0 &&
+        template_drop_capabilities() && pt_filter_load(p->text) == 0)
+        ((void (*)(void))(uintptr_t)pt_stub_addr(p, stub_ready))();
     _exit(1);
 }
 
@@ -236,35 +237,25 @@ static int template_place(struct pt_plat *p)
     return -ENOMEM;
 }
 
-/* It has ended, r says how that showed: -ECANCELED when it cannot move the vDSO. */
-static int template_ended(const struct pt_plat *p, int r)
-{
-    int status;
-
-    if (r == -ECHILD)
-        return p->vdso_moved ? -ECANCELED : r;
-    if (wait4(p->template_pid, &status, __WALL | WNOHANG, NULL) == p->template_pid &&
-        WIFEXITED(status) && WEXITSTATUS(status) == TEMPLATE_VDSO_STAYS)
-        return -ECANCELED;
-    return r;
-}
-
-/* Seizes the fork once it is in the stub's own page: before, it needs what it runs on. */
+/* The fork says with a breakpoint in the stub's own page that it needs nothing else any more. */
 static int template_catch(const struct pt_plat *p)
 {
-    for (int i = 0; i < 100000; i++) {
-        struct plat_regs regs;
-        int r = pt_seize(p->template_pid);
-        if (r != 0)
-            return template_ended(p, r);
-        r = pt_get_regs(p->template_pid, &regs);
-        if (r != 0 || ALIGN_DOWN(regs.rip, PAGE_SIZE) == p->text)
-            return r;
-        if (syscall(SYS_ptrace, (long)PTRACE_DETACH, (long)p->template_pid, 0L, 0L) != 0)
-            return -errno;
-        (void)usleep(50);
-    }
-    return -ETIMEDOUT;
+    const uintptr_t options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
+    pid_t r;
+    int status;
+
+    do
+        r = wait4(p->template_pid, &status, __WALL, NULL);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return -errno;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == TEMPLATE_VDSO_STAYS)
+        return -ECANCELED;
+    if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP)
+        return -EPERM;
+    return syscall(SYS_ptrace, (long)PTRACE_SETOPTIONS, (long)p->template_pid, 0L, options) == 0
+               ? 0
+               : -errno;
 }
 
 static int template_try(struct pt_plat *p)

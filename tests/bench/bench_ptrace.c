@@ -205,9 +205,11 @@ int main(void)
 
     need(memfile_new(UINT64_C(1) << 30, &mf) == 0, "memory file");
     const struct plat_config cfg = {.mem_fd = memfile_fd(mf)};
+    double start = now_us();
     need(ptrace_plat_ops.probe(why, sizeof(why)) == 0, why);
     need(ptrace_plat_ops.create(&cfg, &plat) == 0, "platform");
     need(plat_as_create(plat, &as) == 0 && plat_ctx_create(plat, as, &ctx) == 0, "context");
+    printf("%-8s %8.2f us\n", "start", now_us() - start);
     need(memfile_alloc(mf, PAGE_SIZE, &code_off) == 0, "memory");
     memcpy(memfile_ptr(mf, code_off), code, sizeof(code));
     map_code();
