@@ -241,7 +241,8 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
     if (r == 0) {
         child->regs = parent->regs;
         child->cpu = atomic_load(&parent->let_go) ? PT_CPU_NEW : parent->cpu;
-        child->bound_ns = parent->bound_ns;
+        child->bond_ns = parent->bond_ns;
+        child->bond_end_ns = parent->bond_end_ns;
         if (out_as != NULL)
             r = ctx_fork_process(parent, as, child, &interrupted);
         else

@@ -17,10 +17,11 @@
  * must not chase it away. */
 #define PLACE_PATIENCE 64
 /* Turns shorter than this, so many in a row, bind a free pair. */
-#define PLACE_QUICK_NS (UINT64_C(100) * 1000)
-#define PLACE_QUICK_TURNS 16
-/* A bond lasts no longer. */
-#define PLACE_BOND_NS (UINT64_C(100) * 1000 * 1000)
+#define PLACE_QUICK_NS (UINT64_C(1000) * 1000)
+#define PLACE_QUICK_TURNS 8
+/* How long the first bond lasts; each that follows twice as long, up to the last. */
+#define PLACE_BOND_FIRST_NS (UINT64_C(4) * 1000 * 1000)
+#define PLACE_BOND_LAST_NS (UINT64_C(128) * 1000 * 1000)
 
 void pt_place_init(struct pt_plat *p)
 {
@@ -81,7 +82,8 @@ static void place_bind(struct pt_ctx *c, int cpu, uint64_t now)
         sched_setaffinity(c->tid, sizeof(set), &set) != 0)
         return;
     c->cpu = cpu;
-    c->bound_ns = now;
+    c->bond_ns = MIN(MAX(2 * c->bond_ns, PLACE_BOND_FIRST_NS), PLACE_BOND_LAST_NS);
+    c->bond_end_ns = now + c->bond_ns;
 }
 
 void pt_place_fetch(const struct pt_plat *p, pid_t tid)
@@ -104,6 +106,8 @@ static void place_free(struct pt_ctx *c, const struct pt_plat *p, int state)
         (void)sched_setaffinity(c->tid, sizeof(p->cpus), &p->cpus);
     c->cpu = state;
     c->quick = 0;
+    if (state == PT_CPU_FREE)
+        c->bond_ns = 0;
 }
 
 static int place_empty(const struct pt_plat *p)
@@ -138,7 +142,7 @@ void pt_place_enter(struct pt_ctx *c, uint64_t now)
     if (LIKELY(c->cpu >= 0)) {
         if (UNLIKELY(atomic_load(&c->let_go)))
             place_free(c, p, PT_CPU_FREE);
-        else if (UNLIKELY(now - c->bound_ns > PLACE_BOND_NS))
+        else if (UNLIKELY(now > c->bond_end_ns))
             place_free(c, p, PT_CPU_NEW);
         else
             place_company(c, p, now);

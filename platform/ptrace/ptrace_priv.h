@@ -105,16 +105,16 @@ struct pt_ctx {
     struct plat_regs regs, seen;
     void *xstate; /* to be loaded at the first run, or NULL; owned */
     size_t xstate_size;
-    int cpu;                /* place.c: where it is bound, or PT_CPU_* */
-    bool placed;            /* is in pt_plat.placed */
-    unsigned company;       /* entries that found somebody else there */
-    unsigned quick;         /* short turns in a row, of a free pair */
-    uint64_t bound_ns;      /* when it was bound */
-    struct list place_node; /* guard: pt_plat.place_mu */
-    bool cpu_shared;        /* turns are added to cpu_ns */
-    struct mutex cpu_mu;    /* rank PLATFORM; nothing is taken under it */
-    pid_t cpu_pid;          /* guard: cpu_mu: the process whose clock is c's; 0: shared */
-    uint64_t cpu_before;    /* guard: cpu_mu: used before that process */
+    int cpu;                       /* place.c: where it is bound, or PT_CPU_* */
+    bool placed;                   /* is in pt_plat.placed */
+    unsigned company;              /* entries that found somebody else there */
+    unsigned quick;                /* short turns in a row, of a free pair */
+    uint64_t bond_ns, bond_end_ns; /* length and end of the bond to that CPU */
+    struct list place_node;        /* guard: pt_plat.place_mu */
+    bool cpu_shared;               /* turns are added to cpu_ns */
+    struct mutex cpu_mu;           /* rank PLATFORM; nothing is taken under it */
+    pid_t cpu_pid;                 /* guard: cpu_mu: the process whose clock is c's; 0: shared */
+    uint64_t cpu_before;           /* guard: cpu_mu: used before that process */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic bool in_guest;
