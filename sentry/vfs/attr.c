@@ -120,12 +120,10 @@ static int attr_check_size(const struct vfs_caller *c, struct inode *i, uint64_t
     return size > i->size && size > c->fsize_limit ? -EFBIG : 0;
 }
 
-static int attr_truncate_path(const struct vfs_caller *c, struct inode *i, uint64_t size)
+static int attr_truncate_path(const struct vfs_caller *c, struct inode *i)
 {
-    int r = attr_check_size(c, i, size);
+    int r = vfs_permission(c, i, 2);
 
-    if (r == 0)
-        r = vfs_permission(c, i, 2);
     if (r == 0 && atomic_load(&i->writers) < 0)
         r = -ETXTBSY;
     return r == 0 ? vfs_kill_privs(c, i) : r;
@@ -135,8 +133,10 @@ int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct 
 {
     struct inode *i = p->dentry->inode;
     struct vfs_setattr s = *a;
-    int r = mount_want_write(p->mnt);
+    int r = (s.valid & VFS_SET_SIZE) != 0 ? attr_check_size(c, i, s.size) : 0;
 
+    if (r == 0)
+        r = mount_want_write(p->mnt);
     if (r == 0 && (s.valid & VFS_SET_MODE) != 0 && !attr_is_owner(c, i))
         r = -EPERM;
     if (r == 0 && (s.valid & VFS_SET_MODE) != 0 && S_ISLNK(i->mode))
@@ -146,7 +146,7 @@ int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct 
     if (r == 0)
         r = attr_may_set_times(c, i, s.valid);
     if (r == 0 && (s.valid & VFS_SET_SIZE) != 0)
-        r = attr_truncate_path(c, i, s.size);
+        r = attr_truncate_path(c, i);
     if (r != 0)
         return r;
     attr_adjust_mode(c, i, &s);

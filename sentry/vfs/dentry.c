@@ -7,37 +7,51 @@
 
 #define HASH_BUCKETS 16384u
 #define HASH_LOCKS 64u
+#define NO_BUCKET UINT32_MAX
+/* Dentries looked at for each new one while the cache is over its limit. */
+#define EVICT_TRIES 4
+#define SHRINK_BATCH 64
 
 OBJCOUNT_DEFINE(dentry);
 
-struct rwlock vfs_rename_lock;
+struct mutex vfs_rename_mu = MUTEX_INITIALIZER(LOCK_RANK_RENAME);
+struct rwlock vfs_tree_lock;
 
-static struct list buckets[HASH_BUCKETS];
-static struct mutex bucket_locks[HASH_LOCKS]; /* rank DENTRY */
-static struct mutex lru_mu;                   /* rank LEAF */
-static struct list lru;                       /* all that are hashed, oldest first */
+/* Apart from each other, so that look-ups on different CPUs do not share lines. */
+struct chain_lock {
+    struct mutex mu; /* rank DENTRY */
+} ALIGNED(64);
+
+static struct dentry *chains[HASH_BUCKETS]; /* zero: untouched pages cost nothing */
+static struct chain_lock chain_locks[HASH_LOCKS];
+static struct mutex lru_mu = MUTEX_INITIALIZER(LOCK_RANK_LEAF);
+static struct list lru = LIST_INIT(lru); /* all in the cache, oldest first */
 static unsigned lru_count;
 
 __attribute__((constructor)) static void dentry_init(void)
 {
-    rwlock_init(&vfs_rename_lock, LOCK_RANK_RENAME);
-    mutex_init(&lru_mu, LOCK_RANK_LEAF);
-    list_init(&lru);
-    for (unsigned i = 0; i < HASH_BUCKETS; i++)
-        list_init(&buckets[i]);
+    rwlock_init(&vfs_tree_lock, LOCK_RANK_DENTRY_TREE);
     for (unsigned i = 0; i < HASH_LOCKS; i++)
-        mutex_init(&bucket_locks[i], LOCK_RANK_DENTRY);
+        mutex_init(&chain_locks[i].mu, LOCK_RANK_DENTRY);
 }
 
-static unsigned bucket_of(const struct dentry *parent, const char *name, size_t len)
+/* The guest chooses names, so theirs is the keyed hash; the address of the parent is mixed in. */
+static uint32_t bucket_of(const struct dentry *parent, const char *name, size_t len)
 {
-    return (unsigned)(hash_seeded_u64((uint64_t)(uintptr_t)parent, hash_seeded(name, len)) %
-                      HASH_BUCKETS);
+    uint64_t h = hash_u64((uint64_t)(uintptr_t)parent ^ hash_seeded(name, len));
+
+    return (uint32_t)(h % HASH_BUCKETS);
 }
 
-static struct mutex *bucket_lock(unsigned bucket)
+static struct mutex *chain_lock(uint32_t bucket)
 {
-    return &bucket_locks[bucket % HASH_LOCKS];
+    return &chain_locks[bucket % HASH_LOCKS].mu;
+}
+
+/* Guards d->parent for those who want only that. */
+static struct mutex *parent_lock(const struct dentry *d)
+{
+    return chain_lock((uint32_t)hash_u64((uint64_t)(uintptr_t)d));
 }
 
 /* ---- life ---- */
@@ -46,22 +60,22 @@ int dentry_new(struct super *sb, struct inode *inode, struct dentry *parent, con
                size_t len, struct dentry **out)
 {
     struct dentry *d = calloc(1, sizeof(*d));
-    char *copy = malloc(len + 1);
 
-    if (d == NULL || copy == NULL) {
+    if (d == NULL)
+        return -ENOMEM;
+    d->name = len < sizeof(d->inline_name) ? d->inline_name : malloc(len + 1);
+    if (d->name == NULL) {
         free(d);
-        free(copy);
         return -ENOMEM;
     }
-    memcpy(copy, name, len);
-    copy[len] = '\0';
+    memcpy(d->name, name, len);
+    d->name[len] = '\0';
     ref_init(&d->ref);
     d->sb = sb;
     d->inode = inode;
-    d->name = copy;
     d->name_len = (uint32_t)len;
     d->parent = parent != NULL ? dentry_get(parent) : d;
-    list_init(&d->hash);
+    atomic_init(&d->bucket, NO_BUCKET);
     list_init(&d->lru);
     OBJCOUNT_INC(dentry);
     *out = d;
@@ -82,81 +96,122 @@ void dentry_put(struct dentry *d)
         if (d->inode != NULL)
             inode_put(d->inode);
         OBJCOUNT_DEC(dentry);
-        free(d->name);
+        if (d->name != d->inline_name)
+            free(d->name);
         free(d);
         d = parent;
     }
 }
 
-/* ---- the cache ---- */
-
-static void evict_one(void)
+struct dentry *dentry_parent(struct dentry *d)
 {
-    struct dentry *d = NULL;
+    struct mutex *mu = parent_lock(d);
 
-    mutex_lock(&lru_mu);
-    if (lru_count > LIMIT_DENTRY_CACHE && !list_empty(&lru)) {
-        d = dentry_get(list_first_entry(&lru, struct dentry, lru));
-        list_move_tail(&d->lru, &lru);
-    }
-    mutex_unlock(&lru_mu);
-    if (d == NULL)
-        return;
-    /* The cache's reference and ours: nobody uses it, and it has no child and no mount. */
-    if (ref_read(&d->ref) == 2 && !atomic_exchange(&d->used, false))
-        dentry_drop(d);
-    dentry_put(d);
+    mutex_lock(mu);
+    struct dentry *parent = dentry_get(d->parent);
+    mutex_unlock(mu);
+    return parent;
 }
 
-void dentry_hash(struct dentry *d)
-{
-    unsigned b = bucket_of(d->parent, d->name, d->name_len);
+/* ---- the cache ---- */
 
-    dentry_get(d);
-    mutex_lock(bucket_lock(b));
-    list_add(&d->hash, &buckets[b]);
+/* Its chain's lock is held. The cache's reference passes to the caller. */
+static void unhash_locked(struct dentry *d)
+{
+    *d->hash_link = d->hash_next;
+    if (d->hash_next != NULL)
+        d->hash_next->hash_link = d->hash_link;
+    atomic_store_explicit(&d->bucket, NO_BUCKET, memory_order_release);
     mutex_lock(&lru_mu);
-    list_add_tail(&d->lru, &lru);
-    lru_count++;
+    list_del(&d->lru);
+    lru_count--;
     mutex_unlock(&lru_mu);
-    mutex_unlock(bucket_lock(b));
-    evict_one();
+}
+
+/* Unhashes d if it is in the cache, and has no more references than limit when that is not 0: new
+ * ones come from the cache only, whose chain is locked, or from somebody who has one. */
+static bool unhash(struct dentry *d, uint32_t limit)
+{
+    bool done = false;
+
+    for (;;) {
+        uint32_t b = atomic_load_explicit(&d->bucket, memory_order_acquire);
+        if (b == NO_BUCKET)
+            return false;
+        mutex_lock(chain_lock(b));
+        bool same = atomic_load_explicit(&d->bucket, memory_order_relaxed) == b;
+        if (same && (limit == 0 || ref_read(&d->ref) <= limit)) {
+            unhash_locked(d);
+            done = true;
+        }
+        mutex_unlock(chain_lock(b));
+        if (same)
+            return done;
+    }
 }
 
 void dentry_drop(struct dentry *d)
 {
-    unsigned b = bucket_of(d->parent, d->name, d->name_len);
-    bool was_hashed;
-
-    mutex_lock(bucket_lock(b));
-    was_hashed = !list_empty(&d->hash);
-    list_del(&d->hash);
-    if (was_hashed) {
-        mutex_lock(&lru_mu);
-        list_del(&d->lru);
-        lru_count--;
-        mutex_unlock(&lru_mu);
-    }
-    mutex_unlock(bucket_lock(b));
-    if (was_hashed)
+    if (unhash(d, 0))
         dentry_put(d);
+}
+
+/* Second chance: one that was looked up since the last time goes to the back. */
+static void evict_some(void)
+{
+    for (int i = 0; i < EVICT_TRIES; i++) {
+        struct dentry *d = NULL;
+        mutex_lock(&lru_mu);
+        if (lru_count > LIMIT_DENTRY_CACHE) {
+            d = dentry_get(list_first_entry(&lru, struct dentry, lru));
+            list_move_tail(&d->lru, &lru);
+        }
+        mutex_unlock(&lru_mu);
+        if (d == NULL)
+            return;
+        /* The cache's reference and ours: it has no user, no child and no mount. */
+        if (!atomic_exchange(&d->used, false) && unhash(d, 2))
+            dentry_put(d);
+        dentry_put(d);
+    }
+}
+
+void dentry_hash(struct dentry *d)
+{
+    uint32_t b = bucket_of(d->parent, d->name, d->name_len);
+
+    (void)dentry_get(d);
+    mutex_lock(chain_lock(b));
+    d->hash_next = chains[b];
+    d->hash_link = &chains[b];
+    if (d->hash_next != NULL)
+        d->hash_next->hash_link = &d->hash_next;
+    chains[b] = d;
+    mutex_lock(&lru_mu);
+    list_add_tail(&d->lru, &lru);
+    lru_count++;
+    mutex_unlock(&lru_mu);
+    atomic_store_explicit(&d->bucket, b, memory_order_release);
+    mutex_unlock(chain_lock(b));
+    evict_some();
 }
 
 struct dentry *dentry_cached(struct dentry *parent, const char *name, size_t len)
 {
-    unsigned b = bucket_of(parent, name, len);
-    struct dentry *d, *found = NULL;
+    uint32_t b = bucket_of(parent, name, len);
+    struct dentry *d;
 
-    mutex_lock(bucket_lock(b));
-    list_for_each_entry (d, &buckets[b], hash) {
+    mutex_lock(chain_lock(b));
+    for (d = chains[b]; d != NULL; d = d->hash_next) {
         if (d->parent == parent && d->name_len == len && memcmp(d->name, name, len) == 0) {
-            found = dentry_get(d);
-            atomic_store_explicit(&d->used, true, memory_order_relaxed);
+            (void)dentry_get(d);
+            if (!atomic_load_explicit(&d->used, memory_order_relaxed))
+                atomic_store_explicit(&d->used, true, memory_order_relaxed);
             break;
         }
     }
-    mutex_unlock(bucket_lock(b));
-    return found;
+    mutex_unlock(chain_lock(b));
+    return d;
 }
 
 /* A cached name that its file system still stands by. */
@@ -164,7 +219,8 @@ static struct dentry *cached_valid(struct dentry *dir, const char *name, size_t 
 {
     struct dentry *d = dentry_cached(dir, name, len);
 
-    if (d == NULL || dir->sb->ops->revalidate == NULL || dir->sb->ops->revalidate(d))
+    if (d == NULL || dir->sb->ops->revalidate == NULL ||
+        dir->sb->ops->revalidate(d, dir->inode, name))
         return d;
     /* What has a mount on it stays, as the mount would be lost. */
     if (atomic_load(&d->mounted) != 0)
@@ -191,7 +247,7 @@ static int lookup_uncached(struct dentry *dir, const char *name, size_t len, str
         return r;
     }
     /* In a removed directory nothing comes into being any more. */
-    if (!dir->unlinked)
+    if (!atomic_load(&dir->unlinked))
         dentry_hash(*out);
     return 0;
 }
@@ -241,20 +297,22 @@ int dentry_instantiate(struct dentry *dir, const char *name, struct inode *inode
 void dentry_unlinked(struct dentry *d)
 {
     dentry_drop(d);
-    d->unlinked = true;
+    atomic_store(&d->unlinked, true);
 }
 
-void dentry_move(struct dentry *d, struct dentry *new_parent, char **name_owned)
+void dentry_move_locked(struct dentry *d, struct dentry *new_parent, char **name)
 {
-    struct dentry *old_parent = d->parent;
-    char *old_name = d->name;
+    struct mutex *mu = parent_lock(d);
+    char *old_name = d->name != d->inline_name ? d->name : NULL;
 
-    dentry_drop(d);
+    rwlock_assert_write_held(&vfs_tree_lock);
+    mutex_lock(mu);
+    struct dentry *old_parent = d->parent;
     d->parent = dentry_get(new_parent);
-    d->name = *name_owned;
+    d->name = *name;
     d->name_len = (uint32_t)strlen(d->name);
-    *name_owned = old_name;
-    dentry_hash(d);
+    mutex_unlock(mu);
+    *name = old_name;
     dentry_put(old_parent);
 }
 
@@ -265,23 +323,35 @@ bool dentry_is_ancestor(const struct dentry *a, const struct dentry *d)
     return d == a;
 }
 
-/* Children first come later in no list: passes go on until one finds nothing more to give back. */
+/* One batch of what only the cache holds. Children come after their parents in no list, so passes
+ * go on until one finds nothing. */
+static size_t shrink_pick(const struct super *sb, struct dentry **out)
+{
+    struct dentry *d;
+    size_t n = 0;
+
+    mutex_lock(&lru_mu);
+    list_for_each_entry (d, &lru, lru) {
+        if (d->sb != sb || ref_read(&d->ref) != 1)
+            continue;
+        out[n++] = dentry_get(d);
+        if (n == SHRINK_BATCH)
+            break;
+    }
+    mutex_unlock(&lru_mu);
+    return n;
+}
+
 void dentry_shrink_super(struct super *sb)
 {
-    for (bool found = true; found;) {
-        struct dentry *d, *victim = NULL;
-        mutex_lock(&lru_mu);
-        list_for_each_entry (d, &lru, lru) {
-            if (d->sb == sb && ref_read(&d->ref) == 1) {
-                victim = dentry_get(d);
-                break;
-            }
+    struct dentry *batch[SHRINK_BATCH];
+    size_t n;
+
+    do {
+        n = shrink_pick(sb, batch);
+        for (size_t i = 0; i < n; i++) {
+            dentry_drop(batch[i]);
+            dentry_put(batch[i]);
         }
-        mutex_unlock(&lru_mu);
-        found = victim != NULL;
-        if (found) {
-            dentry_drop(victim);
-            dentry_put(victim);
-        }
-    }
+    } while (n > 0);
 }

@@ -60,7 +60,7 @@ void file_put(struct file *f)
     if (f->ops->release != NULL)
         f->ops->release(f);
     if (f->counted_writer)
-        atomic_fetch_sub(&f->inode->writers, 1);
+        file_put_write(&f->path);
     file_discard(f);
 }
 
@@ -188,7 +188,7 @@ int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg)
     if (!S_ISDIR(f->inode->mode) || f->ops->readdir == NULL)
         return -ENOTDIR;
     mutex_lock(&f->pos_mu);
-    r = f->path.dentry->unlinked ? -ENOENT : f->ops->readdir(f, &f->pos, fn, arg);
+    r = atomic_load(&f->path.dentry->unlinked) ? -ENOENT : f->ops->readdir(f, &f->pos, fn, arg);
     mutex_unlock(&f->pos_mu);
     return r;
 }

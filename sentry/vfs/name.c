@@ -38,6 +38,14 @@ static struct inode *entry_dir(const struct entry *e)
     return e->w.cur.dentry->inode;
 }
 
+/* dir_mu held. */
+static int entry_lookup(struct entry *e)
+{
+    int r = vfs_permission(e->w.c, entry_dir(e), 1);
+
+    return r != 0 ? r : dentry_lookup_locked(e->w.cur.dentry, e->w.name, e->w.name_len, &e->d);
+}
+
 static void entry_end(struct entry *e)
 {
     if (e->d != NULL)
@@ -56,16 +64,14 @@ static int entry_begin_create(struct entry *e, bool directory)
     if (e->w.last != WALK_NAME)
         return -EEXIST;
     mutex_lock(&dir->inode->dir_mu);
-    r = vfs_permission(e->w.c, dir->inode, 1);
-    if (r == 0)
-        r = dentry_lookup_locked(dir, e->w.name, e->w.name_len, &e->d);
+    r = entry_lookup(e);
     if (r == 0 && e->d->inode != NULL)
         r = -EEXIST;
     if (r == 0 && e->w.slash && !directory)
         r = -ENOENT;
     if (r == 0)
         r = mount_want_write(e->w.cur.mnt);
-    if (r == 0 && dir->unlinked)
+    if (r == 0 && atomic_load(&dir->unlinked))
         r = -ENOENT;
     if (r == 0)
         r = vfs_permission(e->w.c, dir->inode, 3);
@@ -169,6 +175,14 @@ int vfs_symlink(const struct vfs_caller *c, const char *target, const struct vpa
     return r;
 }
 
+static uint32_t inode_nlink(struct inode *i)
+{
+    mutex_lock(&i->mu);
+    uint32_t n = i->nlink;
+    mutex_unlock(&i->mu);
+    return n;
+}
+
 static int link_create(struct entry *e, const struct vpath *old)
 {
     struct inode *target = old->dentry->inode;
@@ -179,8 +193,13 @@ static int link_create(struct entry *e, const struct vpath *old)
         return -EXDEV;
     if (S_ISDIR(target->mode))
         return -EPERM;
+    if (inode_nlink(target) == 0 && !atomic_load(&target->linkable))
+        return -ENOENT;
     r = ops->link != NULL ? ops->link(entry_dir(e), e->w.name, target) : -EPERM;
-    return r != 0 ? r : entry_created(e, inode_get(target), NULL);
+    if (r != 0)
+        return r;
+    atomic_store(&target->linkable, false);
+    return entry_created(e, inode_get(target), NULL);
 }
 
 int vfs_link(const struct vfs_caller *c, const struct vpath *old_base, const char *old,
@@ -228,17 +247,15 @@ static int remove_check(const struct entry *e, bool directory)
 
     if (victim == NULL)
         return -ENOENT;
-    r = mount_want_write(e->w.cur.mnt);
-    if (r == 0)
-        r = may_delete(e->w.c, entry_dir(e), victim);
+    if (!directory && e->w.slash)
+        return S_ISDIR(victim->mode) ? -EISDIR : -ENOTDIR;
+    r = may_delete(e->w.c, entry_dir(e), victim);
     if (r != 0)
         return r;
     if (directory && !S_ISDIR(victim->mode))
         return -ENOTDIR;
     if (!directory && S_ISDIR(victim->mode))
         return -EISDIR;
-    if (!directory && e->w.slash)
-        return -ENOTDIR;
     return atomic_load(&e->d->mounted) != 0 ? -EBUSY : 0;
 }
 
@@ -272,9 +289,9 @@ static int name_remove(const struct vfs_caller *c, const struct vpath *base, con
         return r;
     if (e.w.last == WALK_NAME) {
         mutex_lock(&entry_dir(&e)->dir_mu);
-        r = vfs_permission(c, entry_dir(&e), 1);
+        r = mount_want_write(e.w.cur.mnt);
         if (r == 0)
-            r = dentry_lookup_locked(e.w.cur.dentry, e.w.name, e.w.name_len, &e.d);
+            r = entry_lookup(&e);
         if (r == 0)
             r = remove_check(&e, directory);
         if (r == 0)
@@ -301,125 +318,233 @@ int vfs_rmdir(const struct vfs_caller *c, const struct vpath *base, const char *
 
 /* ---- renaming ---- */
 
-static int rename_lookup(struct entry *e)
-{
-    int r = vfs_permission(e->w.c, entry_dir(e), 1);
+/* One rename: what stands where, and which inodes are locked. */
+struct renaming {
+    struct entry from, to;
+    unsigned flags;
+    bool across;                  /* from one directory to another */
+    struct inode *first, *second; /* directories locked */
+};
 
-    return r != 0 ? r : dentry_lookup_locked(e->w.cur.dentry, e->w.name, e->w.name_len, &e->d);
+/* Order: from above to below, else by address. Only one at a time locks two that are not one above
+ * the other, so no circle comes of it. */
+static void rename_lock_pair(struct renaming *rn)
+{
+    struct dentry *a = rn->from.w.cur.dentry, *b = rn->to.w.cur.dentry;
+    bool b_first = (uintptr_t)b->inode < (uintptr_t)a->inode;
+
+    if (dentry_is_ancestor(a, b))
+        b_first = false;
+    else if (dentry_is_ancestor(b, a))
+        b_first = true;
+    rn->first = b_first ? b->inode : a->inode;
+    rn->second = b_first ? a->inode : b->inode;
+    mutex_lock(&rn->first->dir_mu);
+    mutex_lock_nested(&rn->second->dir_mu);
 }
 
-/* What Linux's lock_rename and may_delete/may_create check, in its order. */
-static int rename_check(const struct entry *from, const struct entry *to, unsigned flags)
+static void rename_lock(struct renaming *rn)
 {
-    const struct vfs_caller *c = from->w.c;
-    const struct inode *moved = from->d->inode, *target = to->d->inode;
-    int r;
+    rn->across = entry_dir(&rn->from) != entry_dir(&rn->to);
+    if (rn->across) {
+        mutex_lock(&vfs_rename_mu);
+        rename_lock_pair(rn);
+        return;
+    }
+    rn->first = entry_dir(&rn->from);
+    rn->second = NULL;
+    mutex_lock(&rn->first->dir_mu);
+}
+
+static void rename_unlock(struct renaming *rn)
+{
+    if (rn->second != NULL)
+        mutex_unlock(&rn->second->dir_mu);
+    mutex_unlock(&rn->first->dir_mu);
+    if (rn->across)
+        mutex_unlock(&vfs_rename_mu);
+}
+
+/* Of the names alone. */
+static int rename_check_names(const struct renaming *rn)
+{
+    const struct inode *moved = rn->from.d->inode, *target = rn->to.d->inode;
+    bool exchange = (rn->flags & RENAME_EXCHANGE) != 0;
 
     if (moved == NULL)
         return -ENOENT;
-    if ((flags & RENAME_NOREPLACE) != 0 && target != NULL)
+    if ((rn->flags & RENAME_NOREPLACE) != 0 && target != NULL)
         return -EEXIST;
-    if ((flags & RENAME_EXCHANGE) != 0 && target == NULL)
-        return -ENOENT;
-    if (!S_ISDIR(moved->mode) &&
-        (from->w.slash || (to->w.slash && !((flags & RENAME_EXCHANGE) && S_ISDIR(target->mode)))))
+    if (exchange) {
+        if (target == NULL)
+            return -ENOENT;
+        if (!S_ISDIR(target->mode) && rn->to.w.slash)
+            return -ENOTDIR;
+    }
+    if (!S_ISDIR(moved->mode) && (rn->from.w.slash || (!exchange && rn->to.w.slash)))
         return -ENOTDIR;
-    if (dentry_is_ancestor(from->d, to->w.cur.dentry))
+    /* Without vfs_rename_mu both are in one directory and neither is above it. */
+    if (!rn->across)
+        return 0;
+    if (dentry_is_ancestor(rn->from.d, rn->to.w.cur.dentry))
         return -EINVAL;
-    if (target != NULL && dentry_is_ancestor(to->d, from->w.cur.dentry))
-        return (flags & RENAME_EXCHANGE) != 0 ? -EINVAL : -ENOTEMPTY;
-    r = mount_want_write(from->w.cur.mnt);
-    if (r == 0)
-        r = may_delete(c, entry_dir(from), moved);
-    if (r == 0)
-        r = target != NULL ? may_delete(c, entry_dir(to), target)
-                           : vfs_permission(c, entry_dir(to), 3);
-    if (r == 0 && to->w.cur.dentry->unlinked)
-        r = -ENOENT;
-    if (r != 0 || target == NULL || moved == target)
-        return r;
-    if ((flags & RENAME_EXCHANGE) == 0 && S_ISDIR(moved->mode) != S_ISDIR(target->mode))
-        return S_ISDIR(moved->mode) ? -ENOTDIR : -EISDIR;
-    if (atomic_load(&from->d->mounted) != 0 || atomic_load(&to->d->mounted) != 0)
-        return -EBUSY;
+    if (target != NULL && dentry_is_ancestor(rn->to.d, rn->from.w.cur.dentry))
+        return exchange ? -EINVAL : -ENOTEMPTY;
     return 0;
 }
 
-static void rename_dentries(struct entry *from, struct entry *to, unsigned flags, char **new_name,
-                            char **old_name)
+/* A directory that gets another parent has its ".." changed, which is writing to it. */
+static int rename_check_parents(const struct renaming *rn)
 {
-    if ((flags & RENAME_EXCHANGE) != 0)
-        dentry_drop(to->d);
-    else if (to->d->inode != NULL)
-        dentry_unlinked(to->d);
-    else
-        dentry_drop(to->d);
-    struct dentry *old_parent = from->w.cur.dentry;
-    dentry_move(from->d, to->w.cur.dentry, new_name);
-    if ((flags & RENAME_EXCHANGE) != 0)
-        dentry_move(to->d, old_parent, old_name);
+    const struct vfs_caller *c = rn->from.w.c;
+    struct inode *moved = rn->from.d->inode, *target = rn->to.d->inode;
+    int r = 0;
+
+    if (!rn->across)
+        return 0;
+    if (S_ISDIR(moved->mode))
+        r = vfs_permission(c, moved, 2);
+    if (r == 0 && (rn->flags & RENAME_EXCHANGE) != 0 && S_ISDIR(target->mode))
+        r = vfs_permission(c, target, 2);
+    return r;
 }
 
-static int rename_locked(struct entry *from, struct entry *to, unsigned flags)
+/* What vfs_rename of Linux checks, in its order. */
+static int rename_check(const struct renaming *rn)
 {
-    struct inode *dir = entry_dir(from);
-    char *new_name, *old_name;
-    int r = rename_lookup(from);
+    const struct vfs_caller *c = rn->from.w.c;
+    const struct inode *moved = rn->from.d->inode, *target = rn->to.d->inode;
+    int r = may_delete(c, entry_dir(&rn->from), moved);
 
+    if (r == 0 && target == NULL && atomic_load(&rn->to.w.cur.dentry->unlinked))
+        r = -ENOENT;
     if (r == 0)
-        r = rename_lookup(to);
+        r = target != NULL ? may_delete(c, entry_dir(&rn->to), target)
+                           : vfs_permission(c, entry_dir(&rn->to), 3);
+    if (r == 0 && target != NULL && (rn->flags & RENAME_EXCHANGE) == 0 &&
+        S_ISDIR(moved->mode) != S_ISDIR(target->mode))
+        r = S_ISDIR(moved->mode) ? -ENOTDIR : -EISDIR;
     if (r == 0)
-        r = rename_check(from, to, flags);
-    if (r != 0)
-        return r;
-    /* Two names of one file: nothing happens, both stay. */
-    if (from->d->inode == to->d->inode)
-        return 0;
-    if (dir->ops->rename == NULL)
-        return -EPERM;
-    new_name = strdup(to->w.name);
-    old_name = strdup(from->w.name);
-    r = new_name != NULL && old_name != NULL
-            ? dir->ops->rename(dir, from->w.name, entry_dir(to), to->w.name, from->d->inode,
-                               to->d->inode, flags)
-            : -ENOMEM;
+        r = rename_check_parents(rn);
+    if (r == 0 && (atomic_load(&rn->from.d->mounted) != 0 || atomic_load(&rn->to.d->mounted) != 0))
+        r = -EBUSY;
+    return r;
+}
+
+/* Names and parents change together for those who read the tree. */
+static void rename_dentries(struct renaming *rn, char **new_name, char **old_name)
+{
+    bool exchange = (rn->flags & RENAME_EXCHANGE) != 0;
+    struct dentry *moved = rn->from.d, *target = rn->to.d;
+
+    dentry_drop(moved);
+    dentry_drop(target);
+    rwlock_wrlock(&vfs_tree_lock);
+    dentry_move_locked(moved, rn->to.w.cur.dentry, new_name);
+    if (exchange)
+        dentry_move_locked(target, rn->from.w.cur.dentry, old_name);
+    rwlock_unlock(&vfs_tree_lock);
+    if (!exchange && target->inode != NULL)
+        dentry_unlinked(target);
+    dentry_hash(moved);
+    if (exchange)
+        dentry_hash(target);
+}
+
+static int rename_do(struct renaming *rn)
+{
+    struct inode *dir = entry_dir(&rn->from);
+    char *new_name = strdup(rn->to.w.name), *old_name = strdup(rn->from.w.name);
+    int r = -ENOMEM;
+
+    if (new_name != NULL && old_name != NULL)
+        r = dir->ops->rename != NULL
+                ? dir->ops->rename(dir, rn->from.w.name, entry_dir(&rn->to), rn->to.w.name,
+                                   rn->from.d->inode, rn->to.d->inode, rn->flags)
+                : -EPERM;
     if (r == 0)
-        rename_dentries(from, to, flags, &new_name, &old_name);
+        rename_dentries(rn, &new_name, &old_name);
     free(new_name);
     free(old_name);
+    return r;
+}
+
+/* A directory whose parent changes, and one that goes, are locked too: nothing may be made in the
+ * one that goes, and nobody may read the other's "..". Neither is above the other, and none of the
+ * directories is below either. */
+static int rename_children(struct renaming *rn)
+{
+    struct inode *moved = rn->from.d->inode, *target = rn->to.d->inode;
+    struct inode *a = rn->across && S_ISDIR(moved->mode) ? moved : NULL;
+    struct inode *b = target != NULL && S_ISDIR(target->mode) ? target : NULL;
+
+    if (a != NULL && b != NULL && (uintptr_t)b < (uintptr_t)a) {
+        struct inode *swap = a;
+        a = b;
+        b = swap;
+    }
+    if (a != NULL)
+        mutex_lock_nested(&a->dir_mu);
+    if (b != NULL)
+        mutex_lock_nested(&b->dir_mu);
+    int r = rename_do(rn);
+    if (b != NULL)
+        mutex_unlock(&b->dir_mu);
+    if (a != NULL)
+        mutex_unlock(&a->dir_mu);
+    return r;
+}
+
+static int rename_locked(struct renaming *rn)
+{
+    int r = mount_want_write(rn->from.w.cur.mnt);
+
+    if (r == 0)
+        r = entry_lookup(&rn->from);
+    if (r == 0)
+        r = entry_lookup(&rn->to);
+    if (r == 0)
+        r = rename_check_names(rn);
+    /* Two names of one file: nothing happens, both stay. */
+    if (r != 0 || rn->from.d->inode == rn->to.d->inode)
+        return r;
+    r = rename_check(rn);
+    return r != 0 ? r : rename_children(rn);
+}
+
+static int rename_walked(struct renaming *rn)
+{
+    int r;
+
+    if (rn->from.w.cur.mnt != rn->to.w.cur.mnt)
+        return -EXDEV;
+    if (rn->from.w.last != WALK_NAME)
+        return -EBUSY;
+    if (rn->to.w.last != WALK_NAME)
+        return (rn->flags & RENAME_NOREPLACE) != 0 ? -EEXIST : -EBUSY;
+    rename_lock(rn);
+    r = rename_locked(rn);
+    rename_unlock(rn);
     return r;
 }
 
 int vfs_rename(const struct vfs_caller *c, const struct vpath *old_base, const char *old,
                const struct vpath *new_base, const char *path, unsigned flags)
 {
-    struct entry from, to;
+    struct renaming rn = {.flags = flags};
     int r;
 
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0 ||
         flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
         return -EINVAL;
-    r = entry_walk(&from, c, old_base, old);
+    r = entry_walk(&rn.from, c, old_base, old);
     if (r != 0)
         return r;
-    r = entry_walk(&to, c, new_base, path);
-    if (r != 0)
-        goto out_from;
-    if (from.w.cur.mnt != to.w.cur.mnt) {
-        r = -EXDEV;
-    } else if (from.w.last != WALK_NAME) {
-        r = -EBUSY;
-    } else if (to.w.last != WALK_NAME) {
-        r = (flags & RENAME_NOREPLACE) != 0 ? -EEXIST : -EBUSY;
-    } else {
-        rwlock_wrlock(&vfs_rename_lock);
-        mutex_lock_pair(&entry_dir(&from)->dir_mu, &entry_dir(&to)->dir_mu);
-        r = rename_locked(&from, &to, flags);
-        mutex_unlock_pair(&entry_dir(&from)->dir_mu, &entry_dir(&to)->dir_mu);
-        rwlock_unlock(&vfs_rename_lock);
+    r = entry_walk(&rn.to, c, new_base, path);
+    if (r == 0) {
+        r = rename_walked(&rn);
+        entry_end(&rn.to);
     }
-    entry_end(&to);
-out_from:
-    entry_end(&from);
+    entry_end(&rn.from);
     return r;
 }

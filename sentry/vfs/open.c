@@ -1,5 +1,6 @@
 /* open(2): finding or making the inode, checks, and the file around it. */
 #include <linux/capability.h>
+#include <stdio.h>
 
 #include "sentry/vfs/special.h"
 #include "sentry/vfs/vfs_priv.h"
@@ -35,18 +36,16 @@ static int open_check_kind(const struct vpath *p, uint32_t flags)
 
     if ((flags & O_DIRECTORY) != 0 && !S_ISDIR(i->mode))
         return -ENOTDIR;
+    if ((flags & O_TRUNC) != 0 && S_ISREG(i->mode) && mount_want_write(p->mnt) != 0)
+        return -EROFS;
     if (S_ISLNK(i->mode))
         return -ELOOP;
     if (S_ISDIR(i->mode) && (write || (flags & (O_CREAT | O_TRUNC)) != 0))
         return -EISDIR;
     if ((S_ISCHR(i->mode) || S_ISBLK(i->mode)) && (atomic_load(&p->mnt->flags) & MS_NODEV) != 0)
         return -EACCES;
-    if (S_ISSOCK(i->mode))
-        return -ENXIO;
-    /* Devices and FIFOs are not part of what a read-only mount protects. */
-    if ((write || (flags & O_TRUNC) != 0) && S_ISREG(i->mode))
-        return mount_want_write(p->mnt);
-    return 0;
+    /* Devices and FIFOs are not part of what a read-only file system protects. */
+    return write && S_ISREG(i->mode) && (i->sb->flags & MS_RDONLY) != 0 ? -EROFS : 0;
 }
 
 static int open_check_access(const struct vfs_caller *c, struct inode *i, uint32_t flags)
@@ -67,6 +66,8 @@ static int open_ops(struct file *f, const struct vfs_caller *c)
     struct inode *i = f->inode;
     const struct vfs_special_ops *special = vfs_special();
 
+    if (S_ISSOCK(i->mode) && i->ops->open == NULL)
+        return -ENXIO;
     if (S_ISFIFO(i->mode) && special != NULL)
         return special->open_fifo(i, f, c);
     if ((S_ISCHR(i->mode) || S_ISBLK(i->mode)) && special != NULL)
@@ -82,44 +83,69 @@ static int open_truncate(struct inode *i, const struct vfs_caller *c)
     return r != 0 ? r : inode_setattr(i, &a);
 }
 
-/* The file for a place that has been found and checked. */
-static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
-                     bool created, struct file **out)
+/* Leave to write: of the mount, and of the inode, which nobody may execute meanwhile. */
+static int open_get_write(const struct vpath *p)
 {
-    struct inode *i = p->dentry->inode;
-    bool writer = (flags & O_ACCMODE) != O_RDONLY && S_ISREG(i->mode) && (flags & O_PATH) == 0;
-    bool truncate = (flags & O_TRUNC) != 0 && S_ISREG(i->mode) && !created;
-    struct file *f;
-    int r = 0;
+    int r = mount_get_writer(p->mnt);
 
-    if (writer || truncate)
-        r = inode_get_write(i);
     if (r != 0)
         return r;
-    if (truncate)
-        r = open_truncate(i, c);
-    if (truncate && !writer)
-        atomic_fetch_sub(&i->writers, 1);
-    if (r == 0)
-        r = file_alloc(p, flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC), &f);
+    r = inode_get_write(p->dentry->inode);
     if (r != 0)
-        goto out_writer;
+        mount_put_writer(p->mnt);
+    return r;
+}
+
+void file_put_write(const struct vpath *p)
+{
+    atomic_fetch_sub(&p->dentry->inode->writers, 1);
+    mount_put_writer(p->mnt);
+}
+
+static int open_made(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
+                     struct file **out)
+{
+    struct file *f;
+    int r = file_alloc(
+        p, flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | (O_TMPFILE & ~O_DIRECTORY)),
+        &f);
+
+    if (r != 0)
+        return r;
     if ((flags & O_PATH) == 0)
         r = open_ops(f, c);
     if (r != 0) {
         file_discard(f);
-        goto out_writer;
+        return r;
     }
     /* Only opening a terminal looks at it. */
     if (UNLIKELY((flags & O_NOCTTY) != 0))
         atomic_fetch_and(&f->flags, ~(uint32_t)O_NOCTTY);
-    f->counted_writer = writer;
     *out = f;
     return 0;
+}
 
-out_writer:
-    if (writer)
-        atomic_fetch_sub(&i->writers, 1);
+/* The file for a place that has been found and checked. */
+static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
+                     bool created, struct file **out)
+{
+    bool regular = S_ISREG(p->dentry->inode->mode) && (flags & O_PATH) == 0;
+    bool writer = regular && (flags & O_ACCMODE) != O_RDONLY;
+    bool truncate = regular && (flags & O_TRUNC) != 0 && !created;
+    int r = 0;
+
+    if (writer || truncate)
+        r = open_get_write(p);
+    if (r != 0)
+        return r;
+    if (truncate)
+        r = open_truncate(p->dentry->inode, c);
+    if (r == 0)
+        r = open_made(c, p, flags, out);
+    if (r == 0)
+        (*out)->counted_writer = writer;
+    if ((writer || truncate) && (r != 0 || !writer))
+        file_put_write(p);
     return r;
 }
 
@@ -129,6 +155,7 @@ int vfs_open_path(const struct vfs_caller *c, const struct vpath *p, uint32_t fl
     int r = 0;
 
     if ((flags & O_PATH) != 0) {
+        flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
         if ((flags & O_DIRECTORY) != 0 && !S_ISDIR(p->dentry->inode->mode))
             return -ENOTDIR;
         return open_file(c, p, flags, false, out_file);
@@ -156,7 +183,7 @@ static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool 
         r = mount_want_write(w->cur.mnt);
         if (r == 0)
             r = vfs_permission(w->c, dir->inode, 3);
-        if (r == 0 && dir->unlinked)
+        if (r == 0 && atomic_load(&dir->unlinked))
             r = -ENOENT;
         if (r == 0)
             r = dir->inode->ops->create != NULL
@@ -175,24 +202,35 @@ static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool 
     return 0;
 }
 
+/* Most files that are opened this way are there: then the directory need not be locked. */
 static int create_find(struct walk *w, uint32_t mode, struct vpath *out, bool *out_created)
 {
-    struct inode *dir = w->cur.dentry->inode;
+    struct dentry *dir = w->cur.dentry;
     int r;
 
-    if (!S_ISDIR(dir->mode))
-        return -ENOTDIR;
-    r = vfs_permission(w->c, dir, 1);
-    if (r != 0)
+    *out_created = false;
+    r = walk_child(w, out);
+    if (r != 0 || out->dentry->inode != NULL)
         return r;
-    mutex_lock(&dir->dir_mu);
+    vpath_put(out);
+    mutex_lock(&dir->inode->dir_mu);
     r = create_locked(w, mode, out, out_created);
-    mutex_unlock(&dir->dir_mu);
-    if (r == 0 && !*out_created && mount_cross_down(w->c->ns, out) && (w->flags & VFS_NO_XDEV)) {
+    mutex_unlock(&dir->inode->dir_mu);
+    if (r == 0 && !*out_created && mount_cross_down(out) && (w->flags & VFS_NO_XDEV)) {
         vpath_put(out);
         r = -EXDEV;
     }
     return r;
+}
+
+/* The last component is no name: "/", "..", or what a magic link led to. */
+static int create_nothing(struct walk *w, uint32_t flags, struct file **out)
+{
+    int r = w->last == WALK_NOTHING ? 0 : walk_last_dots(w);
+
+    if (r == 0 && (flags & O_EXCL) != 0)
+        r = -EEXIST;
+    return r != 0 ? r : vfs_open_path(w->c, &w->cur, flags, out);
 }
 
 static int create_open(struct walk *w, uint32_t flags, uint32_t mode, struct file **out)
@@ -204,13 +242,9 @@ static int create_open(struct walk *w, uint32_t flags, uint32_t mode, struct fil
         int r = walk_parent(w);
         if (r != 0)
             return r;
-        if (w->last == WALK_NOTHING) {
-            /* "/", or what a magic link led to. */
-            if ((flags & O_EXCL) != 0)
-                return -EEXIST;
-            return vfs_open_path(w->c, &w->cur, flags, out);
-        }
-        if (w->last != WALK_NAME || w->slash)
+        if (w->last != WALK_NAME)
+            return create_nothing(w, flags, out);
+        if (w->slash)
             return -EISDIR;
         r = create_find(w, mode, &p, &created);
         if (r != 0)
@@ -231,27 +265,88 @@ static int create_open(struct walk *w, uint32_t flags, uint32_t mode, struct fil
     }
 }
 
+static int open_create(const struct vfs_caller *c, const struct vpath *base, const char *path,
+                       uint32_t flags, uint32_t mode, unsigned resolve, struct file **out)
+{
+    struct walk w;
+    int r;
+
+    if ((flags & O_DIRECTORY) != 0)
+        return -EINVAL;
+    r = walk_init(&w, c, base, path, resolve);
+    if (r != 0)
+        return r;
+    r = create_open(&w, flags, mode, out);
+    walk_fini(&w);
+    return r;
+}
+
+/* ---- O_TMPFILE ---- */
+
+/* A file in dir that has no name; its dentry is one that was unlinked from the start. */
+static int tmpfile_make(const struct vfs_caller *c, const struct vpath *dir, uint32_t mode,
+                        struct vpath *out)
+{
+    struct inode *d = dir->dentry->inode, *inode;
+    char name[24];
+    int r = mount_want_write(dir->mnt);
+
+    if (r == 0)
+        r = vfs_permission(c, d, 3);
+    if (r == 0)
+        r = d->ops->tmpfile != NULL
+                ? d->ops->tmpfile(d, S_IFREG | (mode & 07777 & ~c->umask), c, &inode)
+                : -EOPNOTSUPP;
+    if (r != 0)
+        return r;
+    int len = snprintf(name, sizeof(name), "#%llu", (unsigned long long)inode->ino);
+    r = dentry_new(dir->dentry->sb, inode, dir->dentry, name, (size_t)len, &out->dentry);
+    if (r != 0) {
+        inode_put(inode);
+        return r;
+    }
+    atomic_store(&out->dentry->unlinked, true);
+    out->mnt = dir->mnt;
+    ref_get(&out->mnt->ref);
+    return 0;
+}
+
+static int open_tmpfile(const struct vfs_caller *c, const struct vpath *base, const char *path,
+                        uint32_t flags, uint32_t mode, unsigned resolve, struct file **out)
+{
+    struct vpath dir, p;
+    int r;
+
+    if ((flags & O_TMPFILE) != O_TMPFILE || (flags & O_CREAT) != 0 ||
+        (flags & O_ACCMODE) == O_RDONLY)
+        return -EINVAL;
+    if ((flags & O_NOFOLLOW) == 0)
+        resolve |= VFS_FOLLOW;
+    r = vfs_lookup(c, base, path, resolve | VFS_DIRECTORY, &dir);
+    if (r != 0)
+        return r;
+    r = tmpfile_make(c, &dir, mode, &p);
+    vpath_put(&dir);
+    if (r != 0)
+        return r;
+    atomic_store(&p.dentry->inode->linkable, (flags & O_EXCL) == 0);
+    r = open_file(c, &p, flags & ~(uint32_t)O_DIRECTORY, true, out);
+    vpath_put(&p);
+    return r;
+}
+
 int vfs_open(const struct vfs_caller *c, const struct vpath *base, const char *path, uint32_t flags,
              uint32_t mode, unsigned resolve, struct file **out_file)
 {
+    struct vpath p;
     int r;
 
     if ((flags & O_PATH) != 0)
         flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-    if ((flags & O_TMPFILE) == O_TMPFILE)
-        return -EOPNOTSUPP;
-    if ((flags & O_CREAT) != 0) {
-        struct walk w;
-        if ((flags & O_DIRECTORY) != 0)
-            return -EINVAL;
-        r = walk_init(&w, c, base, path, resolve);
-        if (r != 0)
-            return r;
-        r = create_open(&w, flags, mode, out_file);
-        walk_fini(&w);
-        return r;
-    }
-    struct vpath p;
+    if ((flags & (O_TMPFILE & ~O_DIRECTORY)) != 0)
+        return open_tmpfile(c, base, path, flags, mode, resolve, out_file);
+    if ((flags & O_CREAT) != 0)
+        return open_create(c, base, path, flags, mode, resolve, out_file);
     r = vfs_lookup(c, base, path, resolve | ((flags & O_NOFOLLOW) != 0 ? 0 : VFS_FOLLOW), &p);
     if (r != 0)
         return r;

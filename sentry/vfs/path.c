@@ -1,5 +1,5 @@
 /* The path walk: path_resolution(7), openat2(2). */
-#include <stdio.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 
 #include "sentry/vfs/vfs_priv.h"
@@ -41,6 +41,34 @@ static bool same_place(const struct vpath *a, const struct vpath *b)
     return a->mnt == b->mnt && a->dentry == b->dentry;
 }
 
+/* Is p still below what must not be left? Whoever moves directories while they are walked through
+ * could otherwise lead ".." around it. */
+static bool walk_is_inside(const struct walk *w, const struct vpath *p)
+{
+    const struct mount *m = p->mnt;
+    const struct dentry *d = p->dentry;
+    bool inside, more = true;
+
+    if ((w->flags & (VFS_BENEATH | VFS_IN_ROOT)) == 0)
+        return true;
+    rwlock_rdlock(&vfs_mount_lock);
+    rwlock_rdlock(&vfs_tree_lock);
+    while (!(inside = m == w->base.mnt && d == w->base.dentry) && more) {
+        if (d != m->root && d->parent != d) {
+            d = d->parent;
+            continue;
+        }
+        more = m->ns != NULL && m->parent != NULL;
+        if (more) {
+            d = m->point;
+            m = m->parent;
+        }
+    }
+    rwlock_unlock(&vfs_tree_lock);
+    rwlock_unlock(&vfs_mount_lock);
+    return inside;
+}
+
 /* The directory above w->cur, which never leaves the root. */
 static int walk_up(struct walk *w)
 {
@@ -52,7 +80,7 @@ static int walk_up(struct walk *w)
         return 0;
     vpath_get(&p);
     while (p.dentry == p.mnt->root) {
-        if (same_place(&p, &w->root) || !mount_cross_up(w->c->ns, &p)) {
+        if (same_place(&p, &w->root) || !mount_cross_up(&p)) {
             walk_set(w, &p);
             return 0;
         }
@@ -63,14 +91,15 @@ static int walk_up(struct walk *w)
     }
     if (!same_place(&p, &w->root)) {
         struct dentry *child = p.dentry;
-        rwlock_rdlock(&vfs_rename_lock);
-        p.dentry = dentry_get(child->parent);
-        rwlock_unlock(&vfs_rename_lock);
+        p.dentry = dentry_parent(child);
         dentry_put(child);
     }
-    if (mount_cross_down(w->c->ns, &p) && (w->flags & VFS_NO_XDEV) != 0) {
+    int r = mount_cross_down(&p) && (w->flags & VFS_NO_XDEV) != 0 ? -EXDEV : 0;
+    if (r == 0 && !walk_is_inside(w, &p))
+        r = -EAGAIN;
+    if (r != 0) {
         vpath_put(&p);
-        return -EXDEV;
+        return r;
     }
     walk_set(w, &p);
     return 0;
@@ -99,8 +128,7 @@ static int walk_look(struct walk *w, const char *rest, struct vpath *out)
         return r;
     out->mnt = w->cur.mnt;
     ref_get(&out->mnt->ref);
-    if (out->dentry->inode != NULL && mount_cross_down(w->c->ns, out) &&
-        (w->flags & VFS_NO_XDEV) != 0) {
+    if (out->dentry->inode != NULL && mount_cross_down(out) && (w->flags & VFS_NO_XDEV) != 0) {
         vpath_put(out);
         return -EXDEV;
     }
@@ -117,18 +145,18 @@ int walk_child(struct walk *w, struct vpath *out)
 static int walk_magic(struct walk *w, struct inode *link)
 {
     struct vpath to;
-    int r;
+    int r = link->ops->follow(link, w->c, &to);
 
-    if ((w->flags & (VFS_NO_MAGICLINKS | VFS_NO_SYMLINKS)) != 0)
-        return -ELOOP;
-    if ((w->flags & (VFS_BENEATH | VFS_IN_ROOT)) != 0)
-        return -EXDEV;
-    r = link->ops->follow(link, w->c, &to);
     if (r != 0)
         return r;
-    if ((w->flags & VFS_NO_XDEV) != 0 && to.mnt != w->cur.mnt) {
+    if ((w->flags & VFS_NO_MAGICLINKS) != 0)
+        r = -ELOOP;
+    else if ((w->flags & (VFS_BENEATH | VFS_IN_ROOT)) != 0 ||
+             ((w->flags & VFS_NO_XDEV) != 0 && to.mnt != w->cur.mnt))
+        r = -EXDEV;
+    if (r != 0) {
         vpath_put(&to);
-        return -EXDEV;
+        return r;
     }
     walk_set(w, &to);
     return 0;
@@ -226,6 +254,11 @@ static int walk_step(struct walk *w, const char *text)
     return 0;
 }
 
+int walk_last_dots(struct walk *w)
+{
+    return walk_step(w, NULL);
+}
+
 int walk_parent(struct walk *w)
 {
     for (;;) {
@@ -303,9 +336,6 @@ int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char 
 
 /* ---- permission ---- */
 
-#define CAP_DAC_OVERRIDE_ 1
-#define CAP_DAC_READ_SEARCH_ 2
-
 int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask)
 {
     uint32_t mode = i->mode, bits;
@@ -319,10 +349,10 @@ int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask)
     if ((mask & ~bits & 7) == 0)
         return 0;
     if ((S_ISDIR(mode) || (mask & 1) == 0 || (mode & 0111) != 0) &&
-        cred_capable(c->cred, CAP_DAC_OVERRIDE_))
+        cred_capable(c->cred, CAP_DAC_OVERRIDE))
         return 0;
     if ((mask == 4 || (S_ISDIR(mode) && (mask & 2) == 0)) &&
-        cred_capable(c->cred, CAP_DAC_READ_SEARCH_))
+        cred_capable(c->cred, CAP_DAC_READ_SEARCH))
         return 0;
     return -EACCES;
 }

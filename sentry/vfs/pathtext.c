@@ -1,48 +1,60 @@
-/* From a place back to its text: getcwd(2), /proc/<pid>/fd, maps. */
+/* From a place back to its text: getcwd(2), /proc/<pid>/fd, maps, mounts. */
 #include "sentry/vfs/vfs_priv.h"
 
 /* Built from the end of a buffer towards its start. */
 struct backwards {
     char *buf;
     size_t at; /* first byte in use */
+    int err;   /* once something did not fit */
 };
 
-static int prepend(struct backwards *b, const char *text, size_t len)
+static void prepend(struct backwards *b, const char *text, size_t len)
 {
     if (len > b->at)
-        return -ENAMETOOLONG;
+        b->err = -ENAMETOOLONG;
+    if (b->err != 0)
+        return;
     b->at -= len;
     memcpy(b->buf + b->at, text, len);
-    return 0;
 }
 
-/* Components up to root or the top of all mounts; *out_reached says which. */
-static int prepend_path(struct backwards *b, const struct vpath *root, struct vpath *p,
-                        struct mount_ns *ns, bool *out_reached)
+static void prepend_name(struct backwards *b, const struct dentry *d)
 {
-    int r = 0;
+    prepend(b, d->name, d->name_len);
+    prepend(b, "/", 1);
+}
 
-    *out_reached = false;
-    while (r == 0) {
-        if (p->mnt == root->mnt && p->dentry == root->dentry) {
-            *out_reached = true;
-            return 0;
-        }
-        if (p->dentry == p->mnt->root) {
-            if (ns == NULL || !mount_cross_up(ns, p))
-                return 0;
+/* Moves the text to the start of the buffer; its length. */
+static int64_t backwards_end(struct backwards *b, size_t size)
+{
+    if (b->err != 0)
+        return b->err;
+    memmove(b->buf, b->buf + b->at, size - b->at);
+    return (int64_t)(size - b->at);
+}
+
+/* Components up to root (true) or to the top of all mounts. Nothing is referenced on the way: every
+ * dentry and mount is held by what is below it, and both trees are locked. */
+static bool prepend_path_locked(struct backwards *b, const struct vpath *root,
+                                const struct vpath *from)
+{
+    const struct mount *m = from->mnt;
+    const struct dentry *d = from->dentry;
+
+    while (b->err == 0) {
+        if (m == root->mnt && d == root->dentry)
+            return true;
+        if (d == m->root || d->parent == d) {
+            if (m->ns == NULL || m->parent == NULL)
+                return false;
+            d = m->point;
+            m = m->parent;
             continue;
         }
-        struct dentry *d = p->dentry;
-        if (d->parent == d)
-            return 0;
-        r = prepend(b, d->name, d->name_len);
-        if (r == 0)
-            r = prepend(b, "/", 1);
-        p->dentry = dentry_get(d->parent);
-        dentry_put(d);
+        prepend_name(b, d);
+        d = d->parent;
     }
-    return r;
+    return false;
 }
 
 static int64_t anon_text(const struct vpath *p, char *buf, size_t size)
@@ -58,29 +70,36 @@ static int64_t anon_text(const struct vpath *p, char *buf, size_t size)
 int64_t vfs_path_text(const struct vpath *root, const struct vpath *p, char *buf, size_t size)
 {
     static const char deleted[] = " (deleted)";
-    struct backwards b = {buf, size};
-    struct vpath at = *p;
-    bool reached;
-    int r;
+    struct backwards b = {buf, size, 0};
 
     if (p->mnt == mount_anon())
         return anon_text(p, buf, size);
-    r = prepend(&b, "", 1);
-    vpath_get(&at);
-    rwlock_rdlock(&vfs_rename_lock);
-    if (r == 0 && p->dentry->unlinked)
-        r = prepend(&b, deleted, sizeof(deleted) - 1);
+    prepend(&b, "", 1);
+    if (atomic_load(&p->dentry->unlinked))
+        prepend(&b, deleted, sizeof(deleted) - 1);
     size_t end = b.at;
-    if (r == 0)
-        r = prepend_path(&b, root, &at, p->mnt->ns, &reached);
-    rwlock_unlock(&vfs_rename_lock);
-    if (r == 0 && b.at == end)
-        r = prepend(&b, "/", 1);
-    if (r == 0 && !reached)
-        r = prepend(&b, "(unreachable)", 13);
-    vpath_put(&at);
-    if (r != 0)
-        return r;
-    memmove(buf, buf + b.at, size - b.at);
-    return (int64_t)(size - b.at);
+    rwlock_rdlock(&vfs_mount_lock);
+    rwlock_rdlock(&vfs_tree_lock);
+    bool reached = prepend_path_locked(&b, root, p);
+    rwlock_unlock(&vfs_tree_lock);
+    rwlock_unlock(&vfs_mount_lock);
+    if (b.at == end)
+        prepend(&b, "/", 1);
+    if (!reached)
+        prepend(&b, "(unreachable)", 13);
+    return backwards_end(&b, size);
+}
+
+int64_t dentry_text(const struct dentry *d, char *buf, size_t size)
+{
+    struct backwards b = {buf, size, 0};
+
+    prepend(&b, "", 1);
+    rwlock_rdlock(&vfs_tree_lock);
+    if (d->parent == d)
+        prepend(&b, "/", 1);
+    for (; d->parent != d && b.err == 0; d = d->parent)
+        prepend_name(&b, d);
+    rwlock_unlock(&vfs_tree_lock);
+    return backwards_end(&b, size);
 }

@@ -107,9 +107,10 @@ struct super_ops {
     void (*destroy)(struct super *sb);
     /* For /proc/mounts: fs-specific options text. NULL: none. */
     void (*show_options)(struct super *sb, char *buf, size_t size);
-    /* A cached dentry is asked before use when set (shared trees, proc): 1 valid, 0 look up anew.
-     */
-    int (*revalidate)(struct dentry *d);
+    /* A cached dentry, found as name in directory dir, is asked before use when set (shared trees,
+     * proc): 1 valid, 0 look up anew. d may be negative; its own name and parent are not to be
+     * read, as a rename may change them meanwhile. */
+    int (*revalidate)(struct dentry *d, struct inode *dir, const char *name);
 };
 
 struct super {
@@ -137,6 +138,10 @@ struct inode_ops {
      * and fsgid (or the setgid directory) by vfs_init_owner helpers. Owned result. */
     MUST_CHECK int (*create)(struct inode *dir, const char *name, uint32_t mode, uint64_t rdev,
                              const struct vfs_caller *c, struct inode **out);
+    /* O_TMPFILE: a regular file without a name (nlink 0), which link may give it one. Without
+     * dir_mu. NULL: -EOPNOTSUPP. Owned result. */
+    MUST_CHECK int (*tmpfile)(struct inode *dir, uint32_t mode, const struct vfs_caller *c,
+                              struct inode **out);
     MUST_CHECK int (*symlink)(struct inode *dir, const char *name, const char *target,
                               const struct vfs_caller *c, struct inode **out);
     MUST_CHECK int (*link)(struct inode *dir, const char *name, struct inode *target);
@@ -177,30 +182,38 @@ struct inode {
     uint64_t ino;
     uint64_t rdev;
     struct ref ref;
-    struct mutex dir_mu; /* rank INODE_DIR: changes of a directory's entries */
-    struct mutex mu;     /* rank INODE: guards what follows */
-    uint32_t mode, uid, gid, nlink;
-    uint64_t size, blocks;
+    struct mutex dir_mu;             /* rank INODE_DIR: changes of a directory's entries */
+    struct mutex mu;                 /* rank INODE: guards what follows */
+    _Atomic uint32_t mode, uid, gid; /* changed under mu; the type in mode never changes */
+    _Atomic uint64_t size;           /* changed under mu */
+    uint32_t nlink;
+    uint64_t blocks;
     struct vfs_time atime, mtime, ctime, btime;
     struct list locks;       /* POSIX and flock locks, sentry/vfs/lock.c */
     _Atomic int32_t writers; /* >0: open for writing; <0: being executed (ETXTBSY) */
+    _Atomic bool linkable;   /* made by O_TMPFILE: may get a name though it has none */
     void *watches;           /* inotify, or NULL */
     void *sock;              /* bound AF_UNIX socket, or NULL; owned by net */
     void *fifo;              /* struct pipe of a FIFO, or NULL */
 };
 
+#define DENTRY_NAME_INLINE 24
+
 struct dentry {
     struct ref ref;
-    struct super *sb;      /* borrowed from the mount or inode */
-    struct inode *inode;   /* owned; NULL: negative. Set once under the parent's dir_mu */
-    struct dentry *parent; /* owned; self for a root. Guarded by the rename lock */
-    struct list hash;      /* guarded by the dentry hash lock, as lru */
-    struct list lru;
-    uint32_t name_len;
-    _Atomic bool used;        /* looked up since the cache last thought of dropping it */
+    uint32_t name_len;        /* guard as parent's */
+    struct super *sb;         /* borrowed from the mount or inode */
+    struct inode *inode;      /* owned; NULL: negative. Immutable */
+    struct dentry *parent;    /* owned; self for a root. Changes under the tree lock, vfs_priv.h */
+    char *name;               /* inline_name, or owned; as parent */
+    struct dentry *hash_next; /* guarded by the chain's lock, as hash_link */
+    struct dentry **hash_link;
+    struct list lru;          /* guarded by the lock of the LRU */
+    _Atomic uint32_t bucket;  /* the chain, changed under its lock; UINT32_MAX: not in the cache */
     _Atomic uint32_t mounted; /* count of mounts on top in any namespace */
-    bool unlinked;            /* guarded by the rename lock */
-    char *name;               /* owned */
+    _Atomic bool used;        /* looked up since the cache last thought of dropping it */
+    _Atomic bool unlinked;
+    char inline_name[DENTRY_NAME_INLINE];
 };
 
 /* ---- open files ---- */

@@ -355,8 +355,9 @@ static void pts_show_options(struct super *sb, char *buf, size_t size)
 }
 
 /* A slave whose master was closed is not there any more; its number may be another one's. */
-static int pts_revalidate(struct dentry *d)
+static int pts_revalidate(struct dentry *d, struct inode *dir, const char *name)
 {
+    (void)dir, (void)name;
     if (d->inode == NULL)
         return 0;
     struct pts_inode *pi = pts_inode_of(d->inode);

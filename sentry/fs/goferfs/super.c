@@ -46,9 +46,8 @@ static void show_options(struct super *sb, char *buf, size_t size)
     snprintf(buf, size, "%s", goferfs_super(sb)->shared ? "shared" : "exclusive");
 }
 
-/* A shared name is what it was when it still leads to the same file. vfs walks with names that may
- * be moved meanwhile; then the answer is of no use, and the look-up that follows tells. */
-static int revalidate(struct dentry *d)
+/* A shared name is what it was when it still leads to the same file. */
+static int revalidate(struct dentry *d, struct inode *dir, const char *name)
 {
     struct goferfs_super *gs = goferfs_super(d->sb);
     struct gof_node n;
@@ -57,11 +56,7 @@ static int revalidate(struct dentry *d)
 
     if (!d->inode)
         return 0;
-    if (d->parent == d)
-        return 1;
-    const char *name = d->name;
-    if (gof_walk(gs->client, goferfs_inode(d->parent->inode)->handle, &name, 1, &n, &done, &why) ||
-        done == 0)
+    if (gof_walk(gs->client, goferfs_inode(dir)->handle, &name, 1, &n, &done, &why) || done == 0)
         return 0;
     struct goferfs_inode *gi = goferfs_inode(d->inode);
     bool same = n.attr.ino == d->inode->ino && n.attr.dev == gi->host_dev &&

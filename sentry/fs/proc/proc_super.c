@@ -254,8 +254,9 @@ static void proc_destroy(struct super *sb)
 }
 
 /* A task's names die and are re-used with it. */
-static int proc_revalidate(struct dentry *d)
+static int proc_revalidate(struct dentry *d, struct inode *dir, const char *name)
 {
+    (void)dir, (void)name;
     struct proc_ctx pc;
 
     if (!d->inode)

@@ -214,9 +214,25 @@ static int tmpfs_removexattr(struct inode *i, const char *name)
     return 0;
 }
 
+static int tmpfs_tmpfile(struct inode *dir, uint32_t mode, const struct vfs_caller *c,
+                         struct inode **out)
+{
+    struct tmpfs_inode *t;
+    uint32_t uid, gid;
+
+    vfs_init_owner(dir, c, &mode, &uid, &gid);
+    int r = tmpfs_inode_new(tmpfs_of(dir->sb), mode, uid, gid, 0, &t);
+    if (r != 0)
+        return r;
+    t->inode.nlink = 0;
+    *out = &t->inode;
+    return 0;
+}
+
 const struct inode_ops tmpfs_inode_ops = {
     .lookup = tmpfs_lookup,
     .create = tmpfs_create,
+    .tmpfile = tmpfs_tmpfile,
     .symlink = tmpfs_symlink,
     .link = tmpfs_link,
     .unlink = tmpfs_unlink,
