@@ -215,16 +215,22 @@ Test(ptrace_run, many_mappings_in_one_batch)
 
 struct reader {
     struct plat_ctx *ctx;
-    uint64_t seen[3];
+    uint64_t last;
+    int advances;
 };
 
+/* Sees the time go on while the guest runs, however little of a busy machine the guest gets. */
 static void *reader_main(void *arg)
 {
     struct reader *rd = arg;
 
-    for (int i = 0; i < 3; i++) {
-        usleep(40000);
-        rd->seen[i] = plat_ctx_cpu_time(rd->ctx);
+    for (int i = 0; i < 10000 && rd->advances < 3; i++) {
+        usleep(1000);
+        uint64_t now = plat_ctx_cpu_time(rd->ctx);
+        if (now < rd->last)
+            break;
+        rd->advances += now > rd->last + 1000000;
+        rd->last = now;
     }
     plat_ctx_interrupt(rd->ctx);
     return NULL;
@@ -240,7 +246,7 @@ Test(ptrace_run, time_in_the_guest)
 
     rig_start(&r, code, sizeof(code));
     for (int i = 0; i < 3; i++) {
-        struct reader rd = {.ctx = r.ctx};
+        struct reader rd = {.ctx = r.ctx, .last = last};
         struct plat_ctx *child;
         struct plat_as *as;
         pthread_t t;
@@ -248,8 +254,8 @@ Test(ptrace_run, time_in_the_guest)
         cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_INTERRUPT);
         pthread_join(t, NULL);
         uint64_t now = plat_ctx_cpu_time(r.ctx);
-        cr_assert(rd.seen[0] > last && rd.seen[1] > rd.seen[0] && rd.seen[2] > rd.seen[1]);
-        cr_assert(now >= rd.seen[2] && now > last + 10000000 && now < last + 2000000000);
+        cr_assert_eq(rd.advances, 3);
+        cr_assert(now >= rd.last);
         usleep(30000);
         cr_assert(plat_ctx_cpu_time(r.ctx) < now + 5000000);
         if (i == 0) {
