@@ -4,10 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+static void err_format(struct err *e, const char *fmt, va_list ap) PRINTF_FMT(2, 0);
+
 static void err_format(struct err *e, const char *fmt, va_list ap)
 {
     if (vsnprintf(e->text, sizeof(e->text), fmt, ap) < 0)
         e->text[0] = '\0';
+    /* One line, and nothing that moves a terminal's cursor, whatever was quoted in it. */
+    for (char *c = e->text; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
 }
 
 int err_set(struct err *e, int code, const char *fmt, ...)
