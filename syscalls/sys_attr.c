@@ -32,6 +32,13 @@ static int access_cred(struct task *t, struct cred **out)
     return 0;
 }
 
+/* Most tasks ask as who they are. */
+static bool access_cred_same(const struct cred *c)
+{
+    return c->uid == c->fsuid && c->gid == c->fsgid &&
+           c->cap_effective == (c->uid == 0 ? c->cap_permitted : 0);
+}
+
 static int64_t access_at(struct task *t, int dirfd, uaddr_t path, int mode, int flags)
 {
     struct cred *cr = NULL;
@@ -42,8 +49,7 @@ static int64_t access_at(struct task *t, int dirfd, uaddr_t path, int mode, int 
     if (mode & ~7 || flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
         return -EINVAL;
     task_vfs_caller(t, &c);
-    const bool same = t->cred->uid == t->cred->fsuid && t->cred->gid == t->cred->fsgid;
-    if (!(flags & AT_EACCESS) && (!same || t->cred->uid != 0 || t->cred->cap_effective)) {
+    if (!(flags & AT_EACCESS) && !access_cred_same(t->cred)) {
         r = access_cred(t, &cr);
         if (r)
             goto out_caller;
