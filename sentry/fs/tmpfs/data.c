@@ -211,7 +211,8 @@ static int tmpfs_translate(struct mappable *m, uint64_t off, uint64_t size, unsi
 
     (void)access;
     mutex_lock(&t->inode.mu);
-    end = ALIGN_UP(t->inode.size, PAGE_SIZE);
+    const uint64_t size_now = t->inode.size;
+    end = ALIGN_UP(size_now, PAGE_SIZE);
     mutex_unlock(&t->inode.mu);
     if (off >= end)
         return -ERANGE;
