@@ -36,17 +36,18 @@ static struct plat_range vdso_range(void)
     return (struct plat_range){vdso_pieces[0].start, vdso_pieces[vdso_piece_count - 1].end};
 }
 
-/* Yama's strictest level forbids what this platform is made of. */
-static bool probe_allowed(void)
+/* Yama's level; from 2 on only the capable may trace, which the sentry is not. */
+static int probe_yama(void)
 {
     FILE *f = fopen("/proc/sys/kernel/yama/ptrace_scope", "re");
     int scope = 0;
 
     if (f == NULL)
-        return true;
-    bool known = fscanf(f, "%d", &scope) == 1;
+        return 0;
+    if (fscanf(f, "%d", &scope) != 1)
+        scope = 0;
     (void)fclose(f);
-    return !known || scope < 3;
+    return scope;
 }
 
 static int ptrace_probe(char *why, size_t why_size)
@@ -71,11 +72,10 @@ static int ptrace_probe(char *why, size_t why_size)
             vdso_pieces[vdso_piece_count++] = (struct plat_range){start, end};
     }
     (void)fclose(f);
-    if (!probe_allowed()) {
-        (void)snprintf(why, why_size, "kernel.yama.ptrace_scope is 3");
-        return -EPERM;
-    }
-    return 0;
+    int yama = probe_yama();
+    if (yama >= 2)
+        (void)snprintf(why, why_size, "kernel.yama.ptrace_scope is %d", yama);
+    return yama >= 2 ? -EPERM : 0;
 }
 
 /* ---- in the fork, whose memory is still the sentry's: nothing may take a lock ---- */
