@@ -7,13 +7,14 @@
 
 #include "platform/ptrace/ptrace_priv.h"
 
-/* How often it looks, and how often in vain before it sleeps. */
+/* How often it looks: when a bound guest runs, when only others do; and how often in vain before it
+ * sleeps. */
 #define WATCH_TICK_NS (UINT64_C(4) * 1000 * 1000)
+#define WATCH_SLOW_TICK_NS (UINT64_C(64) * 1000 * 1000)
 #define WATCH_IDLE_TICKS 25
 /* A guest that has run for so long is let go. */
 #define WATCH_LONG_NS (UINT64_C(3) * 1000 * 1000)
-/* How often it looks for ends, in ticks, and at whom. */
-#define WATCH_END_TICKS 64
+/* How often it looks for ends, and at whom: that have run for so long. */
 #define WATCH_END_NS (UINT64_C(200) * 1000 * 1000)
 #define WATCH_STACK (64u << 10)
 
@@ -44,47 +45,63 @@ static void watch_take_ended_locked(struct pt_plat *p, const struct pt_ctx *lead
     }
 }
 
-/* True when any guest runs. */
-static bool watch_look_locked(struct pt_plat *p, uint64_t now, bool for_ends)
+enum watch_seen { WATCH_NOBODY, WATCH_FREE, WATCH_BOUND };
+
+static enum watch_seen watch_look_locked(struct pt_plat *p, uint64_t now, bool for_ends)
 {
     struct pt_ctx *c;
-    bool any = false;
+    enum watch_seen seen = WATCH_NOBODY;
 
     list_for_each_entry (c, &p->placed, place_node) {
         uint64_t entered = atomic_load(&c->entered_ns);
         if (entered == 0)
             continue;
-        any = true;
         if (now > entered + WATCH_LONG_NS)
             watch_let_go(p, c);
+        if (!atomic_load(&c->let_go))
+            seen = WATCH_BOUND;
+        else if (seen == WATCH_NOBODY)
+            seen = WATCH_FREE;
         if (for_ends && now > entered + WATCH_END_NS && c->tid == c->as->pid &&
             atomic_load(&c->as->users) > 1)
             watch_take_ended_locked(p, c);
     }
-    return any;
+    return seen;
+}
+
+/* Who enters from now on sees that we sleep and wakes us; who did before is seen by one more look.
+ */
+static void watch_sleep_locked(struct pt_plat *p)
+{
+    atomic_store(&p->watch_asleep, true);
+    if (watch_look_locked(p, pt_now(), false) == WATCH_NOBODY)
+        (void)cond_wait(&p->watch_cond, &p->place_mu, UINT64_MAX);
+    atomic_store(&p->watch_asleep, false);
 }
 
 static void *watch_main(void *arg)
 {
     struct pt_plat *p = arg;
+    uint64_t next_ends = 0;
     unsigned idle = 0;
 
     (void)sched_setaffinity(0, sizeof(p->cpus), &p->cpus);
     mutex_lock(&p->place_mu);
-    for (unsigned tick = 0; !p->watch_stop; tick++) {
-        uint64_t now = pt_now();
-        idle = watch_look_locked(p, now, tick % WATCH_END_TICKS == 0) ? 0 : idle + 1;
+    while (!p->watch_stop) {
+        uint64_t now = pt_now(), tick = WATCH_TICK_NS;
+        bool for_ends = now >= next_ends;
+        enum watch_seen seen = watch_look_locked(p, now, for_ends);
+        if (for_ends)
+            next_ends = now + WATCH_END_NS;
+        idle = seen == WATCH_NOBODY ? idle + 1 : 0;
+        if (seen == WATCH_FREE)
+            tick = WATCH_SLOW_TICK_NS;
         if (idle < WATCH_IDLE_TICKS) {
-            (void)cond_wait(&p->watch_cond, &p->place_mu, now + WATCH_TICK_NS);
-            continue;
+            (void)cond_wait(&p->watch_cond, &p->place_mu, now + tick);
+        } else {
+            watch_sleep_locked(p);
+            idle = 0;
         }
-        /* Who enters from now on sees this and wakes us; who did before is seen by one more look.
-         */
-        atomic_store(&p->watch_asleep, true);
-        if (!watch_look_locked(p, now, false))
-            (void)cond_wait(&p->watch_cond, &p->place_mu, UINT64_MAX);
-        atomic_store(&p->watch_asleep, false);
-        idle = 0;
     }
     mutex_unlock(&p->place_mu);
     return NULL;
