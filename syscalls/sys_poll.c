@@ -12,6 +12,8 @@
 #include "syscalls/handlers.h"
 #include "syscalls/timeout.h"
 
+#define POLL_SMALL 8u
+
 /* One descriptor that is watched. */
 struct watched {
     struct file *file; /* owned, NULL: not open */
@@ -73,7 +75,6 @@ static void watched_end(struct watched *d, size_t count)
     for (size_t i = 0; i < count; i++)
         if (d[i].file != NULL)
             file_put(d[i].file);
-    free(d);
 }
 
 /* ---- poll ---- */
@@ -91,32 +92,41 @@ static int poll_collect(struct task *t, uaddr_t fds, const struct pollfd *p,
     return 0;
 }
 
-static int64_t poll_until(struct task *t, uaddr_t fds, uint64_t nfds, deadline_t deadline)
+static int64_t poll_in(struct task *t, uaddr_t fds, size_t count, deadline_t deadline,
+                       struct pollfd *p, struct watched *d)
 {
-    struct pollfd *p;
-    struct watched *d;
-    int64_t r;
+    int64_t r = copyin_array(&t->ua, p, fds, count, sizeof(*p));
 
-    if (nfds > task_rlimit(t, RLIMIT_NOFILE) || nfds > LIMIT_POLL_FDS)
-        return -EINVAL;
-    p = calloc(nfds > 0 ? nfds : 1, sizeof(*p));
-    d = calloc(nfds > 0 ? nfds : 1, sizeof(*d));
-    if (p == NULL || d == NULL) {
-        free(p);
-        free(d);
-        return -ENOMEM;
-    }
-    r = copyin_array(&t->ua, p, fds, nfds, sizeof(*p));
-    for (size_t i = 0; i < nfds && r == 0; i++)
+    if (r != 0)
+        return r;
+    for (size_t i = 0; i < count; i++)
         watched_init(t, &d[i], p[i].fd, (uint16_t)p[i].events);
-    if (r == 0)
-        r = watch_all(t, d, nfds, deadline);
+    r = watch_all(t, d, count, deadline);
     if (r >= 0) {
-        int e = poll_collect(t, fds, p, d, nfds);
+        int e = poll_collect(t, fds, p, d, count);
         r = e != 0 ? e : r;
     }
-    watched_end(d, nfds);
+    watched_end(d, count);
+    return r;
+}
+
+/* Most calls are about a few descriptors. */
+static int64_t poll_until(struct task *t, uaddr_t fds, uint64_t nfds, deadline_t deadline)
+{
+    struct pollfd small_p[POLL_SMALL], *p;
+    struct watched small_d[POLL_SMALL], *d;
+    int64_t r = -ENOMEM;
+
+    if (nfds <= POLL_SMALL && nfds <= task_rlimit(t, RLIMIT_NOFILE))
+        return poll_in(t, fds, (size_t)nfds, deadline, small_p, small_d);
+    if (nfds > task_rlimit(t, RLIMIT_NOFILE) || nfds > LIMIT_POLL_FDS)
+        return -EINVAL;
+    p = calloc(nfds, sizeof(*p));
+    d = calloc(nfds, sizeof(*d));
+    if (p != NULL && d != NULL)
+        r = poll_in(t, fds, (size_t)nfds, deadline, p, d);
     free(p);
+    free(d);
     return r;
 }
 
@@ -247,6 +257,7 @@ static int64_t select_watch(struct task *t, const struct selection *s, deadline_
     if (r > 0)
         r = select_found(s, d);
     watched_end(d, (size_t)s->n);
+    free(d);
     return r;
 }
 
