@@ -183,11 +183,12 @@ static int64_t random_ioctl(struct file *f, unsigned cmd, uint64_t arg, const st
     }
 }
 
+/* A seeded generator has bytes to give and needs none. */
 static uint32_t random_poll(struct file *f, struct waiter *w)
 {
     (void)f;
     (void)w;
-    return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM;
+    return EPOLLIN | EPOLLRDNORM;
 }
 
 static const struct file_ops random_ops = {
@@ -196,6 +197,14 @@ static const struct file_ops random_ops = {
     .seek = random_seek,
     .ioctl = random_ioctl,
     .poll = random_poll,
+};
+
+/* Never waited for, so there is nothing to poll. */
+static const struct file_ops urandom_ops = {
+    .read = random_read,
+    .write = random_write,
+    .seek = random_seek,
+    .ioctl = random_ioctl,
 };
 
 /* ---- which is which: Documentation/admin-guide/devices.txt ---- */
@@ -221,8 +230,10 @@ int dev_open(struct inode *i, struct file *f, const struct vfs_caller *c)
         f->ops = &full_ops;
         return 0;
     case 8:
-    case 9:
         f->ops = &random_ops;
+        return 0;
+    case 9:
+        f->ops = &urandom_ops;
         return 0;
     default:
         return -ENXIO;
