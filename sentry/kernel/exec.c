@@ -362,6 +362,10 @@ static void exec_new_files(struct exec *x, const struct vfs_caller *c)
 {
     struct task *t = x->t;
 
+    /* A parent that waits for a descriptor's end must find the program new: setpgid(2). */
+    mutex_lock(&t->k->mu);
+    t->tg->did_exec = true;
+    mutex_unlock(&t->k->mu);
     if (x->fdt) {
         mutex_lock(&t->mu);
         struct fdtable *old = t->fdt;
@@ -389,7 +393,6 @@ static void exec_new_identity(struct exec *x)
     if (x->image.secure || n->euid != t->cred->euid || n->egid != t->cred->egid)
         atomic_store_explicit(&task_priv(t)->pdeathsig, 0, memory_order_relaxed);
     mutex_lock(&t->k->mu);
-    tg->did_exec = true;
     tg->exit_signal = SIGCHLD;
     mutex_unlock(&t->k->mu);
     task_set_cred(t, cred_get(x->image.cred));
