@@ -81,6 +81,10 @@ static void take_stdio(struct boot *b)
     for (int i = 0; i < 3; i++)
         if (dup2(b->args->null_fd, i) < 0)
             boot_fail(b, errno, "/dev/null");
+#ifdef RINGWALL_SANITIZE
+    if (dup2(b->log_fd, 2) < 0) /* where a sanitizer reports */
+        boot_fail(b, errno, "report descriptor");
+#endif
 }
 
 static void keep_fds_only(struct boot *b)

@@ -64,7 +64,7 @@ static int add_binds(const struct sandbox_args *a, struct gofer_config *cfg, str
 
     for (size_t i = 0; i < spec->mount_count; i++) {
         const struct oci_mount *m = &spec->mounts[i];
-        char *path;
+        char *path = NULL;
         if (!mount_is_bind(m))
             continue;
         if (cfg->export_count == GOF_EXPORT_MAX)

@@ -11,7 +11,7 @@
 #define MAP_LEGACY                                                                                 \
     (MAP_SHARED | MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_DENYWRITE | MAP_EXECUTABLE |       \
      MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK |        \
-     MAP_HUGETLB | MAP_32BIT | (0x3f << MAP_HUGE_SHIFT))
+     MAP_HUGETLB | MAP_32BIT | (int)(0x3fu << MAP_HUGE_SHIFT))
 #define MAP_32BIT_LOW UINT64_C(0x40000000)
 #define MAP_32BIT_HIGH UINT64_C(0x80000000)
 
