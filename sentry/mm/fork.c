@@ -42,8 +42,7 @@ static int fork_vmas(struct mm *from, struct mm *to)
         if (err)
             return err;
         struct vma *c = vma_take_spare(to);
-        *c = *v;
-        c->mm = to;
+        vma_copy(to, c, v);
         c->flags &= ~(VMA_LOCKED | VMA_LOCKONFAULT);
         if (c->m)
             c->m->ops->get(c->m);

@@ -146,6 +146,8 @@ struct vma *vma_first(struct mm *mm, uint64_t addr); /* first with end > addr; s
 struct vma *vma_next(struct vma *vma);
 struct vma *vma_prev(struct vma *vma);
 struct vma *vma_take_spare(struct mm *mm);
+/* What from says, for mm. Links stay out: mlink changes under the lock of from's object. */
+void vma_copy(struct mm *mm, struct vma *to, const struct vma *from);
 /* Into the tree, figures and m's list. inherited: what it shows was translated before. */
 void vma_link(struct mm *mm, struct vma *vma, bool inherited);
 void vma_isolate(struct mm *mm, uint64_t start, uint64_t end); /* cuts at both borders */

@@ -105,10 +105,25 @@ void vma_link(struct mm *mm, struct vma *v, bool inherited)
         mappable_track(v, inherited);
 }
 
+void vma_copy(struct mm *mm, struct vma *to, const struct vma *from)
+{
+    *to = (struct vma){
+        .mm = mm,
+        .start = from->start,
+        .end = from->end,
+        .flags = from->flags,
+        .prot = from->prot,
+        .max_prot = from->max_prot,
+        .m = from->m,
+        .off = from->off,
+        .name = from->name,
+    };
+}
+
 static void vma_split(struct mm *mm, struct vma *v, uint64_t at)
 {
     struct vma *hi = vma_take_spare(mm);
-    *hi = *v;
+    vma_copy(mm, hi, v);
     hi->start = at;
     hi->off = v->m ? v->off + (at - v->start) : 0;
     v->end = at;
