@@ -1,5 +1,6 @@
 /* ELF headers, hostile until checked. */
 #include <errno.h>
+#include <libelf.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,18 @@ static int elf_read_exact(struct file *f, void *buf, size_t size, uint64_t off)
     if (n < 0)
         return (int)n;
     return (size_t)n == size ? 0 : -ENOEXEC;
+}
+
+/* Reads records of a type and turns the file's byte order and layout into this machine's. */
+static int elf_read_records(struct file *f, Elf_Type type, void *out, size_t size, uint64_t off)
+{
+    Elf_Data raw = {.d_buf = out, .d_type = type, .d_size = size, .d_version = EV_CURRENT};
+    Elf_Data host = raw;
+    int r = elf_read_exact(f, out, size, off);
+
+    if (r != 0)
+        return r;
+    return elf64_xlatetom(&host, &raw, ELFDATA2LSB) != NULL ? 0 : -ENOEXEC;
 }
 
 static int elf_read_interp(struct file *f, const Elf64_Phdr *p, struct elf *e)
@@ -91,7 +104,9 @@ int elf_read(struct file *f, uint64_t max_addr, struct elf *out)
     int r;
 
     memset(out, 0, sizeof(*out));
-    r = elf_read_exact(f, &out->eh, sizeof(out->eh), 0);
+    if (elf_version(EV_CURRENT) == EV_NONE)
+        return -ENOEXEC;
+    r = elf_read_records(f, ELF_T_EHDR, &out->eh, sizeof(out->eh), 0);
     if (r != 0)
         return r;
     if (!elf_header_ok(&out->eh))
@@ -100,7 +115,7 @@ int elf_read(struct file *f, uint64_t max_addr, struct elf *out)
     out->ph = malloc(size);
     if (out->ph == NULL)
         return -ENOMEM;
-    r = elf_read_exact(f, out->ph, size, out->eh.e_phoff);
+    r = elf_read_records(f, ELF_T_PHDR, out->ph, size, out->eh.e_phoff);
     if (r == 0)
         r = elf_check_headers(f, max_addr, out);
     if (r != 0)

@@ -1,7 +1,8 @@
 #include "sentry/vdso/vdso.h"
 
-#include <elf.h>
 #include <errno.h>
+#include <gelf.h>
+#include <libelf.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -65,46 +66,43 @@ static const struct mappable_ops vdso_ops = {
 
 /* ---- the host's functions ---- */
 
+/* Symbols of the host's vDSO as this process has it; in the stubs it may lie elsewhere. */
 struct host_image {
-    uint64_t base, bias;
-    const Elf64_Sym *sym;
-    const char *str;
-    uint64_t count;
+    Elf *elf; /* owned */
+    Elf_Data *symbols;
+    size_t count, strings; /* symbols; index of their string table */
 };
 
-/* The host's vDSO is the kernel's, mapped in this process as in the stubs, where it may lie
- * elsewhere. */
 static bool host_image_open(uint64_t base, struct host_image *h)
 {
     const Elf64_Ehdr *eh = (const Elf64_Ehdr *)(uintptr_t)base;
-    const Elf64_Phdr *ph = (const Elf64_Phdr *)(uintptr_t)(base + eh->e_phoff);
-    const Elf64_Dyn *dyn = NULL;
+    size_t size = eh->e_shoff + (size_t)eh->e_shnum * eh->e_shentsize;
+    Elf_Scn *section = NULL;
+    GElf_Shdr sh;
 
-    *h = (struct host_image){.base = base};
-    for (int i = 0; i < eh->e_phnum; i++) {
-        if (ph[i].p_type == PT_LOAD)
-            h->bias = base + ph[i].p_offset - ph[i].p_vaddr;
-        else if (ph[i].p_type == PT_DYNAMIC)
-            dyn = (const Elf64_Dyn *)(uintptr_t)(base + ph[i].p_offset);
+    *h = (struct host_image){0};
+    (void)elf_version(EV_CURRENT);
+    h->elf = elf_memory((char *)(uintptr_t)base, size);
+    while ((section = elf_nextscn(h->elf, section)) != NULL) {
+        if (gelf_getshdr(section, &sh) == NULL || sh.sh_type != SHT_DYNSYM || sh.sh_entsize == 0)
+            continue;
+        h->symbols = elf_getdata(section, NULL);
+        h->count = sh.sh_size / sh.sh_entsize;
+        h->strings = sh.sh_link;
+        return h->symbols != NULL;
     }
-    for (; dyn != NULL && dyn->d_tag != DT_NULL; dyn++) {
-        if (dyn->d_tag == DT_SYMTAB)
-            h->sym = (const Elf64_Sym *)(uintptr_t)(h->bias + dyn->d_un.d_ptr);
-        else if (dyn->d_tag == DT_STRTAB)
-            h->str = (const char *)(uintptr_t)(h->bias + dyn->d_un.d_ptr);
-    }
-    /* The symbol table ends where the string table begins: there is no count of its own. */
-    if (h->sym == NULL || h->str == NULL || (const char *)h->sym > h->str)
-        return false;
-    h->count = (uint64_t)(h->str - (const char *)h->sym) / sizeof(*h->sym);
-    return true;
+    return false;
 }
 
 static uint64_t host_image_find(const struct host_image *h, const char *name)
 {
-    for (uint64_t i = 0; i < h->count; i++)
-        if (h->sym[i].st_shndx != SHN_UNDEF && strcmp(h->str + h->sym[i].st_name, name) == 0)
-            return h->bias + h->sym[i].st_value;
+    GElf_Sym sym;
+
+    for (size_t i = 0; i < h->count && gelf_getsym(h->symbols, (int)i, &sym) != NULL; i++) {
+        const char *text = elf_strptr(h->elf, h->strings, sym.st_name);
+        if (sym.st_shndx != SHN_UNDEF && text != NULL && strcmp(text, name) == 0)
+            return sym.st_value; /* the image is linked at 0 */
+    }
     return 0;
 }
 
@@ -114,7 +112,7 @@ static uint64_t host_image_entry(const struct host_image *h, const struct plat *
 {
     uint64_t at = host_image_find(h, name);
 
-    return at != 0 ? at - h->base + plat->host_vdso : 0;
+    return at != 0 ? at + plat->host_vdso : 0;
 }
 
 static void vdso_fill_table(const struct plat *plat, struct vdso_table *t)
@@ -122,12 +120,15 @@ static void vdso_fill_table(const struct plat *plat, struct vdso_table *t)
     uint64_t own = getauxval(AT_SYSINFO_EHDR);
     struct host_image h;
 
-    if (plat->host_vdso == 0 || own == 0 || !host_image_open(own, &h))
+    if (plat->host_vdso == 0 || own == 0)
         return;
-    t->clock_gettime = host_image_entry(&h, plat, "__vdso_clock_gettime");
-    t->gettimeofday = host_image_entry(&h, plat, "__vdso_gettimeofday");
-    t->clock_getres = host_image_entry(&h, plat, "__vdso_clock_getres");
-    t->time = host_image_entry(&h, plat, "__vdso_time");
+    if (host_image_open(own, &h)) {
+        t->clock_gettime = host_image_entry(&h, plat, "__vdso_clock_gettime");
+        t->gettimeofday = host_image_entry(&h, plat, "__vdso_gettimeofday");
+        t->clock_getres = host_image_entry(&h, plat, "__vdso_clock_getres");
+        t->time = host_image_entry(&h, plat, "__vdso_time");
+    }
+    (void)elf_end(h.elf);
 }
 
 /* ---- making and mapping ---- */
