@@ -61,6 +61,9 @@
 #define LIMIT_ROBUST_LIST 2048
 /* waitv futexes of one call (FUTEX_WAITV_MAX). */
 #define LIMIT_FUTEX_WAITV 128
+/* Bytes of the sentry that semaphore sets, their undo lists and queued messages (System V and
+ * POSIX) of a sandbox may take: ENOMEM. */
+#define LIMIT_IPC_BYTES (64UL * 1024 * 1024)
 /* Extended attribute name and value. */
 #define LIMIT_XATTR_NAME 255
 #define LIMIT_XATTR_SIZE 65536

@@ -271,6 +271,8 @@ int task_unshare(struct task *t, uint64_t flags)
         r = unshare_fs(t);
     if (!r && (flags & CLONE_FILES))
         r = unshare_files(t);
+    if (!r && (flags & CLONE_SYSVSEM))
+        task_sem_undo_exit(t);
     if (!r && (flags & CLONE_NEWUTS))
         r = unshare_uts(t);
     return r;

@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <sys/resource.h>
 
+#include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/pidfd.h"
@@ -155,6 +156,7 @@ static int clone_files(struct task *t, struct task *c, uint64_t flags)
     if (r)
         return r;
     task_priv(c)->ns = mount_ns_get(task_priv(t)->ns);
+    task_priv(c)->ipc = ipc_ns_get(task_priv(t)->ipc);
     if (flags & CLONE_NEWUTS)
         return uts_dup(task_priv(t)->uts, &task_priv(c)->uts);
     task_priv(c)->uts = uts_get(task_priv(t)->uts);
@@ -229,6 +231,11 @@ static int clone_build(struct task *t, struct task *c, const struct task_clone_a
     r = clone_files(t, c, a->flags);
     if (r)
         return r;
+    if (a->flags & CLONE_SYSVSEM) {
+        r = task_sem_undo_share(t, c);
+        if (r)
+            return r;
+    }
     sig_fork(t, c, a->flags);
     return clone_memory(t, c, a);
 }

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include "base/log.h"
+#include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
@@ -90,21 +91,25 @@ static void exit_release(struct task *t)
     struct fs_ctx *fs = t->fs;
     struct mount_ns *ns = p->ns;
     struct uts_ns *uts = p->uts;
+    struct ipc_ns *ipc = p->ipc;
     t->ctx = t->ua.ctx = NULL;
     t->ua.mm = NULL;
     t->fdt = NULL;
     t->fs = NULL;
     p->ns = NULL;
     p->uts = NULL;
+    p->ipc = NULL;
     mutex_unlock(&t->mu);
     mm_put(mm);
     task_vfork_done(t);
+    task_sem_undo_exit(t);
     fdtable_put(fdt, &c);
     task_vfs_caller_end(&c);
     task_forget_fs(t);
     fs_ctx_put(fs);
     mount_ns_put(ns);
     uts_put(uts);
+    ipc_ns_put(ipc);
 }
 
 static void exit_drop_exe(struct thread_group *tg)

@@ -50,6 +50,7 @@ MUST_CHECK int task_get_exe(struct task *t, struct vpath *out);
 /* which: 0 root, 1 cwd; owned, -ENOENT. */
 MUST_CHECK int task_get_path(struct task *t, int which, struct vpath *out);
 struct mount_ns *task_get_mount_ns(struct task *t);
+struct ipc_ns *task_get_ipc_ns(struct task *t);
 
 struct kernel_info {
     uint64_t boot_realtime_ns, uptime_ns, idle_ns;

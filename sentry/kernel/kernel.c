@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sentry/ipc/ipc.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
@@ -120,15 +121,20 @@ static int kernel_parts(struct kernel *k)
 
     if (r)
         return r;
-    r = futex_table_new(&k->futexes);
+    r = ipc_ns_new(k->cfg.mf, NULL, &k->ipc);
     if (r)
         goto out_uts;
+    r = futex_table_new(&k->futexes);
+    if (r)
+        goto out_ipc;
     r = kernel_timers_new(k, &k->timers);
     if (r)
         goto out_futexes;
     return 0;
 out_futexes:
     futex_table_free(k->futexes);
+out_ipc:
+    ipc_ns_put(k->ipc);
 out_uts:
     uts_put(k->uts);
     return r;
@@ -180,6 +186,7 @@ void kernel_free(struct kernel *k)
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);
     uts_put(k->uts);
+    ipc_ns_put(k->ipc);
     waitq_fini(&k->exit_wq);
     idalloc_fini(&k->ids);
     mutex_destroy(&k->mu);

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 
 #include "base/log.h"
+#include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
@@ -31,6 +32,7 @@ static int load_paths(struct task *t, const struct kernel_exec *x)
 
     task_priv(t)->ns = mount_ns_get(x->ns);
     task_priv(t)->uts = uts_get(t->k->uts);
+    task_priv(t)->ipc = ipc_ns_get(t->k->ipc);
     mount_ns_root(x->ns, &c.root);
     c.cwd = c.root;
     struct vpath cwd;

@@ -25,6 +25,8 @@
 
 struct kernel_timers;
 struct futex_table;
+struct ipc_ns;
+struct sem_undo_list;
 struct tg_timers;
 struct cpu_limit;
 struct tty;
@@ -163,6 +165,7 @@ struct kernel {
     struct futex_table *futexes;
     uint64_t boot_mono_ns, boot_realtime_ns;
     struct uts_ns *uts; /* of the sandbox */
+    struct ipc_ns *ipc; /* of the sandbox */
 
     struct mutex mu; /* rank KERNEL, "tree": guards this part */
     struct idalloc ids;

@@ -62,6 +62,16 @@ MUST_CHECK int task_getsid(struct task *t, int32_t pid);
 int32_t task_tgid(const struct task *t);
 int32_t task_ppid(struct task *t);
 
+/* ---- System V IPC ---- */
+struct ipc_ns;
+struct ipc_caller;
+struct sem_undo_list;
+/* The caller's namespace: borrowed, for this call. */
+struct ipc_ns *task_ipc_ns(struct task *t);
+void task_ipc_caller(struct task *t, struct ipc_caller *out);
+/* What semop(2) with SEM_UNDO writes down; borrowed. -ENOMEM. */
+MUST_CHECK int task_sem_undo(struct task *t, struct sem_undo_list **out_list);
+
 /* ---- credentials, names, limits ---- */
 /* Publishes c as the caller's credentials (takes the reference). */
 void task_cred_commit(struct task *t, struct cred *c);

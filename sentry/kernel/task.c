@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 
@@ -76,6 +77,8 @@ void task_put(struct task *t)
     if (p->ns)
         mount_ns_put(p->ns);
     uts_put(p->uts);
+    task_sem_undo_exit(t);
+    ipc_ns_put(p->ipc);
     if (t->tg)
         tg_put(t->tg);
     waitq_fini(&p->vfork_wq);

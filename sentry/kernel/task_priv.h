@@ -12,10 +12,12 @@
 
 struct task_priv {
     struct task *t;
-    struct list thread_node; /* tree and sig: thread_group.threads */
-    struct uts_ns *uts;      /* guard: task.mu; owned */
-    struct mount_ns *ns;     /* guard: task.mu; owned */
-    uint64_t start_ns;       /* since boot; immutable */
+    struct list thread_node;        /* tree and sig: thread_group.threads */
+    struct uts_ns *uts;             /* guard: task.mu; owned */
+    struct mount_ns *ns;            /* guard: task.mu; owned */
+    struct ipc_ns *ipc;             /* guard: task.mu; owned */
+    struct sem_undo_list *sem_undo; /* owner; owned, NULL till it is needed */
+    uint64_t start_ns;              /* since boot; immutable */
 
     /* owner: what task.fs held when it was looked at last, so that the paths everybody shares are
      * not counted up and down by every call */
@@ -146,6 +148,12 @@ static inline bool job_stopped_locked(const struct thread_group *tg)
 {
     return atomic_load_explicit(&tg->stopping, memory_order_relaxed) && tg->stop_count == 0;
 }
+
+/* ---- taskipc.c ---- */
+/* CLONE_SYSVSEM: c undoes together with t. -ENOMEM. */
+MUST_CHECK int task_sem_undo_share(struct task *t, struct task *c);
+/* The task ends or goes its own way. Owner, no lock held. */
+void task_sem_undo_exit(struct task *t);
 
 /* ---- session.c ---- */
 /* tg, about to become a zombie, leads a session: its terminal is given up. tree held. */

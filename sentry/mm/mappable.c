@@ -48,6 +48,8 @@ void mappable_track(struct vma *v, bool inherited)
     else
         list_add(&v->mlink, &v->m->mappings);
     mutex_unlock(mu);
+    if (v->m->ops->mapped)
+        v->m->ops->mapped(v->m, true);
 }
 
 void mappable_untrack(struct vma *v)
@@ -56,6 +58,8 @@ void mappable_untrack(struct vma *v)
     mutex_lock(mu);
     list_del(&v->mlink);
     mutex_unlock(mu);
+    if (v->m->ops->mapped)
+        v->m->ops->mapped(v->m, false);
 }
 
 /* Part of v that shows [off, off+size) of its object. */

@@ -37,6 +37,9 @@ struct mappable_ops {
     /* Frees the bytes of a range, which read as zeros afterwards (MADV_REMOVE). NULL: -EOPNOTSUPP.
      * Called without the mm lock; calls mappable_invalidate itself when pages are replaced. */
     int (*punch)(struct mappable *m, uint64_t off, uint64_t size);
+    /* A VMA begins or ceases to show it. NULL: nobody counts. Called with the mm lock held; takes
+     * no lock. */
+    void (*mapped)(struct mappable *m, bool added);
     /* For /proc/<pid>/maps: device, inode and a NUL-terminated path (truncated to size). */
     void (*describe)(struct mappable *m, uint64_t *out_dev, uint64_t *out_ino, char *path,
                      size_t size);

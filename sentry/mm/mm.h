@@ -64,6 +64,10 @@ struct mm_map_args {
 MUST_CHECK int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
                        const struct mm_map_args *args, uaddr_t *out_addr);
 MUST_CHECK int mm_munmap(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size);
+/* Unmaps every VMA that shows one object, whose ops are these, where it would be if that object had
+ * been mapped whole at addr (shmdt). -EINVAL: there is none. *out_m: the object, owned. */
+MUST_CHECK int mm_detach(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr,
+                         const struct mappable_ops *ops, struct mappable **out_m);
 MUST_CHECK int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
                            int prot, const struct mm_limits *lim);
 MUST_CHECK int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,

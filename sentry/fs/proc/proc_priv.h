@@ -41,6 +41,7 @@ extern const struct proc_entry proc_pid_entries[];
 extern const struct proc_entry proc_tid_entries[];
 extern const struct proc_entry proc_sys_entries[];
 extern const struct proc_entry proc_net_entries[];
+extern const struct proc_entry proc_sysvipc_entries[];
 /* The directories /proc/<pid> and /proc/<pid>/task/<tid>. */
 extern const struct proc_entry proc_pid_dir;
 extern const struct proc_entry proc_tid_dir;
@@ -50,6 +51,17 @@ int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out);
 int proc_show_pid_status(const struct proc_ctx *pc, FILE *out);
 int proc_show_maps(const struct proc_ctx *pc, FILE *out);
 int proc_show_smaps(const struct proc_ctx *pc, FILE *out);
+
+#define PROC_IPC_LIMIT(name)                                                                       \
+    int proc_show_##name(const struct proc_ctx *pc, FILE *out);                                    \
+    int64_t proc_store_##name(const struct proc_ctx *pc, const char *text, size_t len);
+PROC_IPC_LIMIT(shmmax)
+PROC_IPC_LIMIT(shmall)
+PROC_IPC_LIMIT(shmmni)
+PROC_IPC_LIMIT(sem)
+PROC_IPC_LIMIT(msgmax)
+PROC_IPC_LIMIT(msgmnb)
+PROC_IPC_LIMIT(msgmni)
 
 /* Nanoseconds as ticks of USER_HZ (100). */
 static inline uint64_t proc_ticks(uint64_t ns)

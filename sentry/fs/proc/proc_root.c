@@ -163,6 +163,7 @@ const struct proc_entry proc_root_entries[] = {
     {.name = "stat", .mode = 0444, .show = show_stat},
     {.name = "swaps", .mode = 0444, .show = show_swaps},
     {.name = "sys", .mode = 0555, .children = proc_sys_entries},
+    {.name = "sysvipc", .mode = 0555, .children = proc_sysvipc_entries},
     {.name = "thread-self", .mode = 0777, .readlink = readlink_thread_self},
     {.name = "uptime", .mode = 0444, .show = show_uptime},
     {.name = "version", .mode = 0444, .show = show_version},

@@ -239,3 +239,63 @@ int64_t uio_copy_to(struct uio *u, const void *src, size_t size)
     (void)size;
     return -EFAULT;
 }
+
+/* ---- shared memory by id: nothing here maps it ---- */
+
+int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
+            const struct mm_map_args *args, uaddr_t *out_addr)
+{
+    (void)mm, (void)ctx, (void)lim, (void)args, (void)out_addr;
+    return -ENOMEM;
+}
+
+int mm_detach(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, const struct mappable_ops *ops,
+              struct mappable **out_m)
+{
+    (void)mm, (void)ctx, (void)addr, (void)ops, (void)out_m;
+    return -EINVAL;
+}
+
+void mappable_init(struct mappable *m, const struct mappable_ops *ops)
+{
+    m->ops = ops;
+}
+
+void mappable_fini(struct mappable *m)
+{
+    (void)m;
+}
+
+int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off)
+{
+    (void)mf, (void)size, (void)out_off;
+    return -ENOMEM;
+}
+
+int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    (void)mf, (void)off, (void)size;
+    return -ENOMEM;
+}
+
+void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    (void)mf, (void)off, (void)size;
+}
+
+void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    (void)mf, (void)off, (void)size;
+}
+
+uint64_t memfile_budget(const struct memfile *mf)
+{
+    (void)mf;
+    return 0;
+}
+
+uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size)
+{
+    (void)mf, (void)off, (void)size;
+    return 0;
+}

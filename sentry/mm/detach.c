@@ -1,0 +1,49 @@
+/* Taking out a whole attachment by where it begins: shmdt(2). */
+#include <errno.h>
+
+#include "sentry/mm/mm_priv.h"
+
+/* The first VMA from addr on that shows an object of this kind as if it had been mapped whole at
+ * addr: parts of it may have been unmapped or replaced since. */
+static struct vma *detach_first(struct mm *mm, uint64_t addr, const struct mappable_ops *ops)
+{
+    for (struct vma *v = vma_first(mm, addr); v; v = vma_next(v))
+        if (v->m && v->m->ops == ops && v->start >= addr && v->start - addr == v->off)
+            return v;
+    return NULL;
+}
+
+int mm_detach(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, const struct mappable_ops *ops,
+              struct mappable **out_m)
+{
+    int r = mm_begin(mm, ctx);
+
+    if (r)
+        return r;
+    struct vma *v = detach_first(mm, addr.v, ops), *next;
+    if (!v) {
+        mm_end(mm);
+        return -EINVAL;
+    }
+    struct mappable *m = v->m;
+    m->ops->get(m);
+    for (; v; v = next) {
+        next = vma_next(v);
+        const uint64_t start = v->start, end = v->end;
+        if (v->m != m || start - addr.v != v->off)
+            continue;
+        r = mm_stock_locked(mm);
+        if (r)
+            break;
+        vma_remove(mm, v);
+        (void)pma_drop_range(mm, start, end, false);
+    }
+    /* Now rather than later: it may be the last that held a removed segment. */
+    (void)mm_commit_locked(mm);
+    mm_end(mm);
+    if (r)
+        m->ops->put(m);
+    else
+        *out_m = m;
+    return r;
+}
