@@ -1,8 +1,8 @@
 /* System V IPC: the namespace that its objects live in, and the parts they share.
  * Depends on: base, wait, cred, mem.
  * Threading: any thread. No lock is held by callers; waits are on the caller's blocker.
- * Ownership: a namespace lives while a task uses it; its objects end with the last user, but what is
- * still mapped or waited for keeps its memory till that ends. */
+ * Ownership: a namespace lives while a task uses it; its objects end with the last user, but what
+ * is still mapped or waited for keeps its memory till that ends. */
 #ifndef RINGWALL_SENTRY_IPC_IPC_H
 #define RINGWALL_SENTRY_IPC_IPC_H
 

@@ -1,7 +1,8 @@
 /* Inside the semaphores: sets, sleepers, undo records.
  * Depends on: sem.h, ipc_priv.h.
  * Threading: all guarded by the set's lock, unless said.
- * Ownership: a sleeper is on its own stack; an undo record belongs to its list and holds the set. */
+ * Ownership: a sleeper is on its own stack; an undo record belongs to its list and holds the set.
+ */
 #ifndef RINGWALL_SENTRY_IPC_SEM_PRIV_H
 #define RINGWALL_SENTRY_IPC_SEM_PRIV_H
 
@@ -53,7 +54,8 @@ static inline struct sem_set *sem_set_of(struct ipc_object *o)
 
 /* Something changed: does what can be done now, and wakes who did it. */
 void sem_update_locked(struct sem_set *s);
-/* All of w's ops or none. 0, -ERANGE, -EAGAIN (an op with IPC_NOWAIT would wait), 1: has to wait. */
+/* All of w's ops or none. 0, -ERANGE, -EAGAIN (an op with IPC_NOWAIT would wait), 1: has to wait.
+ */
 MUST_CHECK int sem_try_locked(struct sem_set *s, struct sem_sleeper *w);
 
 /* The record for set s in l, made when there is none. s: a reference that is taken when a record

@@ -83,19 +83,21 @@ static int show_all(const struct proc_ctx *pc, FILE *out, enum ipc_kind kind, co
 
 static int show_shm(const struct proc_ctx *pc, FILE *out)
 {
-    return show_all(pc, out, IPC_KIND_SHM,
-                    "       key      shmid perms                  size  cpid  lpid nattch   uid   gid "
-                    " cuid  cgid      atime      dtime      ctime                   rss            "
-                    "      swap\n",
-                    show_shm_row);
+    return show_all(
+        pc, out, IPC_KIND_SHM,
+        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid "
+        " cuid  cgid      atime      dtime      ctime                   rss            "
+        "      swap\n",
+        show_shm_row);
 }
 
 static int show_sem(const struct proc_ctx *pc, FILE *out)
 {
-    return show_all(pc, out, IPC_KIND_SEM,
-                    "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      "
-                    "ctime\n",
-                    show_sem_row);
+    return show_all(
+        pc, out, IPC_KIND_SEM,
+        "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      "
+        "ctime\n",
+        show_sem_row);
 }
 
 static int show_msg(const struct proc_ctx *pc, FILE *out)
