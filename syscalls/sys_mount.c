@@ -8,9 +8,11 @@
 #include <sys/mount.h>
 
 #include "sentry/fs/devpts/devpts.h"
+#include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/image.h"
+#include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_path.h"
 
@@ -42,6 +44,9 @@ static const struct fs_ops *mount_fs(struct task *t, const char *type, void **ou
         return &proc_fs_ops;
     if (strcmp(type, "devpts") == 0)
         return &devpts_fs_ops;
+    *out_arg = task_ipc_ns(t);
+    if (strcmp(type, "mqueue") == 0)
+        return &mqueue_fs_ops;
     *out_arg = kernel_memfile(t->k);
     return strcmp(type, "tmpfs") == 0 ? &tmpfs_fs_ops : NULL;
 }

@@ -13,8 +13,10 @@
 #include "sentry/fs/dev/dev.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/goferfs/goferfs.h"
+#include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/kernel/inspect.h"
 
 /* Mount flags that are kept per mount. */
 #define BOOT_MOUNT_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME)
@@ -130,6 +132,8 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
         return boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, m);
     if (boot_is_type(m, "proc"))
         return boot_mount_fs(f, &proc_fs_ops, f->b->k, m);
+    if (boot_is_type(m, "mqueue"))
+        return boot_mount_fs(f, &mqueue_fs_ops, kernel_ipc_ns(f->b->k), m);
     if (boot_is_type(m, "devpts"))
         return boot_mount_fs(f, &devpts_fs_ops, f->b->k, m);
     /* The place stays as the root file system has it; programs see that nothing is mounted. */

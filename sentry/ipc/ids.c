@@ -30,7 +30,7 @@ void ipc_object_init(struct ipc_object *o, struct ipc_ns *ns, enum ipc_kind kind
 void ipc_object_fini(struct ipc_object *o)
 {
     mutex_destroy(&o->mu);
-    ipc_ns_put_memory(o->ns);
+    ipc_ns_drop_memory(o->ns);
 }
 
 void ipc_object_put(struct ipc_object *o)

@@ -16,6 +16,7 @@
 
 struct ipc_ns;
 struct memfile;
+struct mount_ns;
 
 /* Who calls; borrowed for the call. */
 struct ipc_caller {
@@ -30,6 +31,19 @@ struct ipc_caller {
 MUST_CHECK int ipc_ns_new(struct memfile *mf, struct ipc_ns *like, struct ipc_ns **out_ns);
 struct ipc_ns *ipc_ns_get(struct ipc_ns *ns);
 void ipc_ns_put(struct ipc_ns *ns); /* NULL: nothing */
+
+/* For what shows a namespace but is not a user of it: its memory stays. */
+struct ipc_ns *ipc_ns_hold_memory(struct ipc_ns *ns);
+void ipc_ns_drop_memory(struct ipc_ns *ns);
+
+/* Memory of the sentry for what a guest keeps in a namespace: -ENOMEM beyond LIMIT_IPC_BYTES. */
+MUST_CHECK int ipc_charge(struct ipc_ns *ns, uint64_t bytes);
+void ipc_uncharge(struct ipc_ns *ns, uint64_t bytes);
+
+/* Where the namespace's POSIX message queues have their names: made by make at first use, borrowed
+ * while the namespace has users. make's errors. */
+typedef int (*ipc_mqueue_make_fn)(struct ipc_ns *ns, struct mount_ns **out);
+MUST_CHECK int ipc_ns_mqueue(struct ipc_ns *ns, ipc_mqueue_make_fn make, struct mount_ns **out);
 
 enum ipc_kind { IPC_KIND_SHM, IPC_KIND_SEM, IPC_KIND_MSG, IPC_KINDS };
 
@@ -52,7 +66,7 @@ int ipc_max_slot(struct ipc_ns *ns, enum ipc_kind kind);
 /* Objects of a kind. */
 uint32_t ipc_count(struct ipc_ns *ns, enum ipc_kind kind);
 
-/* The namespace's limits (sysctl kernel.shmmax and so on). */
+/* The namespace's limits (sysctl kernel.shmmax and so on, fs.mqueue.*). */
 enum ipc_limit {
     IPC_SHMMAX,
     IPC_SHMALL,
@@ -64,6 +78,11 @@ enum ipc_limit {
     IPC_MSGMAX,
     IPC_MSGMNB,
     IPC_MSGMNI,
+    IPC_MQ_QUEUES,
+    IPC_MQ_MSGMAX,
+    IPC_MQ_SIZEMAX,
+    IPC_MQ_MSGDEFAULT,
+    IPC_MQ_SIZEDEFAULT,
     IPC_LIMITS,
 };
 uint64_t ipc_limit_get(struct ipc_ns *ns, enum ipc_limit which);

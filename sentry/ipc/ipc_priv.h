@@ -63,6 +63,7 @@ struct ipc_ns {
     struct ref users, ref; /* tasks; the memory: users as one, and each object */
     struct memfile *mf;
     struct ipc_pool *pool;
+    _Atomic(struct mount_ns *) mqueue; /* owned; NULL till it is used */
     struct ipc_ids ids[IPC_KINDS];
     _Atomic uint64_t limits[IPC_LIMITS];
     _Atomic uint64_t shm_pages, sem_count, msg_count, msg_bytes; /* of all objects */
@@ -112,12 +113,8 @@ void ipc_object_put(struct ipc_object *o);
 void ipc_ids_clear(struct ipc_ns *ns, enum ipc_kind kind);
 
 /* ---- ns.c ---- */
-/* -ENOMEM when the sandbox's objects would take too much of the sentry's memory. */
-MUST_CHECK int ipc_charge(struct ipc_ns *ns, uint64_t bytes);
-void ipc_uncharge(struct ipc_ns *ns, uint64_t bytes);
 /* Adds to a count of the namespace unless that passes max. */
 MUST_CHECK bool ipc_count_add(_Atomic uint64_t *count, uint64_t n, uint64_t max);
-void ipc_ns_put_memory(struct ipc_ns *ns);
 /* Seconds since 1970. */
 int64_t ipc_now(void);
 

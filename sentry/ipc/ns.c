@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "sentry/ipc/ipc_priv.h"
+#include "sentry/vfs/vfs.h"
 
 OBJCOUNT_DEFINE(ipc_ns);
 
@@ -21,6 +22,11 @@ static const uint64_t ipc_defaults[IPC_LIMITS][2] = {
     [IPC_MSGMAX] = {8192, INT_MAX},
     [IPC_MSGMNB] = {16384, INT_MAX},
     [IPC_MSGMNI] = {32000, IPC_SLOTS},
+    [IPC_MQ_QUEUES] = {256, INT_MAX},
+    [IPC_MQ_MSGMAX] = {10, 65536},
+    [IPC_MQ_SIZEMAX] = {8192, 16 << 20},
+    [IPC_MQ_MSGDEFAULT] = {10, 65536},
+    [IPC_MQ_SIZEDEFAULT] = {8192, 16 << 20},
 };
 
 static void pool_put(struct ipc_pool *p)
@@ -72,7 +78,13 @@ struct ipc_ns *ipc_ns_get(struct ipc_ns *ns)
     return ns;
 }
 
-void ipc_ns_put_memory(struct ipc_ns *ns)
+struct ipc_ns *ipc_ns_hold_memory(struct ipc_ns *ns)
+{
+    ref_get(&ns->ref);
+    return ns;
+}
+
+void ipc_ns_drop_memory(struct ipc_ns *ns)
 {
     if (!ref_put(&ns->ref))
         return;
@@ -92,7 +104,28 @@ void ipc_ns_put(struct ipc_ns *ns)
         return;
     for (size_t i = 0; i < IPC_KINDS; i++)
         ipc_ids_clear(ns, (enum ipc_kind)i);
-    ipc_ns_put_memory(ns);
+    struct mount_ns *mqueue = atomic_exchange(&ns->mqueue, NULL);
+    if (mqueue)
+        mount_ns_put(mqueue);
+    ipc_ns_drop_memory(ns);
+}
+
+int ipc_ns_mqueue(struct ipc_ns *ns, ipc_mqueue_make_fn make, struct mount_ns **out)
+{
+    struct mount_ns *now = atomic_load(&ns->mqueue), *fresh;
+
+    if (!now) {
+        int r = make(ns, &fresh);
+        if (r)
+            return r;
+        /* Of two that come at once one is enough. */
+        if (atomic_compare_exchange_strong(&ns->mqueue, &now, fresh))
+            now = fresh;
+        else
+            mount_ns_put(fresh);
+    }
+    *out = now;
+    return 0;
 }
 
 uint64_t ipc_limit_get(struct ipc_ns *ns, enum ipc_limit which)

@@ -52,6 +52,9 @@ MUST_CHECK int task_get_path(struct task *t, int which, struct vpath *out);
 struct mount_ns *task_get_mount_ns(struct task *t);
 struct ipc_ns *task_get_ipc_ns(struct task *t);
 
+/* The sandbox's own; borrowed. */
+struct ipc_ns *kernel_ipc_ns(struct kernel *k);
+
 struct kernel_info {
     uint64_t boot_realtime_ns, uptime_ns, idle_ns;
     uint64_t mem_total, mem_free, mem_anon, mem_shmem; /* bytes */

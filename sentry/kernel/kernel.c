@@ -199,6 +199,11 @@ struct net *kernel_net(struct kernel *k)
     return k->cfg.net;
 }
 
+struct ipc_ns *kernel_ipc_ns(struct kernel *k)
+{
+    return k->ipc;
+}
+
 struct plat *kernel_plat(struct kernel *k)
 {
     return k->cfg.plat;

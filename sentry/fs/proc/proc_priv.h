@@ -62,6 +62,11 @@ PROC_IPC_LIMIT(sem)
 PROC_IPC_LIMIT(msgmax)
 PROC_IPC_LIMIT(msgmnb)
 PROC_IPC_LIMIT(msgmni)
+PROC_IPC_LIMIT(queues_max)
+PROC_IPC_LIMIT(msg_max)
+PROC_IPC_LIMIT(msgsize_max)
+PROC_IPC_LIMIT(msg_default)
+PROC_IPC_LIMIT(msgsize_default)
 
 /* Nanoseconds as ticks of USER_HZ (100). */
 static inline uint64_t proc_ticks(uint64_t ns)

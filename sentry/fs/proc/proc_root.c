@@ -99,7 +99,8 @@ static int show_version(const struct proc_ctx *pc, FILE *out)
 static int show_filesystems(const struct proc_ctx *pc, FILE *out)
 {
     (void)pc;
-    fputs("nodev\tproc\nnodev\ttmpfs\nnodev\tdevpts\nnodev\tdevtmpfs\nnodev\tsysfs\nnodev\tpipefs\n"
+    fputs("nodev\tproc\nnodev\ttmpfs\nnodev\tdevpts\nnodev\tdevtmpfs\nnodev\tsysfs\nnodev\tmqueue\n"
+          "nodev\tpipefs\n"
           "nodev\tsockfs\n",
           out);
     return 0;

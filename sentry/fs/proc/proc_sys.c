@@ -130,8 +130,30 @@ static const struct proc_entry vm_entries[] = {
     {0},
 };
 
+static const struct proc_entry mqueue_entries[] = {
+    {.name = "msg_default",
+     .mode = 0644,
+     .show = proc_show_msg_default,
+     .store = proc_store_msg_default},
+    {.name = "msg_max", .mode = 0644, .show = proc_show_msg_max, .store = proc_store_msg_max},
+    {.name = "msgsize_default",
+     .mode = 0644,
+     .show = proc_show_msgsize_default,
+     .store = proc_store_msgsize_default},
+    {.name = "msgsize_max",
+     .mode = 0644,
+     .show = proc_show_msgsize_max,
+     .store = proc_store_msgsize_max},
+    {.name = "queues_max",
+     .mode = 0644,
+     .show = proc_show_queues_max,
+     .store = proc_store_queues_max},
+    {0},
+};
+
 static const struct proc_entry fs_entries[] = {
     {.name = "file-max", .mode = 0444, .show = show_file_max},
+    {.name = "mqueue", .mode = 0555, .children = mqueue_entries},
     {.name = "nr_open", .mode = 0444, .show = show_nr_open},
     {.name = "pipe-max-size", .mode = 0444, .show = show_pipe_max},
     {.name = "protected_hardlinks", .mode = 0444, .show = show_one},
