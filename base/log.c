@@ -31,6 +31,11 @@ void log_set_fd(int fd)
     atomic_store(&log_fd, fd);
 }
 
+void log_set_level(enum log_level max_level)
+{
+    atomic_store(&log_max_level, (int)max_level);
+}
+
 bool log_enabled(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&log_max_level, memory_order_relaxed);

@@ -21,6 +21,7 @@ enum log_format { LOG_TEXT, LOG_JSON };
 /* Before: errors and warnings to descriptor 2 as text. Call it while the process has one thread. */
 void log_init(int fd, enum log_level max_level, enum log_format format);
 void log_set_fd(int fd);
+void log_set_level(enum log_level max_level);
 bool log_enabled(enum log_level level);
 PRINTF_FMT(2, 3) void log_write(enum log_level level, const char *fmt, ...);
 /* The line for a message, newline included, into out: its length (<= size). For tests and for

@@ -1,8 +1,6 @@
-#include "runsc/cgroup.h"
-
+/* The directories of a container's cgroups. */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <mntent.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,19 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One mounted hierarchy that we use. */
-struct hierarchy {
-    char dir[120];
-    bool v2;
-    bool memory, cpu, cpuset, pids;
-};
+#include "runsc/cgroup_priv.h"
 
-#define HIERARCHIES_MAX 12
-/* Longest directory that we make below a hierarchy's root. */
-#define CGROUP_DIR_MAX 1800
+#define HIERARCHIES_MAX CGROUP_MAX
 
-/* An open file of a cgroup directory, or -1 with errno. */
-static int cgroup_open(const char *dir, const char *file, int flags)
+/* ---- files ---- */
+
+int cgroup_open(const char *dir, const char *file, int flags)
 {
     char *path;
     int fd;
@@ -38,12 +30,81 @@ static int cgroup_open(const char *dir, const char *file, int flags)
     return fd;
 }
 
-static bool cgroup_has_option(const struct mntent *m, const char *name)
+int cgroup_read(const char *dir, const char *file, char *buf, size_t size)
 {
-    return hasmntopt(m, name) != NULL;
+    int fd = cgroup_open(dir, file, O_RDONLY);
+    ssize_t n;
+
+    buf[0] = '\0';
+    if (fd < 0)
+        return -errno;
+    n = read(fd, buf, size - 1);
+    int code = errno;
+    (void)close(fd);
+    if (n < 0)
+        return -code;
+    buf[n] = '\0';
+    return 0;
 }
 
-/* In a hybrid layout v2 is mounted without controllers: those of v1 then win. */
+int cgroup_write(const char *dir, const char *file, struct err *e, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+    int rc = 0;
+
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= sizeof(text))
+        return err_set(e, E2BIG, "cgroup: the value for %s is too long", file);
+    int fd = cgroup_open(dir, file, O_WRONLY);
+    if (fd < 0 || write(fd, text, (size_t)n) < 0)
+        rc = err_errno(e, errno, "cgroup: cannot set %s to %s", file, text);
+    if (fd >= 0)
+        (void)close(fd);
+    return rc;
+}
+
+/* ---- hierarchies ---- */
+
+static bool cgroup_read_mount(const struct mntent *m, struct hierarchy *h)
+{
+    memset(h, 0, sizeof(*h));
+    h->v2 = strcmp(m->mnt_type, "cgroup2") == 0;
+    if ((!h->v2 && strcmp(m->mnt_type, "cgroup") != 0) || strlen(m->mnt_dir) >= sizeof(h->dir))
+        return false;
+    memcpy(h->dir, m->mnt_dir, strlen(m->mnt_dir) + 1);
+    if (h->v2)
+        return true;
+    h->memory = hasmntopt(m, "memory") != NULL;
+    h->cpu = hasmntopt(m, "cpu") != NULL;
+    h->cpuacct = hasmntopt(m, "cpuacct") != NULL;
+    h->cpuset = hasmntopt(m, "cpuset") != NULL;
+    h->pids = hasmntopt(m, "pids") != NULL;
+    h->blkio = hasmntopt(m, "blkio") != NULL;
+    h->freezer = hasmntopt(m, "freezer") != NULL;
+    return true;
+}
+
+/* What a directory of v2 offers. In a mixed layout v1 has most of the controllers. */
+static void cgroup_v2_controllers(struct hierarchy *h, const char *dir)
+{
+    char text[512];
+    char *save = NULL;
+
+    if (cgroup_read(dir, "cgroup.controllers", text, sizeof(text)) != 0)
+        return;
+    for (const char *w = strtok_r(text, " \n", &save); w != NULL;
+         w = strtok_r(NULL, " \n", &save)) {
+        h->memory |= strcmp(w, "memory") == 0;
+        h->pids |= strcmp(w, "pids") == 0;
+        h->cpuset |= strcmp(w, "cpuset") == 0;
+        h->cpu |= strcmp(w, "cpu") == 0;
+        h->blkio |= strcmp(w, "io") == 0;
+    }
+}
+
 static size_t cgroup_hierarchies(struct hierarchy *out)
 {
     FILE *f = setmntent("/proc/self/mounts", "re");
@@ -51,169 +112,125 @@ static size_t cgroup_hierarchies(struct hierarchy *out)
 
     if (f == NULL)
         return 0;
-    for (struct mntent *m; count < HIERARCHIES_MAX && (m = getmntent(f)) != NULL;) {
-        struct hierarchy h = {0};
-        if (strlen(m->mnt_dir) >= sizeof(h.dir))
-            continue;
-        memcpy(h.dir, m->mnt_dir, strlen(m->mnt_dir) + 1);
-        h.v2 = strcmp(m->mnt_type, "cgroup2") == 0;
-        if (!h.v2 && strcmp(m->mnt_type, "cgroup") != 0)
-            continue;
-        h.memory = !h.v2 && cgroup_has_option(m, "memory");
-        h.cpu = !h.v2 && cgroup_has_option(m, "cpu");
-        h.cpuset = !h.v2 && cgroup_has_option(m, "cpuset");
-        h.pids = !h.v2 && cgroup_has_option(m, "pids");
-        if (h.v2 || h.memory || h.cpu || h.cpuset || h.pids)
-            out[count++] = h;
-    }
+    for (struct mntent *m; count < HIERARCHIES_MAX && (m = getmntent(f)) != NULL;)
+        if (cgroup_read_mount(m, &out[count])) {
+            if (out[count].v2)
+                cgroup_v2_controllers(&out[count], out[count].dir);
+            count++;
+        }
     (void)endmntent(f);
     return count;
 }
 
-/* What a v2 root offers, told by cgroup.controllers. */
-static void cgroup_v2_controllers(struct hierarchy *h)
+bool cgroup_find(const char *dir, struct hierarchy *out)
 {
-    char text[512] = "";
-    int fd = cgroup_open(h->dir, "cgroup.controllers", O_RDONLY);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    struct hierarchy h[HIERARCHIES_MAX];
+    size_t count = cgroup_hierarchies(h), best = 0;
 
-    if (fd >= 0)
-        (void)close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    h->memory = strstr(text, "memory") != NULL;
-    h->pids = strstr(text, "pids") != NULL;
-    h->cpuset = strstr(text, "cpuset") != NULL;
-    /* "cpuset" holds "cpu" as well. */
-    h->cpu = strstr(text, "cpu ") != NULL || strstr(text, "cpu\n") != NULL;
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(h[i].dir);
+        if (len > best && strncmp(dir, h[i].dir, len) == 0 && dir[len] == '/') {
+            best = len;
+            *out = h[i];
+        }
+    }
+    if (best > 0 && out->v2) {
+        out->memory = out->pids = out->cpuset = out->cpu = out->blkio = false;
+        cgroup_v2_controllers(out, dir);
+    }
+    return best > 0;
 }
 
-static int cgroup_write(const char *dir, const char *file, struct err *e, const char *fmt, ...)
-    PRINTF_FMT(4, 5);
+/* ---- making ---- */
 
-static int cgroup_write(const char *dir, const char *file, struct err *e, const char *fmt, ...)
+/* v1: a new cpuset has neither CPUs nor memory nodes, and nobody may enter it, until it has its
+ * parent's. */
+static void cgroup_inherit_cpuset(const char *dir)
 {
+    static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
+    static const char *const parents[] = {"../cpuset.cpus", "../cpuset.mems"};
     char text[256];
-    va_list ap;
-    int rc = 0;
+    struct err ignored;
 
-    va_start(ap, fmt);
-    (void)vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    int fd = cgroup_open(dir, file, O_WRONLY);
-    if (fd < 0 || write(fd, text, strlen(text)) < 0)
-        rc = err_errno(e, errno, "cgroup: cannot set %s to %s", file, text);
-    if (fd >= 0)
-        (void)close(fd);
-    return rc;
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        if (cgroup_read(dir, files[i], text, sizeof(text)) != 0 || text[strspn(text, "\n")] != '\0')
+            continue;
+        if (cgroup_read(dir, parents[i], text, sizeof(text)) == 0 &&
+            cgroup_write(dir, files[i], &ignored, "%s", text) != 0)
+            return; /* entering it says so */
+    }
 }
 
-static int cgroup_limit(const char *dir, const char *file, const char *no_limit, int64_t v,
-                        struct err *e)
+/* v2: what a child is to have, its parent must hand down. What it cannot shows at the limit. */
+static void cgroup_hand_down(const struct hierarchy *h, const char *dir)
 {
-    if (v == INT64_MAX)
-        return cgroup_write(dir, file, e, "%s", no_limit);
-    return cgroup_write(dir, file, e, "%" PRId64, v);
+    const struct {
+        bool has;
+        const char *name;
+    } list[] = {{h->memory, "+memory"},
+                {h->cpu, "+cpu"},
+                {h->cpuset, "+cpuset"},
+                {h->pids, "+pids"},
+                {h->blkio, "+io"}};
+    struct err ignored;
+
+    for (size_t i = 0; i < ARRAY_SIZE(list); i++)
+        if (list[i].has &&
+            cgroup_write(dir, "cgroup.subtree_control", &ignored, "%s", list[i].name) != 0)
+            continue;
 }
 
-static int cgroup_set_v1(const struct hierarchy *h, const char *dir, const struct oci_resources *r,
-                         struct err *e)
+static int cgroup_mkdir(const struct hierarchy *h, const char *dir, struct err *e)
 {
-    int rc = 0;
-
-    if (h->memory && r->memory_limit > 0)
-        rc = cgroup_limit(dir, "memory.limit_in_bytes", "-1", r->memory_limit, e);
-    if (rc == 0 && h->memory && r->memory_reservation > 0)
-        rc = cgroup_limit(dir, "memory.soft_limit_in_bytes", "-1", r->memory_reservation, e);
-    if (rc == 0 && h->cpu && r->cpu_shares != 0)
-        rc = cgroup_write(dir, "cpu.shares", e, "%" PRIu64, r->cpu_shares);
-    if (rc == 0 && h->cpu && r->cpu_period != 0)
-        rc = cgroup_write(dir, "cpu.cfs_period_us", e, "%" PRIu64, r->cpu_period);
-    if (rc == 0 && h->cpu && r->cpu_quota > 0)
-        rc = cgroup_limit(dir, "cpu.cfs_quota_us", "-1", r->cpu_quota, e);
-    if (rc == 0 && h->cpuset && r->cpuset_cpus != NULL)
-        rc = cgroup_write(dir, "cpuset.cpus", e, "%s", r->cpuset_cpus);
-    if (rc == 0 && h->cpuset && r->cpuset_mems != NULL)
-        rc = cgroup_write(dir, "cpuset.mems", e, "%s", r->cpuset_mems);
-    return rc;
-}
-
-static int cgroup_set_v2(const struct hierarchy *h, const char *dir, const struct oci_resources *r,
-                         struct err *e)
-{
-    int rc = 0;
-
-    if (h->memory && r->memory_limit > 0)
-        rc = cgroup_limit(dir, "memory.max", "max", r->memory_limit, e);
-    if (rc == 0 && h->memory && r->memory_reservation > 0)
-        rc = cgroup_limit(dir, "memory.low", "max", r->memory_reservation, e);
-    /* cpu.shares 2..262144 to cpu.weight 1..10000, as the runtimes agreed on. */
-    if (rc == 0 && h->cpu && r->cpu_shares >= 2)
-        rc =
-            cgroup_write(dir, "cpu.weight", e, "%" PRIu64, 1 + (r->cpu_shares - 2) * 9999 / 262142);
-    if (rc == 0 && h->cpu && r->cpu_quota > 0 && r->cpu_quota != INT64_MAX)
-        rc = cgroup_write(dir, "cpu.max", e, "%" PRId64 " %" PRIu64, r->cpu_quota,
-                          r->cpu_period != 0 ? r->cpu_period : 100000);
-    if (rc == 0 && h->cpuset && r->cpuset_cpus != NULL)
-        rc = cgroup_write(dir, "cpuset.cpus", e, "%s", r->cpuset_cpus);
-    if (rc == 0 && h->cpuset && r->cpuset_mems != NULL)
-        rc = cgroup_write(dir, "cpuset.mems", e, "%s", r->cpuset_mems);
-    return rc;
-}
-
-/* pids counts guest tasks, each of which is two host threads: a sentry thread and a stub. The
- * sentry keeps the guest's own count; here is room for both and for our helpers. */
-static int cgroup_set_pids(const struct hierarchy *h, const char *dir,
-                           const struct oci_resources *r, struct err *e)
-{
-    if (!h->pids || r->pids_limit <= 0)
+    if (mkdir(dir, 0755) == 0 || errno == EEXIST) {
+        if (h->cpuset && !h->v2)
+            cgroup_inherit_cpuset(dir);
         return 0;
-    int64_t v = r->pids_limit > (INT64_MAX - 64) / 2 ? INT64_MAX : 2 * r->pids_limit + 64;
-    return cgroup_limit(dir, "pids.max", "max", v, e);
+    }
+    int code = errno;
+    if (code == EACCES || code == EPERM || code == EROFS)
+        return err_errno(e, code, "cannot make the cgroup %s (--ignore-cgroups goes without)", dir);
+    return err_errno(e, code, "cannot make the cgroup %s", dir);
 }
 
-/* mkdir -p below the hierarchy's root, handing cpuset's values down as v1 needs it. */
-static int cgroup_make_dir(const struct hierarchy *h, const char *rel, char *out, size_t size,
-                           struct err *e)
+/* mkdir -p below the hierarchy's root. */
+static int cgroup_make_dir(const struct hierarchy *h, char *out, struct err *e)
 {
     size_t base = strlen(h->dir);
+    int rc = 0;
 
-    if ((size_t)snprintf(out, size, "%s/%s", h->dir, rel) >= size)
-        return err_set(e, ENAMETOOLONG, "linux.cgroupsPath is too long");
-    for (size_t i = base + 1, len = strlen(out); i <= len; i++) {
+    if (h->v2)
+        cgroup_hand_down(h, h->dir);
+    for (size_t i = base + 1, len = strlen(out); i <= len && rc == 0; i++) {
         if (out[i] != '/' && out[i] != '\0')
             continue;
         char c = out[i];
         out[i] = '\0';
-        int failed = mkdir(out, 0755) != 0 && errno != EEXIST ? errno : 0;
-        if (failed != 0)
-            return err_errno(e, failed, "cannot make the cgroup %s", out);
-        if (h->cpuset && !h->v2) {
-            int fd = cgroup_open(out, "cgroup.clone_children", O_WRONLY);
-            if (fd >= 0) {
-                (void)!write(fd, "1", 1);
-                (void)close(fd);
-            }
-        }
+        rc = cgroup_mkdir(h, out, e);
+        if (rc == 0 && h->v2 && c != '\0')
+            cgroup_hand_down(h, out);
         out[i] = c;
     }
-    return 0;
+    return rc;
 }
 
 static int cgroup_add(const struct hierarchy *h, const char *rel, const struct oci_resources *r,
                       struct cgroup *cg, struct err *e)
 {
-    char dir[CGROUP_DIR_MAX];
+    char *dir = NULL;
 
-    if (cgroup_make_dir(h, rel, dir, sizeof(dir), e) != 0)
+    if (asprintf(&dir, "%s/%s", h->dir, rel) < 0)
+        return err_set(e, ENOMEM, "out of memory");
+    if (cgroup_make_dir(h, dir, e) != 0) {
+        free(dir);
         return -1;
-    cg->dirs[cg->count] = strdup(dir);
+    }
+    cg->dirs[cg->count] = dir;
     cg->procs[cg->count] = cgroup_open(dir, "cgroup.procs", O_WRONLY);
     cg->count++;
     if (cg->procs[cg->count - 1] < 0)
         return err_errno(e, errno, "cgroup %s/cgroup.procs", dir);
-    if ((h->v2 ? cgroup_set_v2(h, dir, r, e) : cgroup_set_v1(h, dir, r, e)) != 0)
-        return -1;
-    return cgroup_set_pids(h, dir, r, e);
+    return cgroup_set_limits(h, dir, r, e);
 }
 
 static bool cgroup_path_ok(const char *path)
@@ -221,45 +238,63 @@ static bool cgroup_path_ok(const char *path)
     return strstr(path, "..") == NULL && strchr(path, '\n') == NULL;
 }
 
-static bool cgroup_wanted(const struct hierarchy *h, const struct oci_resources *r, bool path)
+static bool cgroup_wanted(const struct hierarchy *h, const struct oci_resources *r)
 {
-    if (path)
-        return true;
     return (h->memory && (r->memory_limit > 0 || r->memory_reservation > 0)) ||
            (h->cpu && (r->cpu_shares != 0 || r->cpu_period != 0 || r->cpu_quota > 0)) ||
            (h->cpuset && (r->cpuset_cpus != NULL || r->cpuset_mems != NULL)) ||
-           (h->pids && r->pids_limit > 0);
+           (h->blkio && (r->blkio_weight != 0 || r->throttle_count > 0)) ||
+           (h->pids && r->pids_limit > 0) || (h->v2 && r->unified.count > 0);
+}
+
+/* "slice:prefix:name" is how systemd's units are named; without it they are directories. */
+static int cgroup_systemd_path(const char *path, char **out)
+{
+    const char *a = strchr(path, ':'), *b = a != NULL ? strchr(a + 1, ':') : NULL;
+
+    if (b == NULL)
+        return asprintf(out, "%s", path);
+    return asprintf(out, "%.*s/%.*s-%s.scope", (int)(a - path), path, (int)(b - a - 1), a + 1,
+                    b + 1);
+}
+
+/* The name below every hierarchy's root. Owned. */
+static int cgroup_rel(const char *path, const char *id, char **out, struct err *e)
+{
+    int n;
+
+    if (path != NULL && !cgroup_path_ok(path))
+        return err_set(e, EINVAL, "config.json: linux.cgroupsPath: \"%s\" is not allowed", path);
+    if (path == NULL)
+        n = asprintf(out, "ringwall/%s", id);
+    else
+        n = cgroup_systemd_path(path + strspn(path, "/"), out);
+    return n < 0 ? err_set(e, ENOMEM, "out of memory") : 0;
 }
 
 int cgroup_create(const struct oci_spec *spec, const char *id, struct cgroup *cg, struct err *e)
 {
     struct hierarchy h[HIERARCHIES_MAX];
     const char *path = spec->lx.cgroups_path;
-    char own[256];
+    char *rel = NULL;
+    int rc = 0;
 
     memset(cg, 0, sizeof(*cg));
     if (path == NULL && !spec->lx.resources.present)
         return 0;
-    if (path == NULL)
-        (void)snprintf(own, sizeof(own), "ringwall/%s", id);
-    else if (!cgroup_path_ok(path))
-        return err_set(e, EINVAL, "config.json: linux.cgroupsPath: \"%s\" is not allowed", path);
-    while (path != NULL && *path == '/')
-        path++;
-    size_t count = cgroup_hierarchies(h);
-    for (size_t i = 0; i < count && cg->count < CGROUP_MAX; i++) {
-        if (h[i].v2)
-            cgroup_v2_controllers(&h[i]);
-        if (!cgroup_wanted(&h[i], &spec->lx.resources, path != NULL))
-            continue;
-        if (cgroup_add(&h[i], path != NULL ? path : own, &spec->lx.resources, cg, e) == 0)
-            continue;
-        for (size_t j = 0; j < cg->count; j++)
-            cgroup_remove(cg->dirs[j]);
-        cgroup_fini(cg);
+    if (cgroup_rel(path, id, &rel, e) != 0)
         return -1;
-    }
-    return 0;
+    size_t count = cgroup_hierarchies(h);
+    for (size_t i = 0; i < count && rc == 0; i++)
+        if (path != NULL || cgroup_wanted(&h[i], &spec->lx.resources))
+            rc = cgroup_add(&h[i], rel, &spec->lx.resources, cg, e);
+    free(rel);
+    if (rc == 0)
+        return 0;
+    for (size_t j = 0; j < cg->count; j++)
+        cgroup_remove(cg->dirs[j]);
+    cgroup_fini(cg);
+    return -1;
 }
 
 void cgroup_fini(struct cgroup *cg)

@@ -1,13 +1,15 @@
 /*
- * What: the resource cgroups of a container, v1 and v2 hierarchies of the host.
+ * What: the resource cgroups of a container, v1 and v2 hierarchies of the host, mixed ones too.
  * Depends on: runsc/spec.h, runsc/err.h.
  * Threading: one thread.
- * Ownership: paths in struct cgroup are owned; cgroup_fini.
+ * Ownership: paths in struct cgroup are owned; cgroup_fini. A struct cgroup_dirs borrows its paths.
  */
 #ifndef RINGWALL_RUNSC_CGROUP_H
 #define RINGWALL_RUNSC_CGROUP_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 #include "runsc/err.h"
@@ -21,11 +23,16 @@ struct cgroup {
     size_t count;
 };
 
+/* The directories of a container, as its state remembers them. */
+struct cgroup_dirs {
+    char *const *v;
+    size_t count;
+};
+
 /*
- * Makes the cgroups that linux.cgroupsPath or linux.resources ask for in every mounted hierarchy
- * whose controller they concern, and sets the limits (cgroup v1: memory, cpu, cpuset, pids; v2: the
- * same through the unified names). Nothing asked for: count is 0. A limit that the host cannot set
- * is an error. On failure nothing is left.
+ * Makes the cgroups that linux.cgroupsPath or linux.resources ask for: with a path in every mounted
+ * hierarchy, without one where a limit needs it. Sets the limits. Nothing asked for: count is 0. A
+ * limit that the host cannot set is an error. On failure nothing is left.
  */
 MUST_CHECK int cgroup_create(const struct oci_spec *spec, const char *id, struct cgroup *cg,
                              struct err *e);
@@ -33,5 +40,22 @@ MUST_CHECK int cgroup_create(const struct oci_spec *spec, const char *id, struct
 void cgroup_fini(struct cgroup *cg);
 /* rmdir, waiting a short while for processes on their way out. */
 void cgroup_remove(const char *dir);
+
+/* Sets the limits that r gives. One for which the container has no cgroup is an error. */
+MUST_CHECK int cgroup_update(struct cgroup_dirs d, const struct oci_resources *r, struct err *e);
+/* The calling process joins. */
+MUST_CHECK int cgroup_enter(struct cgroup_dirs d, struct err *e);
+
+/* Stops or continues every process of the cgroup and waits till it is so. ENOTSUP: no freezer. */
+MUST_CHECK int cgroup_freeze(struct cgroup_dirs d, bool freeze, struct err *e);
+bool cgroup_frozen(struct cgroup_dirs d);
+
+/* What the host counts for the container's processes; UINT64_MAX: not counted or no limit. */
+struct cgroup_stats {
+    uint64_t memory_usage, memory_limit; /* bytes */
+    uint64_t pids_current, pids_limit;
+    uint64_t cpu_ns, throttled_ns, throttled_periods, periods;
+};
+void cgroup_stats(struct cgroup_dirs d, struct cgroup_stats *out);
 
 #endif

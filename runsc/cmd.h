@@ -19,6 +19,7 @@ struct cmd_global {
     const char *log_path; /* NULL: stderr */
     int log_fd;           /* open when log_path is given, else -1 */
     bool log_json, debug, strace;
+    bool ignore_cgroups; /* no cgroup is made, no limit of the host set */
 };
 
 /* argv[0] is the command's name. Returns the exit code, or -1 with *e. */
@@ -39,6 +40,13 @@ int cmd_delete(const struct cmd_global *g, int argc, char **argv, struct err *e)
 int cmd_exec(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_list(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_spec(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_pause(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_resume(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_update(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_events(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_wait(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_features(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_debug(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_ps(const struct cmd_global *g, int argc, char **argv, struct err *e);
 
 /* One option of a command. Exactly one of flag, text and fn is given. */

@@ -20,12 +20,14 @@
 struct exec_opts {
     const char *process_file, *cwd, *user, *pid_file, *console_socket;
     bool tty, detach, no_new_privs;
-    json_t *env, *caps;
+    json_t *env, *caps, *gids;
 };
 
 /* One run of exec, after the request was sent. */
 struct exec_run {
+    const struct state *st;
     int conn, exit_code;
+    int32_t guest_pid;
     int master, slave; /* of a new terminal, or -1; master only while it is ours */
 };
 
@@ -34,6 +36,25 @@ static int exec_add(void *arg, const char *value, struct err *e)
     (void)e;
     (void)json_array_append_new(arg, json_string(value));
     return 0;
+}
+
+static int exec_add_gid(void *arg, const char *value, struct err *e)
+{
+    char *end;
+    unsigned long gid = strtoul(value, &end, 10);
+
+    if (*value == '\0' || *end != '\0' || gid >= UINT32_MAX)
+        return err_set(e, EINVAL, "exec: --additional-gids wants a number, not \"%.60s\"", value);
+    (void)json_array_append_new(arg, json_integer((json_int_t)gid));
+    return 0;
+}
+
+static int exec_no_fds(void *arg, const char *value, struct err *e)
+{
+    (void)arg;
+    if (strcmp(value, "0") == 0)
+        return 0;
+    return err_set(e, ENOTSUP, "exec: --preserve-fds: a guest is given no further descriptors");
 }
 
 static int exec_user(const char *text, json_t *process, struct err *e)
@@ -104,6 +125,8 @@ static int exec_build(const struct state *st, const struct exec_opts *o, int arg
         json_decref(p);
         return -1;
     }
+    if (json_array_size(o->gids) > 0 && json_object_get(p, "user") != NULL)
+        (void)json_object_set(json_object_get(p, "user"), "additionalGids", o->gids);
     *out = p;
     return 0;
 }
@@ -141,7 +164,9 @@ static int exec_request(struct exec_run *r, json_t *process, const struct exec_o
         return -1;
     for (int i = 0; i < 3 && terminal; i++)
         fds[i] = r->slave;
-    req = json_pack("{s:s,s:O,s:b}", "op", "exec", "process", process, "terminal", terminal);
+    req = container_op(r->st, "exec");
+    (void)json_object_set(req, "process", process);
+    (void)json_object_set_new(req, "terminal", json_boolean(terminal));
     rc = control_send(r->conn, req, fds, 3);
     json_decref(req);
     if (rc == 0)
@@ -149,6 +174,7 @@ static int exec_request(struct exec_run *r, json_t *process, const struct exec_o
     if (rc != 0)
         return err_errno(e, rc, "exec: the sandbox does not answer");
     rc = control_check(reply, e);
+    r->guest_pid = (int32_t)json_integer_value(json_object_get(reply, "pid"));
     json_decref(reply);
     return rc;
 }
@@ -202,11 +228,13 @@ static int exec_wait(struct exec_run *r)
     return r->exit_code;
 }
 
-static int exec_write_pid(const char *path, pid_t pid, struct err *e)
+/* Makes the host process known that stands for the program. */
+static int exec_register(const struct exec_run *r, const struct exec_opts *o, pid_t pid,
+                         struct err *e)
 {
-    if (path == NULL)
-        return 0;
-    return container_write_pid(path, pid, e);
+    if (state_exec_add(r->st, pid, r->guest_pid, e) != 0)
+        return -1;
+    return o->pid_file == NULL ? 0 : container_write_pid(o->pid_file, pid, e);
 }
 
 static int exec_attached(struct exec_run *r, const struct exec_opts *o, struct err *e)
@@ -215,21 +243,17 @@ static int exec_attached(struct exec_run *r, const struct exec_opts *o, struct e
     if (r->slave >= 0)
         (void)close(r->slave);
     r->slave = -1;
-    if (exec_write_pid(o->pid_file, getpid(), e) != 0)
+    if (exec_register(r, o, getpid(), e) != 0)
         return -1;
-    return exec_wait(r);
+    int code = exec_wait(r);
+    state_exec_remove(r->st, getpid());
+    return code;
 }
 
 /* The process that managers see and wait for: it stays while the guest's process runs, gets its
  * signals and ends with its code. */
-static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct err *e)
+static NORETURN void exec_keeper(struct exec_run *r)
 {
-    pid_t pid = fork();
-
-    if (pid < 0)
-        return err_errno(e, errno, "fork");
-    if (pid > 0)
-        return exec_write_pid(o->pid_file, pid, e);
     (void)setsid();
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int i = 0; i < 3 && null_fd >= 0; i++)
@@ -237,21 +261,41 @@ static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct e
     /* Whoever holds the master changes sizes there: the terminal's own session hears of it. */
     if (r->slave >= 0 && ioctl(r->slave, TIOCSCTTY, 0) == 0)
         (void)dup2(r->slave, STDIN_FILENO);
-    _exit(exec_wait(r));
+    int code = exec_wait(r);
+    state_exec_remove(r->st, getpid());
+    _exit(code);
+}
+
+static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct err *e)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return err_errno(e, errno, "fork");
+    if (pid == 0)
+        exec_keeper(r);
+    if (exec_register(r, o, pid, e) == 0)
+        return 0;
+    (void)kill(pid, SIGKILL);
+    return -1;
 }
 
 static int exec_in(const struct state *st, const struct exec_opts *o, int argc, char **argv,
                    struct err *e)
 {
-    struct exec_run r = {.master = -1, .slave = -1};
+    struct exec_run r = {.st = st, .master = -1, .slave = -1};
     json_t *process = NULL;
     int rc;
 
     if (!state_process_alive(&st->sentry))
         return err_set(e, EINVAL, "exec: container \"%s\" is not running", st->id);
+    if (cgroup_frozen(container_cgroups(st)))
+        return err_set(e, EINVAL, "exec: container \"%s\" is paused", st->id);
     if (exec_build(st, o, argc, argv, &process, e) != 0)
         return -1;
-    rc = control_connect(st->dir_fd, &r.conn, e);
+    rc = cgroup_enter(container_cgroups(st), e);
+    if (rc == 0)
+        rc = container_connect(st, &r.conn, e);
     if (rc != 0)
         goto out_process;
     console_hold_signals();
@@ -271,8 +315,12 @@ out_process:
     return rc;
 }
 
+/* Labels of the host's security modules say nothing about a guest; options of runc that a sandbox
+ * has no use for are taken where clients give them. */
 static int exec_parse(int argc, char **argv, struct exec_opts *o, struct err *e)
 {
+    const char *ignored = NULL;
+    bool ignore_paused = false;
     const struct cmd_opt opts[] = {
         {"process", 'p', NULL, &o->process_file, NULL, NULL},
         {"cwd", 0, NULL, &o->cwd, NULL, NULL},
@@ -282,6 +330,12 @@ static int exec_parse(int argc, char **argv, struct exec_opts *o, struct err *e)
         {"tty", 't', &o->tty, NULL, NULL, NULL},
         {"detach", 'd', &o->detach, NULL, NULL, NULL},
         {"no-new-privs", 0, &o->no_new_privs, NULL, NULL, NULL},
+        {"additional-gids", 'g', NULL, NULL, exec_add_gid, o->gids},
+        {"apparmor", 0, NULL, &ignored, NULL, NULL},
+        {"process-label", 0, NULL, &ignored, NULL, NULL},
+        {"preserve-fds", 0, NULL, NULL, exec_no_fds, NULL},
+        {"ignore-paused", 0, &ignore_paused, NULL, NULL, NULL},
+        {"cgroup", 0, NULL, &ignored, NULL, NULL},
         {"env", 'e', NULL, NULL, exec_add, o->env},
         {"cap", 'c', NULL, NULL, exec_add, o->caps},
     };
@@ -291,7 +345,7 @@ static int exec_parse(int argc, char **argv, struct exec_opts *o, struct err *e)
 
 int cmd_exec(const struct cmd_global *g, int argc, char **argv, struct err *e)
 {
-    struct exec_opts o = {.env = json_array(), .caps = json_array()};
+    struct exec_opts o = {.env = json_array(), .caps = json_array(), .gids = json_array()};
     struct state st;
     int first = exec_parse(argc, argv, &o, e);
     int rc = -1;
@@ -303,5 +357,6 @@ int cmd_exec(const struct cmd_global *g, int argc, char **argv, struct err *e)
     }
     json_decref(o.env);
     json_decref(o.caps);
+    json_decref(o.gids);
     return rc;
 }

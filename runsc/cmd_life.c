@@ -1,4 +1,4 @@
-/* start, state, kill, delete, ps: what happens to a container that exists. */
+/* start, state, kill, delete, pause, resume: what happens to a container that exists. */
 #include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
@@ -10,9 +10,6 @@
 
 #include "runsc/cmd.h"
 #include "runsc/container.h"
-#include "runsc/control.h"
-
-#define LIFE_TIMEOUT_MS 30000
 
 int cmd_start(const struct cmd_global *g, int argc, char **argv, struct err *e)
 {
@@ -84,13 +81,7 @@ int cmd_kill(const struct cmd_global *g, int argc, char **argv, struct err *e)
         return err_set(e, EINVAL, "kill: unknown signal \"%.40s\"", argv[first + 1]);
     if (state_load(g->root, argv[first], &st, e) != 0)
         return -1;
-    /* The text is what containerd looks for. */
-    if (!state_process_alive(&st.sentry))
-        rc = all ? 0 : err_set(e, ESRCH, "container not running");
-    else
-        rc = control_request(st.dir_fd,
-                             json_pack("{s:s,s:i,s:b}", "op", "signal", "sig", sig, "all", all),
-                             LIFE_TIMEOUT_MS, NULL, e);
+    rc = container_kill(&st, sig, all, e);
     state_fini(&st);
     return rc;
 }
@@ -102,7 +93,7 @@ static int life_delete(const struct cmd_global *g, const char *id, bool force, s
     if (state_load(g->root, id, &st, e) != 0)
         return force && e->code == ENOENT ? 0 : -1;
     const char *status = container_status(&st);
-    if (!force && strcmp(status, "running") == 0) {
+    if (!force && (strcmp(status, "running") == 0 || strcmp(status, "paused") == 0)) {
         state_fini(&st);
         return err_set(e, EBUSY, "cannot delete container \"%s\": it is %s; use --force", id,
                        status);
@@ -126,46 +117,33 @@ int cmd_delete(const struct cmd_global *g, int argc, char **argv, struct err *e)
     return rc;
 }
 
-static void life_print_ps(const json_t *list, bool as_json)
-{
-    size_t i;
-    json_t *p;
-
-    if (as_json) {
-        json_t *pids = json_array();
-        json_array_foreach(list, i, p)(void) json_array_append(pids, json_object_get(p, "pid"));
-        (void)json_dumpf(pids, stdout, JSON_COMPACT);
-        (void)putchar('\n');
-        json_decref(pids);
-        return;
-    }
-    printf("%-8s %-8s %-8s %s\n", "PID", "PPID", "UID", "CMD");
-    json_array_foreach(list, i, p)
-        printf("%-8lld %-8lld %-8lld %s\n", json_integer_value(json_object_get(p, "pid")),
-               json_integer_value(json_object_get(p, "ppid")),
-               json_integer_value(json_object_get(p, "uid")),
-               json_string_value(json_object_get(p, "cmd")));
-}
-
-int cmd_ps(const struct cmd_global *g, int argc, char **argv, struct err *e)
+static int life_freeze(const struct cmd_global *g, int argc, char **argv, bool freeze,
+                       struct err *e)
 {
     struct state st;
-    json_t *reply = NULL;
-    const char *format = "table";
-    const struct cmd_opt opts[] = {{"format", 'f', NULL, &format, NULL, NULL}};
-    int first = cmd_parse(argc, argv, opts, ARRAY_SIZE(opts), e);
+    int first = cmd_parse(argc, argv, NULL, 0, e);
     int rc;
 
-    if (first < 0 || cmd_operands(argc, argv, first, 1, -1, e) != 0)
+    if (first < 0 || cmd_operands(argc, argv, first, 1, 1, e) != 0 ||
+        state_load(g->root, argv[first], &st, e) != 0)
         return -1;
-    if (strcmp(format, "table") != 0 && strcmp(format, "json") != 0)
-        return err_set(e, EINVAL, "ps: --format must be table or json");
-    if (state_load(g->root, argv[first], &st, e) != 0)
-        return -1;
-    rc = control_request(st.dir_fd, json_pack("{s:s}", "op", "ps"), LIFE_TIMEOUT_MS, &reply, e);
-    if (rc == 0)
-        life_print_ps(json_object_get(reply, "processes"), strcmp(format, "json") == 0);
-    json_decref(reply);
+    const char *status = container_status(&st);
+    if (strcmp(status, "stopped") == 0)
+        rc = err_set(e, ESRCH, "container not running");
+    else if (!freeze && strcmp(status, "paused") != 0)
+        rc = err_set(e, EINVAL, "container \"%s\" is not paused", st.id);
+    else
+        rc = cgroup_freeze(container_cgroups(&st), freeze, e);
     state_fini(&st);
     return rc;
+}
+
+int cmd_pause(const struct cmd_global *g, int argc, char **argv, struct err *e)
+{
+    return life_freeze(g, argc, argv, true, e);
+}
+
+int cmd_resume(const struct cmd_global *g, int argc, char **argv, struct err *e)
+{
+    return life_freeze(g, argc, argv, false, e);
 }

@@ -7,7 +7,6 @@
 #include "runsc/cmd.h"
 #include "runsc/console.h"
 #include "runsc/container.h"
-#include "runsc/control.h"
 #include "runsc/watcher.h"
 
 struct run_opts {
@@ -60,19 +59,19 @@ static void run_forward(void *arg, int sig)
     struct err e;
 
     /* ESRCH and the like: the container is on its way out. */
-    if (control_request(c->st.dir_fd, json_pack("{s:s,s:i}", "op", "signal", "sig", sig), 5000,
-                        NULL, &e) != 0)
+    if (container_kill(&c->st, sig, false, &e) != 0)
         return;
 }
 
 static void run_resized(void *arg, int rows, int cols)
 {
     struct container *c = arg;
+    json_t *req = container_op(&c->st, "resize");
     struct err e;
 
-    if (control_request(c->st.dir_fd,
-                        json_pack("{s:s,s:i,s:i}", "op", "resize", "rows", rows, "cols", cols),
-                        5000, NULL, &e) != 0)
+    (void)json_object_set_new(req, "rows", json_integer(rows));
+    (void)json_object_set_new(req, "cols", json_integer(cols));
+    if (container_request(&c->st, req, NULL, &e) != 0)
         return;
 }
 

@@ -15,7 +15,9 @@
 int cmd_spec(const struct cmd_global *g, int argc, char **argv, struct err *e)
 {
     const char *bundle = ".";
-    const struct cmd_opt opts[] = {{"bundle", 'b', NULL, &bundle, NULL, NULL}};
+    bool rootless = false;
+    const struct cmd_opt opts[] = {{"bundle", 'b', NULL, &bundle, NULL, NULL},
+                                   {"rootless", 0, &rootless, NULL, NULL, NULL}};
     int first = cmd_parse(argc, argv, opts, ARRAY_SIZE(opts), e);
     char *path = NULL;
     int rc = 0;
@@ -31,6 +33,8 @@ int cmd_spec(const struct cmd_global *g, int argc, char **argv, struct err *e)
         goto out_path;
     }
     json_t *doc = default_spec();
+    if (rootless)
+        default_spec_rootless(doc, geteuid(), getegid());
     if (doc == NULL || json_dumpfd(doc, fd, JSON_INDENT(2)) != 0 || write(fd, "\n", 1) != 1)
         rc = err_errno(e, errno, "cannot write %s", path);
     json_decref(doc);

@@ -16,9 +16,10 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* What a person or a manager may send us and means for the container. */
-static const int console_signals[] = {SIGINT,  SIGTERM, SIGHUP,   SIGQUIT,
-                                      SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD};
+/* What a signal to us does not mean for the container: what nobody can catch, what our own mistakes
+ * and our own job control bring. */
+static const int console_own_signals[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,
+                                          SIGTRAP, SIGSYS,  SIGPIPE, SIGTTIN, SIGTTOU, SIGTSTP};
 
 int console_open(uint16_t rows, uint16_t cols, int *out_master, int *out_slave, struct err *e)
 {
@@ -193,9 +194,9 @@ static void console_loop(struct proxy *p)
 
 static void console_signal_set(sigset_t *set)
 {
-    (void)sigemptyset(set);
-    for (size_t i = 0; i < ARRAY_SIZE(console_signals); i++)
-        (void)sigaddset(set, console_signals[i]);
+    (void)sigfillset(set);
+    for (size_t i = 0; i < ARRAY_SIZE(console_own_signals); i++)
+        (void)sigdelset(set, console_own_signals[i]);
 }
 
 void console_hold_signals(void)

@@ -19,42 +19,6 @@
 #include "runsc/hooks.h"
 #include "runsc/watcher.h"
 
-#define CONTROL_TIMEOUT_MS 30000
-
-/* ---- state ---- */
-
-const char *container_status(struct state *st)
-{
-    json_t *reply = NULL;
-    struct err e;
-    const char *status = "running";
-
-    if (!state_process_alive(&st->sentry))
-        return "stopped";
-    json_t *req = json_pack("{s:s}", "op", "state");
-    if (control_request(st->dir_fd, req, CONTROL_TIMEOUT_MS, &reply, &e) != 0)
-        return state_process_alive(&st->sentry) ? "running" : "stopped";
-    const char *v = json_string_value(json_object_get(reply, "status"));
-    if (v != NULL && strcmp(v, "created") == 0)
-        status = "created";
-    else if (v != NULL && strcmp(v, "paused") == 0)
-        status = "paused";
-    json_decref(reply);
-    return status;
-}
-
-json_t *container_state_json(struct state *st, const char *status)
-{
-    bool stopped = strcmp(status, "stopped") == 0;
-    json_t *doc = json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:s}", "ociVersion", st->oci_version, "id",
-                            st->id, "status", status, "pid", stopped ? 0 : (int)st->sentry.pid,
-                            "bundle", st->bundle, "rootfs", st->rootfs, "created", st->created);
-
-    if (doc != NULL && st->annotations != NULL)
-        (void)json_object_set(doc, "annotations", st->annotations);
-    return doc;
-}
-
 static int container_hooks(struct state *st, const struct oci_hook_list *list, const char *stage,
                            const char *status, struct err *e)
 {
@@ -222,9 +186,9 @@ static int container_created(const struct container_args *a, struct container *c
 {
     const struct oci_hooks *h = &c->spec->hooks;
 
-    if (container_hooks(&c->st, &h->prestart, "prestart", "created", e) != 0 ||
-        container_hooks(&c->st, &h->create_runtime, "createRuntime", "created", e) != 0 ||
-        container_hooks(&c->st, &h->create_container, "createContainer", "created", e) != 0)
+    if (container_hooks(&c->st, &h->prestart, "prestart", "creating", e) != 0 ||
+        container_hooks(&c->st, &h->create_runtime, "createRuntime", "creating", e) != 0 ||
+        container_hooks(&c->st, &h->create_container, "createContainer", "creating", e) != 0)
         return -1;
     if (a->pid_file != NULL)
         return container_write_pid(a->pid_file, c->sandbox.sentry_pid, e);
@@ -246,7 +210,8 @@ static int container_build(const struct cmd_global *g, const struct container_ar
     struct cgroup cg;
     int rc;
 
-    if (cgroup_create(c->spec, a->id, &cg, e) != 0)
+    memset(&cg, 0, sizeof(cg));
+    if (!g->ignore_cgroups && cgroup_create(c->spec, a->id, &cg, e) != 0)
         return -1;
     for (size_t i = 0; i < cg.count; i++)
         c->st.cgroups[c->st.cgroup_count++] = strdup(cg.dirs[i]);
@@ -308,6 +273,13 @@ int container_spec(const struct state *st, struct oci_spec **out_spec, struct er
     return spec_from_json(doc, "state.json", out_spec, e);
 }
 
+/* The specification: a poststart hook that fails ends the container. */
+static int container_failed_start(struct state *st)
+{
+    (void)kill(st->sentry.pid, SIGKILL);
+    return -1;
+}
+
 int container_start(struct state *st, struct err *e)
 {
     struct oci_spec *spec;
@@ -317,12 +289,11 @@ int container_start(struct state *st, struct err *e)
         return err_set(e, EINVAL, "container \"%s\" is stopped and cannot be started", st->id);
     if (container_spec(st, &spec, e) != 0)
         return -1;
-    rc =
-        control_request(st->dir_fd, json_pack("{s:s}", "op", "start"), CONTROL_TIMEOUT_MS, NULL, e);
+    rc = container_request(st, json_pack("{s:s}", "op", "start"), NULL, e);
     if (rc != 0)
         rc = err_wrap(e, "cannot start container \"%s\"", st->id);
-    else
-        rc = container_hooks(st, &spec->hooks.poststart, "poststart", "running", e);
+    else if (container_hooks(st, &spec->hooks.poststart, "poststart", "running", e) != 0)
+        rc = container_failed_start(st);
     spec_free(spec);
     return rc;
 }
@@ -352,14 +323,21 @@ static void container_poststop(struct state *st)
 
     if (st->hooks == NULL)
         return;
-    if (container_spec(st, &spec, &e) != 0 ||
-        container_hooks(st, &spec->hooks.poststop, "poststop", "stopped", &e) != 0)
+    if (container_spec(st, &spec, &e) != 0) {
         log_warn("%s", e.text);
+        return;
+    }
+    for (size_t i = 0; i < spec->hooks.poststop.count; i++) {
+        const struct oci_hook_list one = {.v = &spec->hooks.poststop.v[i], .count = 1};
+        if (container_hooks(st, &one, "poststop", "stopped", &e) != 0)
+            log_warn("%s", e.text);
+    }
     spec_free(spec);
 }
 
 void container_destroy(struct state *st)
 {
+    container_kill_frozen(st);
     container_end_process(&st->sentry);
     container_end_process(&st->gofer);
     for (size_t i = 0; i < st->cgroup_count; i++)

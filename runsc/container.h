@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "base/compiler.h"
+#include "runsc/cgroup.h"
 #include "runsc/cmd.h"
 #include "runsc/err.h"
 #include "runsc/sandbox/sandbox.h"
@@ -53,9 +54,23 @@ int run_attached(struct container *c, struct err *e);
 /* A pid file, replaced in one step: a reader never sees half of it. */
 MUST_CHECK int container_write_pid(const char *path, pid_t pid, struct err *e);
 
-/* "created", "running" or "stopped". */
+/* "created", "running", "paused" or "stopped". */
 const char *container_status(struct state *st);
 /* The OCI state object of the container (owned), for `state` and for hooks. */
 struct json_t *container_state_json(struct state *st, const char *status);
+
+struct cgroup_dirs container_cgroups(const struct state *st);
+/* One request to the container's sandbox; takes req. *out_reply (NULL: not wanted) is owned. */
+MUST_CHECK int container_request(const struct state *st, struct json_t *req,
+                                 struct json_t **out_reply, struct err *e);
+/* A connection to the container's sandbox for several requests, each made by container_op. */
+MUST_CHECK int container_connect(const struct state *st, int *out_fd, struct err *e);
+/* {"op":op} for this container. Owned. */
+struct json_t *container_op(const struct state *st, const char *op);
+/* To init, or to every process. ESRCH: "container not running". A stopped (frozen) container gets
+ * it when it goes on; SIGKILL ends it at once. */
+MUST_CHECK int container_kill(struct state *st, int sig, bool all, struct err *e);
+/* SIGKILL to a frozen container's processes, which then run to their end. Else nothing. */
+void container_kill_frozen(const struct state *st);
 
 #endif

@@ -91,3 +91,19 @@ json_t *default_spec(void)
                      process, "root", "path", "rootfs", "readonly", 1, "hostname", "ringwall",
                      "mounts", default_mount_list(), "linux", default_linux());
 }
+
+/* One id, the caller's, which is root inside. */
+static json_t *default_map(uint32_t host_id)
+{
+    return json_pack("[{s:i,s:I,s:i}]", "containerID", 0, "hostID", (json_int_t)host_id, "size", 1);
+}
+
+void default_spec_rootless(json_t *doc, uint32_t uid, uint32_t gid)
+{
+    json_t *lx = json_object_get(doc, "linux");
+    json_t *ns = json_object_get(lx, "namespaces");
+
+    (void)json_array_append_new(ns, json_pack("{s:s}", "type", "user"));
+    (void)json_object_set_new(lx, "uidMappings", default_map(uid));
+    (void)json_object_set_new(lx, "gidMappings", default_map(gid));
+}

@@ -25,18 +25,41 @@ static const struct cmd commands[] = {
     {"kill", "kill [--all] ID [SIGNAL]", "send a signal (TERM) to a container", cmd_kill},
     {"delete", "delete [--force] ID...", "remove stopped containers", cmd_delete},
     {"exec",
-     "exec [-t] [-d] [-e VAR=VALUE] [--cwd DIR] [--user U[:G]] [--process FILE] ID [CMD...]",
+     "exec [-t] [-d] [-e VAR=VALUE] [--cwd DIR] [--user U[:G]] [--additional-gids G] [--cap CAP]"
+     " [--no-new-privs] [--pid-file F] [--console-socket S] [--process FILE] ID [CMD...]",
      "run another program in a container", cmd_exec},
     {"list", "list [--quiet] [--format table|json]", "list the containers", cmd_list},
-    {"ps", "ps [--format table|json] ID", "list the processes of a container", cmd_ps},
-    {"spec", "spec [--bundle DIR]", "write a config.json to start from", cmd_spec},
+    {"ps", "ps [--format table|json] ID",
+     "list the processes of a container; as JSON, those of the host that stand for them", cmd_ps},
+    {"pause", "pause ID", "stop all processes of a container", cmd_pause},
+    {"resume", "resume ID", "let the processes of a paused container go on", cmd_resume},
+    {"update",
+     "update [--resources FILE|-] [--memory N] [--memory-reservation N] [--memory-swap N]"
+     " [--cpu-shares N] [--cpu-quota N] [--cpu-period N] [--cpuset-cpus L] [--cpuset-mems L]"
+     " [--pids-limit N] [--blkio-weight N] ID",
+     "change the limits of a container", cmd_update},
+    {"events", "events [--stats] [--interval TIME] ID",
+     "print what a container uses, once with --stats, else again and again", cmd_events},
+    {"wait", "wait [--pid PID] ID", "wait for the end of a container and print its exit status",
+     cmd_wait},
+    {"debug", "debug [--stacks] [--log-level LEVEL] [--strace on|off] ID",
+     "look into a sandbox, change what it logs", cmd_debug},
+    {"features", "features", "print what this runtime can do, as the specification says",
+     cmd_features},
+    {"spec", "spec [--bundle DIR] [--rootless]", "write a config.json to start from", cmd_spec},
 };
+
+static void main_print_command(FILE *f, const struct cmd *c)
+{
+    fprintf(f, "  %s\n      %s\n", c->usage, c->help);
+}
 
 static void main_usage(FILE *f)
 {
     fputs("usage: runsc [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n", f);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        fprintf(f, "  %s\n      %s\n", commands[i].usage, commands[i].help);
+        main_print_command(f, &commands[i]);
+    fputs("  help [COMMAND]\n      print this, or the usage of one command\n", f);
     fputs("\nOptions:\n"
           "  --root DIR            where the state of containers is kept\n"
           "  --platform NAME       how guest code runs: ptrace\n"
@@ -44,9 +67,36 @@ static void main_usage(FILE *f)
           "  --log-format F        text or json\n"
           "  --debug               log more\n"
           "  --strace              log every system call of the guest\n"
+          "  --ignore-cgroups      make no cgroup and set no limit of the host\n"
           "  --systemd-cgroup      accepted; cgroups are written directly\n"
+          "  --rootless            accepted; an ordinary user is told by the user id\n"
           "  --version, --help\n",
           f);
+}
+
+static const struct cmd *main_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static bool main_is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* Usage of one command. */
+static int main_help(const char *name, struct err *e)
+{
+    const struct cmd *c = main_find(name);
+
+    if (c == NULL)
+        return err_set(e, EINVAL, "help: unknown command \"%.100s\"", name);
+    fputs("usage: runsc [OPTION...]", stdout);
+    main_print_command(stdout, c);
+    return 0;
 }
 
 static void main_report(const struct cmd_global *g, const struct err *e)
@@ -89,10 +139,19 @@ static int main_open_log(struct cmd_global *g, const char *format, struct err *e
 
 static int main_command(const struct cmd_global *g, int argc, char **argv, struct err *e)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        if (strcmp(commands[i].name, argv[0]) == 0)
-            return commands[i].run(g, argc, argv, e);
-    return err_set(e, EINVAL, "unknown command \"%.100s\"; see runsc --help", argv[0]);
+    const struct cmd *c = main_find(argv[0]);
+
+    if (strcmp(argv[0], "help") == 0) {
+        if (argc > 1)
+            return main_help(argv[1], e);
+        main_usage(stdout);
+        return 0;
+    }
+    if (c == NULL)
+        return err_set(e, EINVAL, "unknown command \"%.100s\"; see runsc --help", argv[0]);
+    if (argc > 1 && main_is_help(argv[1]))
+        return main_help(c->name, e);
+    return c->run(g, argc, argv, e);
 }
 
 /* 0 or -1; what --version and --help print is done by the caller. */
@@ -101,6 +160,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
 {
     const char *format = NULL;
     bool systemd_cgroup = false;
+    const char *rootless = NULL;
     const struct cmd_opt opts[] = {
         {"root", 0, NULL, &g->root, NULL, NULL},
         {"platform", 0, NULL, &g->platform, NULL, NULL},
@@ -108,6 +168,8 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
         {"log-format", 0, NULL, &format, NULL, NULL},
         {"debug", 0, &g->debug, NULL, NULL, NULL},
         {"strace", 0, &g->strace, NULL, NULL, NULL},
+        {"ignore-cgroups", 0, &g->ignore_cgroups, NULL, NULL, NULL},
+        {"rootless", 0, NULL, &rootless, NULL, NULL},
         {"systemd-cgroup", 0, &systemd_cgroup, NULL, NULL, NULL},
         {"version", 'v', version, NULL, NULL, NULL},
         {"help", 'h', help, NULL, NULL, NULL},

@@ -135,6 +135,12 @@ int spec_resources_from_json(json_t *json, struct oci_resources *out, struct oci
         return err_set(e, ENOMEM, "resources: out of memory");
     }
     spec->json = json;
+    spec->pool = spec_pool_new();
+    if (spec->pool == NULL) {
+        spec_free(spec);
+        return err_set(e, ENOMEM, "resources: out of memory");
+    }
+    ctx.pool = spec->pool;
     if (spec_parse_resources(&root, out) != 0) {
         spec_free(spec);
         return -1;

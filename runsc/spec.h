@@ -120,6 +120,20 @@ struct oci_device {
     uint32_t uid, gid;
 };
 
+enum oci_blkio {
+    OCI_BLKIO_READ_BPS,
+    OCI_BLKIO_WRITE_BPS,
+    OCI_BLKIO_READ_IOPS,
+    OCI_BLKIO_WRITE_IOPS,
+    OCI_BLKIO_KINDS,
+};
+
+struct oci_throttle {
+    enum oci_blkio kind;
+    uint32_t major, minor;
+    uint64_t rate; /* bytes or operations a second */
+};
+
 /* -1 stands for "not given" in the signed fields, 0 in the unsigned ones, NULL in the texts. */
 struct oci_resources {
     bool present;
@@ -129,6 +143,10 @@ struct oci_resources {
     int64_t cpu_quota;               /* microseconds; INT64_MAX: no limit */
     const char *cpuset_cpus, *cpuset_mems;
     int64_t pids_limit; /* INT64_MAX: no limit */
+    uint32_t blkio_weight;
+    struct oci_throttle *throttles;
+    size_t throttle_count;
+    struct pair_list unified; /* files of cgroup v2 and what is written to them */
 };
 
 struct oci_hook {
@@ -200,10 +218,14 @@ MUST_CHECK int spec_process_from_json(struct json_t *json, const char *name,
 MUST_CHECK int spec_resources_from_json(struct json_t *json, struct oci_resources *out,
                                         struct oci_spec **out_spec, struct err *e);
 
-/* Read a whole JSON file of at most SPEC_FILE_MAX bytes. name is used in messages. Returns an owned
- * document. */
+/* Read a whole JSON file ("-": standard input) of at most SPEC_FILE_MAX bytes. name is used in
+ * messages. Returns an owned document. */
 MUST_CHECK int spec_read_json(const char *path, const char *name, struct json_t **out_json,
                               struct err *e);
+
+/* Names that configurations may use, one by one from 0; NULL behind the last. */
+const char *spec_mount_option_name(size_t index);
+const char *spec_cap_name(size_t index);
 
 /* spec may be NULL. */
 void spec_free(struct oci_spec *spec);

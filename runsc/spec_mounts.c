@@ -61,6 +61,11 @@ static const struct {
     {"unbindable", OPT_PROPAGATION, MS_UNBINDABLE},
 };
 
+const char *spec_mount_option_name(size_t index)
+{
+    return index < ARRAY_SIZE(mount_options) ? mount_options[index].name : NULL;
+}
+
 /* False when the option is none of mount(2)'s own. Later options win over earlier ones. */
 static bool spec_mount_option(struct oci_mount *m, const char *name)
 {

@@ -78,6 +78,11 @@ static const char *const cap_names[] = {
 
 _Static_assert(ARRAY_SIZE(cap_names) <= 64, "a capability set is one 64-bit word");
 
+const char *spec_cap_name(size_t index)
+{
+    return index < ARRAY_SIZE(cap_names) ? cap_names[index] : NULL;
+}
+
 static uint64_t cap_bit(const char *name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(cap_names); i++)

@@ -55,10 +55,63 @@ static int spec_parse_cpu(const struct jnode *n, struct oci_resources *out)
     return 0;
 }
 
+#define THROTTLES_MAX 256u
+
+static int spec_parse_throttles(const struct jnode *n, enum oci_blkio kind,
+                                struct oci_resources *out)
+{
+    size_t count = jn_count(n);
+
+    if (jn_check_array(n) != 0)
+        return -1;
+    if (count > THROTTLES_MAX)
+        return jn_error(n, "more than %u entries", THROTTLES_MAX);
+    for (size_t i = 0; i < count; i++) {
+        struct oci_throttle *t = &out->throttles[out->throttle_count++];
+        struct jnode item = jn_element(n, i), major = jn_member(&item, "major");
+        struct jnode minor = jn_member(&item, "minor"), rate = jn_member(&item, "rate");
+
+        t->kind = kind;
+        if (jn_check_object(&item) != 0 || jn_u32(&major, &t->major) != 0 ||
+            jn_u32(&minor, &t->minor) != 0 || jn_u64(&rate, &t->rate) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int spec_parse_blkio(const struct jnode *n, struct oci_resources *out)
+{
+    static const char *const keys[OCI_BLKIO_KINDS] = {
+        [OCI_BLKIO_READ_BPS] = "throttleReadBpsDevice",
+        [OCI_BLKIO_WRITE_BPS] = "throttleWriteBpsDevice",
+        [OCI_BLKIO_READ_IOPS] = "throttleReadIOPSDevice",
+        [OCI_BLKIO_WRITE_IOPS] = "throttleWriteIOPSDevice",
+    };
+    struct jnode weight = jn_member(n, "weight");
+    int64_t w = 0;
+
+    if (n->v == NULL)
+        return 0;
+    if (jn_check_object(n) != 0 || jn_int(&weight, 0, 1000, &w) != 0)
+        return -1;
+    out->blkio_weight = (uint32_t)w;
+    out->throttles = spec_alloc(n->ctx, OCI_BLKIO_KINDS * THROTTLES_MAX, sizeof(*out->throttles));
+    if (out->throttles == NULL)
+        return -1;
+    for (size_t i = 0; i < OCI_BLKIO_KINDS; i++) {
+        struct jnode list = jn_member(n, keys[i]);
+
+        if (spec_parse_throttles(&list, (enum oci_blkio)i, out) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 int spec_parse_resources(const struct jnode *n, struct oci_resources *out)
 {
     struct jnode memory = jn_member(n, "memory"), cpu = jn_member(n, "cpu");
     struct jnode pids = jn_member(n, "pids"), pids_limit = jn_member(&pids, "limit");
+    struct jnode blkio = jn_member(n, "blockIO"), unified = jn_member(n, "unified");
 
     *out = (struct oci_resources){.memory_limit = -1,
                                   .memory_reservation = -1,
@@ -67,7 +120,8 @@ int spec_parse_resources(const struct jnode *n, struct oci_resources *out)
                                   .pids_limit = -1,
                                   .present = n->v != NULL};
     if (jn_check_object(n) != 0 || spec_parse_memory(&memory, out) != 0 ||
-        spec_parse_cpu(&cpu, out) != 0 || jn_check_object(&pids) != 0)
+        spec_parse_cpu(&cpu, out) != 0 || jn_check_object(&pids) != 0 ||
+        spec_parse_blkio(&blkio, out) != 0 || jn_pairs(&unified, &out->unified) != 0)
         return -1;
     if (spec_parse_limit(&pids_limit, 0, &out->pids_limit) != 0)
         return -1;

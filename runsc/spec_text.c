@@ -98,9 +98,10 @@ static int spec_read_all(int fd, const char *name, char **out_text, size_t *out_
 
     if (fstat(fd, &st) != 0)
         return err_errno(e, errno, "%s", name);
-    if (!S_ISREG(st.st_mode))
+    /* What is typed or piped in is read like a file; a directory or a device is a mistake. */
+    if (!S_ISREG(st.st_mode) && !(fd == STDIN_FILENO && !S_ISDIR(st.st_mode)))
         return err_set(e, EINVAL, "%s: not a regular file", name);
-    if (st.st_size >= 0 && (size_t)st.st_size < SPEC_FILE_MAX)
+    if (S_ISREG(st.st_mode) && st.st_size >= 0 && (size_t)st.st_size < SPEC_FILE_MAX)
         room = (size_t)st.st_size + 1;
     text = malloc(room);
     if (text == NULL)
@@ -131,11 +132,13 @@ int spec_read_json(const char *path, const char *name, json_t **out_json, struct
     int fd, rc;
 
     /* O_NONBLOCK: a FIFO in place of the file must not hold the command up. */
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    fd = strcmp(path, "-") == 0 ? STDIN_FILENO
+                                : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return err_errno(e, errno, "%s: cannot open %s", name, path);
     rc = spec_read_all(fd, name, &text, &size, e);
-    (void)close(fd);
+    if (fd != STDIN_FILENO)
+        (void)close(fd);
     if (rc != 0)
         return -1;
     rc = spec_text_to_json(text, size, name, out_json, e);

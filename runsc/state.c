@@ -224,6 +224,7 @@ void state_remove(struct state *st)
 {
     if (st->dir_fd < 0)
         return;
+    state_execs_clear(st);
     (void)unlinkat(st->dir_fd, "control.sock", 0);
     (void)unlinkat(st->dir_fd, "state.new", 0);
     (void)unlinkat(st->dir_fd, STATE_FILE, 0);

@@ -53,6 +53,20 @@ void state_process_note(struct state_process *p, pid_t pid);
 /* Running or not yet waited for and not a zombie. */
 bool state_process_alive(const struct state_process *p);
 
+/* ---- programs started by exec ---- */
+
+struct state_exec {
+    struct state_process process; /* of the host; stays while the program runs */
+    int32_t guest_pid;
+};
+
+MUST_CHECK int state_exec_add(const struct state *st, pid_t pid, int32_t guest_pid, struct err *e);
+void state_exec_remove(const struct state *st, pid_t pid);
+/* Those that run, at most max. */
+size_t state_execs(const struct state *st, struct state_exec *out, size_t max);
+/* Forgets them all: the container is being removed. */
+void state_execs_clear(const struct state *st);
+
 /* Names of the containers under root, sorted; an absent root is an empty list. *out_ids and each
  * of its texts are the caller's. */
 MUST_CHECK int state_list(const char *root, char ***out_ids, size_t *out_count, struct err *e);

@@ -201,6 +201,11 @@ static const struct vfs_special_ops boot_special = {
 /* Of a memory limit, what stays for the sentry and the stubs. */
 #define BOOT_MEMORY_SPARE (UINT64_C(16) << 20)
 
+uint64_t boot_memory_for_guest(uint64_t limit)
+{
+    return limit - MIN(limit / 8, BOOT_MEMORY_SPARE);
+}
+
 static void start_kernel(struct boot *b, uint64_t host_memory)
 {
     const struct oci_resources *res = &b->spec->lx.resources;
@@ -210,7 +215,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
     if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit) {
         limit = (uint64_t)res->memory_limit;
         /* The guest's program ends before the host's cgroup would end all of the sandbox. */
-        memfile_set_limit(b->mf, limit - MIN(limit / 8, BOOT_MEMORY_SPARE));
+        memfile_set_limit(b->mf, boot_memory_for_guest(limit));
     }
     int r = net_new(&b->net);
     if (r)

@@ -13,10 +13,8 @@
 #include "gofer/proto/client.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/control.h"
-#include "sentry/kernel/inspect.h"
 
 #define CONTROL_CONNECTIONS_MAX 64
-#define CONTROL_PIDS_MAX 4096
 
 enum conn_state { CONN_IDLE, CONN_EXEC, CONN_WAIT };
 
@@ -120,46 +118,35 @@ static int op_resize(struct server *s, struct conn *c, json_t *req)
     return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
 }
 
-static json_t *process_json(struct boot *b, int32_t pid)
+static int op_wait(struct server *s, struct conn *c, const json_t *req)
 {
-    struct task *t;
-    struct task_info info;
-    json_t *row = NULL;
+    const json_t *pid = json_object_get(req, "pid");
+    struct boot_process *p = &s->boot->init, *x;
 
-    if (kernel_find_task(b->k, pid, false, &t))
-        return NULL;
-    task_info(t, &info);
-    struct cred *cred = task_get_cred(t);
-    row = json_pack("{s:i,s:i,s:I,s:i,s:I,s:s}", "pid", info.tgid, "ppid", info.ppid, "uid",
-                    (json_int_t)(cred ? cred->euid : 0), "threads", info.threads, "time",
-                    (json_int_t)((info.utime_ns + info.stime_ns) / 1000000), "cmd", info.comm);
-    if (cred)
-        cred_put(cred);
-    task_put(t);
-    return row;
-}
-
-static int op_ps(struct server *s, struct conn *c)
-{
-    json_t *list = json_array();
-    int32_t pid = 1;
-
-    for (int n = 0; list && n < CONTROL_PIDS_MAX; n++, pid++) {
-        pid = kernel_next_tgid(s->boot->k, pid);
-        if (pid < 0)
-            break;
-        json_t *row = process_json(s->boot, pid);
-        if (row)
-            json_array_append_new(list, row);
+    if (pid) {
+        p = NULL;
+        list_for_each_entry (x, &s->boot->execs, node)
+            if (x->pid == json_integer_value(pid))
+                p = x;
+        if (json_integer_value(pid) == s->boot->init.pid)
+            p = &s->boot->init;
     }
-    return reply_ok(c, json_pack("{s:o}", "processes", list));
+    if (!p || c->state != CONN_IDLE)
+        return reply_error(c, ESRCH, "wait: no such process was started in the container");
+    c->state = CONN_WAIT;
+    c->proc = p;
+    return 0;
 }
 
-static int op_wait(struct server *s, struct conn *c)
+/* Operations that only look, or set something of the whole sandbox. */
+static int op_inspect(struct server *s, struct conn *c, const char *op, const json_t *req)
 {
-    c->state = CONN_WAIT;
-    c->proc = &s->boot->init;
-    return 0;
+    json_t *reply = NULL;
+    int r = boot_inspect(s->boot, op, req, &reply);
+
+    if (r == -ENOSYS)
+        return reply_error(c, ENOSYS, "this operation is not known");
+    return r ? reply_error(c, r, "bad arguments, or out of memory") : reply_ok(c, reply);
 }
 
 static void close_all(const int *fds, size_t count)
@@ -224,11 +211,9 @@ static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fd
         return op_signal(s, c, req);
     if (strcmp(op, "resize") == 0)
         return op_resize(s, c, req);
-    if (strcmp(op, "ps") == 0)
-        return op_ps(s, c);
     if (strcmp(op, "wait") == 0)
-        return op_wait(s, c);
-    return reply_error(c, ENOSYS, "this operation is not known");
+        return op_wait(s, c, req);
+    return op_inspect(s, c, op, req);
 }
 
 static void serve_conn(struct server *s, struct conn *c)

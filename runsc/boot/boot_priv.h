@@ -18,6 +18,7 @@
 struct gof_client;
 struct net;
 struct memfile;
+struct json_t;
 
 struct boot_tty;
 
@@ -53,6 +54,9 @@ struct boot {
 
 /* Reports a failure to the launcher and ends the process. */
 NORETURN void boot_fail(const struct boot *b, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
+/* Of a memory limit of the host, what the guest may use: the rest is for the sentry and the stubs.
+ */
+uint64_t boot_memory_for_guest(uint64_t limit);
 /* Mounts everything of the spec; ends the process with a message when it cannot. */
 void boot_mounts(struct boot *b);
 /* Loads process p of the spec (init, or an exec) with the host descriptors stdio, which are taken,
@@ -63,6 +67,12 @@ MUST_CHECK int boot_load(struct boot *b, const struct oci_process *p, const int 
 void boot_process_fini(struct boot_process *p);
 /* Serves the control socket till the container ends; the result is its exit code. */
 int boot_serve(struct boot *b);
+
+/* ---- boot_inspect.c ---- */
+/* Control operations that need no connection's state: ps, events, limits, debug. *out_reply is
+ * owned. -ENOSYS: not one of them. */
+MUST_CHECK int boot_inspect(struct boot *b, const char *op, const struct json_t *req,
+                            struct json_t **out_reply);
 
 /* ---- boot_tty.c ---- */
 /* A guest terminal (a pty of the container's devpts) whose other side is the host terminal fd,

@@ -147,6 +147,7 @@ int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
     if (!k)
         return -ENOMEM;
     k->cfg = *cfg;
+    atomic_init(&k->strace, cfg->strace);
     if (k->cfg.cpus < 1)
         k->cfg.cpus = 1;
     k->cfg.cpus = MIN(k->cfg.cpus, LIMIT_CPU_WORDS * 64);
@@ -192,6 +193,11 @@ void kernel_free(struct kernel *k)
     mutex_destroy(&k->mu);
     free(k->pids);
     free(k);
+}
+
+void kernel_set_strace(struct kernel *k, bool on)
+{
+    atomic_store_explicit(&k->strace, on, memory_order_relaxed);
 }
 
 struct net *kernel_net(struct kernel *k)

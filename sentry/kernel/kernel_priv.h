@@ -161,6 +161,7 @@ struct thread_group {
 struct kernel {
     /* immutable */
     struct kernel_config cfg;
+    _Atomic bool strace; /* from cfg, changed by kernel_set_strace */
     struct kernel_timers *timers;
     struct futex_table *futexes;
     uint64_t boot_mono_ns, boot_realtime_ns;

@@ -191,6 +191,8 @@ MUST_CHECK int kernel_new(const struct kernel_config *cfg, struct kernel **out_k
 /* For tests: every task has ended or is about to end. Waits for their threads. */
 void kernel_free(struct kernel *k);
 struct net *kernel_net(struct kernel *k);
+/* Whether system calls are logged from now on. Any thread. */
+void kernel_set_strace(struct kernel *k, bool on);
 /* A program to start: the container's init or an exec. */
 struct kernel_exec {
     const char *path;                      /* what execve is given; argv[0] may differ */

@@ -45,7 +45,8 @@ static void syscall_dispatch(struct task *t)
     int64_t ret;
 
     p->sys_nr = (int64_t)nr;
-    const bool trace = UNLIKELY(t->k->cfg.strace) && st->trace;
+    const bool trace =
+        UNLIKELY(atomic_load_explicit(&t->k->strace, memory_order_relaxed)) && st->trace;
     if (trace)
         st->trace(t, nr, a, false, 0);
     if (LIKELY(nr < st->count && st->entries[nr].fn))
