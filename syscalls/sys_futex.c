@@ -33,8 +33,9 @@ static int futex_deadline(struct task *t, int op, uaddr_t timeout, deadline_t *o
     int64_t ns = 0;
 
     *out = DEADLINE_NEVER;
-    if (uaddr_is_null(timeout) || (cmd != FUTEX_WAIT && cmd != FUTEX_WAIT_BITSET &&
-                                   cmd != FUTEX_LOCK_PI && cmd != FUTEX_LOCK_PI2))
+    if (uaddr_is_null(timeout) ||
+        (cmd != FUTEX_WAIT && cmd != FUTEX_WAIT_BITSET && cmd != FUTEX_LOCK_PI &&
+         cmd != FUTEX_LOCK_PI2 && cmd != FUTEX_WAIT_REQUEUE_PI))
         return 0;
     int r = time_copyin_ns(t, timeout, &ns);
     if (r != 0)
@@ -82,6 +83,10 @@ int64_t sys_futex(struct task *t, uaddr_t addr, int op, uint32_t val, uint64_t t
         return task_futex_lock_pi(t, f, false, deadline);
     case FUTEX_TRYLOCK_PI:
         return task_futex_lock_pi(t, f, true, DEADLINE_NEVER);
+    case FUTEX_WAIT_REQUEUE_PI:
+        return task_futex_wait_requeue_pi(t, f, val, f2, deadline);
+    case FUTEX_CMP_REQUEUE_PI:
+        return task_futex_requeue_pi(t, f, f2, (int)val, val2, val3);
     case FUTEX_UNLOCK_PI:
         return task_futex_unlock_pi(t, f);
     default:
@@ -96,6 +101,12 @@ struct lx_futex_waitv {
     uint32_t flags, reserved;
 };
 
+/* What futex2 takes of flags: the size of the word and whose it is. */
+static bool futex2_flags_ok(uint32_t flags)
+{
+    return (flags & ~(uint32_t)FUTEX_PRIVATE_FLAG) == FUTEX_32;
+}
+
 static int waitv_copyin(struct task *t, uaddr_t waiters, unsigned count, struct task_futex_waitv *v)
 {
     struct lx_futex_waitv lx;
@@ -104,7 +115,7 @@ static int waitv_copyin(struct task *t, uaddr_t waiters, unsigned count, struct 
         int r = copyin_obj(&t->ua, &lx, uaddr_add(waiters, i * sizeof(lx)));
         if (r != 0)
             return r;
-        if ((lx.flags & ~(uint32_t)FUTEX_PRIVATE_FLAG) != FUTEX_32 || lx.reserved != 0)
+        if (!futex2_flags_ok(lx.flags) || lx.reserved != 0 || lx.val > UINT32_MAX)
             return -EINVAL;
         v[i] = (struct task_futex_waitv){
             .f = {uaddr(lx.addr), !(lx.flags & FUTEX_PRIVATE_FLAG)},
@@ -114,22 +125,33 @@ static int waitv_copyin(struct task *t, uaddr_t waiters, unsigned count, struct 
     return 0;
 }
 
+/* An absolute time, null for none. */
+static int futex2_deadline(struct task *t, uaddr_t timeout, int clock, deadline_t *out)
+{
+    int64_t ns = 0;
+
+    *out = DEADLINE_NEVER;
+    if (uaddr_is_null(timeout))
+        return 0;
+    if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC)
+        return -EINVAL;
+    int r = time_copyin_ns(t, timeout, &ns);
+    if (r == 0)
+        *out = clock_deadline(clock, ns);
+    return r;
+}
+
 int64_t sys_futex_waitv(struct task *t, uaddr_t waiters, unsigned count, unsigned flags,
                         uaddr_t timeout, int clock)
 {
-    deadline_t deadline = DEADLINE_NEVER;
-    int64_t ns = 0, r;
+    deadline_t deadline;
+    int64_t r;
 
     if (flags != 0 || count == 0 || count > LIMIT_FUTEX_WAITV || uaddr_is_null(waiters))
         return -EINVAL;
-    if (!uaddr_is_null(timeout)) {
-        if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC)
-            return -EINVAL;
-        r = time_copyin_ns(t, timeout, &ns);
-        if (r != 0)
-            return r;
-        deadline = clock_deadline(clock, ns);
-    }
+    r = futex2_deadline(t, timeout, clock, &deadline);
+    if (r != 0)
+        return r;
     struct task_futex_waitv *v = calloc(count, sizeof(*v));
     if (!v)
         return -ENOMEM;
@@ -138,6 +160,42 @@ int64_t sys_futex_waitv(struct task *t, uaddr_t waiters, unsigned count, unsigne
         r = task_futex_waitv(t, v, count, deadline);
     free(v);
     return r;
+}
+
+/* ---- futex_wake, futex_wait, futex_requeue ---- */
+
+int64_t sys_futex_wake(struct task *t, uaddr_t addr, uint64_t mask, int count, unsigned flags)
+{
+    const struct task_futex f = {addr, !(flags & FUTEX_PRIVATE_FLAG)};
+
+    if (!futex2_flags_ok(flags) || mask > UINT32_MAX || mask == 0)
+        return -EINVAL;
+    /* Unlike FUTEX_WAKE, none means none. */
+    return count == 0 ? 0 : task_futex_wake(t, f, count, (uint32_t)mask);
+}
+
+int64_t sys_futex_wait(struct task *t, uaddr_t addr, uint64_t val, uint64_t mask, unsigned flags,
+                       uaddr_t timeout, int clock)
+{
+    const struct task_futex f = {addr, !(flags & FUTEX_PRIVATE_FLAG)};
+    deadline_t deadline;
+
+    if (!futex2_flags_ok(flags) || val > UINT32_MAX || mask > UINT32_MAX)
+        return -EINVAL;
+    int64_t r = futex2_deadline(t, timeout, clock, &deadline);
+    if (r == 0)
+        r = task_futex_wait(t, f, (uint32_t)val, (uint32_t)mask, deadline);
+    return r == -ERESTART_RESTARTBLOCK ? -ERESTARTSYS : r;
+}
+
+int64_t sys_futex_requeue(struct task *t, uaddr_t waiters, unsigned flags, int wake, int move)
+{
+    struct task_futex_waitv v[2];
+
+    if (flags != 0 || uaddr_is_null(waiters))
+        return -EINVAL;
+    int r = waitv_copyin(t, waiters, 2, v);
+    return r ? r : task_futex_requeue(t, v[0].f, v[1].f, wake, move, &v[0].val);
 }
 
 /* ---- robust lists ---- */

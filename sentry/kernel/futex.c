@@ -61,6 +61,7 @@ void futex_waiter_init(struct futex_waiter *w, struct task *t, const struct mm_f
     w->t = t;
     w->bitset = bitset;
     w->pi = false;
+    w->requeue_pi = false;
     w->pi_owner = 0;
     atomic_init(&w->orphaned, false);
     atomic_init(&w->bucket, NULL);
@@ -116,8 +117,7 @@ bool futex_dequeue(struct futex_waiter *w)
 
 /* ---- waiting ---- */
 
-/* Queues w if the word is val. */
-static int futex_queue_if(struct task *t, struct futex_waiter *w, uaddr_t addr, uint32_t val)
+int futex_queue_if(struct task *t, struct futex_waiter *w, uaddr_t addr, uint32_t val)
 {
     struct futex_bucket *b = futex_bucket_of(t->k, &w->key);
     uint32_t seen;
@@ -218,7 +218,7 @@ int64_t task_futex_waitv(struct task *t, const struct task_futex_waitv *v, size_
 
 /* ---- waking ---- */
 
-/* As many of count as fit in wakes; the number woken. */
+/* As many of count as fit in wakes; the number woken. -EINVAL: somebody waits for a lock there. */
 static int futex_wake_some_locked(struct futex_bucket *b, const struct mm_futex_key *key, int count,
                                   uint32_t bitset, struct futex_wakes *wakes)
 {
@@ -228,7 +228,11 @@ static int futex_wake_some_locked(struct futex_bucket *b, const struct mm_futex_
     list_for_each_entry_safe (w, next, &b->waiters, node) {
         if (woken >= count || wakes->count == FUTEX_WAKES)
             break;
-        if (!futex_key_equal(&w->key, key) || w->pi || !(w->bitset & bitset))
+        if (!futex_key_equal(&w->key, key))
+            continue;
+        if (w->pi || w->requeue_pi)
+            return -EINVAL;
+        if (!(w->bitset & bitset))
             continue;
         futex_grant_locked(w, wakes);
         woken++;
@@ -242,17 +246,18 @@ static int futex_wake_key(struct kernel *k, const struct mm_futex_key *key, int 
 {
     struct futex_bucket *b = futex_bucket_of(k, key);
     struct futex_wakes wakes = {.count = 0};
-    int woken = 0;
+    int woken = 0, r;
     bool full;
 
     do {
         mutex_lock(&b->mu);
-        woken += futex_wake_some_locked(b, key, count - woken, bitset, &wakes);
+        r = futex_wake_some_locked(b, key, count - woken, bitset, &wakes);
         mutex_unlock(&b->mu);
         full = wakes.count == FUTEX_WAKES;
         futex_wakes_run(&wakes);
-    } while (full && woken < count);
-    return woken;
+        woken += r;
+    } while (r > 0 && full && woken < count);
+    return r < 0 ? r : woken;
 }
 
 int64_t task_futex_wake(struct task *t, struct task_futex f, int count, uint32_t bitset)
@@ -302,7 +307,7 @@ static void futex_move_locked(const struct futex_pair *p, struct futex_waiter *w
     futex_enqueue_locked(p->b2, w);
 }
 
-/* One pass; *wake and *move are what is left to do. */
+/* One pass; *wake and *move are what is left to do. -EINVAL: somebody waits for a lock there. */
 static int futex_requeue_locked(const struct futex_pair *p, int *wake, int *move,
                                 struct futex_wakes *wakes)
 {
@@ -312,8 +317,10 @@ static int futex_requeue_locked(const struct futex_pair *p, int *wake, int *move
     list_for_each_entry_safe (w, next, &p->b->waiters, node) {
         if ((*wake == 0 && *move == 0) || wakes->count == FUTEX_WAKES)
             break;
-        if (!futex_key_equal(&w->key, &p->key) || w->pi)
+        if (!futex_key_equal(&w->key, &p->key))
             continue;
+        if (w->pi || w->requeue_pi)
+            return -EINVAL;
         if (*wake > 0) {
             futex_grant_locked(w, wakes);
             (*wake)--;
@@ -348,8 +355,9 @@ int64_t task_futex_requeue(struct task *t, struct task_futex f, struct task_fute
             if (r == 0 && seen != *cmp)
                 r = -EAGAIN;
         }
-        if (r == 0)
-            done += futex_requeue_locked(&p, &wake, &move, &wakes);
+        const int some = r ? r : futex_requeue_locked(&p, &wake, &move, &wakes);
+        r = MIN(some, 0);
+        done += MAX(some, 0);
         mutex_unlock_pair(&p.b->mu, &p.b2->mu);
         full = wakes.count == FUTEX_WAKES;
         futex_wakes_run(&wakes);
@@ -459,9 +467,12 @@ int64_t task_futex_wake_op(struct task *t, struct task_futex f, struct task_fute
     futex_wakes_run(&wakes);
     if (r < 0)
         return r == -EAGAIN ? -ERESTARTNOINTR : r;
-    if (woken == FUTEX_WAKES && woken < wake)
-        woken += futex_wake_key(t->k, &p.key, wake - woken, UINT32_MAX);
-    if (r > 0)
-        woken += futex_wake_key(t->k, &p.key2, MAX(wake2, 1), UINT32_MAX);
-    return woken;
+    int more = woken == FUTEX_WAKES && woken < wake
+                   ? futex_wake_key(t->k, &p.key, wake - woken, UINT32_MAX)
+                   : MIN(woken, 0);
+    if (more >= 0 && r > 0) {
+        const int second = futex_wake_key(t->k, &p.key2, MAX(wake2, 1), UINT32_MAX);
+        more = second < 0 ? second : more + second;
+    }
+    return more < 0 ? more : woken + more;
 }

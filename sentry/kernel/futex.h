@@ -45,5 +45,14 @@ MUST_CHECK int64_t task_futex_waitv(struct task *t, const struct task_futex_wait
 MUST_CHECK int64_t task_futex_lock_pi(struct task *t, struct task_futex f, bool try,
                                       deadline_t deadline);
 MUST_CHECK int64_t task_futex_unlock_pi(struct task *t, struct task_futex f);
+/* Sleeps while the word is val, until task_futex_requeue_pi has moved it to lock and that is its
+ * own. -EAGAIN: the word is not val, or interrupted once moved. */
+MUST_CHECK int64_t task_futex_wait_requeue_pi(struct task *t, struct task_futex f, uint32_t val,
+                                              struct task_futex lock, deadline_t deadline);
+/* Gives the lock to one of those waiters if it is free and moves up to move others to it: how many
+ * in all. wake must be 1. -EAGAIN: the word is not cmp. -EINVAL: somebody waits for something
+ * else. -ESRCH, -EDEADLK. */
+MUST_CHECK int64_t task_futex_requeue_pi(struct task *t, struct task_futex f,
+                                         struct task_futex lock, int wake, int move, uint32_t cmp);
 
 #endif

@@ -8,7 +8,7 @@
 
 #define PI_SPINS 4096
 
-static struct futex_waiter *pi_first_locked(struct futex_bucket *b, const struct mm_futex_key *key)
+struct futex_waiter *futex_pi_first_locked(struct futex_bucket *b, const struct mm_futex_key *key)
 {
     struct futex_waiter *w;
 
@@ -18,8 +18,7 @@ static struct futex_waiter *pi_first_locked(struct futex_bucket *b, const struct
     return NULL;
 }
 
-/* Can the owner still be waited for? */
-static bool pi_owner_lives(struct kernel *k, int32_t tid)
+bool futex_pi_owner_lives(struct kernel *k, int32_t tid)
 {
     struct task *o;
 
@@ -30,17 +29,11 @@ static bool pi_owner_lives(struct kernel *k, int32_t tid)
     return lives;
 }
 
-struct pi_try {
-    bool try;
-    int32_t died;  /* an owner that has ended meanwhile, or 0 */
-    int32_t owner; /* out: whom to wait for */
-};
-
 /* What the word becomes: *out_taken says whether the lock is t's then. */
-static int pi_decide(const struct task *t, uint32_t old, bool others_wait, const struct pi_try *p,
+static int pi_decide(uint32_t tid, uint32_t old, bool others_wait, const struct futex_pi_try *p,
                      uint32_t *out_want, bool *out_taken)
 {
-    const uint32_t tid = (uint32_t)t->tid, owner = old & FUTEX_TID_MASK;
+    const uint32_t owner = old & FUTEX_TID_MASK;
 
     *out_taken = true;
     if (owner == tid)
@@ -62,18 +55,18 @@ static int pi_decide(const struct task *t, uint32_t old, bool others_wait, const
     return 0;
 }
 
-/* Bucket locked. 0: the lock is t's. -EINPROGRESS: the word says that somebody waits. */
-static int pi_take_locked(struct task *t, uaddr_t addr, bool others_wait, struct pi_try *p)
+int futex_pi_take_locked(const struct uaccess *ua, int32_t tid, uaddr_t addr, bool others_wait,
+                         struct futex_pi_try *p)
 {
     for (int i = 0; i < PI_SPINS; i++) {
         uint32_t old, want;
         bool taken;
-        int r = user_load32(&t->ua, addr, &old);
+        int r = user_load32(ua, addr, &old);
         if (r == 0)
-            r = pi_decide(t, old, others_wait, p, &want, &taken);
+            r = pi_decide((uint32_t)tid, old, others_wait, p, &want, &taken);
         if (r)
             return r;
-        r = want == old ? 0 : futex_cmpxchg(&t->ua, addr, old, want);
+        r = want == old ? 0 : futex_cmpxchg(ua, addr, old, want);
         if (r == 0) {
             p->owner = (int32_t)(old & FUTEX_TID_MASK);
             return taken ? 0 : -EINPROGRESS;
@@ -84,12 +77,13 @@ static int pi_take_locked(struct task *t, uaddr_t addr, bool others_wait, struct
     return -ERESTARTNOINTR;
 }
 
-static int pi_begin(struct task *t, uaddr_t addr, struct futex_waiter *w, struct pi_try *p)
+static int pi_begin(struct task *t, uaddr_t addr, struct futex_waiter *w, struct futex_pi_try *p)
 {
     struct futex_bucket *b = futex_bucket_of(t->k, &w->key);
 
     mutex_lock(&b->mu);
-    int r = pi_take_locked(t, addr, pi_first_locked(b, &w->key) != NULL, p);
+    int r =
+        futex_pi_take_locked(&t->ua, t->tid, addr, futex_pi_first_locked(b, &w->key) != NULL, p);
     if (r == -EINPROGRESS) {
         w->pi_owner = p->owner;
         futex_enqueue_locked(b, w);
@@ -102,7 +96,7 @@ static int pi_begin(struct task *t, uaddr_t addr, struct futex_waiter *w, struct
 static int pi_wait(struct task *t, struct futex_waiter *w, int32_t owner, deadline_t deadline)
 {
     /* Queued first, looked at then: an owner that ends from now on finds this waiter. */
-    int r = owner != 0 && !pi_owner_lives(t->k, owner) ? -ESRCH : 0;
+    int r = owner != 0 && !futex_pi_owner_lives(t->k, owner) ? -ESRCH : 0;
 
     while (r == 0 && !atomic_load_explicit(&w->woken, memory_order_acquire)) {
         if (atomic_load_explicit(&w->orphaned, memory_order_acquire))
@@ -113,27 +107,45 @@ static int pi_wait(struct task *t, struct futex_waiter *w, int32_t owner, deadli
     return futex_dequeue(w) ? r : 0;
 }
 
-int64_t task_futex_lock_pi(struct task *t, struct task_futex f, bool try, deadline_t deadline)
+void futex_pi_begin(struct task *t)
 {
-    struct pi_try p = {.try = try};
-    struct mm_futex_key key;
-    struct futex_waiter w;
-    int r = mm_futex_key(&t->ua, f.addr, f.shared, &key);
-
-    if (r)
-        return r;
     atomic_fetch_add(&t->k->futexes->pi_waiters, 1);
+}
+
+void futex_pi_end(struct task *t)
+{
+    atomic_fetch_sub(&t->k->futexes->pi_waiters, 1);
+}
+
+int futex_lock_pi_key(struct task *t, const struct mm_futex_key *key, uaddr_t addr, bool try,
+                      int32_t died, deadline_t deadline)
+{
+    struct futex_pi_try p = {.try = try, .died = died};
+    struct futex_waiter w;
+    int r;
+
+    futex_pi_begin(t);
     /* Each turn but the last needs the end of another task. */
     do {
-        futex_waiter_init(&w, t, &key, FUTEX_BITSET_MATCH_ANY);
+        futex_waiter_init(&w, t, key, FUTEX_BITSET_MATCH_ANY);
         w.pi = true;
-        r = pi_begin(t, f.addr, &w, &p);
+        r = pi_begin(t, addr, &w, &p);
         if (r != -EINPROGRESS)
             break;
         r = pi_wait(t, &w, p.owner, deadline);
         p.died = p.owner;
     } while (r == -EINPROGRESS);
-    atomic_fetch_sub(&t->k->futexes->pi_waiters, 1);
+    futex_pi_end(t);
+    return r;
+}
+
+int64_t task_futex_lock_pi(struct task *t, struct task_futex f, bool try, deadline_t deadline)
+{
+    struct mm_futex_key key;
+    int r = mm_futex_key(&t->ua, f.addr, f.shared, &key);
+
+    if (r == 0)
+        r = futex_lock_pi_key(t, &key, f.addr, try, 0, deadline);
     return r == -EINTR ? -ERESTARTNOINTR : r;
 }
 
@@ -142,7 +154,7 @@ static int pi_hand_over_locked(const struct uaccess *ua, struct futex_bucket *b,
                                const struct mm_futex_key *key, uaddr_t addr, uint32_t old,
                                struct futex_wakes *wakes)
 {
-    struct futex_waiter *next = pi_first_locked(b, key), *w;
+    struct futex_waiter *next = futex_pi_first_locked(b, key), *w;
 
     if (!next)
         return futex_cmpxchg(ua, addr, old, 0);
@@ -181,7 +193,7 @@ int64_t task_futex_unlock_pi(struct task *t, struct task_futex f)
 
 /* ---- the owner's end ---- */
 
-static void pi_orphan_locked(struct futex_bucket *b, int32_t tid)
+void futex_pi_orphan_locked(struct futex_bucket *b, int32_t tid)
 {
     struct futex_waiter *w;
 
@@ -203,7 +215,7 @@ void futex_pi_exit(struct task *t)
         return;
     for (size_t i = 0; i < FUTEX_BUCKETS; i++) {
         mutex_lock(&ft->buckets[i].mu);
-        pi_orphan_locked(&ft->buckets[i], t->tid);
+        futex_pi_orphan_locked(&ft->buckets[i], t->tid);
         mutex_unlock(&ft->buckets[i].mu);
     }
 }

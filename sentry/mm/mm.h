@@ -98,7 +98,7 @@ struct mm_futex_key {
     uint64_t object; /* unique id of mm or mappable / memory file */
     uint64_t off;
 };
-/* Needs the page (populates it); -EFAULT, -EINVAL when not 4-aligned. */
+/* A shared one needs the page (populates it). -EFAULT, -EINVAL when not 4-aligned. */
 MUST_CHECK int mm_futex_key(const struct uaccess *ua, uaddr_t addr, bool shared,
                             struct mm_futex_key *out);
 

@@ -219,11 +219,20 @@ int user_cmpxchg32(const struct uaccess *ua, uaddr_t addr, uint32_t expect, uint
 int mm_futex_key(const struct uaccess *ua, uaddr_t addr, bool shared, struct mm_futex_key *out)
 {
     struct mm_piece p;
+    if (!shared) {
+        /* The address says it all; whether there is memory shows when the word is read. */
+        if (!IS_ALIGNED(addr.v, 4))
+            return -EINVAL;
+        if (addr.v >= ua->mm->max_addr)
+            return -EFAULT;
+        *out = (struct mm_futex_key){.object = (uint64_t)(uintptr_t)ua->mm, .off = addr.v};
+        return 0;
+    }
     int err = usercopy_word(ua, addr, PLAT_READ, &p);
     if (err)
         return err;
     const struct vma *v = vma_find(ua->mm, addr.v);
-    if (!shared || !v || vma_private(v) || !v->m)
+    if (!v || vma_private(v) || !v->m)
         *out = (struct mm_futex_key){.object = (uint64_t)(uintptr_t)ua->mm, .off = addr.v};
     else
         *out = (struct mm_futex_key){.object = (uint64_t)(uintptr_t)v->m,

@@ -396,12 +396,164 @@ TEST(no_wake_up_is_lost)
         CHECK_EQ(pthread_join(t[i], NULL), 0);
 }
 
-/* ---- futex_waitv ---- */
+/* ---- moving waiters to a lock with an owner ---- */
+
+#define MOVERS 4
+struct movers {
+    uint32_t cond, lock;
+    int started, got, inside;
+    long results[MOVERS];
+    struct timespec *deadline;
+};
+static struct movers mv;
+
+static void *mover_main(void *arg)
+{
+    const long i = (long)arg;
+    __atomic_add_fetch(&mv.started, 1, __ATOMIC_SEQ_CST);
+    long r = futex(&mv.cond, FUTEX_WAIT_REQUEUE_PI_PRIVATE, 0, mv.deadline, &mv.lock, 0);
+    mv.results[i] = r == 0 ? 0 : errno;
+    if (r == 0) {
+        CHECK_EQ(__atomic_load_n(&mv.lock, __ATOMIC_SEQ_CST) & FUTEX_TID_MASK, own_tid());
+        CHECK_EQ(__atomic_add_fetch(&mv.inside, 1, __ATOMIC_SEQ_CST), 1);
+        conf_sleep_ms(5);
+        __atomic_sub_fetch(&mv.inside, 1, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&mv.got, 1, __ATOMIC_SEQ_CST);
+        OK(futex(&mv.lock, FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0));
+    }
+    return NULL;
+}
+
+static void movers_start(pthread_t *t, int count, struct timespec *deadline)
+{
+    memset(&mv, 0, sizeof(mv));
+    mv.deadline = deadline;
+    for (long i = 0; i < count; i++)
+        CHECK_EQ(pthread_create(&t[i], NULL, mover_main, (void *)i), 0);
+    await_sleepers(&mv.started, count);
+}
+
+TEST(requeue_pi)
+{
+    pthread_t t[MOVERS];
+    movers_start(t, MOVERS, NULL);
+    CHECK_ERRNO(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 9, &mv.lock, 5), EAGAIN);
+    CHECK_ERRNO(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 2, 9, &mv.lock, 0), EINVAL);
+    CHECK_ERRNO(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 9, &mv.cond, 0), EINVAL);
+    /* Not to be woken or moved in another way. */
+    uint32_t other = 0;
+    CHECK_ERRNO(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 9, &other, 0), EINVAL);
+    CHECK_ERRNO(futex(&mv.cond, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0), EINVAL);
+    CHECK_ERRNO(futex_count(&mv.cond, FUTEX_REQUEUE_PRIVATE, 0, 1, &other, 0), EINVAL);
+    CHECK_EQ(mv.got, 0);
+    /* The lock is free: the first gets it, all others queue up for it. */
+    CHECK_EQ(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, INT_MAX, &mv.lock, 0), MOVERS);
+    for (int i = 0; i < MOVERS; i++)
+        CHECK_EQ(pthread_join(t[i], NULL), 0);
+    CHECK_EQ(mv.got, MOVERS);
+    CHECK_EQ(mv.lock & FUTEX_TID_MASK, 0);
+    CHECK_EQ(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 9, &mv.lock, 0), 0);
+}
+
+TEST(requeue_pi_held)
+{
+    pthread_t t[MOVERS];
+    movers_start(t, MOVERS, NULL);
+    OK(futex(&mv.lock, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0));
+    /* One more than asked for, as one is to be woken. */
+    CHECK_EQ(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 1, &mv.lock, 0), 2);
+    conf_sleep_ms(30);
+    CHECK_EQ(mv.got, 0);
+    CHECK(mv.lock & FUTEX_WAITERS);
+    OK(futex(&mv.lock, FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0));
+    conf_await(&mv.got, 2);
+    CHECK_EQ(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 0, &mv.lock, 0), 1);
+    conf_await(&mv.got, 3);
+    CHECK_EQ(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 0, &mv.lock, 0), 1);
+    for (int i = 0; i < MOVERS; i++)
+        CHECK_EQ(pthread_join(t[i], NULL), 0);
+}
+
+TEST(requeue_pi_timeout)
+{
+    pthread_t t[1];
+    struct timespec ts;
+    OK(clock_gettime(CLOCK_MONOTONIC, &ts));
+    ts.tv_sec++;
+    CHECK_ERRNO(futex(&mv.cond, FUTEX_WAIT_REQUEUE_PI_PRIVATE, 1, NULL, &mv.lock, 0), EAGAIN);
+    CHECK_ERRNO(futex(&mv.cond, FUTEX_WAIT_REQUEUE_PI_PRIVATE, 0, NULL, &mv.cond, 0), EINVAL);
+    movers_start(t, 1, &ts);
+    OK(futex(&mv.lock, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0));
+    CHECK_EQ(futex_count(&mv.cond, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 0, &mv.lock, 0), 1);
+    CHECK_EQ(pthread_join(t[0], NULL), 0);
+    CHECK_EQ(mv.results[0], ETIMEDOUT);
+    OK(futex(&mv.lock, FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0));
+    OK(clock_gettime(CLOCK_MONOTONIC, &ts));
+    movers_start(t, 1, &ts);
+    CHECK_EQ(pthread_join(t[0], NULL), 0);
+    CHECK_EQ(mv.results[0], ETIMEDOUT);
+}
+
+/* ---- futex2 ---- */
 
 struct waitv {
     uint64_t val, addr;
     uint32_t flags, reserved;
 };
+
+#ifndef SYS_futex_wake
+#define SYS_futex_wake 454
+#define SYS_futex_wait 455
+#define SYS_futex_requeue 456
+#endif
+#define PRIVATE32 (FUTEX_32 | FUTEX_PRIVATE_FLAG)
+
+static uint32_t futex2_words[2];
+static int futex2_started;
+
+static void *futex2_main(void *arg)
+{
+    __atomic_add_fetch(&futex2_started, 1, __ATOMIC_SEQ_CST);
+    OK(syscall(SYS_futex_wait, &futex2_words[0], 0, (long)arg, PRIVATE32, NULL, 0));
+    return NULL;
+}
+
+TEST(futex2)
+{
+    uint32_t word = 3;
+    struct timespec past = {1, 0};
+    pthread_t t[3];
+    if (syscall(SYS_futex_wake, &word, 1ul, 1, PRIVATE32) < 0 && errno == ENOSYS)
+        conf_skip("before Linux 6.7");
+    CHECK_ERRNO(syscall(SYS_futex_wait, &word, 4ul, 1ul, PRIVATE32, NULL, 0), EAGAIN);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &word, 3ul, 0ul, PRIVATE32, NULL, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &word, 3ul, 1ul << 32, PRIVATE32, NULL, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &word, 3ul, 1ul, 0, NULL, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &word, 3ul, 1ul, PRIVATE32, &past, 7), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &word, 3ul, 1ul, PRIVATE32, &past, CLOCK_REALTIME),
+                ETIMEDOUT);
+    CHECK_ERRNO(syscall(SYS_futex_wake, &word, 0ul, 1, PRIVATE32), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wake, &word, 1ul, 1, 0xf0), EINVAL);
+    for (long i = 0; i < 3; i++)
+        CHECK_EQ(pthread_create(&t[i], NULL, futex2_main, (void *)(1l << i)), 0);
+    await_sleepers(&futex2_started, 3);
+    CHECK_EQ(syscall(SYS_futex_wake, &futex2_words[0], 1ul, 0, PRIVATE32), 0);
+    CHECK_EQ(syscall(SYS_futex_wake, &futex2_words[0], 8ul, 3, PRIVATE32), 0);
+    CHECK_EQ(syscall(SYS_futex_wake, &futex2_words[0], 2ul, 3, PRIVATE32), 1);
+    struct waitv v[2] = {{0, (uint64_t)(uintptr_t)&futex2_words[0], PRIVATE32, 0},
+                         {0, (uint64_t)(uintptr_t)&futex2_words[1], PRIVATE32, 0}};
+    CHECK_ERRNO(syscall(SYS_futex_requeue, v, 1, 1, 1), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_requeue, NULL, 0, 1, 1), EINVAL);
+    v[0].val = 1;
+    CHECK_ERRNO(syscall(SYS_futex_requeue, v, 0, 1, 1), EAGAIN);
+    v[0].val = 0;
+    CHECK_EQ(syscall(SYS_futex_requeue, v, 0, 1, 1), 2);
+    CHECK_EQ(syscall(SYS_futex_wake, &futex2_words[1], 0xfful, 3, PRIVATE32), 1);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(pthread_join(t[i], NULL), 0);
+}
+
+/* ---- futex_waitv ---- */
 
 static struct waitv *waitv_entries(uint32_t *words, unsigned count)
 {
