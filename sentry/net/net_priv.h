@@ -11,7 +11,18 @@
 
 #define UNIX_HASH_SIZE 256
 
+/* What socket(2) calls for one address family. */
+struct sock_family {
+    int family;
+    MUST_CHECK int (*create)(struct net *n, int family, int type, int protocol,
+                             const struct vfs_caller *c, struct sock **out_sock);
+    /* NULL: -EOPNOTSUPP. */
+    MUST_CHECK int (*create_pair)(struct net *n, int type, int protocol, const struct vfs_caller *c,
+                                  struct sock *out_pair[2]);
+};
+
 struct net {
+    struct inet *inet;                    /* immutable, owned */
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */
     uint32_t next_autobind;
@@ -24,8 +35,8 @@ struct net {
     bool collecting;        /* somebody looks for garbage */
 };
 
-MUST_CHECK int unix_create(struct net *n, int type, int protocol, const struct vfs_caller *c,
-                           struct sock **out_sock);
+MUST_CHECK int unix_create(struct net *n, int family, int type, int protocol,
+                           const struct vfs_caller *c, struct sock **out_sock);
 MUST_CHECK int unix_create_pair(struct net *n, int type, int protocol, const struct vfs_caller *c,
                                 struct sock *out_pair[2]);
 

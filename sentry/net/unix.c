@@ -80,13 +80,14 @@ static int unix_check(int *type, int protocol)
     return 0;
 }
 
-int unix_create(struct net *n, int type, int protocol, const struct vfs_caller *c,
+int unix_create(struct net *n, int family, int type, int protocol, const struct vfs_caller *c,
                 struct sock **out_sock)
 {
     struct unix_sock *s;
     int r = unix_check(&type, protocol);
 
     (void)c;
+    (void)family;
     if (r == 0)
         r = unix_new(n, type, &s);
     if (r == 0)
