@@ -55,6 +55,17 @@
 #define LIMIT_SCM_INFLIGHT 16384
 /* Packets in one AF_UNIX receive queue (net.unix.max_dgram_qlen): the sender waits, or EAGAIN. */
 #define LIMIT_UNIX_PACKETS 512
+/* Ephemeral ports (net.ipv4.ip_local_port_range): EADDRINUSE, EADDRNOTAVAIL, EAGAIN. */
+#define LIMIT_PORT_LOW 32768
+#define LIMIT_PORT_HIGH 60999
+/* Connections in TIME_WAIT (net.ipv4.tcp_max_tw_buckets): more are forgotten at once. */
+#define LIMIT_TCP_TIME_WAIT 8192
+/* Bytes in the queues of AF_INET sockets of one namespace (net.ipv4.tcp_mem, udp_mem): from the
+ * first on each queue takes little, past the second next to nothing. */
+#define LIMIT_INET_MEM_PRESSURE (64LL * 1024 * 1024)
+#define LIMIT_INET_MEM (256LL * 1024 * 1024)
+/* Groups of one socket (net.ipv4.igmp_max_memberships): ENOBUFS. */
+#define LIMIT_INET_GROUPS 20
 /* POSIX timers of one process: EAGAIN. */
 #define LIMIT_POSIX_TIMERS 4096
 /* Robust futex list entries followed at exit (ROBUST_LIST_LIMIT). */

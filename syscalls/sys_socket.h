@@ -34,7 +34,7 @@ struct lx_msghdr {
 
 /* Ancillary data from the guest. Owned *out on success (sock_control_fini). -EINVAL, -EBADF,
  * -EPERM, -ETOOMANYREFS ... */
-MUST_CHECK int sock_cmsg_in(struct task *t, const struct vfs_caller *c, uaddr_t control,
+MUST_CHECK int sock_cmsg_in(struct task *t, const struct vfs_caller *c, int family, uaddr_t control,
                             uint64_t len, struct sock_control *out);
 /* What was received goes to the guest as far as it has space: descriptors are installed.
  * h->controllen becomes what was used; MSG_CTRUNC is added to *flags. */

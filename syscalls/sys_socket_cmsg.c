@@ -69,8 +69,22 @@ static int cmsg_cred(const struct vfs_caller *c, const char *data, size_t size,
     return 0;
 }
 
-static int cmsg_parse(struct task *t, const struct vfs_caller *c, const char *buf, size_t size,
-                      struct sock_control *out)
+/* At SOL_SOCKET, for packets (__sock_cmsg_send of the kernel). */
+static int cmsg_socket(int type, size_t size)
+{
+    switch (type) {
+    case SO_TIMESTAMPING:
+        return size == sizeof(uint32_t) ? 0 : -EINVAL;
+    case SCM_RIGHTS:
+    case SCM_CREDENTIALS:
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
+static int cmsg_parse(struct task *t, const struct vfs_caller *c, int family, const char *buf,
+                      size_t size, struct sock_control *out)
 {
     size_t off = 0;
 
@@ -82,14 +96,16 @@ static int cmsg_parse(struct task *t, const struct vfs_caller *c, const char *bu
         const char *data = buf + off + CMSG_HEAD;
         const size_t n = (size_t)h.len - CMSG_HEAD;
         int r = 0;
-        if (h.level == SOL_SOCKET) {
-            if (h.type == SCM_RIGHTS)
-                r = cmsg_rights(t, data, n, out);
-            else if (h.type == SCM_CREDENTIALS)
-                r = cmsg_cred(c, data, n, out);
-            else
-                r = -EINVAL;
-        }
+        if (h.level != SOL_SOCKET)
+            r = sock_control_put(out, h.level, h.type, data, n);
+        else if (family != AF_UNIX)
+            r = cmsg_socket(h.type, n);
+        else if (h.type == SCM_RIGHTS)
+            r = cmsg_rights(t, data, n, out);
+        else if (h.type == SCM_CREDENTIALS)
+            r = cmsg_cred(c, data, n, out);
+        else
+            r = -EINVAL;
         if (r)
             return r;
         const size_t step = ALIGN_UP((size_t)h.len, (size_t)8);
@@ -100,8 +116,8 @@ static int cmsg_parse(struct task *t, const struct vfs_caller *c, const char *bu
     return 0;
 }
 
-int sock_cmsg_in(struct task *t, const struct vfs_caller *c, uaddr_t control, uint64_t len,
-                 struct sock_control *out)
+int sock_cmsg_in(struct task *t, const struct vfs_caller *c, int family, uaddr_t control,
+                 uint64_t len, struct sock_control *out)
 {
     memset(out, 0, sizeof(*out));
     if (len < CMSG_HEAD)
@@ -113,7 +129,7 @@ int sock_cmsg_in(struct task *t, const struct vfs_caller *c, uaddr_t control, ui
         return -ENOBUFS;
     int r = copyin(&t->ua, buf, control, (size_t)len);
     if (r == 0)
-        r = cmsg_parse(t, c, buf, (size_t)len, out);
+        r = cmsg_parse(t, c, family, buf, (size_t)len, out);
     free(buf);
     if (r)
         sock_control_fini(out);
@@ -127,10 +143,10 @@ struct cmsg_space {
     uint64_t at, left, used;
 };
 
-static int cmsg_put(struct task *t, struct cmsg_space *sp, int type, const void *data, size_t size,
-                    int *flags)
+static int cmsg_put(struct task *t, struct cmsg_space *sp, int level, int type, const void *data,
+                    size_t size, int *flags)
 {
-    const struct lx_cmsghdr h = {.len = CMSG_HEAD + size, .level = SOL_SOCKET, .type = type};
+    const struct lx_cmsghdr h = {.len = CMSG_HEAD + size, .level = level, .type = type};
     uint64_t len = h.len;
 
     if (sp->left < CMSG_HEAD) {
@@ -170,17 +186,23 @@ static int cmsg_put_files(struct task *t, struct cmsg_space *sp, struct sock_con
     }
     if (done < ctl->file_count)
         *flags |= MSG_CTRUNC;
-    return done > 0 ? cmsg_put(t, sp, SCM_RIGHTS, fds, done * sizeof(fds[0]), flags) : 0;
+    return done > 0 ? cmsg_put(t, sp, SOL_SOCKET, SCM_RIGHTS, fds, done * sizeof(fds[0]), flags)
+                    : 0;
 }
 
 int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec, struct lx_msghdr *h,
                   int *flags)
 {
     struct cmsg_space sp = {.at = h->control, .left = h->controllen};
+    const uint8_t *data;
+    struct sock_item it;
+    size_t pos = 0;
     int r = 0;
 
-    if (ctl->has_cred)
-        r = cmsg_put(t, &sp, SCM_CREDENTIALS, &ctl->cred, sizeof(ctl->cred), flags);
+    while (r == 0 && sock_control_next(ctl, &pos, &it, &data))
+        r = cmsg_put(t, &sp, it.level, it.type, data, it.size, flags);
+    if (r == 0 && ctl->has_cred)
+        r = cmsg_put(t, &sp, SOL_SOCKET, SCM_CREDENTIALS, &ctl->cred, sizeof(ctl->cred), flags);
     if (r == 0 && ctl->file_count > 0)
         r = cmsg_put_files(t, &sp, ctl, cloexec, flags);
     h->controllen = sp.used;

@@ -121,9 +121,10 @@ static int64_t msg_send(struct task *t, struct sock_arg *a, uaddr_t addr, int fl
     if (n)
         return n;
     m.u = &u;
-    n = sock_cmsg_in(t, &a->c, uaddr(h.control), h.control ? h.controllen : 0, &ctl);
+    n = sock_cmsg_in(t, &a->c, a->sock->family, uaddr(h.control), h.control ? h.controllen : 0,
+                     &ctl);
     if (n == 0) {
-        if (ctl.file_count > 0 || ctl.has_cred)
+        if (ctl.file_count > 0 || ctl.has_cred || ctl.items_size > 0)
             m.control = &ctl;
         n = msg_sent(t, a, flags,
                      a->sock->ops->send(a->sock, &m, sock_arg_nonblock(a, flags), &a->c));

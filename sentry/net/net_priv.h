@@ -7,6 +7,7 @@
 
 #include "base/list.h"
 #include "base/lock.h"
+#include "sentry/net/inet/inet.h"
 #include "sentry/net/sock.h"
 
 #define UNIX_HASH_SIZE 256
@@ -22,7 +23,8 @@ struct sock_family {
 };
 
 struct net {
-    struct inet *inet;                    /* immutable, owned */
+    struct inet *inet; /* immutable, owned */
+    _Atomic uint64_t next_cookie;
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */
     uint32_t next_autobind;

@@ -28,6 +28,10 @@ void sock_init(struct sock *s, const struct sock_ops *ops, struct net *n, int fa
     atomic_init(&s->sndbuf, LIMIT_SOCKBUF_DEFAULT);
     atomic_init(&s->rcvbuf, LIMIT_SOCKBUF_DEFAULT);
     atomic_init(&s->rcvlowat, 1);
+    atomic_init(&s->peek_off, -1);
+    atomic_init(&s->incoming_cpu, UINT32_MAX);
+    atomic_init(&s->pacing_rate, UINT64_MAX);
+    s->cookie = atomic_fetch_add_explicit(&n->next_cookie, 1, memory_order_relaxed) + 1;
 }
 
 void sock_get(struct sock *s)
@@ -60,10 +64,54 @@ void sock_control_fini(struct sock_control *c)
     for (size_t i = 0; i < c->file_count; i++)
         file_put(c->files[i]);
     free(c->files);
+    free(c->items);
     memset(c, 0, sizeof(*c));
 }
 
+int sock_control_put(struct sock_control *c, int level, int type, const void *data, size_t size)
+{
+    const struct sock_item h = {.size = (uint32_t)size, .level = level, .type = type};
+
+    if (size > SOCK_ITEMS_MAX)
+        return -ENOBUFS;
+    const size_t need = c->items_size + SOCK_ITEM_SPACE(size);
+    if (need > SOCK_ITEMS_MAX)
+        return -ENOBUFS;
+    if (need > c->items_space) {
+        const size_t space = MAX(need, (size_t)128);
+        uint8_t *p = realloc(c->items, space);
+        if (!p)
+            return -ENOBUFS;
+        c->items = p;
+        c->items_space = space;
+    }
+    uint8_t *at = c->items + c->items_size;
+    memset(at, 0, need - c->items_size);
+    memcpy(at, &h, sizeof(h));
+    if (size > 0)
+        memcpy(at + sizeof(h), data, size);
+    c->items_size = need;
+    return 0;
+}
+
+bool sock_control_next(const struct sock_control *c, size_t *pos, struct sock_item *out_item,
+                       const uint8_t **out_data)
+{
+    if (*pos >= c->items_size)
+        return false;
+    memcpy(out_item, c->items + *pos, sizeof(*out_item));
+    *out_data = c->items + *pos + sizeof(*out_item);
+    *pos += SOCK_ITEM_SPACE(out_item->size);
+    return true;
+}
+
 /* ---- namespace ---- */
+
+static const struct sock_family families[] = {
+    {.family = AF_UNIX, .create = unix_create, .create_pair = unix_create_pair},
+    {.family = AF_INET, .create = inet_create},
+    {.family = AF_INET6, .create = inet_create},
+};
 
 int net_new(struct net **out_net)
 {
@@ -71,6 +119,11 @@ int net_new(struct net **out_net)
 
     if (!n)
         return -ENOMEM;
+    int r = inet_new(&n->inet);
+    if (r) {
+        free(n);
+        return r;
+    }
     mutex_init(&n->mu, LOCK_RANK_LEAF);
     for (size_t i = 0; i < ARRAY_SIZE(n->abstract); i++)
         list_init(&n->abstract[i]);
@@ -84,33 +137,58 @@ void net_free(struct net *n)
 {
     if (!n)
         return;
+    inet_free(n->inet);
     mutex_destroy(&n->mu);
     free(n);
 }
 
-static int sock_check(struct net *n, int family, int type)
+struct inet *net_inet(struct net *n)
+{
+    return n->inet;
+}
+
+static int sock_check(struct net *n, int family, int type, const struct sock_family **out)
 {
     if (family < 0 || family >= AF_MAX)
         return -EAFNOSUPPORT;
     if (type < 0 || type > SOCK_PACKET)
         return -EINVAL;
-    return n && family == AF_UNIX ? 0 : -EAFNOSUPPORT;
+    for (size_t i = 0; n && i < ARRAY_SIZE(families); i++) {
+        if (families[i].family == family) {
+            *out = &families[i];
+            return 0;
+        }
+    }
+    return -EAFNOSUPPORT;
 }
 
 int sock_create(struct net *n, int family, int type, int protocol, const struct vfs_caller *c,
                 struct sock **out_sock)
 {
-    int r = sock_check(n, family, type);
+    const struct sock_family *f;
+    int r = sock_check(n, family, type, &f);
 
-    return r ? r : unix_create(n, type, protocol, c, out_sock);
+    return r ? r : f->create(n, family, type, protocol, c, out_sock);
 }
 
+/* The kernel makes both sockets before it asks for a pair, so their errors come first. */
 int sock_create_pair(struct net *n, int family, int type, int protocol, const struct vfs_caller *c,
                      struct sock *out_pair[2])
 {
-    int r = sock_check(n, family, type);
+    const struct sock_family *f;
+    struct sock *s;
+    int r = sock_check(n, family, type, &f);
 
-    return r ? r : unix_create_pair(n, type, protocol, c, out_pair);
+    if (r)
+        return r;
+    if (f->create_pair)
+        return f->create_pair(n, type, protocol, c, out_pair);
+    r = f->create(n, family, type, protocol, c, &s);
+    if (r)
+        return r;
+    s->ops->close(s);
+    sock_put(s);
+    return -EOPNOTSUPP;
 }
 
 /* ---- the file ---- */
@@ -159,13 +237,12 @@ static int64_t sock_file_ioctl(struct file *f, unsigned cmd, uint64_t arg, const
     struct sock *s = sock_of(f);
     int64_t n;
 
-    (void)c;
     if (cmd == FIONREAD)
         n = s->ops->readable(s);
     else if (cmd == TIOCOUTQ)
         n = s->ops->unsent(s);
     else
-        n = -ENOTTY;
+        return s->ops->ioctl ? s->ops->ioctl(s, cmd, arg, ua, c) : -ENOTTY;
     if (n < 0)
         return n;
     int32_t value = n > INT32_MAX ? INT32_MAX : (int32_t)n;

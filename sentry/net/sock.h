@@ -5,6 +5,7 @@
 #ifndef RINGWALL_SENTRY_NET_SOCK_H
 #define RINGWALL_SENTRY_NET_SOCK_H
 
+#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,6 +20,7 @@
 #include "sentry/wait/wait.h"
 
 struct net;
+struct inet;
 struct sock;
 
 /* A copied-in address. len counts what the guest gave, family included; 0: none. */
@@ -27,6 +29,8 @@ struct sock_addr {
     union {
         sa_family_t family;
         struct sockaddr_un un;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
         struct sockaddr_storage storage;
     };
 };
@@ -36,13 +40,29 @@ struct sock_cred {
     uint32_t uid, gid;
 };
 
-/* Ancillary data of one message: descriptors and credentials (unix(7)). */
+/* Ancillary data of one message: descriptors and credentials (unix(7)), and items that only their
+ * family looks into. */
 struct sock_control {
     struct file **files; /* owned array of owned references */
     size_t file_count;
     bool has_cred;
     struct sock_cred cred;
+    uint8_t *items; /* owned: struct sock_item and its data, one after the other */
+    size_t items_size, items_space;
 };
+struct sock_item {
+    uint32_t size; /* of the data */
+    int32_t level, type;
+    uint32_t zero;
+};
+#define SOCK_ITEMS_MAX 131072u
+#define SOCK_ITEM_SPACE(size) (sizeof(struct sock_item) + ALIGN_UP((size_t)(size), (size_t)8))
+/* Adds an item. -ENOBUFS. */
+MUST_CHECK int sock_control_put(struct sock_control *c, int level, int type, const void *data,
+                                size_t size);
+/* Walks the items; *pos starts at 0. Borrowed *out_data. */
+bool sock_control_next(const struct sock_control *c, size_t *pos, struct sock_item *out_item,
+                       const uint8_t **out_data);
 /* Gives back what it holds; then it is empty. No lock held. */
 void sock_control_fini(struct sock_control *c);
 
@@ -74,7 +94,10 @@ struct sock_ops {
     /* Options of the family, or what differs from sock_getsockopt. -ENOPROTOOPT. */
     MUST_CHECK int (*getsockopt)(struct sock *s, int level, int name, void *buf, socklen_t *len);
     MUST_CHECK int (*setsockopt)(struct sock *s, int level, int name, const void *buf,
-                                 socklen_t len);
+                                 socklen_t len, const struct vfs_caller *c);
+    /* What is not common to all (FIONREAD, TIOCOUTQ). NULL: -ENOTTY. */
+    MUST_CHECK int64_t (*ioctl)(struct sock *s, unsigned cmd, uint64_t arg,
+                                const struct uaccess *ua, const struct vfs_caller *c);
     uint32_t (*poll)(struct sock *s, struct waiter *w);
     /* SIOCINQ: bytes that a read would give now; SIOCOUTQ: bytes not yet taken by the other side.
      */
@@ -97,14 +120,20 @@ struct sock {
     _Atomic uint32_t sndbuf, rcvbuf, rcvlowat, priority, mark;
     _Atomic uint64_t sndtimeo_ns, rcvtimeo_ns; /* 0: none */
     _Atomic uint64_t flags;                    /* bit SO_x: those that are on or off */
-    _Atomic uint64_t linger;                   /* l_onoff in the upper half, seconds below */
-    _Atomic int error;                         /* SO_ERROR, negative errno, fetched once */
+    _Atomic uint64_t pacing_rate;
+    _Atomic int32_t peek_off; /* SO_PEEK_OFF; -1: off */
+    _Atomic uint32_t stamping, incoming_cpu, busy_poll;
+    _Atomic uint8_t buf_lock; /* SO_BUF_LOCK: which buffers have a size of their own */
+    uint64_t cookie;          /* immutable */
+    _Atomic uint64_t linger;  /* l_onoff in the upper half, seconds below */
+    _Atomic int error;        /* SO_ERROR, negative errno, fetched once */
 };
 
 /* One per network namespace of the sandbox. Owned result. */
 MUST_CHECK int net_new(struct net **out_net);
 /* No socket is left. */
 void net_free(struct net *n);
+struct inet *net_inet(struct net *n);
 
 /* socket(2) without the descriptor. type without SOCK_CLOEXEC and SOCK_NONBLOCK. Owned result. */
 MUST_CHECK int sock_create(struct net *n, int family, int type, int protocol,
@@ -129,6 +158,8 @@ bool sock_option(const struct sock *s, int name);
 deadline_t sock_deadline(uint64_t timeo_ns);
 /* What a wait gave as the call must return it; a wait with a timeout is not restarted. */
 int sock_wait_error(int err, uint64_t timeo_ns);
+/* Ancillary data about the time a message came, as SO_TIMESTAMP and its like ask for. */
+void sock_stamp(struct sock *s, uint64_t realtime_ns, struct sock_control *ctl);
 /* For getsockopt: puts a value into the guest's space, cut to its length. */
 int sock_put_option(void *buf, socklen_t *len, const void *value, size_t size);
 

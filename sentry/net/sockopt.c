@@ -1,11 +1,21 @@
 /* Options at SOL_SOCKET that every family has (socket(7)). */
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/net_tstamp.h>
 #include <string.h>
 #include <sys/time.h>
 
 #include "base/limits.h"
 #include "sentry/net/sock.h"
+
+#define LX_SO_PREFER_BUSY_POLL 69
+#define LX_SO_BUSY_POLL_BUDGET 70
+#define LX_SO_NETNS_COOKIE 71
+#define LX_SO_BUF_LOCK 72
+#define LX_SO_RESERVE_MEM 73
+#define LX_SO_TXREHASH 74
+#define BUF_LOCK_SND 1u
+#define BUF_LOCK_RCV 2u
 
 #define NS_PER_SEC 1000000000ull
 #define SNDBUF_MIN 4608u
@@ -15,7 +25,8 @@
 #define SOCK_FLAGS                                                                                 \
     (FLAG(SO_DEBUG) | FLAG(SO_REUSEADDR) | FLAG(SO_DONTROUTE) | FLAG(SO_BROADCAST) |               \
      FLAG(SO_KEEPALIVE) | FLAG(SO_OOBINLINE) | FLAG(SO_REUSEPORT) | FLAG(SO_PASSCRED) |            \
-     FLAG(SO_NO_CHECK))
+     FLAG(SO_NO_CHECK) | FLAG(SO_TIMESTAMP) | FLAG(SO_TIMESTAMPNS) | FLAG(SO_RXQ_OVFL) |           \
+     FLAG(SO_SELECT_ERR_QUEUE) | FLAG(SO_ZEROCOPY) | FLAG(SO_PASSSEC) | FLAG(SO_WIFI_STATUS))
 
 bool sock_option(const struct sock *s, int name)
 {
@@ -49,6 +60,83 @@ static int put_linger(void *buf, socklen_t *len, uint64_t v)
     const struct linger l = {.l_onoff = (int)(v >> 32), .l_linger = (int)(uint32_t)v};
 
     return sock_put_option(buf, len, &l, sizeof(l));
+}
+
+/* Of the socket's name at the other end (SO_PEERNAME). */
+static int put_peername(struct sock *s, void *buf, socklen_t *len)
+{
+    struct sock_addr a;
+    int r = s->ops->getname(s, true, &a);
+
+    if (r)
+        return r;
+    if (a.len < *len)
+        return -EINVAL;
+    return sock_put_option(buf, len, &a.storage, a.len);
+}
+
+static int put_meminfo(struct sock *s, void *buf, socklen_t *len)
+{
+    /* rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued, optmem, backlog, drops */
+    uint32_t info[9] = {0};
+    const int64_t in = s->ops->readable(s), out = s->ops->unsent(s);
+
+    info[0] = in > 0 ? (uint32_t)in : 0;
+    info[1] = s->rcvbuf;
+    info[2] = info[5] = out > 0 ? (uint32_t)out : 0;
+    info[3] = s->sndbuf;
+    return sock_put_option(buf, len, info, sizeof(info));
+}
+
+static int put_pacing(struct sock *s, void *buf, socklen_t *len)
+{
+    const uint64_t rate = s->pacing_rate;
+
+    if (*len >= sizeof(rate))
+        return sock_put_option(buf, len, &rate, sizeof(rate));
+    return put_int(buf, len, rate > UINT32_MAX ? -1 : (int)rate);
+}
+
+static int put_u64(void *buf, socklen_t *len, uint64_t v)
+{
+    return *len < sizeof(v) ? -EINVAL : sock_put_option(buf, len, &v, sizeof(v));
+}
+
+/* The less common ones. */
+static int get_rare(struct sock *s, int level, int name, void *buf, socklen_t *len)
+{
+    switch (name) {
+    case SO_PEEK_OFF:
+        return put_int(buf, len, s->peek_off);
+    case SO_TIMESTAMPING:
+        return put_int(buf, len, (int)s->stamping);
+    case SO_INCOMING_CPU:
+        return put_int(buf, len, (int)s->incoming_cpu);
+    case SO_BUSY_POLL:
+        return put_int(buf, len, (int)s->busy_poll);
+    case SO_MAX_PACING_RATE:
+        return put_pacing(s, buf, len);
+    case SO_COOKIE:
+        return put_u64(buf, len, s->cookie);
+    case LX_SO_NETNS_COOKIE:
+        return put_u64(buf, len, 1);
+    case SO_MEMINFO:
+        return put_meminfo(s, buf, len);
+    case SO_PEERNAME:
+        return put_peername(s, buf, len);
+    case LX_SO_BUF_LOCK:
+        return put_int(buf, len, s->buf_lock);
+    case SO_INCOMING_NAPI_ID:
+    case SO_LOCK_FILTER:
+    case SO_BSDCOMPAT:
+    case LX_SO_PREFER_BUSY_POLL:
+    case LX_SO_RESERVE_MEM:
+        return put_int(buf, len, 0);
+    case LX_SO_TXREHASH:
+        return put_int(buf, len, 1);
+    default:
+        return s->ops->getsockopt(s, level, name, buf, len);
+    }
 }
 
 int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len)
@@ -85,7 +173,7 @@ int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *l
     case SO_RCVTIMEO:
         return put_timeval(buf, len, s->rcvtimeo_ns);
     default:
-        return s->ops->getsockopt(s, level, name, buf, len);
+        return get_rare(s, level, name, buf, len);
     }
 }
 
@@ -139,27 +227,79 @@ static int set_flag(struct sock *s, int name, bool on)
     return 0;
 }
 
+static int set_buffer(struct sock *s, int name, int value, bool admin)
+{
+    const bool force = name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE;
+    const bool send = name == SO_SNDBUF || name == SO_SNDBUFFORCE;
+    const uint32_t max = force ? LIMIT_SOCKBUF_MAX : LIMIT_SOCKBUF_DEFAULT;
+
+    if (force && !admin)
+        return -EPERM;
+    atomic_store(send ? &s->sndbuf : &s->rcvbuf,
+                 sockbuf_size(value, max, send ? SNDBUF_MIN : RCVBUF_MIN));
+    atomic_fetch_or(&s->buf_lock, send ? BUF_LOCK_SND : BUF_LOCK_RCV);
+    return 0;
+}
+
+static int set_peek_off(struct sock *s, int value)
+{
+    if (s->family != AF_UNIX && s->family != AF_INET && s->family != AF_INET6)
+        return -EOPNOTSUPP;
+    if (s->type == SOCK_RAW)
+        return -EOPNOTSUPP;
+    atomic_store(&s->peek_off, value);
+    return 0;
+}
+
+static int set_rare(struct sock *s, int name, int value, bool admin)
+{
+    switch (name) {
+    case SO_PEEK_OFF:
+        return set_peek_off(s, value);
+    case SO_TIMESTAMPING:
+        if (value & ~((1 << 19) - 1))
+            return -EINVAL;
+        atomic_store(&s->stamping, (uint32_t)value);
+        return 0;
+    case SO_INCOMING_CPU:
+        atomic_store(&s->incoming_cpu, (uint32_t)value);
+        return 0;
+    case SO_BUSY_POLL:
+        if (value < 0)
+            return -EINVAL;
+        if ((uint32_t)value > s->busy_poll && !admin)
+            return -EPERM;
+        atomic_store(&s->busy_poll, (uint32_t)value);
+        return 0;
+    case SO_MAX_PACING_RATE:
+        atomic_store(&s->pacing_rate, value == -1 ? UINT64_MAX : (uint32_t)value);
+        return 0;
+    case LX_SO_BUF_LOCK:
+        if (value & ~3)
+            return -EINVAL;
+        atomic_store(&s->buf_lock, (uint8_t)value);
+        return 0;
+    case SO_BSDCOMPAT:
+        return 0;
+    case SO_DETACH_FILTER:
+        return -ENOENT;
+    case LX_SO_TXREHASH:
+        return value < -1 || value > 1 ? -EINVAL : 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
 static int set_int(struct sock *s, int name, int value, const struct vfs_caller *c)
 {
     const bool admin = cred_capable(c->cred, CAP_NET_ADMIN);
 
     switch (name) {
     case SO_SNDBUF:
-        atomic_store(&s->sndbuf, sockbuf_size(value, LIMIT_SOCKBUF_DEFAULT, SNDBUF_MIN));
-        return 0;
     case SO_RCVBUF:
-        atomic_store(&s->rcvbuf, sockbuf_size(value, LIMIT_SOCKBUF_DEFAULT, RCVBUF_MIN));
-        return 0;
     case SO_SNDBUFFORCE:
-        if (!admin)
-            return -EPERM;
-        atomic_store(&s->sndbuf, sockbuf_size(value, LIMIT_SOCKBUF_MAX, SNDBUF_MIN));
-        return 0;
     case SO_RCVBUFFORCE:
-        if (!admin)
-            return -EPERM;
-        atomic_store(&s->rcvbuf, sockbuf_size(value, LIMIT_SOCKBUF_MAX, RCVBUF_MIN));
-        return 0;
+        return set_buffer(s, name, value, admin);
     case SO_RCVLOWAT:
         atomic_store(&s->rcvlowat, value < 0 ? INT32_MAX : value == 0 ? 1u : (uint32_t)value);
         return 0;
@@ -174,8 +314,51 @@ static int set_int(struct sock *s, int name, int value, const struct vfs_caller 
         atomic_store(&s->mark, (uint32_t)value);
         return 0;
     default:
-        return -ENOPROTOOPT;
+        return set_rare(s, name, value, admin);
     }
+}
+
+/* Both kinds of time stamp exclude each other; the last one asked for counts. */
+static int set_flag_checked(struct sock *s, int name, int value)
+{
+    const bool inet = s->family == AF_INET || s->family == AF_INET6;
+
+    if (name == SO_REUSEPORT && value && !inet)
+        return -EOPNOTSUPP;
+    if (name == SO_ZEROCOPY) {
+        if (!inet || s->type == SOCK_RAW)
+            return -EOPNOTSUPP;
+        if (value < 0 || value > 1)
+            return -EINVAL;
+    }
+    if (name == SO_TIMESTAMP)
+        (void)set_flag(s, SO_TIMESTAMPNS, false);
+    if (name == SO_TIMESTAMPNS)
+        (void)set_flag(s, SO_TIMESTAMP, false);
+    return set_flag(s, name, value != 0);
+}
+
+void sock_stamp(struct sock *s, uint64_t ns, struct sock_control *ctl)
+{
+    const uint32_t want = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_RX_SOFTWARE;
+    struct timespec ts[3] = {
+        {.tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC)}};
+
+    if (sock_option(s, SO_TIMESTAMP)) {
+        const struct timeval tv = {.tv_sec = ts[0].tv_sec, .tv_usec = ts[0].tv_nsec / 1000};
+        (void)!sock_control_put(ctl, SOL_SOCKET, SO_TIMESTAMP, &tv, sizeof(tv));
+    } else if (sock_option(s, SO_TIMESTAMPNS)) {
+        (void)!sock_control_put(ctl, SOL_SOCKET, SO_TIMESTAMPNS, &ts[0], sizeof(ts[0]));
+    }
+    if ((s->stamping & want) == want)
+        (void)!sock_control_put(ctl, SOL_SOCKET, SO_TIMESTAMPING, ts, sizeof(ts));
+}
+
+/* What a family has to say about its own options at SOL_SOCKET comes first. */
+static int set_family(struct sock *s, int name, const void *buf, socklen_t len,
+                      const struct vfs_caller *c)
+{
+    return s->ops->setsockopt(s, SOL_SOCKET, name, buf, len, c);
 }
 
 int sock_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len,
@@ -184,7 +367,9 @@ int sock_setsockopt(struct sock *s, int level, int name, const void *buf, sockle
     int value;
 
     if (level != SOL_SOCKET)
-        return s->ops->setsockopt(s, level, name, buf, len);
+        return s->ops->setsockopt(s, level, name, buf, len, c);
+    if (name == SO_BINDTODEVICE)
+        return set_family(s, name, buf, len, c);
     if (len < sizeof(value))
         return -EINVAL;
     memcpy(&value, buf, sizeof(value));
@@ -199,9 +384,10 @@ int sock_setsockopt(struct sock *s, int level, int name, const void *buf, sockle
     if (name == SO_TYPE || name == SO_DOMAIN || name == SO_PROTOCOL || name == SO_ERROR ||
         name == SO_SNDLOWAT || name == SO_ACCEPTCONN)
         return -ENOPROTOOPT;
-    if (name > 0 && name < 64 && SOCK_FLAGS & FLAG(name)) {
-        int r = s->ops->setsockopt(s, level, name, buf, len);
-        return r && r != -ENOPROTOOPT ? r : set_flag(s, name, value != 0);
-    }
+    int r = set_family(s, name, buf, len, c);
+    if (r != -ENOPROTOOPT)
+        return r;
+    if (name > 0 && name < 64 && SOCK_FLAGS & FLAG(name))
+        return set_flag_checked(s, name, value);
     return set_int(s, name, value, c);
 }

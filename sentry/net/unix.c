@@ -462,9 +462,11 @@ static int unix_getsockopt(struct sock *base, int level, int name, void *buf, so
     return -ENOPROTOOPT;
 }
 
-static int unix_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len)
+static int unix_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len,
+                           const struct vfs_caller *c)
 {
     (void)s;
+    (void)c;
     (void)name;
     (void)buf;
     (void)len;

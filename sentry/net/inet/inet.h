@@ -35,9 +35,9 @@ struct inet_packet {
     struct net_ep from, to; /* ports 0 where the protocol has none; to.ifindex: the link */
     uint8_t protocol;       /* IPPROTO_* */
     uint8_t ttl, tos;
-    uint32_t flow;          /* flow label, v6 */
-    uint64_t time_ns;       /* CLOCK_REALTIME when it came */
-    const void *payload;    /* after the transport's header (UDP) or the whole transport (raw) */
+    uint32_t flow;       /* flow label, v6 */
+    uint64_t time_ns;    /* CLOCK_REALTIME when it came */
+    const void *payload; /* after the transport's header (UDP) or the whole transport (raw) */
     size_t size;
     const void *ip_header; /* AF_INET raw sockets see it; NULL: v6 */
     size_t ip_header_size;
