@@ -58,7 +58,7 @@ void pt_as_put(struct plat_as *base)
     mutex_unlock(&p->mu);
     cond_destroy(&as->idle);
     mutex_destroy(&as->mu);
-    pt_queue_fini(&as->queue);
+    stub_queue_fini(&as->queue);
     free(as);
 }
 
@@ -72,7 +72,7 @@ static int as_create(struct plat *base, struct plat_as **out_as)
     if (r != 0)
         return r;
     mutex_lock(&p->mu);
-    pt_place_fetch(p, p->template_pid);
+    stub_place_fetch(&p->placer, p->template_pid);
     r = pt_seize(p->template_pid);
     if (r == 0) {
         r = pt_clone_process(p, p->template_pid, as->slot, &as->pid, &interrupted);
@@ -92,7 +92,7 @@ static int as_create(struct plat *base, struct plat_as **out_as)
 
 /* ---- the queue ---- */
 
-static int as_push(struct plat_as *base, const struct pt_change *change)
+static int as_push(struct plat_as *base, const struct stub_change *change)
 {
     struct pt_as *as = pt_as(base);
     int r;
@@ -100,10 +100,10 @@ static int as_push(struct plat_as *base, const struct pt_change *change)
     if (change->start >= change->end)
         return 0;
     mutex_lock(&as->mu);
-    if (change->kind == PT_PROTECT)
-        r = pt_queue_protect(&as->queue, change->start, change->end, change->prot);
+    if (change->kind == STUB_PROTECT)
+        r = stub_queue_protect(&as->queue, change->start, change->end, change->prot);
     else
-        r = pt_queue_replace(&as->queue, change);
+        r = stub_queue_replace(&as->queue, change);
     if (r == 0)
         atomic_store(&as->has_ops, true);
     mutex_unlock(&as->mu);
@@ -113,10 +113,10 @@ static int as_push(struct plat_as *base, const struct pt_change *change)
 static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access, int fd,
                   uint64_t off, unsigned flags)
 {
-    const struct pt_change change = {
+    const struct stub_change change = {
         .start = addr.v,
         .end = addr.v + size,
-        .kind = PT_MAP,
+        .kind = STUB_MAP,
         .prot = as_prot(access),
         .flags = MAP_FIXED | ((flags & PLAT_MAP_PRIVATE) ? MAP_PRIVATE : MAP_SHARED) |
                  ((flags & PLAT_MAP_POPULATE) ? MAP_POPULATE : 0),
@@ -129,15 +129,15 @@ static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned ac
 
 static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 {
-    const struct pt_change change = {.start = addr.v, .end = addr.v + size, .kind = PT_UNMAP};
+    const struct stub_change change = {.start = addr.v, .end = addr.v + size, .kind = STUB_UNMAP};
 
     return as_push(base, &change);
 }
 
 static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
 {
-    const struct pt_change change = {
-        .start = addr.v, .end = addr.v + size, .kind = PT_PROTECT, .prot = as_prot(access)};
+    const struct stub_change change = {
+        .start = addr.v, .end = addr.v + size, .kind = STUB_PROTECT, .prot = as_prot(access)};
 
     return as_push(base, &change);
 }

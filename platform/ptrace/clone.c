@@ -24,8 +24,8 @@ static int clone_run(const struct pt_plat *p, pid_t tid, const char *code, uint6
 void pt_fork_regs(const struct pt_plat *p, uint32_t slot, struct plat_regs *regs)
 {
     *regs = (struct plat_regs){
-        .cs = PT_USER_CS,
-        .ss = PT_USER_SS,
+        .cs = STUB_USER_CS,
+        .ss = STUB_USER_SS,
         .r12 = p->ops,
         .r13 = PAGE_SIZE,
         .r14 = PROT_READ,
@@ -46,7 +46,7 @@ int pt_clone_process(const struct pt_plat *p, pid_t tid, uint32_t slot, pid_t *o
 
 int pt_clone_thread(const struct pt_plat *p, pid_t tid, pid_t *out_tid, bool *interrupted)
 {
-    struct plat_regs regs = {.cs = PT_USER_CS, .ss = PT_USER_SS};
+    struct plat_regs regs = {.cs = STUB_USER_CS, .ss = STUB_USER_SS};
 
     return clone_run(p, tid, stub_thread, PT_THREAD_FLAGS, &regs, out_tid, interrupted);
 }

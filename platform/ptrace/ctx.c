@@ -18,9 +18,9 @@
 static void ctx_reset_regs(struct plat_regs *regs)
 {
     memset(regs, 0, sizeof(*regs));
-    regs->cs = PT_USER_CS;
-    regs->ss = PT_USER_SS;
-    regs->eflags = PT_EFLAGS;
+    regs->cs = STUB_USER_CS;
+    regs->ss = STUB_USER_SS;
+    regs->eflags = STUB_EFLAGS;
 }
 
 static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
@@ -31,9 +31,7 @@ static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
         return -ENOMEM;
     c->base.plat = as->base.plat;
     c->as = as;
-    c->cpu = PT_CPU_NEW;
-    c->cpu_shared = true;
-    mutex_init(&c->cpu_mu, LOCK_RANK_PLATFORM);
+    stub_seat_init(&c->seat, &pt_plat(as->base.plat)->placer);
     ctx_reset_regs(&c->regs);
     ref_get(&as->ref);
     *out_ctx = c;
@@ -43,7 +41,7 @@ static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
 static void ctx_free(struct pt_ctx *c)
 {
     pt_as_put(&c->as->base);
-    mutex_destroy(&c->cpu_mu);
+    stub_seat_fini(&c->seat);
     free(c->xstate);
     free(c);
 }
@@ -51,7 +49,7 @@ static void ctx_free(struct pt_ctx *c)
 /* The thread that is to run c, a thread of c's address space. */
 static void ctx_set_thread(struct pt_ctx *c, pid_t tid)
 {
-    c->tid = tid;
+    c->tid = c->seat.tid = tid;
     c->synced = false;
     atomic_store(&c->target, (uint64_t)(uint32_t)c->as->pid << 32 | (uint32_t)tid);
 }
@@ -70,7 +68,7 @@ static bool ctx_take_parked(struct pt_as *as, pid_t *out_tid)
 
 static void ctx_enlist(struct pt_ctx *c)
 {
-    pt_place_add(c);
+    stub_seat_place(&c->seat);
     mutex_lock(&c->as->mu);
     list_add_tail(&c->node, &c->as->ctxs);
     atomic_fetch_add(&c->as->users, 1);
@@ -86,8 +84,8 @@ void pt_ctx_die(struct pt_ctx *c, bool reaped)
         return;
     c->dead = true;
     /* Not seen by the watching thread from here on. */
-    pt_place_remove(c);
-    pt_cpu_share(c);
+    stub_seat_unplace(&c->seat);
+    stub_clock_share(&c->seat);
     reaped = reaped || atomic_load(&c->reaped);
     mutex_lock(&as->mu);
     bool kill = !reaped && !as->gone, tell = !as->told;
@@ -159,7 +157,7 @@ static int ctx_create(struct plat *base, struct plat_as *as_base, struct plat_ct
         return r;
     }
     if (tid == as->pid)
-        pt_cpu_start(c);
+        stub_clock_start(&c->seat, c->as->pid);
     ctx_enlist(c);
     *out_ctx = &c->base;
     return 0;
@@ -186,9 +184,9 @@ static int ctx_fork_thread(struct pt_ctx *parent, struct pt_ctx *child, bool *in
     pid_t tid;
     int r;
 
-    pt_cpu_share(parent);
+    stub_clock_share(&parent->seat);
     if (ctx_take_parked(parent->as, &tid)) {
-        child->cpu = PT_CPU_NEW;
+        child->seat.cpu = STUB_CPU_NEW;
         r = ctx_save_xstate(parent, child);
         if (r != 0) {
             mutex_lock(&parent->as->mu);
@@ -222,7 +220,7 @@ static int ctx_fork_process(struct pt_ctx *parent, struct pt_as *as, struct pt_c
         return r;
     as->gone = false;
     ctx_set_thread(child, as->pid);
-    pt_cpu_start(child);
+    stub_clock_start(&child->seat, as->pid);
     return 0;
 }
 
@@ -240,9 +238,7 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
     r = ctx_alloc(as, &child);
     if (r == 0) {
         child->regs = parent->regs;
-        child->cpu = atomic_load(&parent->let_go) ? PT_CPU_NEW : parent->cpu;
-        child->bond_ns = parent->bond_ns;
-        child->bond_end_ns = parent->bond_end_ns;
+        stub_seat_inherit(&child->seat, &parent->seat);
         if (out_as != NULL)
             r = ctx_fork_process(parent, as, child, &interrupted);
         else
@@ -299,7 +295,7 @@ static void ctx_leave(struct pt_ctx *c)
     struct pt_as *as = c->as;
     bool last, park = false;
 
-    pt_place_remove(c);
+    stub_seat_unplace(&c->seat);
     mutex_lock(&as->mu);
     list_del(&c->node);
     atomic_fetch_sub(&as->users, 1);
@@ -341,7 +337,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     if (r != 0)
         /* It was the only thread of a stub that has ended; pt_as_put takes what remains. */
         return r;
-    pt_cpu_share(c);
+    stub_clock_share(&c->seat);
     ctx_leave(c);
     ref_get(&as->ref);
     c->as = as;
@@ -349,17 +345,22 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->attached = true;
     atomic_store(&c->reaped, false);
     c->dead = false;
-    c->cpu = PT_CPU_NEW;
+    c->seat.cpu = STUB_CPU_NEW;
     free(c->xstate);
     c->xstate = NULL;
     ctx_reset_regs(&c->regs);
-    pt_cpu_start(c);
+    stub_clock_start(&c->seat, c->as->pid);
     ctx_enlist(c);
     pt_as_put(&old->base);
     return 0;
 }
 
 /* ---- state ---- */
+
+static uint64_t ctx_cpu_time(struct plat_ctx *base)
+{
+    return stub_clock_read(&pt_ctx(base)->seat);
+}
 
 static struct plat_regs *ctx_regs(struct plat_ctx *base)
 {
@@ -412,6 +413,6 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .interrupt = pt_ctx_interrupt,
     .xstate_get = ctx_xstate_get,
     .xstate_set = ctx_xstate_set,
-    .cpu_time = pt_cpu_time,
+    .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -16,16 +16,15 @@
 #include "base/lock.h"
 #include "base/ref.h"
 #include "platform/ptrace/ptrace.h"
-#include "platform/ptrace/queue.h"
 #include "platform/ptrace/stub.h"
+#include "platform/stub/change.h"
+#include "platform/stub/host.h"
+#include "platform/stub/queue.h"
+#include "platform/stub/seat.h"
 
 /* Makes a stub stop; never reaches guest code. Stubs ignore it, for the one that comes when the
  * thread is not traced any more. */
 #define PT_INTERRUPT SIGUSR1
-/* Segments and flags that user code starts with. */
-#define PT_USER_CS 0x33
-#define PT_USER_SS 0x2b
-#define PT_EFLAGS 0x202
 /* Address spaces at a time: operations pages. */
 #define PT_SLOTS 65536
 #define PT_PARKED_MAX 16
@@ -37,10 +36,6 @@
 #define PT_PROCESS_FLAGS (CLONE_PARENT | CLONE_FILES | CLONE_FS)
 #define PT_THREAD_FLAGS                                                                            \
     (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
-/* Places that are no CPU: left to the host; to be found at the next turn. */
-#define PT_CPU_FREE (-1)
-#define PT_CPU_NEW (-2)
-
 extern const char stub_text[], stub_text_end[], stub_park[], stub_ready[], stub_call[],
     stub_batch[], stub_thread[], stub_fork[], stub_settle[];
 
@@ -57,23 +52,8 @@ struct pt_plat {
     struct idalloc slots;
     pid_t ended[PT_ENDED_MAX]; /* stubs that were killed and not yet waited for */
     size_t ended_count;
-    /* place.c */
-    cpu_set_t cpus; /* that the sandbox may use; immutable, as cpu_count */
-    int cpu_count;
-    _Atomic int cpu_guests[CPU_SETSIZE]; /* bound contexts in the guest, by CPU */
-    struct mutex place_mu;               /* rank LEAF: the rest */
-    struct list placed;                  /* pt_ctx.place_node */
-    struct cond watch_cond;
-    pthread_t watcher;
-    bool watch_started, watch_stop;
-    _Atomic bool watch_asleep;
+    struct stub_placer placer;
 };
-
-/* As stub.S reads it. */
-struct pt_op {
-    uint64_t nr, args[6], pad;
-};
-_Static_assert(sizeof(struct pt_op) == STUB_OP_SIZE, "stub.S knows the size");
 
 struct pt_as {
     struct plat_as base;
@@ -83,7 +63,7 @@ struct pt_as {
     bool settled;     /* the leader has been; whoever takes it first does that */
     struct mutex mu;  /* rank PLATFORM: guards the rest */
     struct cond idle; /* a context has left the guest */
-    struct pt_queue queue;
+    struct stub_queue queue;
     struct list ctxs;            /* pt_ctx.node */
     pid_t parked[PT_PARKED_MAX]; /* stub threads nobody traces or uses */
     size_t parked_count;
@@ -105,26 +85,12 @@ struct pt_ctx {
     struct plat_regs regs, seen;
     void *xstate; /* to be loaded at the first run, or NULL; owned */
     size_t xstate_size;
-    int cpu;                       /* place.c: where it is bound, or PT_CPU_* */
-    bool placed;                   /* is in pt_plat.placed */
-    unsigned company;              /* entries that found somebody else there */
-    unsigned quick;                /* short turns in a row, of a free pair */
-    uint64_t bond_ns, bond_end_ns; /* length and end of the bond to that CPU */
-    struct list place_node;        /* guard: pt_plat.place_mu */
-    bool cpu_shared;               /* turns are added to cpu_ns */
-    struct mutex cpu_mu;           /* rank PLATFORM; nothing is taken under it */
-    pid_t cpu_pid;                 /* guard: cpu_mu: the process whose clock is c's; 0: shared */
-    uint64_t cpu_before;           /* guard: cpu_mu: used before that process */
+    struct stub_seat seat;
     /* any thread */
     _Atomic bool interrupt;
     _Atomic bool in_guest;
-    _Atomic uint64_t target;     /* process and thread number for tgkill(2): pid << 32 | tid */
-    _Atomic uint64_t entered_ns; /* in the guest since, or 0 */
-    _Atomic bool reaped;         /* its end was seen by the watching thread */
-    _Atomic bool let_go;         /* the stub thread is not bound any more */
-    /* Guest time of runs that have ended, start of the present one or 0, and the largest sum that
-     * was ever told: a clock made of them does not go back. */
-    _Atomic uint64_t cpu_ns, run_start, cpu_told;
+    _Atomic uint64_t target; /* process and thread number for tgkill(2): pid << 32 | tid */
+    _Atomic bool reaped;     /* its end was seen by the watching thread */
 };
 
 static inline struct pt_plat *pt_plat(struct plat *p)
@@ -140,6 +106,11 @@ static inline struct pt_as *pt_as(struct plat_as *as)
 static inline struct pt_ctx *pt_ctx(struct plat_ctx *c)
 {
     return container_of(c, struct pt_ctx, base);
+}
+
+static inline struct pt_ctx *pt_ctx_of_seat(struct stub_seat *s)
+{
+    return container_of(s, struct pt_ctx, seat);
 }
 
 /* Address in a stub of a label of stub.S. */
@@ -212,35 +183,12 @@ MUST_CHECK int pt_ctx_own(struct pt_ctx *c);
  * has been seen with wait(2), so that the number may already be another's. */
 void pt_ctx_die(struct pt_ctx *c, bool reaped);
 
-/* ---- place.c ---- */
-void pt_place_init(struct pt_plat *p);
-void pt_place_fini(struct pt_plat *p);
-/* c has a stub thread of its own now; has none any more. Owner, or nobody runs c. */
-void pt_place_add(struct pt_ctx *c);
-void pt_place_remove(struct pt_ctx *c);
-/* Binds a sleeping stub thread to the CPU of the caller, who is about to wake it. */
-void pt_place_fetch(const struct pt_plat *p, pid_t tid);
-/* Owner, around each turn of the guest. */
-void pt_place_enter(struct pt_ctx *c, uint64_t now);
-void pt_place_leave(struct pt_ctx *c, uint64_t entered, uint64_t now);
-
-/* ---- watch.c ---- */
-/* The first context starts it: before, the sentry has one thread. place_mu held. */
-void pt_watch_start_locked(struct pt_plat *p);
-void pt_watch_stop(struct pt_plat *p);
-void pt_watch_wake(struct pt_plat *p);
+/* ---- ends.c ---- */
+/* stub_placer.long_turn */
+void pt_take_ended(struct stub_placer *p, struct stub_seat *s);
 
 /* ---- run.c ---- */
 enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
 void pt_ctx_interrupt(struct plat_ctx *base);
-
-/* ---- cputime.c ---- */
-/* CLOCK_MONOTONIC, ns. */
-uint64_t pt_now(void);
-/* c is the only context of its stub process, which is new; has company from now on. Owner, or
- * nobody runs c. */
-void pt_cpu_start(struct pt_ctx *c);
-void pt_cpu_share(struct pt_ctx *c);
-uint64_t pt_cpu_time(struct plat_ctx *base);
 
 #endif

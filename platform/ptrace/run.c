@@ -10,19 +10,6 @@
 
 #include "platform/ptrace/ptrace_priv.h"
 
-/* Intel SDM vol. 3, 6.15, and the error code of a page fault. */
-enum {
-    TRAP_DIVIDE = 0,
-    TRAP_DEBUG = 1,
-    TRAP_BREAKPOINT = 3,
-    TRAP_OPCODE = 6,
-    TRAP_GENERAL_PROTECTION = 13,
-    TRAP_PAGE_FAULT = 14,
-    TRAP_ALIGNMENT = 17,
-    TRAP_SIMD = 19,
-};
-enum { PF_PRESENT = 1, PF_USER = 4, PF_FETCH = 16 };
-
 /* Results in this range, with orig_rax set, make the host restart a call when a signal is pending:
  * -ERESTART_RESTARTBLOCK to -ERESTARTSYS. */
 #define RUN_RESTART_FIRST UINT64_C(-516)
@@ -98,32 +85,6 @@ static bool run_is_syscall(const struct pt_ctx *c)
     return info.arch == 0xc000003eu;
 }
 
-/* The exception behind a signal, as sigcontext shows it; what ptrace cannot tell is left out. */
-static void run_trap(struct plat_fault *f)
-{
-    f->errcode = 0;
-    switch (f->signo) {
-    case SIGSEGV:
-        f->trapno = f->code == SI_KERNEL ? TRAP_GENERAL_PROTECTION : TRAP_PAGE_FAULT;
-        break;
-    case SIGBUS:
-        f->trapno = f->code == BUS_ADRALN ? TRAP_ALIGNMENT : TRAP_PAGE_FAULT;
-        break;
-    case SIGFPE:
-        f->trapno = f->code == FPE_INTDIV ? TRAP_DIVIDE : TRAP_SIMD;
-        break;
-    case SIGILL:
-        f->trapno = TRAP_OPCODE;
-        break;
-    default:
-        f->trapno = f->code == SI_KERNEL ? TRAP_BREAKPOINT : TRAP_DEBUG;
-        break;
-    }
-    if (f->trapno == TRAP_PAGE_FAULT)
-        f->errcode = PF_USER | (f->code == SEGV_ACCERR ? PF_PRESENT : 0u) |
-                     (f->access == PLAT_EXEC ? PF_FETCH : 0u);
-}
-
 static enum plat_event run_fault(struct pt_ctx *c, const siginfo_t *si, struct plat_fault *out)
 {
     out->signo = si->si_signo;
@@ -132,7 +93,7 @@ static enum plat_event run_fault(struct pt_ctx *c, const siginfo_t *si, struct p
     out->access = PLAT_ACCESS_UNKNOWN;
     if (si->si_code != SI_KERNEL && out->addr == c->regs.rip)
         out->access = PLAT_EXEC;
-    run_trap(out);
+    stub_fault_trap(out);
     return PLAT_EVENT_FAULT;
 }
 
@@ -274,14 +235,10 @@ enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
         run_leave(c);
         return PLAT_EVENT_INTERRUPT;
     }
-    uint64_t start = pt_now();
-    pt_place_enter(c, start);
-    atomic_store_explicit(&c->run_start, start, memory_order_relaxed);
+    uint64_t start = stub_now();
+    stub_seat_enter(&c->seat, start);
     event = run_guest(c, single_step ? PTRACE_SYSEMU_SINGLESTEP : PTRACE_SYSEMU, out, &reaped);
-    uint64_t end = pt_now();
-    atomic_store_explicit(&c->run_start, 0, memory_order_relaxed);
-    atomic_fetch_add_explicit(&c->cpu_ns, end - start, memory_order_release);
-    pt_place_leave(c, start, end);
+    stub_seat_leave(&c->seat, start, stub_now());
     run_leave(c);
     if (event == PLAT_EVENT_INTERRUPT)
         atomic_store(&c->interrupt, false);

@@ -31,17 +31,17 @@ stub_call:
 stub_batch:
     testq %r13, %r13
     jz 2f
-1:  movq STUB_OP_NR(%r12), %rax
-    movq STUB_OP_ARGS(%r12), %rdi
-    movq STUB_OP_ARGS+8(%r12), %rsi
-    movq STUB_OP_ARGS+16(%r12), %rdx
-    movq STUB_OP_ARGS+24(%r12), %r10
-    movq STUB_OP_ARGS+32(%r12), %r8
-    movq STUB_OP_ARGS+40(%r12), %r9
+1:  movq PT_OP_NR(%r12), %rax
+    movq PT_OP_ARGS(%r12), %rdi
+    movq PT_OP_ARGS+8(%r12), %rsi
+    movq PT_OP_ARGS+16(%r12), %rdx
+    movq PT_OP_ARGS+24(%r12), %r10
+    movq PT_OP_ARGS+32(%r12), %r8
+    movq PT_OP_ARGS+40(%r12), %r9
     syscall
     cmpq $-4095, %rax
     jae 3f
-    addq $STUB_OP_SIZE, %r12
+    addq $PT_OP_SIZE, %r12
     decq %r13
     jnz 1b
 2:  int3

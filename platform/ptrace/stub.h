@@ -6,10 +6,10 @@
 #define RINGWALL_PLATFORM_PTRACE_STUB_H
 
 /* One host call to make in a stub. */
-#define STUB_OP_SIZE 64
-#define STUB_OP_NR 0
-#define STUB_OP_ARGS 8
-#define STUB_OPS_PER_PAGE 64
+#define PT_OP_SIZE 64
+#define PT_OP_NR 0
+#define PT_OP_ARGS 8
+#define PT_OPS_PER_PAGE 64
 
 /* prctl(PR_SET_PDEATHSIG, SIGKILL), in words the assembler knows. */
 #define STUB_PR_SET_PDEATHSIG 1

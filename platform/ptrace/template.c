@@ -1,6 +1,5 @@
 /* The first stub: a fork of the young sentry, emptied of everything but two pages and the vDSO. */
 #include <errno.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,7 +9,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,23 +16,8 @@
 #include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
-#define PT_TASK_END UINT64_C(0x7ffffffff000)
 /* Exit status of a template that cannot move the vDSO. */
 #define TEMPLATE_VDSO_STAYS 3
-
-/* Pieces of the host's vDSO and its data, lowest first and side by side. */
-#define TEMPLATE_VDSO_PIECES 4
-
-/* Where the host put its vDSO: found while /proc can be read, the same in every fork. */
-static struct plat_range vdso_pieces[TEMPLATE_VDSO_PIECES];
-static size_t vdso_piece_count;
-
-static struct plat_range vdso_range(void)
-{
-    if (vdso_piece_count == 0)
-        return (struct plat_range){0, 0};
-    return (struct plat_range){vdso_pieces[0].start, vdso_pieces[vdso_piece_count - 1].end};
-}
 
 /* Yama's level; from 2 on only the capable may trace, which the sentry is not. */
 static int probe_yama(void)
@@ -52,26 +35,10 @@ static int probe_yama(void)
 
 static int ptrace_probe(char *why, size_t why_size)
 {
-    FILE *f = fopen("/proc/self/maps", "re");
-    char line[512];
+    int r = stub_vdso_find(why, why_size);
 
-    if (f == NULL) {
-        int code = errno;
-        (void)snprintf(why, why_size, "/proc/self/maps cannot be read: %s", strerror(code));
-        return -code;
-    }
-    vdso_piece_count = 0;
-    while (fgets(line, sizeof(line), f) != NULL) {
-        unsigned long start, end;
-        if ((strstr(line, "[vvar") == NULL && strstr(line, "[vdso]") == NULL) ||
-            sscanf(line, "%lx-%lx", &start, &end) != 2)
-            continue;
-        if (vdso_range().end != start)
-            vdso_piece_count = 0;
-        if (vdso_piece_count < TEMPLATE_VDSO_PIECES)
-            vdso_pieces[vdso_piece_count++] = (struct plat_range){start, end};
-    }
-    (void)fclose(f);
+    if (r != 0)
+        return r;
     int yama = probe_yama();
     if (yama >= 2)
         (void)snprintf(why, why_size, "kernel.yama.ptrace_scope is %d", yama);
@@ -79,17 +46,6 @@ static int ptrace_probe(char *why, size_t why_size)
 }
 
 /* ---- in the fork, whose memory is still the sentry's: nothing may take a lock ---- */
-
-/* The kernel would go on writing to the C library's area, which will not be there. Its size is what
- * the library registered, of which it tells only the part in use. */
-static void template_no_rseq(void)
-{
-    char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
-
-    if (__rseq_size != 0 &&
-        syscall(SYS_rseq, area, 32u, (unsigned)RSEQ_FLAG_UNREGISTER, RSEQ_SIG) != 0)
-        (void)syscall(SYS_rseq, area, __rseq_size, (unsigned)RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
-}
 
 static void template_signals(void)
 {
@@ -102,41 +58,16 @@ static void template_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static bool template_drop_capabilities(void)
-{
-    struct __user_cap_header_struct hdr = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-    struct __user_cap_data_struct none[2];
-
-    memset(none, 0, sizeof(none));
-    return syscall(SYS_capset, &hdr, none) == 0;
-}
-
-/* Behind our two pages, so that the guest's addresses have no hole, and nothing tells where the
- * sentry's are. */
-static bool template_move_vdso(const struct pt_plat *p)
-{
-    uint64_t to = p->ops + PAGE_SIZE;
-
-    for (size_t i = 0; i < vdso_piece_count; i++) {
-        uint64_t size = vdso_pieces[i].end - vdso_pieces[i].start;
-        if (syscall(SYS_mremap, vdso_pieces[i].start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-                    to) < 0)
-            return false;
-        to += size;
-    }
-    return true;
-}
-
 static NORETURN void template_main(const struct pt_plat *p)
 {
     (void)prctl(PR_SET_NAME, "runsc-stub", 0, 0, 0);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    template_no_rseq();
+    stub_no_rseq();
     template_signals();
-    if (p->vdso_moved && !template_move_vdso(p))
+    if (p->vdso_moved && !stub_vdso_move(p->ops + PAGE_SIZE))
         _exit(TEMPLATE_VDSO_STAYS);
-    if (syscall(SYS_ptrace, (long)PTRACE_TRACEME, 0L, 0L, 0L) == 0 &&
-        template_drop_capabilities() && pt_filter_load(p->text) == 0)
+    if (syscall(SYS_ptrace, (long)PTRACE_TRACEME, 0L, 0L, 0L) == 0 && stub_drop_capabilities() &&
+        pt_filter_load(p->text) == 0)
         ((void (*)(void))(uintptr_t)pt_stub_addr(p, stub_ready))();
     _exit(1);
 }
@@ -161,11 +92,11 @@ static int template_empty(const struct pt_plat *p)
     struct plat_range keep[2] = {{p->text, p->end}, {0, 0}};
     uint64_t at = 0;
 
-    if (!p->vdso_moved && vdso_piece_count > 0) {
-        keep[1] = vdso_range();
+    if (!p->vdso_moved && stub_vdso_range().end != 0) {
+        keep[1] = stub_vdso_range();
         if (keep[1].start < keep[0].start) {
             keep[1] = keep[0];
-            keep[0] = vdso_range();
+            keep[0] = stub_vdso_range();
         }
     }
     for (size_t i = 0; i < ARRAY_SIZE(keep); i++) {
@@ -176,7 +107,7 @@ static int template_empty(const struct pt_plat *p)
             return r;
         at = keep[i].end;
     }
-    return template_unmap(p, at, PT_TASK_END);
+    return template_unmap(p, at, STUB_TASK_END);
 }
 
 /* Initial x87 and SSE state, as a fresh program has it. */
@@ -217,24 +148,18 @@ static int template_fill(struct pt_plat *p, uint64_t addr)
     return 0;
 }
 
-/* As near to the end of what a guest may use as this process has room. */
+/* Our two pages, and room for the vDSO behind them. */
 static int template_place(struct pt_plat *p)
 {
-    const struct plat_range vdso = vdso_range();
+    const struct plat_range vdso = stub_vdso_range();
     const uint64_t size = 2 * PAGE_SIZE + (p->vdso_moved ? vdso.end - vdso.start : 0);
-    const uint64_t lowest = PT_TASK_END - (UINT64_C(1) << 36);
+    uint64_t at;
+    int r = stub_reserve(size, &at);
 
-    for (uint64_t at = PT_TASK_END - size; at > lowest; at -= UINT64_C(1) << 30) {
-        void *m = mmap((void *)(uintptr_t)at, size, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-        if (m == MAP_FAILED)
-            continue;
-        p->end = at + size;
-        if ((uint64_t)(uintptr_t)m == at)
-            return template_fill(p, at);
-        (void)munmap(m, size);
-    }
-    return -ENOMEM;
+    if (r != 0)
+        return r;
+    p->end = at + size;
+    return template_fill(p, at);
 }
 
 /* The fork says with a breakpoint in the stub's own page that it needs nothing else any more. */
@@ -291,7 +216,7 @@ static int template_try(struct pt_plat *p)
 
 int pt_template_start(struct pt_plat *p)
 {
-    p->vdso_moved = vdso_piece_count > 0;
+    p->vdso_moved = stub_vdso_range().end != 0;
     int r = template_try(p);
 
     if (r == -ECANCELED) {
@@ -302,19 +227,11 @@ int pt_template_start(struct pt_plat *p)
     return r;
 }
 
-static uint32_t template_xstate_size(void)
-{
-    uint32_t eax = 0xd, ebx, ecx = 0, edx;
-
-    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-    return ebx;
-}
-
 static void ptrace_destroy(struct plat *base)
 {
     struct pt_plat *p = pt_plat(base);
 
-    pt_place_fini(p);
+    stub_placer_fini(&p->placer);
     if (p->template_pid > 0) {
         pt_kill(p->template_pid);
         pt_reap(p->template_pid);
@@ -333,18 +250,18 @@ static void ptrace_destroy(struct plat *base)
 static void ptrace_describe(struct pt_plat *p)
 {
     struct plat *b = &p->base;
-    const struct plat_range vdso = vdso_range();
+    const struct plat_range vdso = stub_vdso_range();
 
     b->min_addr = 0x10000;
-    b->max_addr = p->end == PT_TASK_END ? p->text : PT_TASK_END;
+    b->max_addr = p->end == STUB_TASK_END ? p->text : STUB_TASK_END;
     b->reserved[b->reserved_count++] = (struct plat_range){p->text, p->end};
-    if (vdso_piece_count > 0)
+    if (stub_vdso_range().end != 0)
         b->host_vdso = getauxval(AT_SYSINFO_EHDR);
     if (p->vdso_moved)
         b->host_vdso += p->ops + PAGE_SIZE - vdso.start;
-    else if (vdso_piece_count > 0)
+    else if (stub_vdso_range().end != 0)
         b->reserved[b->reserved_count++] = vdso;
-    b->xstate_size = template_xstate_size();
+    b->xstate_size = stub_xstate_size();
 }
 
 static int ptrace_create(const struct plat_config *cfg, struct plat **out_plat)
@@ -361,7 +278,8 @@ static int ptrace_create(const struct plat_config *cfg, struct plat **out_plat)
     p->base.ops = &ptrace_plat_ops;
     p->mem_fd = cfg->mem_fd;
     mutex_init(&p->mu, LOCK_RANK_LEAF);
-    pt_place_init(p);
+    stub_placer_init(&p->placer);
+    p->placer.long_turn = pt_take_ended;
     idalloc_init(&p->slots, 1, PT_SLOTS - 1);
     p->ops_fd = memfd_create("stub-operations", MFD_CLOEXEC);
     if (p->ops_fd < 0 || ftruncate(p->ops_fd, (off_t)PT_SLOTS * PAGE_SIZE) != 0) {

@@ -101,9 +101,9 @@ int pt_detach(const struct pt_plat *p, pid_t tid)
     const struct plat_regs regs = {
         .rip = pt_stub_addr(p, stub_park),
         .orig_rax = UINT64_MAX,
-        .eflags = PT_EFLAGS,
-        .cs = PT_USER_CS,
-        .ss = PT_USER_SS,
+        .eflags = STUB_EFLAGS,
+        .cs = STUB_USER_CS,
+        .ss = STUB_USER_SS,
     };
 
     int r = pt_set_regs(tid, &regs);
@@ -120,7 +120,7 @@ int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
 
     regs->orig_rax = UINT64_MAX;
     /* The guest may have left the trap flag or the direction flag on. */
-    regs->eflags = PT_EFLAGS;
+    regs->eflags = STUB_EFLAGS;
     r = pt_set_regs(tid, regs);
     if (r != 0)
         return r;
@@ -152,7 +152,7 @@ int pt_run_stub(pid_t tid, struct plat_regs *regs, bool *interrupted)
 int pt_call(const struct pt_plat *p, pid_t tid, uint64_t nr, const uint64_t args[6],
             int64_t *out_ret, bool *interrupted)
 {
-    struct plat_regs regs = {.cs = PT_USER_CS, .ss = PT_USER_SS};
+    struct plat_regs regs = {.cs = STUB_USER_CS, .ss = STUB_USER_SS};
 
     regs.rip = pt_stub_addr(p, stub_call);
     regs.rax = nr;

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "gofer/proto/client.h"
 #include "platform/ptrace/ptrace.h"
+#include "platform/systrap/systrap.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/confine.h"
 #include "sentry/fs/anon/hostfd.h"
@@ -31,7 +32,7 @@
 /* Offset space of the memory file: sparse, so its size costs nothing. */
 #define BOOT_MEMFILE_SIZE (16ull << 40)
 
-static const struct plat_ops *const platforms[] = {&ptrace_plat_ops};
+static const struct plat_ops *const platforms[] = {&ptrace_plat_ops, &systrap_plat_ops};
 
 const struct plat_ops *boot_find_platform(const char *name)
 {
@@ -180,7 +181,7 @@ static void confine(struct boot *b)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     signal(SIGPIPE, SIG_IGN);
-    STEP(b, confine_seccomp(&step));
+    STEP(b, confine_seccomp(b->args->plat->name, &step));
 }
 
 static int usable_cpus(void)

@@ -28,8 +28,9 @@ MUST_CHECK int confine_drop_capabilities(const char **step);
 MUST_CHECK int confine_landlock(int *out_abi, const char **step);
 /* Core files off, locked memory off, no further limits that the guest's work needs. */
 MUST_CHECK int confine_rlimits(const char **step);
-/* Loads the allow-list of seccomp_sentry.def for every thread from now on. */
-MUST_CHECK int confine_seccomp(const char **step);
+/* Loads the allow-list of seccomp_sentry.def for every thread from now on; platform: the name of
+ * the one that runs the guests. */
+MUST_CHECK int confine_seccomp(const char *platform, const char **step);
 /* Closes every descriptor from 3 up that is not in keep. */
 MUST_CHECK int confine_close_fds(const int *keep, size_t count, const char **step);
 

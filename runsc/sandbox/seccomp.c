@@ -18,6 +18,7 @@
 #endif
 
 struct rule {
+    const char *platform; /* or NULL: on all */
     int nr;
     unsigned count;
     struct scmp_arg_cmp cmp[3];
@@ -31,16 +32,21 @@ struct rule {
     {                                                                                              \
         (arg), SCMP_CMP_MASKED_EQ, (scmp_datum_t)(mask), (scmp_datum_t)(value)                     \
     }
-#define ALLOW(name, owner, reason) {SCMP_SYS(name), 0, {{0}}},
-#define ALLOW_IF(name, owner, reason, ...) {SCMP_SYS(name), 1, {__VA_ARGS__}},
+#define ALLOW(name, owner, reason) {NULL, SCMP_SYS(name), 0, {{0}}},
+#define ALLOW_IF(name, owner, reason, ...) {NULL, SCMP_SYS(name), 1, {__VA_ARGS__}},
+#define ALLOW_ON(platform, name, owner, reason) {#platform, SCMP_SYS(name), 0, {{0}}},
+#define ALLOW_ON_IF(platform, name, owner, reason, ...)                                            \
+    {#platform, SCMP_SYS(name), 1, {__VA_ARGS__}},
 
 static const struct rule rules[] = {
 #include "runsc/sandbox/seccomp_sentry.def"
 };
 
-static int add_rules(scmp_filter_ctx ctx)
+static int add_rules(scmp_filter_ctx ctx, const char *platform)
 {
     for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+        if (rules[i].platform != NULL && strcmp(rules[i].platform, platform) != 0)
+            continue;
         int r = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].count,
                                              rules[i].cmp);
         if (r)
@@ -60,7 +66,7 @@ static int add_rules(scmp_filter_ctx ctx)
     return seccomp_rule_add_exact(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 }
 
-int confine_seccomp(const char **step)
+int confine_seccomp(const char *platform, const char **step)
 {
     *step = "seccomp_init";
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -72,7 +78,7 @@ int confine_seccomp(const char **step)
         r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (!r) {
         *step = "seccomp rules";
-        r = add_rules(ctx);
+        r = add_rules(ctx, platform);
     }
     if (!r) {
         *step = "seccomp_load";

@@ -1,34 +1,34 @@
 /* Ranges in order: cut at the ends of a request, replaced inside, merged with their neighbours. */
-#include "platform/ptrace/queue.h"
+#include "platform/stub/queue.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-void pt_queue_fini(struct pt_queue *q)
+void stub_queue_fini(struct stub_queue *q)
 {
     free(q->changes);
-    *q = (struct pt_queue){0};
+    *q = (struct stub_queue){0};
 }
 
-void pt_queue_drop(struct pt_queue *q, size_t count)
+void stub_queue_drop(struct stub_queue *q, size_t count)
 {
     q->count -= count;
     memmove(q->changes, q->changes + count, q->count * sizeof(*q->changes));
 }
 
-static int queue_reserve(struct pt_queue *q, size_t more)
+static int queue_reserve(struct stub_queue *q, size_t more)
 {
     size_t need = q->count + more;
 
-    if (need > PT_QUEUE_MAX)
+    if (need > STUB_QUEUE_MAX)
         return -ENOMEM;
     if (need <= q->capacity)
         return 0;
     size_t capacity = MAX(2 * q->capacity, (size_t)16);
     capacity = MAX(capacity, need);
-    struct pt_change *changes = reallocarray(q->changes, capacity, sizeof(*changes));
+    struct stub_change *changes = reallocarray(q->changes, capacity, sizeof(*changes));
     if (changes == NULL)
         return -ENOMEM;
     q->changes = changes;
@@ -37,7 +37,7 @@ static int queue_reserve(struct pt_queue *q, size_t more)
 }
 
 /* First change that ends behind addr. */
-static size_t queue_find(const struct pt_queue *q, uint64_t addr)
+static size_t queue_find(const struct stub_queue *q, uint64_t addr)
 {
     size_t low = 0, high = q->count;
 
@@ -52,50 +52,50 @@ static size_t queue_find(const struct pt_queue *q, uint64_t addr)
 }
 
 /* Room was reserved. */
-static void queue_insert(struct pt_queue *q, size_t at, const struct pt_change *c)
+static void queue_insert(struct stub_queue *q, size_t at, const struct stub_change *c)
 {
     memmove(q->changes + at + 1, q->changes + at, (q->count - at) * sizeof(*c));
     q->changes[at] = *c;
     q->count++;
 }
 
-static void queue_remove(struct pt_queue *q, size_t at, size_t count)
+static void queue_remove(struct stub_queue *q, size_t at, size_t count)
 {
     memmove(q->changes + at, q->changes + at + count,
             (q->count - at - count) * sizeof(*q->changes));
     q->count -= count;
 }
 
-static void change_cut_front(struct pt_change *c, uint64_t start)
+static void change_cut_front(struct stub_change *c, uint64_t start)
 {
     c->off += start - c->start;
     c->start = start;
 }
 
 /* No change crosses addr afterwards. Room for one more was reserved. The index behind addr. */
-static size_t queue_split(struct pt_queue *q, uint64_t addr)
+static size_t queue_split(struct stub_queue *q, uint64_t addr)
 {
     size_t at = queue_find(q, addr);
 
     if (at == q->count || q->changes[at].start >= addr)
         return at;
-    struct pt_change front = q->changes[at];
+    struct stub_change front = q->changes[at];
     front.end = addr;
     change_cut_front(&q->changes[at], addr);
     queue_insert(q, at, &front);
     return at + 1;
 }
 
-static bool change_continues(const struct pt_change *a, const struct pt_change *b)
+static bool change_continues(const struct stub_change *a, const struct stub_change *b)
 {
     if (a->end != b->start || a->kind != b->kind || a->prot != b->prot)
         return false;
-    return a->kind != PT_MAP ||
+    return a->kind != STUB_MAP ||
            (a->fd == b->fd && a->flags == b->flags && a->off + (a->end - a->start) == b->off);
 }
 
 /* Merges what touches in [from, to], one more on either side. */
-static void queue_merge(struct pt_queue *q, size_t from, size_t to)
+static void queue_merge(struct stub_queue *q, size_t from, size_t to)
 {
     size_t at = from > 0 ? from - 1 : 0;
     size_t left = to - at + 1;
@@ -110,7 +110,7 @@ static void queue_merge(struct pt_queue *q, size_t from, size_t to)
     }
 }
 
-int pt_queue_replace(struct pt_queue *q, const struct pt_change *c)
+int stub_queue_replace(struct stub_queue *q, const struct stub_change *c)
 {
     int r = queue_reserve(q, 3);
 
@@ -124,7 +124,7 @@ int pt_queue_replace(struct pt_queue *q, const struct pt_change *c)
     return 0;
 }
 
-int pt_queue_protect(struct pt_queue *q, uint64_t start, uint64_t end, int prot)
+int stub_queue_protect(struct stub_queue *q, uint64_t start, uint64_t end, int prot)
 {
     size_t inside = 0;
 
@@ -138,10 +138,10 @@ int pt_queue_protect(struct pt_queue *q, uint64_t start, uint64_t end, int prot)
     for (uint64_t addr = start; addr < end; at++) {
         if (at == q->count || q->changes[at].start > addr) {
             uint64_t next = at < q->count ? MIN(q->changes[at].start, end) : end;
-            const struct pt_change c = {
-                .start = addr, .end = next, .kind = PT_PROTECT, .prot = prot};
+            const struct stub_change c = {
+                .start = addr, .end = next, .kind = STUB_PROTECT, .prot = prot};
             queue_insert(q, at, &c);
-        } else if (q->changes[at].kind != PT_UNMAP) {
+        } else if (q->changes[at].kind != STUB_UNMAP) {
             q->changes[at].prot = prot;
         }
         addr = q->changes[at].end;

@@ -7,8 +7,7 @@
 #include <sys/auxv.h>
 #include <time.h>
 
-#include "platform/ptrace/ptrace_priv.h"
-#include "tests/unit/ptrace_rig.h"
+#include "tests/unit/plat_rig.h"
 
 GUEST(code_jump, "    jmp *%rax\n");
 GUEST(code_call, "1:  mov $5, %eax\n    syscall\n    jmp 1b\n");
@@ -30,38 +29,41 @@ static uint64_t random_below(uint64_t bound)
     return (seed >> 33) % bound;
 }
 
+#ifndef RIG_SYSTRAP
 /* Every address in the stub's page, with whatever registers: nothing but events, and no host call
  * is made. */
-Test(ptrace_hostile, jumps_into_the_stub)
+Test(plat_hostile, jumps_into_the_stub)
 {
     struct rig r;
     struct plat_fault f;
 
     RIG_START(&r, code_jump);
-    const struct pt_plat *p = pt_plat(r.plat);
+    uint64_t size;
+    const uint64_t text = rig_text(r.plat, &size);
     const struct plat_regs start = *plat_ctx_regs(r.ctx);
-    for (uint64_t off = 0; off < (uint64_t)(stub_text_end - stub_text) + 16; off++) {
+    for (uint64_t off = 0; off < size + 16; off++) {
         struct plat_regs *regs = plat_ctx_regs(r.ctx);
         *regs = start;
-        regs->rax = p->text + off;
+        regs->rax = text + off;
         /* If it were made: munmap(everything), through the batch loop from the guest's own page. */
         uint64_t *op = rig_data(&r);
         memset(op, 0, PAGE_SIZE);
         op[0] = SYS_munmap;
-        op[2] = p->text;
+        op[2] = text;
         regs->r12 = DATA;
         regs->r13 = 3;
-        regs->rsi = p->text;
+        regs->rsi = text;
         regs->rsp = DATA + 2048;
         enum plat_event e = plat_ctx_run(r.ctx, false, &f);
         cr_assert(e == PLAT_EVENT_SYSCALL || e == PLAT_EVENT_FAULT, "offset %lu: event %d",
                   (unsigned long)off, (int)e);
-        cr_assert(kill(pt_ctx(r.ctx)->tid, 0) == 0);
+        cr_assert(kill(rig_pid(r.as), 0) == 0);
     }
     rig_end(&r);
 }
+#endif
 
-Test(ptrace_hostile, registers_no_program_has)
+Test(plat_hostile, registers_no_program_has)
 {
     static const uint64_t values[] = {0,          1,          0x23,       0x33,
                                       0x2b,       8,          0xffff,     UINT64_C(1) << 47,
@@ -86,7 +88,7 @@ Test(ptrace_hostile, registers_no_program_has)
     rig_end(&r);
 }
 
-Test(ptrace_hostile, the_32_bit_gates_fault)
+Test(plat_hostile, the_32_bit_gates_fault)
 {
     struct rig r;
     struct plat_fault f;
@@ -108,7 +110,7 @@ Test(ptrace_hostile, the_32_bit_gates_fault)
 }
 
 /* Old programs call there. The host may offer the page or not; it never answers itself. */
-Test(ptrace_hostile, the_vsyscall_page_is_ours)
+Test(plat_hostile, the_vsyscall_page_is_ours)
 {
     static const struct {
         uint64_t addr;
@@ -139,7 +141,7 @@ Test(ptrace_hostile, the_vsyscall_page_is_ours)
     rig_end(&r);
 }
 
-Test(ptrace_hostile, flags_do_not_reach_the_stub)
+Test(plat_hostile, flags_do_not_reach_the_stub)
 {
     struct rig r;
     struct plat_fault f;
@@ -160,7 +162,7 @@ Test(ptrace_hostile, flags_do_not_reach_the_stub)
     rig_end(&r);
 }
 
-Test(ptrace_hostile, single_steps)
+Test(plat_hostile, single_steps)
 {
     struct rig r;
     struct plat_fault f;
@@ -192,7 +194,7 @@ static void write_at(struct rig *r, uint64_t addr, bool works)
 }
 
 /* The host's vDSO, wherever it has been put, works there as it does here. */
-Test(ptrace_hostile, the_hosts_vdso_works)
+Test(plat_hostile, the_hosts_vdso_works)
 {
     struct rig r;
     struct timespec before, after;
@@ -221,21 +223,26 @@ Test(ptrace_hostile, the_hosts_vdso_works)
     rig_end(&r);
 }
 
-/* What is ours in a stub cannot be written, wherever it is. */
-Test(ptrace_hostile, nothing_of_the_stub_can_be_written)
+/* What is ours in a stub cannot be written, wherever it is, but for the areas of threads. */
+Test(plat_hostile, nothing_of_the_stub_can_be_written)
 {
     struct rig r;
 
     RIG_START(&r, code_write);
-    for (size_t i = 0; i < r.plat->reserved_count; i++)
-        for (uint64_t a = r.plat->reserved[i].start; a < r.plat->reserved[i].end; a += PAGE_SIZE)
+    uint64_t size;
+    const uint64_t text = rig_text(r.plat, &size);
+    for (size_t i = 0; i < r.plat->reserved_count; i++) {
+        const struct plat_range range = r.plat->reserved[i];
+        for (uint64_t a = range.end > text ? MAX(range.start, text) : range.start; a < range.end;
+             a += PAGE_SIZE)
             write_at(&r, a, false);
+    }
     write_at(&r, DATA, true);
     rig_end(&r);
 }
 
 /* The whole of what a stub has mapped: two pages of ours, the host's vDSO, what the guest got. */
-Test(ptrace_hostile, nothing_of_the_sentry_is_left)
+Test(plat_hostile, nothing_of_the_sentry_is_left)
 {
     struct rig r;
     char path[64], line[512];
@@ -243,7 +250,7 @@ Test(ptrace_hostile, nothing_of_the_sentry_is_left)
 
     RIG_START(&r, code_call);
     cr_assert_eq(rig_call(r.ctx), 5);
-    snprintf(path, sizeof(path), "/proc/%d/maps", (int)pt_as(r.as)->pid);
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)rig_pid(r.as));
     FILE *f = fopen(path, "re");
     cr_assert(f != NULL);
     while (fgets(line, sizeof(line), f) != NULL) {
@@ -265,7 +272,7 @@ Test(ptrace_hostile, nothing_of_the_sentry_is_left)
 }
 
 /* Holes are skipped; what lies behind them loses its write access all the same. */
-Test(ptrace_hostile, protection_reaches_over_holes)
+Test(plat_hostile, protection_reaches_over_holes)
 {
     struct rig r;
     const uint64_t base = 0x20000000;
@@ -293,7 +300,7 @@ Test(ptrace_hostile, protection_reaches_over_holes)
 }
 
 /* A request that fails does not keep the others from being done. */
-Test(ptrace_hostile, failures_are_told_and_the_rest_is_done)
+Test(plat_hostile, failures_are_told_and_the_rest_is_done)
 {
     struct rig r;
     const uint64_t base = 0x20000000;

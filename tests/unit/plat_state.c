@@ -2,7 +2,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "tests/unit/ptrace_rig.h"
+#include "tests/unit/plat_rig.h"
 
 /* Leaves a pattern made of rdi in xmm0 and ymm1, then calls for ever and stores both on the way. */
 GUEST(code_vectors, "    movq %rdi, %xmm0\n"
@@ -40,7 +40,7 @@ static void vectors_check(struct rig *r, uint64_t want)
     cr_assert(d[4] == want && d[6] == want, "ymm1 %lx %lx, wanted %lx", d[4], d[6], want);
 }
 
-Test(ptrace_state, vectors_survive_switches_and_batches)
+Test(plat_state, vectors_survive_switches_and_batches)
 {
     struct rig r;
 
@@ -60,7 +60,7 @@ Test(ptrace_state, vectors_survive_switches_and_batches)
     rig_end(&r);
 }
 
-Test(ptrace_state, every_register_counts)
+Test(plat_state, every_register_counts)
 {
     struct rig r;
 
@@ -112,7 +112,7 @@ static void child_round(struct rig *r, bool own_memory, uint64_t want)
         plat_as_put(as);
 }
 
-Test(ptrace_state, children_start_with_their_parents_vectors)
+Test(plat_state, children_start_with_their_parents_vectors)
 {
     struct rig r;
 
@@ -129,7 +129,7 @@ Test(ptrace_state, children_start_with_their_parents_vectors)
     rig_end(&r);
 }
 
-Test(ptrace_state, exec_starts_afresh)
+Test(plat_state, exec_starts_afresh)
 {
     struct rig r;
     struct plat_as *as;
@@ -155,7 +155,7 @@ Test(ptrace_state, exec_starts_afresh)
     rig_end(&r);
 }
 
-Test(ptrace_state, extended_state_goes_out_and_in)
+Test(plat_state, extended_state_goes_out_and_in)
 {
     struct rig r;
     char *a, *b;

@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "tests/unit/ptrace_rig.h"
+#include "tests/unit/plat_rig.h"
 
 GUEST(code_call, "1:  mov $5, %eax\n    syscall\n    jmp 1b\n");
 GUEST(code_spin, "1:  jmp 1b\n");
@@ -51,7 +51,7 @@ static void worker_start(struct rig *r, struct worker *w, int rounds)
     cr_assert_eq(pthread_create(&w->thread, NULL, worker_main, w), 0);
 }
 
-Test(ptrace_threads, five_hundred)
+Test(plat_threads, five_hundred)
 {
     enum { N = 500 };
     struct rig r;
@@ -70,7 +70,7 @@ Test(ptrace_threads, five_hundred)
 }
 
 /* Threads end and others begin, with interrupts under way to the ones that end. */
-Test(ptrace_threads, interrupts_do_not_hit_parked_threads)
+Test(plat_threads, interrupts_do_not_hit_parked_threads)
 {
     struct rig r;
 
@@ -103,7 +103,7 @@ static void *interrupt_main(void *arg)
 }
 
 /* w.ctx may not be destroyed before the last interrupt. */
-Test(ptrace_threads, a_storm_of_interrupts)
+Test(plat_threads, a_storm_of_interrupts)
 {
     struct rig r;
     struct worker w = {0};
@@ -167,17 +167,17 @@ static void take_away(bool foreign)
     rig_end(&r);
 }
 
-Test(ptrace_threads, memory_taken_away_by_one_of_them)
+Test(plat_threads, memory_taken_away_by_one_of_them)
 {
     take_away(false);
 }
 
-Test(ptrace_threads, memory_taken_away_by_a_stranger)
+Test(plat_threads, memory_taken_away_by_a_stranger)
 {
     take_away(true);
 }
 
-Test(ptrace_threads, batches_while_others_run)
+Test(plat_threads, batches_while_others_run)
 {
     struct rig r;
     struct worker w[4];

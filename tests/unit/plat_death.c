@@ -5,8 +5,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-#include "platform/ptrace/ptrace_priv.h"
-#include "tests/unit/ptrace_rig.h"
+#include "tests/unit/plat_rig.h"
 
 GUEST(code_spin, "1:  jmp 1b\n");
 GUEST(code_call, "1:  mov $5, %eax\n    syscall\n    jmp 1b\n");
@@ -20,14 +19,14 @@ static void *kill_later(void *arg)
     return NULL;
 }
 
-Test(ptrace_death, a_killed_stub_is_told)
+Test(plat_death, a_killed_stub_is_told)
 {
     struct rig r;
     struct plat_fault f;
     pthread_t t;
 
     RIG_START(&r, code_spin);
-    pid_t pid = pt_as(r.as)->pid;
+    pid_t pid = rig_pid(r.as);
     cr_assert_eq(pthread_create(&t, NULL, kill_later, &pid), 0);
     cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_DEAD);
     pthread_join(t, NULL);
@@ -41,7 +40,7 @@ Test(ptrace_death, a_killed_stub_is_told)
 }
 
 /* Killed while the sentry works for it: every next operation, whichever comes first. */
-Test(ptrace_death, a_stub_killed_while_stopped)
+Test(plat_death, a_stub_killed_while_stopped)
 {
     for (int what = 0; what < 5; what++) {
         struct rig r;
@@ -51,7 +50,7 @@ Test(ptrace_death, a_stub_killed_while_stopped)
 
         RIG_START(&r, code_call);
         cr_assert_eq(rig_call(r.ctx), 5);
-        kill(pt_as(r.as)->pid, SIGKILL);
+        kill(rig_pid(r.as), SIGKILL);
         usleep(2000);
         switch (what) {
         case 0:
@@ -77,7 +76,7 @@ Test(ptrace_death, a_stub_killed_while_stopped)
 }
 
 /* One address space ends; another, and a new one, do not notice. */
-Test(ptrace_death, others_go_on)
+Test(plat_death, others_go_on)
 {
     struct rig r;
     struct plat_fault f;
@@ -87,7 +86,7 @@ Test(ptrace_death, others_go_on)
     RIG_START(&r, code_call);
     cr_assert_eq(rig_call(r.ctx), 5);
     cr_assert_eq(plat_ctx_fork(r.ctx, &as, &child), 0);
-    kill(pt_as(r.as)->pid, SIGKILL);
+    kill(rig_pid(r.as), SIGKILL);
     cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_DEAD);
     cr_assert_eq(rig_call(child), 5);
     /* The dead one gets a fresh address space, as after execve. */
@@ -123,7 +122,7 @@ static void *runner_main(void *arg)
 }
 
 /* All threads of a killed process find out, those in the guest as those that come later. */
-Test(ptrace_death, every_thread_of_a_process)
+Test(plat_death, every_thread_of_a_process)
 {
     enum { N = 20 };
     struct rig r;
@@ -140,7 +139,7 @@ Test(ptrace_death, every_thread_of_a_process)
             cr_assert_eq(pthread_create(&th[i], NULL, runner_main, &t[i]), 0);
     }
     usleep(20000);
-    kill(pt_as(r.as)->pid, SIGKILL);
+    kill(rig_pid(r.as), SIGKILL);
     for (int i = 1; i < N; i += 2)
         cr_assert_eq(pthread_create(&th[i], NULL, runner_main, &t[i]), 0);
     for (int i = 0; i < N; i++) {
@@ -167,7 +166,7 @@ static void *sleeper_main(void *arg)
 }
 
 /* The end of a process shows at its first thread only when the others have been waited for. */
-Test(ptrace_death, the_leader_is_told_while_others_sleep, .timeout = 20)
+Test(plat_death, the_leader_is_told_while_others_sleep, .timeout = 20)
 {
     struct rig r;
     struct plat_fault f;
@@ -181,7 +180,7 @@ Test(ptrace_death, the_leader_is_told_while_others_sleep, .timeout = 20)
         cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &s[i].ctx), 0);
         cr_assert_eq(pthread_create(&th[i], NULL, sleeper_main, &s[i]), 0);
     }
-    pid_t pid = pt_as(r.as)->pid;
+    pid_t pid = rig_pid(r.as);
     cr_assert_eq(pthread_create(&t, NULL, kill_later, &pid), 0);
     cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_DEAD);
     pthread_join(t, NULL);
@@ -203,7 +202,7 @@ static NORETURN void sentry_main(int out)
     (void)rig_call(r.ctx);
     if (plat_ctx_fork(r.ctx, &as, &child) != 0)
         _exit(1);
-    const pid_t pids[3] = {pt_plat(r.plat)->template_pid, pt_as(r.as)->pid, pt_as(as)->pid};
+    const pid_t pids[3] = {rig_template_pid(r.plat), rig_pid(r.as), rig_pid(as)};
     if (write(out, pids, sizeof(pids)) != sizeof(pids))
         _exit(1);
     for (;;)
@@ -221,7 +220,7 @@ static bool is_gone(pid_t pid)
 }
 
 /* Traced or not, never run or stopped: no stub is left behind. */
-Test(ptrace_death, stubs_end_with_the_sentry)
+Test(plat_death, stubs_end_with_the_sentry)
 {
     int fds[2];
     pid_t pids[3];

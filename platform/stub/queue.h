@@ -4,8 +4,8 @@
  * given back) is mapped even for a moment, and neighbours become one call. Depends on: base.
  * Threading: none of its own.
  * Ownership: owns its array; descriptors are borrowed. */
-#ifndef RINGWALL_PLATFORM_PTRACE_QUEUE_H
-#define RINGWALL_PLATFORM_PTRACE_QUEUE_H
+#ifndef RINGWALL_PLATFORM_STUB_QUEUE_H
+#define RINGWALL_PLATFORM_STUB_QUEUE_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -13,31 +13,31 @@
 #include "base/compiler.h"
 
 /* Requests that do not fit are refused; the caller carries out what is there and asks again. */
-#define PT_QUEUE_MAX 1024
+#define STUB_QUEUE_MAX 1024
 
-enum pt_change_kind { PT_MAP, PT_UNMAP, PT_PROTECT };
+enum stub_change_kind { STUB_MAP, STUB_UNMAP, STUB_PROTECT };
 
-struct pt_change {
+struct stub_change {
     uint64_t start, end;
-    enum pt_change_kind kind;
+    enum stub_change_kind kind;
     int prot;     /* MAP, PROTECT: as mmap(2) */
     int flags;    /* MAP */
     int fd;       /* MAP */
     uint64_t off; /* MAP */
 };
 
-struct pt_queue {
-    struct pt_change *changes;
+struct stub_queue {
+    struct stub_change *changes;
     size_t count, capacity;
 };
 
 /* All zero is an empty queue. */
-void pt_queue_fini(struct pt_queue *q);
+void stub_queue_fini(struct stub_queue *q);
 /* MAP or UNMAP: what was wanted for the range before is forgotten. -ENOMEM. */
-MUST_CHECK int pt_queue_replace(struct pt_queue *q, const struct pt_change *c);
+MUST_CHECK int stub_queue_replace(struct stub_queue *q, const struct stub_change *c);
 /* Changes what is to be mapped in the range, and what is mapped already. -ENOMEM. */
-MUST_CHECK int pt_queue_protect(struct pt_queue *q, uint64_t start, uint64_t end, int prot);
+MUST_CHECK int stub_queue_protect(struct stub_queue *q, uint64_t start, uint64_t end, int prot);
 /* Forgets the first count changes. */
-void pt_queue_drop(struct pt_queue *q, size_t count);
+void stub_queue_drop(struct stub_queue *q, size_t count);
 
 #endif

@@ -2,8 +2,8 @@
  * Depends on: platform, sentry/mem, criterion.
  * Threading: one rig per test.
  * Ownership: rig_end drops everything and checks that no stub is left. */
-#ifndef RINGWALL_TESTS_PTRACE_RIG_H
-#define RINGWALL_TESTS_PTRACE_RIG_H
+#ifndef RINGWALL_TESTS_PLAT_RIG_H
+#define RINGWALL_TESTS_PLAT_RIG_H
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -13,7 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "platform/ptrace/ptrace.h"
+#ifdef RIG_SYSTRAP
+#include "platform/systrap/systrap_priv.h"
+#define RIG_OPS systrap_plat_ops
+#else
+#include "platform/ptrace/ptrace_priv.h"
+#define RIG_OPS ptrace_plat_ops
+#endif
 #include "sentry/mem/memfile.h"
 
 #define CODE UINT64_C(0x400000)
@@ -50,8 +56,8 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
 
     cr_assert_eq(memfile_new(UINT64_C(1) << 32, &r->mf), 0);
     cfg.mem_fd = memfile_fd(r->mf);
-    cr_assert_eq(ptrace_plat_ops.probe(why, sizeof(why)), 0);
-    cr_assert_eq(ptrace_plat_ops.create(&cfg, &r->plat), 0);
+    cr_assert_eq(RIG_OPS.probe(why, sizeof(why)), 0);
+    cr_assert_eq(RIG_OPS.create(&cfg, &r->plat), 0);
     cr_assert_eq(plat_as_create(r->plat, &r->as), 0);
     cr_assert_eq(plat_ctx_create(r->plat, r->as, &r->ctx), 0);
     cr_assert_eq(memfile_alloc(r->mf, PAGE_SIZE, &r->code), 0);
@@ -59,6 +65,36 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
     memcpy(memfile_ptr(r->mf, r->code), code, size);
     rig_map_code(r, r->as);
     plat_ctx_regs(r->ctx)->rip = CODE;
+}
+
+/* What the platforms differ in: the stub process, the page of code in it. */
+static inline pid_t rig_pid(struct plat_as *as)
+{
+#ifdef RIG_SYSTRAP
+    return st_as(as)->pid;
+#else
+    return pt_as(as)->pid;
+#endif
+}
+
+static inline pid_t rig_template_pid(struct plat *p)
+{
+#ifdef RIG_SYSTRAP
+    return st_plat(p)->template->pid;
+#else
+    return pt_plat(p)->template_pid;
+#endif
+}
+
+static inline uint64_t rig_text(struct plat *p, uint64_t *out_size)
+{
+#ifdef RIG_SYSTRAP
+    *out_size = (uint64_t)(systrap_text_end - systrap_text);
+    return st_plat(p)->text;
+#else
+    *out_size = (uint64_t)(stub_text_end - stub_text);
+    return pt_plat(p)->text;
+#endif
 }
 
 #define RIG_START(r, name) rig_start((r), name, (size_t)(name##_end - name))

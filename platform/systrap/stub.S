@@ -1,0 +1,322 @@
+/* The only code of ours in a stub, one page, mapped read-execute, a page of read-only data behind it.
+ *
+ * Two kinds of thread run it. The control thread, first of its process, never runs guest code: it
+ * takes batches of host calls from the operations page, which nobody there can write, and tells the
+ * outcome through a descriptor. It has no stack and reads nothing that can be written; what it knows
+ * is in registers: r12 the operations page, r13d the last batch done, r14 that page's offset in the
+ * file, r15d the file. The others run guest code, and have loaded a filter of their own before.
+ * Everything they touch is the guest's as well. docs/systrap.md says why that does no harm. */
+#include <asm/unistd_64.h>
+
+#include "platform/systrap/stub.h"
+
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE 1
+#define DATA(off) stub_text + 4096 + (off)(%rip)
+
+    .section .rodata.systrap, "a", @progbits
+    .balign 4096
+    .globl systrap_text, systrap_text_end, systrap_control, systrap_handler, systrap_iret
+    .hidden systrap_text, systrap_text_end, systrap_control, systrap_handler, systrap_iret
+stub_text:
+systrap_text:
+
+/* ---- the control thread ---- */
+
+systrap_control:
+1:  movl ST_OPS_CMD(%r12), %eax
+    cmpl %r13d, %eax
+    jne 2f
+    leaq ST_OPS_CMD(%r12), %rdi
+    movl $FUTEX_WAIT, %esi
+    movl %r13d, %edx
+    xorl %r10d, %r10d
+    movl $__NR_futex, %eax
+    syscall
+    jmp 1b
+2:  movl %eax, %r13d
+    leaq ST_OPS_FIRST(%r12), %rbx
+    movl ST_OPS_COUNT(%r12), %ebp
+3:  testl %ebp, %ebp
+    jz control_done
+    movq ST_OP_NR(%rbx), %rax
+    movq ST_OP_ARGS(%rbx), %rdi
+    movq ST_OP_ARGS+8(%rbx), %rsi
+    movq ST_OP_ARGS+16(%rbx), %rdx
+    movq ST_OP_ARGS+24(%rbx), %r10
+    movq ST_OP_ARGS+32(%rbx), %r8
+    movq ST_OP_ARGS+40(%rbx), %r9
+    cmpl $__NR_clone, %eax
+    je control_clone
+    syscall
+    cmpq $-4095, %rax
+    jae control_tell
+    addq $ST_OP_SIZE, %rbx
+    decl %ebp
+    jmp 3b
+
+/* The last of its batch. A new thread has a stack, a new process has none. */
+control_clone:
+    syscall
+    testq %rax, %rax
+    jnz control_cloned
+    testq %rsp, %rsp
+    jnz thread_start
+    jmp process_start
+control_cloned:
+    js control_tell
+    decl %ebp
+
+/* eax and ebp, byte by byte from the table: nothing that can be written comes between. */
+control_tell:
+    movl %eax, %ebx
+    leaq ST_OPS_VALUE(%r14), %r10
+    movl $4, %r9d
+4:  movzbl %bl, %eax
+    leaq DATA(ST_DATA_BYTES), %rsi
+    addq %rax, %rsi
+    movl %r15d, %edi
+    movl $1, %edx
+    movl $__NR_pwrite64, %eax
+    syscall
+    incq %r10
+    shrl $8, %ebx
+    decl %r9d
+    jnz 4b
+    movzbl %bpl, %eax
+    leaq DATA(ST_DATA_BYTES), %rsi
+    addq %rax, %rsi
+    leaq ST_OPS_LEFT(%r14), %r10
+    movl $__NR_pwrite64, %eax
+    syscall
+control_done:
+    movl %r15d, %edi
+    leaq ST_OPS_CMD(%r12), %rsi
+    movl $4, %edx
+    leaq ST_OPS_DONE(%r14), %r10
+    movl $__NR_pwrite64, %eax
+    syscall
+    leaq ST_OPS_DONE(%r12), %rdi
+    movl $FUTEX_WAKE, %esi
+    movl $1, %edx
+    movl $__NR_futex, %eax
+    syscall
+    jmp 1b
+
+/* A process just cloned. r8: offset of its operations page, r9 and r10: where areas are, and of how
+ * many bytes: those of its parent go. */
+process_start:
+    movq %r8, %r14
+    movq %r9, %rbx
+    movq %r10, %rbp
+    movl $__NR_prctl, %eax
+    movl $1, %edi               /* PR_SET_PDEATHSIG */
+    movl $9, %esi
+    syscall
+    testq %rax, %rax
+    jnz process_end
+    movl $__NR_munmap, %eax
+    movq %rbx, %rdi
+    movq %rbp, %rsi
+    syscall
+    testq %rax, %rax
+    jnz process_end
+    movl $__NR_mmap, %eax
+    movq %r12, %rdi
+    movl $4096, %esi
+    movl $1, %edx               /* PROT_READ */
+    movl $0x11, %r10d           /* MAP_SHARED | MAP_FIXED */
+    movl %r15d, %r8d
+    movq %r14, %r9
+    syscall
+    cmpq %r12, %rax
+    jne process_end
+    xorl %r13d, %r13d
+    jmp systrap_control
+process_end:
+    movl $__NR_exit_group, %eax
+    movl $1, %edi
+    syscall
+    hlt
+
+/* A thread just cloned, its stack in its area. Till the filter is there it reads no memory that can
+ * be written, and signals do not reach it. */
+thread_start:
+    movq %rsp, %rbx
+    andq $-ST_AREA_SIZE, %rbx
+    leaq ST_STACK(%rbx), %rdi
+    xorl %esi, %esi
+    movl $__NR_sigaltstack, %eax
+    syscall
+    movl $__NR_seccomp, %eax
+    movl $1, %edi               /* SECCOMP_SET_MODE_FILTER */
+    xorl %esi, %esi
+    leaq DATA(ST_DATA_FPROG), %rdx
+    syscall
+    testq %rax, %rax
+    jnz process_end
+    movl $__NR_rt_sigprocmask, %eax
+    movl $1, %edi               /* SIG_UNBLOCK */
+    leaq DATA(ST_DATA_MASK), %rsi
+    xorl %edx, %edx
+    movl $8, %r10d
+    syscall
+    movq %rbx, %r15
+    jmp stub_wait
+
+/* ---- threads that run guest code; r15: the area ---- */
+
+/* edi: signal, rsi: siginfo, rdx: ucontext; the stack is in the area. */
+systrap_handler:
+    pushq $0x202
+    popfq
+    movq %rsp, %r15
+    andq $-ST_AREA_SIZE, %r15
+    cmpl $ST_SIGNAL, %edi
+    jne 1f
+    movq ST_UC_RIP(%rdx), %rax
+    leaq stub_text(%rip), %rcx
+    subq %rcx, %rax
+    cmpq $4096, %rax
+    jb stub_nested
+1:  movl %edi, ST_SIG(%r15)
+    movq %rsi, ST_INFO(%r15)
+    movq %rdx, ST_UC(%r15)
+    rdfsbase %rax
+    movq %rax, ST_FS(%r15)
+    rdgsbase %rax
+    movq %rax, ST_GS(%r15)
+    movl $ST_KIND_SIGNAL, ST_KIND(%r15)
+
+/* The turn is the sentry's. */
+stub_publish:
+    leaq ST_REGS(%r15), %rsp
+    movl $ST_TURN_SENTRY, %eax
+    xchgl %eax, ST_TURN(%r15)
+    cmpl $0, ST_WAITED(%r15)
+    je stub_wait
+    leaq ST_TURN(%r15), %rdi
+    movl $FUTEX_WAKE, %esi
+    movl $1, %edx
+    movl $__NR_futex, %eax
+    syscall
+
+stub_wait:
+    movl ST_SPIN(%r15), %ecx
+1:  cmpl $ST_TURN_SENTRY, ST_TURN(%r15)
+    jne stub_go
+    decl %ecx
+    js 2f
+    pause
+    jmp 1b
+2:  movl $1, %eax
+    xchgl %eax, ST_SLEEPS(%r15)
+3:  cmpl $ST_TURN_SENTRY, ST_TURN(%r15)
+    jne 4f
+    leaq ST_TURN(%r15), %rdi
+    movl $FUTEX_WAIT, %esi
+    movl $ST_TURN_SENTRY, %edx
+    xorl %r10d, %r10d
+    movl $__NR_futex, %eax
+    syscall
+    jmp 3b
+4:  movl $0, ST_SLEEPS(%r15)
+
+stub_go:
+    movl ST_COMMAND(%r15), %eax
+    cmpl $ST_COMMAND_RUN, %eax
+    je stub_resume
+    cmpl $ST_COMMAND_EXIT, %eax
+    je stub_exit
+    movl $-1, %eax
+    movl $-1, %edx
+    xsave64 ST_XSAVE(%r15)
+    movl $ST_KIND_SAVED, ST_KIND(%r15)
+    jmp stub_publish
+
+/* The host gives the turn away when the thread has ended. */
+stub_exit:
+    movl $__NR_exit, %eax
+    xorl %edi, %edi
+    syscall
+    hlt
+
+/* Into guest code. Whoever sets kick sends the signal afterwards: it is either seen here, or the
+ * signal finds us between here and the end and comes back to stub_early. All of it may be done
+ * again. */
+stub_resume:
+    cmpl $0, ST_KICK(%r15)
+    jne stub_early
+    movq ST_FS(%r15), %rax
+    wrfsbase %rax
+    movq ST_GS(%r15), %rax
+    wrgsbase %rax
+    movq ST_XSTATE(%r15), %rcx
+    testq %rcx, %rcx
+    jz 1f
+    movl $-1, %eax
+    movl $-1, %edx
+    xrstor64 (%rcx)
+1:  leaq ST_REGS(%r15), %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbp
+    popq %rbx
+    popq %r11
+    popq %r10
+    popq %r9
+    popq %r8
+    popq %rax
+    popq %rcx
+    popq %rdx
+    popq %rsi
+    popq %rdi
+    leaq 8(%rsp), %rsp
+systrap_iret:
+    iretq
+stub_resume_end:
+
+stub_early:
+    movl $ST_KIND_EARLY, ST_KIND(%r15)
+    jmp stub_publish
+
+/* The interrupting signal came while this code ran: back to where it was, as sigreturn(2) would do,
+ * unless that was on the way into guest code. The host has taken the extended state away. */
+stub_nested:
+    movq %rdx, %rsi
+    movq %rax, %rdi
+    movq ST_UC_FPSTATE(%rsi), %rcx
+    movl $-1, %eax
+    movl $-1, %edx
+    testq %rcx, %rcx
+    jz 1f
+    xrstor64 (%rcx)
+1:  subq $stub_resume - stub_text, %rdi
+    cmpq $stub_resume_end - stub_resume, %rdi
+    jb stub_early
+    leaq ST_UC_GREGS(%rsi), %rsi
+    pushq $0x2b
+    pushq 8*15(%rsi)            /* rsp */
+    pushq 8*17(%rsi)            /* eflags */
+    pushq $0x33
+    pushq 8*16(%rsi)            /* rip */
+    movq 8*0(%rsi), %r8
+    movq 8*1(%rsi), %r9
+    movq 8*2(%rsi), %r10
+    movq 8*3(%rsi), %r11
+    movq 8*4(%rsi), %r12
+    movq 8*5(%rsi), %r13
+    movq 8*6(%rsi), %r14
+    movq 8*7(%rsi), %r15
+    movq 8*8(%rsi), %rdi
+    movq 8*10(%rsi), %rbp
+    movq 8*11(%rsi), %rbx
+    movq 8*12(%rsi), %rdx
+    movq 8*13(%rsi), %rax
+    movq 8*14(%rsi), %rcx
+    movq 8*9(%rsi), %rsi
+    iretq
+systrap_text_end:
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,63 @@
+/* What the code in the stubs and the sentry agree on.
+ * Depends on: nothing; also read by the assembler.
+ * Threading: constants.
+ * Ownership: none. */
+#ifndef RINGWALL_PLATFORM_SYSTRAP_STUB_H
+#define RINGWALL_PLATFORM_SYSTRAP_STUB_H
+
+/* ---- the operations page of a process: the sentry's to write, read-only there ---- */
+#define ST_OPS_CMD 0    /* number of the batch to be done; a futex */
+#define ST_OPS_DONE 4   /* number of the last one done; a futex, written through the descriptor */
+#define ST_OPS_COUNT 8  /* calls in the batch */
+#define ST_OPS_VALUE 12 /* what the one that failed, or cloned, gave */
+#define ST_OPS_LEFT 16  /* calls that were not made, the failed one among them */
+#define ST_OPS_FIRST 64
+#define ST_OP_SIZE 64
+#define ST_OP_NR 0
+#define ST_OP_ARGS 8
+#define ST_OPS_MAX 62
+
+/* ---- the area of a thread: shared with the sentry, and anybody's in the process to write ---- */
+#define ST_AREA_SIZE 65536
+#define ST_TURN 0   /* whose it is; a futex */
+#define ST_SLEEPS 4 /* the stub thread sleeps, or is about to */
+#define ST_WAITED 8 /* the sentry's does */
+#define ST_KICK 12  /* the stub is not to enter guest code */
+#define ST_COMMAND 16
+#define ST_KIND 20
+#define ST_SIG 24
+#define ST_SPIN 28 /* looks at turn before sleeping */
+#define ST_INFO 32 /* siginfo and ucontext of the signal frame */
+#define ST_UC 40
+#define ST_FS 48 /* bases, out and in */
+#define ST_GS 56
+#define ST_XSTATE 64  /* extended state to load, or 0; where to save it */
+#define ST_STACK 72   /* stack_t */
+#define ST_REGS 32768 /* registers to load, in the order of struct plat_regs */
+#define ST_XSAVE 4096 /* extended state that the sentry gives or asks for */
+
+#define ST_TURN_SENTRY 0
+#define ST_TURN_STUB 1
+
+#define ST_COMMAND_RUN 0
+#define ST_COMMAND_SAVE 1 /* extended state into ST_XSAVE */
+#define ST_COMMAND_EXIT 2
+
+#define ST_KIND_NONE 0   /* as the sentry leaves it: the thread has ended */
+#define ST_KIND_SIGNAL 1 /* a signal came; the frame holds everything */
+#define ST_KIND_EARLY 2  /* stopped before guest code was entered: nothing has changed */
+#define ST_KIND_SAVED 3
+
+/* ---- the page of data behind the code, read-only ---- */
+#define ST_DATA_BYTES 0   /* 0 to 255 */
+#define ST_DATA_MASK 256  /* sigset_t of the interrupting signal */
+#define ST_DATA_FPROG 272 /* the filter of threads that run guest code */
+
+#define ST_SIGNAL 10 /* SIGUSR1 */
+
+/* Offsets in the host's ucontext, in words the assembler knows. */
+#define ST_UC_GREGS 40
+#define ST_UC_RIP (ST_UC_GREGS + 8 * 16)
+#define ST_UC_FPSTATE (ST_UC_GREGS + 8 * 23)
+
+#endif

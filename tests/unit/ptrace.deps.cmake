@@ -1,1 +1,0 @@
-set(deps ptrace mem platform)
