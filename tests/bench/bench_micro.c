@@ -1,5 +1,6 @@
-/* A static guest program that measures itself: bench_micro [name...] prints a line "name nanoseconds"
- * for each, the median of batches of one round's cost. Run natively it shows the host's own cost. */
+/* A static guest program that measures itself: bench_micro [name...] prints a line "name
+ * nanoseconds" for each, the median of batches of one round's cost. Run natively it shows the
+ * host's own cost. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <spawn.h>
