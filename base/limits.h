@@ -66,6 +66,12 @@
 #define LIMIT_INET_MEM (256LL * 1024 * 1024)
 /* Groups of one socket (net.ipv4.igmp_max_memberships): ENOBUFS. */
 #define LIMIT_INET_GROUPS 20
+/* Links, addresses and routes of one network namespace: ENOSPC, ENOBUFS. */
+#define LIMIT_NETNS_LINKS 64
+#define LIMIT_NETNS_ADDRS 1024
+#define LIMIT_NETNS_ROUTES 4096
+/* Neighbours of one namespace: the one used longest ago goes; those a guest adds: ENOBUFS. */
+#define LIMIT_NETNS_NEIGHS 1024
 /* POSIX timers of one process: EAGAIN. */
 #define LIMIT_POSIX_TIMERS 4096
 /* Robust futex list entries followed at exit (ROBUST_LIST_LIMIT). */

@@ -25,6 +25,7 @@
 #include "sentry/loader/loader.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/safecopy.h"
+#include "sentry/net/ns/netns.h"
 #include "sentry/net/sock.h"
 #include "sentry/vfs/special.h"
 #include "syscalls/table.h"
@@ -199,6 +200,17 @@ static const struct vfs_special_ops boot_special = {
     .release_fifo = fifo_release,
 };
 
+/* Runtimes hand a new namespace over with lo up. */
+static int boot_loopback(struct net *n)
+{
+    struct netns *ns = net_ns(n);
+
+    netns_config_lock(ns);
+    int r = netns_link_set_flags(ns, NETNS_LO_INDEX, IFF_UP, IFF_UP);
+    netns_config_unlock(ns);
+    return r;
+}
+
 /* Of a memory limit, what stays for the sentry and the stubs. */
 #define BOOT_MEMORY_SPARE (UINT64_C(16) << 20)
 
@@ -219,6 +231,8 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         memfile_set_limit(b->mf, boot_memory_for_guest(limit));
     }
     int r = net_new(&b->net);
+    if (r == 0)
+        r = boot_loopback(b->net);
     if (r)
         boot_fail(b, r, "network");
     const struct kernel_config cfg = {

@@ -23,7 +23,9 @@ struct sock_family {
 };
 
 struct net {
-    struct inet *inet; /* immutable, owned */
+    struct inet *inet;        /* immutable, owned */
+    struct netns *ns;         /* immutable, owned */
+    struct nl_table *netlink; /* immutable, owned */
     _Atomic uint64_t next_cookie;
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */

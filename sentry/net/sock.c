@@ -11,7 +11,10 @@
 
 #include "base/limits.h"
 #include "sentry/errno_internal.h"
+#include "sentry/net/ifioctl.h"
 #include "sentry/net/net_priv.h"
+#include "sentry/net/netlink/netlink.h"
+#include "sentry/net/ns/netns.h"
 
 #define NS_PER_SEC 1000000000ull
 #define SOCKBUF_MIN 4608u
@@ -111,6 +114,7 @@ static const struct sock_family families[] = {
     {.family = AF_UNIX, .create = unix_create, .create_pair = unix_create_pair},
     {.family = AF_INET, .create = inet_create},
     {.family = AF_INET6, .create = inet_create},
+    {.family = AF_NETLINK, .create = netlink_create},
 };
 
 int net_new(struct net **out_net)
@@ -119,8 +123,14 @@ int net_new(struct net **out_net)
 
     if (!n)
         return -ENOMEM;
-    int r = inet_new(&n->inet);
+    int r = netns_new(&n->ns);
+    if (r == 0)
+        r = netlink_new(n, n->ns, &n->netlink);
+    if (r == 0)
+        r = inet_new(&n->inet);
     if (r) {
+        netlink_free(n->netlink);
+        netns_free(n->ns);
         free(n);
         return r;
     }
@@ -138,6 +148,8 @@ void net_free(struct net *n)
     if (!n)
         return;
     inet_free(n->inet);
+    netlink_free(n->netlink);
+    netns_free(n->ns);
     mutex_destroy(&n->mu);
     free(n);
 }
@@ -145,6 +157,16 @@ void net_free(struct net *n)
 struct inet *net_inet(struct net *n)
 {
     return n->inet;
+}
+
+struct netns *net_ns(struct net *n)
+{
+    return n->ns;
+}
+
+struct nl_table *net_netlink(struct net *n)
+{
+    return n->netlink;
 }
 
 static int sock_check(struct net *n, int family, int type, const struct sock_family **out)
@@ -231,21 +253,26 @@ static uint32_t sock_file_poll(struct file *f, struct waiter *w)
     return s->ops->poll(s, w);
 }
 
+/* What is no number of bytes: of the family, or about links as any socket may ask. */
+static int64_t sock_other_ioctl(struct sock *s, unsigned cmd, uint64_t arg,
+                                const struct uaccess *ua, const struct vfs_caller *c)
+{
+    const int64_t n = s->ops->ioctl ? s->ops->ioctl(s, cmd, arg, ua, c) : -ENOTTY;
+
+    return n == -ENOTTY ? net_ifioctl(s->net, cmd, arg, ua, c) : n;
+}
+
 static int64_t sock_file_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                                const struct vfs_caller *c)
 {
     struct sock *s = sock_of(f);
-    int64_t n;
 
-    if (cmd == FIONREAD)
-        n = s->ops->readable(s);
-    else if (cmd == TIOCOUTQ)
-        n = s->ops->unsent(s);
-    else
-        return s->ops->ioctl ? s->ops->ioctl(s, cmd, arg, ua, c) : -ENOTTY;
+    if (cmd != FIONREAD && cmd != TIOCOUTQ)
+        return sock_other_ioctl(s, cmd, arg, ua, c);
+    const int64_t n = cmd == FIONREAD ? s->ops->readable(s) : s->ops->unsent(s);
     if (n < 0)
         return n;
-    int32_t value = n > INT32_MAX ? INT32_MAX : (int32_t)n;
+    const int32_t value = n > INT32_MAX ? INT32_MAX : (int32_t)n;
     return copyout_obj(ua, uaddr(arg), &value);
 }
 

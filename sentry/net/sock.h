@@ -21,6 +21,8 @@
 
 struct net;
 struct inet;
+struct netns;
+struct nl_table;
 struct sock;
 
 /* A copied-in address. len counts what the guest gave, family included; 0: none. */
@@ -134,6 +136,8 @@ MUST_CHECK int net_new(struct net **out_net);
 /* No socket is left. */
 void net_free(struct net *n);
 struct inet *net_inet(struct net *n);
+struct netns *net_ns(struct net *n);
+struct nl_table *net_netlink(struct net *n);
 
 /* socket(2) without the descriptor. type without SOCK_CLOEXEC and SOCK_NONBLOCK. Owned result. */
 MUST_CHECK int sock_create(struct net *n, int family, int type, int protocol,

@@ -184,21 +184,3 @@ const struct proc_entry proc_sys_entries[] = {
     {.name = "vm", .mode = 0555, .children = vm_entries},
     {0},
 };
-
-/* Loopback is the only link there is. */
-static int show_net_dev(const struct proc_ctx *pc, FILE *out)
-{
-    (void)pc;
-    fputs("Inter-|   Receive                                                |  Transmit\n"
-          " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
-          "drop fifo colls carrier compressed\n"
-          "    lo:       0       0    0    0    0     0          0         0        0       0    0 "
-          "   0    0     0       0          0\n",
-          out);
-    return 0;
-}
-
-const struct proc_entry proc_net_entries[] = {
-    {.name = "dev", .mode = 0444, .show = show_net_dev},
-    {0},
-};
