@@ -62,7 +62,8 @@ static void main_usage(FILE *f)
     fputs("  help [COMMAND]\n      print this, or the usage of one command\n", f);
     fputs("\nOptions:\n"
           "  --root DIR            where the state of containers is kept\n"
-          "  --platform NAME       how guest code runs: ptrace (default) or systrap\n"
+          "  --platform NAME       how guest code runs: systrap, ptrace, or auto, the\n"
+          "                        best that can be used here (default)\n"
           "  --log FILE            append log lines to FILE instead of standard error\n"
           "  --log-format F        text or json\n"
           "  --debug               log more\n"
@@ -183,7 +184,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
 
 int main(int argc, char **argv)
 {
-    struct cmd_global g = {.platform = "ptrace", .log_fd = -1};
+    struct cmd_global g = {.platform = "auto", .log_fd = -1};
     struct err e = {0};
     bool version = false, help = false;
     char *default_root = main_default_root();

@@ -55,7 +55,7 @@ void stub_seat_fini(struct stub_seat *s)
 
 void stub_seat_inherit(struct stub_seat *s, const struct stub_seat *parent)
 {
-    s->cpu = atomic_load(&parent->let_go) ? STUB_CPU_NEW : parent->cpu;
+    s->cpu = parent->split || atomic_load(&parent->let_go) ? STUB_CPU_NEW : parent->cpu;
     s->bond_ns = parent->bond_ns;
     s->bond_end_ns = parent->bond_end_ns;
 }
@@ -130,10 +130,11 @@ static void place_free(struct stub_seat *s, const struct stub_placer *p, int sta
         s->bond_ns = 0;
 }
 
-static int place_empty(const struct stub_placer *p)
+/* A CPU other than not with no guest of ours. */
+static int place_empty(const struct stub_placer *p, int not )
 {
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET((size_t)cpu, &p->cpus) &&
+        if (cpu != not &&CPU_ISSET((size_t)cpu, &p->cpus) &&
             atomic_load_explicit(&p->cpu_guests[cpu], memory_order_relaxed) == 0)
             return cpu;
     return -1;
@@ -146,9 +147,43 @@ static void place_company(struct stub_seat *s, const struct stub_placer *p, uint
         ++s->company < PLACE_PATIENCE)
         return;
     s->company = 0;
-    int cpu = place_empty(p);
+    int cpu = place_empty(p, s->cpu);
     if (cpu >= 0)
         place_bind(s, cpu, now);
+}
+
+bool stub_seat_split(struct stub_seat *s)
+{
+    struct stub_placer *p = s->placer;
+    const int cpu = sched_getcpu();
+    cpu_set_t mine, others = p->cpus;
+
+    if (cpu < 0 || cpu >= CPU_SETSIZE || place_empty(p, cpu) < 0)
+        return false;
+    if (2 * (atomic_fetch_add(&p->splits, 1) + 1) > p->cpu_count)
+        goto out_no;
+    CPU_ZERO(&mine);
+    CPU_SET((size_t)cpu, &mine);
+    CPU_CLR((size_t)cpu, &others);
+    if (sched_setaffinity(0, sizeof(mine), &mine) != 0 ||
+        sched_setaffinity(s->tid, sizeof(others), &others) != 0)
+        goto out_no;
+    s->cpu = STUB_CPU_FREE;
+    s->split = true;
+    return true;
+
+out_no:
+    atomic_fetch_sub(&p->splits, 1);
+    return false;
+}
+
+void stub_seat_join(struct stub_seat *s)
+{
+    if (!s->split)
+        return;
+    s->split = false;
+    atomic_fetch_sub(&s->placer->splits, 1);
+    place_free(s, s->placer, STUB_CPU_NEW);
 }
 
 void stub_seat_enter(struct stub_seat *s, uint64_t now)
@@ -159,7 +194,9 @@ void stub_seat_enter(struct stub_seat *s, uint64_t now)
         s->cpu = STUB_CPU_FREE;
         s->quick = 0;
     }
-    if (LIKELY(s->cpu >= 0)) {
+    if (s->split) {
+        /* Nothing to decide here. */
+    } else if (LIKELY(s->cpu >= 0)) {
         if (UNLIKELY(atomic_load(&s->let_go)))
             place_free(s, p, STUB_CPU_FREE);
         else if (UNLIKELY(now > s->bond_end_ns))

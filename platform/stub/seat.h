@@ -30,6 +30,7 @@ struct stub_placer {
      * NULL. */
     void (*long_turn)(struct stub_placer *p, struct stub_seat *s);
     _Atomic int cpu_guests[CPU_SETSIZE]; /* bound seats in the guest, by CPU */
+    _Atomic int splits;                  /* seats that have two CPUs */
     struct mutex mu;                     /* rank LEAF: the rest */
     struct list placed;                  /* stub_seat.node */
     struct cond watch_cond;
@@ -43,6 +44,7 @@ struct stub_seat {
     pid_t tid; /* of the stub thread */
     /* owner */
     int cpu;                       /* where it is bound, or STUB_CPU_* */
+    bool split;                    /* the stub thread is kept off our CPU */
     bool placed;                   /* is in stub_placer.placed */
     unsigned company;              /* entries that found somebody else there */
     unsigned quick;                /* short turns in a row, of a free pair */
@@ -70,6 +72,10 @@ void stub_seat_unplace(struct stub_seat *s);
 void stub_seat_inherit(struct stub_seat *s, const struct stub_seat *parent);
 /* Binds a sleeping stub thread to the CPU of the caller, who is about to wake it. */
 void stub_place_fetch(const struct stub_placer *p, pid_t tid);
+/* The two threads get different CPUs, if there is one with nobody of ours: true. Till joined, or
+ * let go by the watching thread. Owner. */
+MUST_CHECK bool stub_seat_split(struct stub_seat *s);
+void stub_seat_join(struct stub_seat *s);
 /* Around each turn of the guest. leave adds the turn to the seat's time. */
 void stub_seat_enter(struct stub_seat *s, uint64_t now);
 void stub_seat_leave(struct stub_seat *s, uint64_t entered, uint64_t now);

@@ -153,6 +153,7 @@ static void ctx_leave(struct st_ctx *c)
 {
     struct st_as *as = c->as;
 
+    st_pace_join(c);
     stub_seat_unplace(&c->seat);
     mutex_lock(&as->mu);
     list_del(&c->node);

@@ -52,15 +52,24 @@ void st_long_turn(struct stub_placer *p, struct stub_seat *s)
     (void)syscall(SYS_tgkill, c->as->pid, c->as->pid, SIGKILL);
 }
 
-bool st_hand_over(struct st_ctx *c)
+bool st_hand_over(struct st_ctx *c, bool *out_slept)
 {
     struct st_shared *s = c->shared;
 
     s->kind = ST_KIND_NONE;
-    atomic_store(&s->waited, 1);
+    s->spin = c->spin;
+    atomic_store(&s->waited, c->spin == 0);
     atomic_store(&s->turn, ST_TURN_STUB);
     if (atomic_load(&s->sleeps) != 0)
         st_futex_wake(&s->turn);
+    *out_slept = false;
+    for (uint32_t i = c->spin; i > 0; i--) {
+        if (atomic_load_explicit(&s->turn, memory_order_acquire) != ST_TURN_STUB)
+            return !atomic_load(&c->as->gone);
+        __builtin_ia32_pause();
+    }
+    atomic_store(&s->waited, 1);
+    *out_slept = true;
     while (atomic_load(&s->turn) == ST_TURN_STUB) {
         if (atomic_load(&c->as->gone))
             return false;
@@ -94,7 +103,6 @@ static void run_load(struct st_ctx *c, bool single_step)
     s->fs = c->regs.fs_base;
     s->gs = c->regs.gs_base;
     s->xstate = c->xstate != 0 ? st_area_addr(st_plat(c->base.plat), c->thread) + c->xstate : 0;
-    s->spin = 0;
     s->command = ST_COMMAND_RUN;
 }
 
@@ -279,10 +287,13 @@ enum plat_event st_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
     const bool trapping = c->regs.eflags & RUN_TRAP_FLAG;
     if (!run_enter(c)) {
         run_load(c, single_step || trapping);
+        bool slept;
         uint64_t start = stub_now();
         stub_seat_enter(&c->seat, start);
-        bool alive = st_hand_over(c);
-        stub_seat_leave(&c->seat, start, stub_now());
+        bool alive = st_hand_over(c, &slept);
+        uint64_t now = stub_now();
+        stub_seat_leave(&c->seat, start, now);
+        st_pace_turn(c, now - start, slept, now);
         event = alive ? run_event(c, out) : PLAT_EVENT_DEAD;
     }
     atomic_store(&c->in_guest, false);

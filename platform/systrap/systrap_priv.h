@@ -88,6 +88,7 @@ struct st_plat {
     bool vdso_moved;
     struct st_as *template;
     struct stub_placer placer;
+    uint32_t spin;        /* looks that are worth a sleep */
     uint64_t patience_ns; /* an interrupt that is not answered for so long ends the process */
     pthread_t reaper;
     bool reaping;
@@ -124,6 +125,14 @@ struct st_as {
     uint32_t thread_count; /* indices ever used */
 };
 
+/* pace.c; owner */
+struct st_pace {
+    unsigned turns, misses;
+    uint64_t sum_ns;            /* of the turns of a trial */
+    int64_t bound_ns;           /* what a turn costs on one CPU */
+    uint64_t retry_ns, next_ns; /* when to try again, and how long to wait after that */
+};
+
 struct st_ctx {
     struct plat_ctx base;
     struct st_as *as; /* owned reference; changed by rebind with both locks free */
@@ -135,6 +144,8 @@ struct st_ctx {
     uint32_t xstate; /* where in the area the guest's extended state is; 0: in the registers */
     struct plat_regs regs;
     struct stub_seat seat;
+    struct st_pace pace;
+    uint32_t spin; /* looks at turn before sleeping; 0: the two share a CPU */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic uint64_t interrupt_ns; /* since when it waits for an answer, or 0 */
@@ -230,10 +241,19 @@ void st_ctx_die(struct st_ctx *c);
 /* ---- run.c ---- */
 enum plat_event st_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
 void st_ctx_interrupt(struct plat_ctx *base);
-/* Gives the turn to the stub, which has a command, and waits till it is ours again. False: dead. */
-bool st_hand_over(struct st_ctx *c);
+/* Gives the turn to the stub, which has a command, and waits till it is ours again. False: dead.
+ * *out_slept: not while spinning. */
+bool st_hand_over(struct st_ctx *c, bool *out_slept);
 /* stub_placer.long_turn */
 void st_long_turn(struct stub_placer *p, struct stub_seat *s);
+
+/* ---- pace.c ---- */
+/* Looks at a word that are as long as the two switches of a sleep, and some. */
+uint32_t st_pace_calibrate(void);
+/* Owner, after each turn; slept: the sentry's thread did. */
+void st_pace_turn(struct st_ctx *c, uint64_t turn_ns, bool slept, uint64_t now);
+/* The two share a CPU again. Owner. */
+void st_pace_join(struct st_ctx *c);
 
 /* ---- xstate.c ---- */
 int64_t st_xstate_get(struct plat_ctx *base, void *buf, size_t size);

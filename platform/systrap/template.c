@@ -281,6 +281,7 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     p->base.ops = &systrap_plat_ops;
     p->ops_fd = p->areas_fd = -1;
     p->patience_ns = ST_PATIENCE_NS;
+    p->spin = st_pace_calibrate();
     mutex_init(&p->mu, LOCK_RANK_LEAF);
     list_init(&p->processes);
     stub_placer_init(&p->placer);

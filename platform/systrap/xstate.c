@@ -37,8 +37,9 @@ static const char *xstate_locate(struct st_ctx *c)
     if (c->dead)
         return NULL;
     if (c->xstate == 0) {
+        bool slept;
         c->shared->command = ST_COMMAND_SAVE;
-        if (!st_hand_over(c) || c->shared->kind != ST_KIND_SAVED) {
+        if (!st_hand_over(c, &slept) || c->shared->kind != ST_KIND_SAVED) {
             st_ctx_die(c);
             return NULL;
         }

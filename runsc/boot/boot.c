@@ -33,14 +33,28 @@
 /* Offset space of the memory file: sparse, so its size costs nothing. */
 #define BOOT_MEMFILE_SIZE (16ull << 40)
 
-static const struct plat_ops *const platforms[] = {&ptrace_plat_ops, &systrap_plat_ops};
+/* The best first. */
+static const struct plat_ops *const platforms[] = {&systrap_plat_ops, &ptrace_plat_ops};
 
-const struct plat_ops *boot_find_platform(const char *name)
+int boot_find_platforms(const char *name, const struct plat_ops *out_plats[BOOT_PLATFORMS_MAX],
+                        size_t *out_count, char *why, size_t why_size)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(platforms); i++)
-        if (strcmp(platforms[i]->name, name) == 0)
-            return platforms[i];
-    return NULL;
+    const bool any = strcmp(name, BOOT_PLATFORM_AUTO) == 0;
+    int r = any ? -ENOTSUP : -EINVAL;
+
+    *out_count = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(platforms) && *out_count < BOOT_PLATFORMS_MAX; i++) {
+        if (!any && strcmp(platforms[i]->name, name) != 0)
+            continue;
+        if (platforms[i]->probe(why, why_size) == 0) {
+            out_plats[(*out_count)++] = platforms[i];
+            continue;
+        }
+        r = -ENOTSUP;
+        if (any)
+            log_warn("platform %s cannot be used here: %s", platforms[i]->name, why);
+    }
+    return *out_count > 0 ? 0 : r;
 }
 
 void boot_fail(const struct boot *b, int code, const char *fmt, ...)
@@ -149,6 +163,21 @@ static void isolate(struct boot *b)
              a->log_json ? LOG_JSON : LOG_TEXT);
 }
 
+/* The best that starts. */
+static void start_platform(struct boot *b, const struct plat_config *cfg)
+{
+    const struct boot_args *a = b->args;
+
+    for (size_t i = 0; i < a->plat_count; i++) {
+        int r = a->plats[i]->create(cfg, &b->plat);
+        if (r == 0)
+            return;
+        if (i + 1 == a->plat_count)
+            boot_fail(b, r, "platform %s", a->plats[i]->name);
+        log_warn("platform %s does not start: %s", a->plats[i]->name, strerror(-r));
+    }
+}
+
 /* Stage 2: no capability, no new privilege, no path; then what must exist before the filter; then
  * the filter. Guest-controlled bytes are looked at only after it. */
 static void confine(struct boot *b)
@@ -176,13 +205,11 @@ static void confine(struct boot *b)
      */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
-    r = b->args->plat->create(&cfg, &b->plat);
-    if (r)
-        boot_fail(b, r, "platform %s", b->args->plat->name);
+    start_platform(b, &cfg);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     signal(SIGPIPE, SIG_IGN);
-    STEP(b, confine_seccomp(b->args->plat->name, &step));
+    STEP(b, confine_seccomp(b->plat->ops->name, &step));
 }
 
 static int usable_cpus(void)

@@ -19,10 +19,15 @@ struct boot_status {
 };
 
 #define BOOT_GOFER_FDS_MAX 8
+#define BOOT_PLATFORMS_MAX 4
+/* Names whatever is best here. */
+#define BOOT_PLATFORM_AUTO "auto"
 
 struct boot_args {
     const struct sandbox_args *sandbox;
-    const struct plat_ops *plat;
+    /* In order of preference: the first that starts runs the guests. */
+    const struct plat_ops *plats[BOOT_PLATFORMS_MAX];
+    size_t plat_count;
     int sync_fd;   /* one byte comes when the id maps are written; EOF: give up */
     int status_fd; /* takes one struct boot_status */
     int life_fd;   /* EOF when the caller died; -1 when the sandbox outlives it */
@@ -34,7 +39,12 @@ struct boot_args {
 
 NORETURN void boot_main(const struct boot_args *a);
 
-/* The platform of that name, or NULL. */
-const struct plat_ops *boot_find_platform(const char *name);
+/* The platforms that a name stands for and that can be used here; with BOOT_PLATFORM_AUTO the log
+ * says why one cannot. -EINVAL: no such name. -ENOTSUP: none can be used; why says for which
+ * reason.
+ */
+MUST_CHECK int boot_find_platforms(const char *name,
+                                   const struct plat_ops *out_plats[BOOT_PLATFORMS_MAX],
+                                   size_t *out_count, char *why, size_t why_size);
 
 #endif

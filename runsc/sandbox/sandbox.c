@@ -25,6 +25,8 @@
 /* Everything a launch holds until it has succeeded; -1 where not (yet) open. */
 struct launch {
     const struct sandbox_args *a;
+    const struct plat_ops *plats[BOOT_PLATFORMS_MAX];
+    size_t plat_count;
     int sync[2], status[2], life[2];
     int gofer_sentry[BOOT_GOFER_FDS_MAX], gofer_server[BOOT_GOFER_FDS_MAX];
     int null_fd;
@@ -80,11 +82,11 @@ static NORETURN void gofer_child(const struct launch *l, const struct gofer_conf
     _exit(gofer_main(cfg));
 }
 
-static NORETURN void sentry_child(struct launch *l, const struct plat_ops *plat, bool privileged)
+static NORETURN void sentry_child(struct launch *l, bool privileged)
 {
     struct boot_args b = {
         .sandbox = l->a,
-        .plat = plat,
+        .plat_count = l->plat_count,
         .sync_fd = l->sync[0],
         .status_fd = l->status[1],
         .life_fd = l->life[0],
@@ -94,6 +96,7 @@ static NORETURN void sentry_child(struct launch *l, const struct plat_ops *plat,
     };
 
     one_arena();
+    memcpy(b.plats, l->plats, sizeof(b.plats));
     memcpy(b.gofer_fds, l->gofer_sentry, sizeof(b.gofer_fds));
     /* A parent that dies early must be seen as EOF, so our copies of its ends go first. */
     close_fd(&l->sync[1]);
@@ -119,14 +122,14 @@ static int start_gofer(struct launch *l, struct err *e)
     return 0;
 }
 
-static int start_sentry(struct launch *l, const struct plat_ops *plat, struct err *e)
+static int start_sentry(struct launch *l, struct err *e)
 {
     bool privileged = geteuid() == 0;
 
     /* In their cgroup before they are made: a user namespace may not write to the host's files. */
     l->sentry = (pid_t)syscall(SYS_clone, SENTRY_NAMESPACES | SIGCHLD, NULL, NULL, NULL, NULL);
     if (l->sentry == 0)
-        sentry_child(l, plat, privileged);
+        sentry_child(l, privileged);
     if (l->sentry < 0)
         return err_errno(e, errno, "create the sentry's namespaces");
     close_fd(&l->sync[0]);
@@ -196,18 +199,22 @@ int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err
 {
     struct launch l;
     char why[256];
-    const struct plat_ops *plat = boot_find_platform(a->platform);
+    const struct plat_ops *plats[BOOT_PLATFORMS_MAX] = {NULL};
+    size_t count;
+    int r = boot_find_platforms(a->platform, plats, &count, why, sizeof(why));
 
-    if (!plat)
+    if (r == -EINVAL)
         return err_set(e, EINVAL, "platform \"%s\" is not known", a->platform);
-    if (plat->probe(why, sizeof(why)))
+    if (r)
         return err_set(e, ENOTSUP, "platform %s cannot be used here: %s", a->platform, why);
     launch_init(&l, a);
-    int r = open_pipes(&l, e);
+    memcpy(l.plats, plats, sizeof(l.plats));
+    l.plat_count = count;
+    r = open_pipes(&l, e);
     if (!r)
         r = start_gofer(&l, e);
     if (!r)
-        r = start_sentry(&l, plat, e);
+        r = start_sentry(&l, e);
     if (!r)
         r = await_status(&l, e);
     if (r) {
