@@ -1,21 +1,17 @@
 /* exec: another program in a running container. */
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "runsc/cmd.h"
 #include "runsc/console.h"
 #include "runsc/container.h"
 #include "runsc/control.h"
-
-#define EXEC_KILLED (128 + SIGKILL)
+#include "runsc/keeper.h"
 
 struct exec_opts {
     const char *process_file, *cwd, *user, *pid_file, *console_socket;
@@ -26,9 +22,8 @@ struct exec_opts {
 /* One run of exec, after the request was sent. */
 struct exec_run {
     const struct state *st;
-    int conn, exit_code;
+    struct keeper k; /* master only while it is ours */
     int32_t guest_pid;
-    int master, slave; /* of a new terminal, or -1; master only while it is ours */
 };
 
 static int exec_add(void *arg, const char *value, struct err *e)
@@ -138,13 +133,13 @@ static int exec_terminal(const struct exec_opts *o, const struct oci_process *p,
         return 0;
     if (o->detach && o->console_socket == NULL)
         return err_set(e, EINVAL, "exec: a detached terminal needs --console-socket");
-    if (console_open(p->console_rows, p->console_cols, &r->master, &r->slave, e) != 0)
+    if (console_open(p->console_rows, p->console_cols, &r->k.master, &r->k.slave, e) != 0)
         return -1;
     if (o->console_socket == NULL)
         return 0;
-    int rc = console_send(o->console_socket, r->master, e);
-    (void)close(r->master);
-    r->master = -1;
+    int rc = console_send(o->console_socket, r->k.master, e);
+    (void)close(r->k.master);
+    r->k.master = -1;
     return rc;
 }
 
@@ -163,69 +158,20 @@ static int exec_request(struct exec_run *r, json_t *process, const struct exec_o
     if (rc != 0)
         return -1;
     for (int i = 0; i < 3 && terminal; i++)
-        fds[i] = r->slave;
+        fds[i] = r->k.slave;
     req = container_op(r->st, "exec");
     (void)json_object_set(req, "process", process);
     (void)json_object_set_new(req, "terminal", json_boolean(terminal));
-    rc = control_send(r->conn, req, fds, 3);
+    rc = control_send(r->k.conn, req, fds, 3);
     json_decref(req);
     if (rc == 0)
-        rc = control_recv(r->conn, 0, &reply, NULL, 0, NULL);
+        rc = control_recv(r->k.conn, 0, &reply, NULL, 0, NULL);
     if (rc != 0)
         return err_errno(e, rc, "exec: the sandbox does not answer");
     rc = control_check(reply, e);
     r->guest_pid = (int32_t)json_integer_value(json_object_get(reply, "pid"));
     json_decref(reply);
     return rc;
-}
-
-static void exec_forward(void *arg, int sig)
-{
-    const struct exec_run *r = arg;
-    json_t *req = json_pack("{s:s,s:i}", "op", "signal", "sig", sig);
-
-    (void)!control_send(r->conn, req, NULL, 0);
-    json_decref(req);
-}
-
-static void exec_resized(void *arg, int rows, int cols)
-{
-    const struct exec_run *r = arg;
-    json_t *req = json_pack("{s:s,s:i,s:i}", "op", "resize", "rows", rows, "cols", cols);
-
-    (void)!control_send(r->conn, req, NULL, 0);
-    json_decref(req);
-}
-
-/* Packets until the one that tells the exit; replies to signals and sizes come between. */
-static bool exec_next_packet(struct exec_run *r)
-{
-    json_t *msg = NULL;
-
-    if (control_recv(r->conn, 0, &msg, NULL, 0, NULL) != 0) {
-        r->exit_code = EXEC_KILLED;
-        return true;
-    }
-    const json_t *code = json_object_get(msg, "exit");
-    bool done = json_is_integer(code);
-    if (done)
-        r->exit_code = (int)json_integer_value(code) & 255;
-    json_decref(msg);
-    return done;
-}
-
-static int exec_wait(struct exec_run *r)
-{
-    const struct console_child child = {
-        .forward = exec_forward,
-        .resized = exec_resized,
-        .arg = r,
-    };
-
-    do
-        console_proxy(&child, r->master, r->conn);
-    while (!exec_next_packet(r));
-    return r->exit_code;
 }
 
 /* Makes the host process known that stands for the program. */
@@ -240,12 +186,12 @@ static int exec_register(const struct exec_run *r, const struct exec_opts *o, pi
 static int exec_attached(struct exec_run *r, const struct exec_opts *o, struct err *e)
 {
     /* Held open, it would keep the end of the guest's output from showing on the master. */
-    if (r->slave >= 0)
-        (void)close(r->slave);
-    r->slave = -1;
+    if (r->k.slave >= 0)
+        (void)close(r->k.slave);
+    r->k.slave = -1;
     if (exec_register(r, o, getpid(), e) != 0)
         return -1;
-    int code = exec_wait(r);
+    int code = keeper_wait(&r->k);
     state_exec_remove(r->st, getpid());
     return code;
 }
@@ -254,14 +200,8 @@ static int exec_attached(struct exec_run *r, const struct exec_opts *o, struct e
  * signals and ends with its code. */
 static NORETURN void exec_keeper(struct exec_run *r)
 {
-    (void)setsid();
-    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int i = 0; i < 3 && null_fd >= 0; i++)
-        (void)dup2(null_fd, i);
-    /* Whoever holds the master changes sizes there: the terminal's own session hears of it. */
-    if (r->slave >= 0 && ioctl(r->slave, TIOCSCTTY, 0) == 0)
-        (void)dup2(r->slave, STDIN_FILENO);
-    int code = exec_wait(r);
+    keeper_detach(&r->k, r->st->dir_fd);
+    int code = keeper_wait(&r->k);
     state_exec_remove(r->st, getpid());
     _exit(code);
 }
@@ -283,7 +223,7 @@ static int exec_detached(struct exec_run *r, const struct exec_opts *o, struct e
 static int exec_in(const struct state *st, const struct exec_opts *o, int argc, char **argv,
                    struct err *e)
 {
-    struct exec_run r = {.st = st, .master = -1, .slave = -1};
+    struct exec_run r = {.st = st, .k = {.conn = -1, .master = -1, .slave = -1}};
     json_t *process = NULL;
     int rc;
 
@@ -295,7 +235,7 @@ static int exec_in(const struct state *st, const struct exec_opts *o, int argc, 
         return -1;
     rc = cgroup_enter(container_cgroups(st), e);
     if (rc == 0)
-        rc = container_connect(st, &r.conn, e);
+        rc = container_connect(st, &r.k.conn, e);
     if (rc != 0)
         goto out_process;
     console_hold_signals();
@@ -304,11 +244,11 @@ static int exec_in(const struct state *st, const struct exec_opts *o, int argc, 
         rc = exec_detached(&r, o, e);
     else if (rc == 0)
         rc = exec_attached(&r, o, e);
-    (void)close(r.conn);
-    if (r.slave >= 0)
-        (void)close(r.slave);
-    if (r.master >= 0)
-        (void)close(r.master);
+    (void)close(r.k.conn);
+    if (r.k.slave >= 0)
+        (void)close(r.k.slave);
+    if (r.k.master >= 0)
+        (void)close(r.k.master);
 
 out_process:
     json_decref(process);

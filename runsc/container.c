@@ -165,13 +165,15 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .cgroup_fds = cg->procs,
         .cgroup_fd_count = cg->count,
     };
+    bool joins = c->st.sandbox != NULL;
     int rc;
 
-    if (control_listen(c->st.dir_fd, &s.control_fd, e) != 0)
+    if ((joins ? container_connect(&c->st, &s.control_fd, e)
+               : control_listen(c->st.dir_fd, &s.control_fd, e)) != 0)
         return -1;
     rc = container_stdio(a, c, &s, e);
     if (rc == 0)
-        rc = sandbox_create(&s, &c->sandbox, e);
+        rc = joins ? sandbox_join(&s, &c->sandbox, e) : sandbox_create(&s, &c->sandbox, e);
     (void)close(s.control_fd);
     if (s.console_fd >= 0)
         (void)close(s.console_fd);
@@ -247,7 +249,8 @@ int container_create(const struct cmd_global *g, const struct container_args *a,
         goto out_bundle;
     if (state_create(g->root, a->id, &c->st, e) != 0)
         goto out_bundle;
-    if (container_describe(g, bundle, c, e) == 0 && container_build(g, a, c, e) == 0) {
+    if (container_find_sandbox(g, c->spec, &c->st, e) == 0 &&
+        container_describe(g, bundle, c, e) == 0 && container_build(g, a, c, e) == 0) {
         free(bundle);
         return 0;
     }
@@ -273,7 +276,7 @@ int container_spec(const struct state *st, struct oci_spec **out_spec, struct er
     return spec_from_json(doc, "state.json", out_spec, e);
 }
 
-/* The specification: a poststart hook that fails ends the container. */
+/* The specification: a startContainer or poststart hook that fails ends the container. */
 static int container_failed_start(struct state *st)
 {
     (void)kill(st->sentry.pid, SIGKILL);
@@ -289,7 +292,12 @@ int container_start(struct state *st, struct err *e)
         return err_set(e, EINVAL, "container \"%s\" is stopped and cannot be started", st->id);
     if (container_spec(st, &spec, e) != 0)
         return -1;
-    rc = container_request(st, json_pack("{s:s}", "op", "start"), NULL, e);
+    rc = container_guest_hooks(st, &spec->hooks.start_container, e);
+    if (rc != 0) {
+        spec_free(spec);
+        return container_failed_start(st);
+    }
+    rc = container_request(st, container_op(st, "start"), NULL, e);
     if (rc != 0)
         rc = err_wrap(e, "cannot start container \"%s\"", st->id);
     else if (container_hooks(st, &spec->hooks.poststart, "poststart", "running", e) != 0)
@@ -338,6 +346,7 @@ static void container_poststop(struct state *st)
 void container_destroy(struct state *st)
 {
     container_kill_frozen(st);
+    container_end_joined(st);
     container_end_process(&st->sentry);
     container_end_process(&st->gofer);
     for (size_t i = 0; i < st->cgroup_count; i++)

@@ -38,8 +38,15 @@ struct container {
 /* Everything up to "created". On failure nothing is left behind. */
 MUST_CHECK int container_create(const struct cmd_global *g, const struct container_args *a,
                                 struct container *c, struct err *e);
+/* Fills st->sandbox when spec names a sandbox that the container belongs to (a pod of Kubernetes).
+ * It must exist. */
+MUST_CHECK int container_find_sandbox(const struct cmd_global *g, const struct oci_spec *spec,
+                                      struct state *st, struct err *e);
 /* Starts the created init; runs the poststart hooks. */
 MUST_CHECK int container_start(struct state *st, struct err *e);
+/* Runs startContainer hooks in the created container, as its user, before it is started. */
+MUST_CHECK int container_guest_hooks(struct state *st, const struct oci_hook_list *list,
+                                     struct err *e);
 /* What the state remembers of config.json: ociVersion, root, process, hooks. Owned. */
 MUST_CHECK int container_spec(const struct state *st, struct oci_spec **out_spec, struct err *e);
 /* Ends whatever is left of the container and removes its traces: processes, cgroups, state. */
@@ -70,6 +77,8 @@ struct json_t *container_op(const struct state *st, const char *op);
 /* To init, or to every process. ESRCH: "container not running". A stopped (frozen) container gets
  * it when it goes on; SIGKILL ends it at once. */
 MUST_CHECK int container_kill(struct state *st, int sig, bool all, struct err *e);
+/* Ends a container that joined a sandbox, all its processes. Else nothing. */
+void container_end_joined(const struct state *st);
 /* SIGKILL to a frozen container's processes, which then run to their end. Else nothing. */
 void container_kill_frozen(const struct state *st);
 

@@ -1,5 +1,6 @@
 /* A container that exists: what it is doing, requests to its sandbox, signals. */
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
 #include <string.h>
@@ -20,13 +21,21 @@ struct cgroup_dirs container_cgroups(const struct state *st)
 
 int container_connect(const struct state *st, int *out_fd, struct err *e)
 {
-    return control_connect(st->dir_fd, out_fd, e);
+    if (st->sandbox == NULL)
+        return control_connect(st->dir_fd, out_fd, e);
+    int dir = openat(st->root_fd, st->sandbox, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (dir < 0)
+        return err_errno(e, errno, "sandbox \"%s\"", st->sandbox);
+    int rc = control_connect(dir, out_fd, e);
+    (void)close(dir);
+    return rc;
 }
 
 json_t *container_op(const struct state *st, const char *op)
 {
-    (void)st;
-    return json_pack("{s:s}", "op", op);
+    if (st->sandbox == NULL)
+        return json_pack("{s:s}", "op", op);
+    return json_pack("{s:s,s:s}", "op", op, "container", st->id);
 }
 
 int container_request(const struct state *st, json_t *req, json_t **out_reply, struct err *e)
@@ -101,6 +110,17 @@ static int container_post(const struct state *st, json_t *req, struct err *e)
     }
     json_decref(req);
     return rc;
+}
+
+void container_end_joined(const struct state *st)
+{
+    struct err e;
+
+    if (st->sandbox == NULL || !state_process_alive(&st->sentry))
+        return;
+    /* Its sandbox may have ended too. */
+    if (container_request(st, container_op(st, "end"), NULL, &e) != 0)
+        log_debug("%s", e.text);
 }
 
 void container_kill_frozen(const struct state *st)

@@ -89,6 +89,23 @@ static int control_wait(int fd, int timeout_ms, struct err *e)
     return 0;
 }
 
+int control_next(int fd, int timeout_ms, json_t **out_reply, struct err *e)
+{
+    json_t *reply = NULL;
+
+    if (timeout_ms >= 0 && control_wait(fd, timeout_ms, e) != 0)
+        return -1;
+    int rc = control_recv(fd, 0, &reply, NULL, 0, NULL);
+    if (rc != 0)
+        return err_errno(e, rc, "no answer from the sandbox");
+    if (control_check(reply, e) != 0) {
+        json_decref(reply);
+        return -1;
+    }
+    *out_reply = reply;
+    return 0;
+}
+
 int control_call(int fd, json_t *req, int timeout_ms, json_t **out_reply, struct err *e)
 {
     json_t *reply = NULL;
@@ -100,12 +117,7 @@ int control_call(int fd, json_t *req, int timeout_ms, json_t **out_reply, struct
     json_decref(req);
     if (rc != 0)
         return err_errno(e, rc, "cannot send to the sandbox");
-    if (timeout_ms >= 0 && control_wait(fd, timeout_ms, e) != 0)
-        return -1;
-    rc = control_recv(fd, 0, &reply, NULL, 0, NULL);
-    if (rc != 0)
-        return err_errno(e, rc, "no answer from the sandbox");
-    rc = control_check(reply, e);
+    rc = control_next(fd, timeout_ms, &reply, e);
     if (rc != 0 || out_reply == NULL) {
         json_decref(reply);
         return rc;

@@ -13,6 +13,12 @@
  *   request   {"op":"<name>", ...}    [+ SCM_RIGHTS where said]
  *   reply     {"ok":true, ...}   or   {"ok":false,"errno":<positive>,"msg":"<one line>"}
  *
+ * A request names the container it is for by "container":ID; without that it is the sandbox's own.
+ *
+ *   create    "id":ID "spec":{config.json}, and 3 descriptors for 0, 1, 2 followed by the sandbox's
+ *             ends of the sockets to a gofer. A container joins the sandbox. Reply: "pid":P (guest
+ *             pid); later {"exit":C}, as for exec: the client stands for the container.
+ *   end       Kills a container that joined; the reply comes as for `wait`.
  *   start     Lets the loaded init run. EINVAL when it was started before.
  *   state     Reply: "status":"created"|"running"|"paused"|"stopped"
  *   signal    "sig":N ["all":true] ["pid":P]
@@ -23,15 +29,17 @@
  *             process has ended, a packet {"exit":C}, C = 0..255 (128+n for signal n). Until then
  *             the client may send `signal` and `resize` (without "pid" they mean P) here; their
  *             replies carry "re":"signal"|"resize". If the client goes away before "exit", the
- *             process gets SIGKILL. A missing executable: ENOENT.
+ *             process gets SIGKILL. A missing executable: ENOENT. With "path" it is a hook: that
+ *             program, before the container is started.
  *   resize    "rows":R "cols":C ["pid":P]
  *             New size of init's (or P's) terminal. ENOTTY without one.
  *   ps        Reply: "processes":[{"pid":N,"ppid":N,"uid":N,"threads":N,"start":seconds since
  *             the epoch,"time":CPU milliseconds,"cmd":"..."}]
  *   wait      ["pid":P]  Reply: "exit":C once init (or P) has ended.
- *   pause     Stops every guest task at a consistent point; resume continues them.
- *   resume
- *   events    Reply: "memory":{"usage":bytes},"pids":{"current":N},"cpu":{"usage":nanoseconds}
+ *   events    Reply: "memory":{"usage":bytes,"limit":bytes},"pids":{"current":N},
+ *             "cpu":{"usage":nanoseconds,"user":N,"kernel":N}
+ *   limits    "memory":bytes  A new memory limit of the whole sandbox.
+ *   debug     ["level":0..3] ["strace":B]  What the sandbox logs from now on.
  */
 #ifndef RINGWALL_RUNSC_CONTROL_H
 #define RINGWALL_RUNSC_CONTROL_H
@@ -45,7 +53,7 @@ struct json_t;
 
 #define CONTROL_SOCKET_NAME "control.sock"
 #define CONTROL_PACKET_MAX (160u * 1024)
-#define CONTROL_FDS_MAX 3
+#define CONTROL_FDS_MAX 7 /* standard streams and the channels of a gofer */
 #define CONTROL_BACKLOG 16
 
 /* ---- transport, for both ends (negative errno) ---- */
@@ -80,6 +88,9 @@ MUST_CHECK int control_connect(int dir_fd, int *out_fd, struct err *e);
  */
 MUST_CHECK int control_call(int fd, struct json_t *req, int timeout_ms, struct json_t **out_reply,
                             struct err *e);
+
+/* The next packet of the sandbox, which must say ok. *out_reply is owned. ETIMEDOUT: none came. */
+MUST_CHECK int control_next(int fd, int timeout_ms, struct json_t **out_reply, struct err *e);
 
 /* connect + call + close. Takes req. */
 MUST_CHECK int control_request(int dir_fd, struct json_t *req, int timeout_ms,

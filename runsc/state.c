@@ -106,6 +106,8 @@ static json_t *state_json(const struct state *st)
                     "rootfs", st->rootfs, "created", st->created, "platform", st->platform,
                     "ociVersion", st->oci_version, "sentry", state_process_json(&st->sentry),
                     "gofer", state_process_json(&st->gofer), "cgroups", cgroups);
+    if (doc != NULL && st->sandbox != NULL)
+        (void)json_object_set_new(doc, "sandbox", json_string(st->sandbox));
     if (doc != NULL && st->annotations != NULL)
         (void)json_object_set(doc, "annotations", st->annotations);
     if (doc != NULL && st->hooks != NULL)
@@ -164,6 +166,8 @@ static void state_read(struct state *st, const json_t *doc)
     st->created = state_text(doc, "created");
     st->platform = state_text(doc, "platform");
     st->oci_version = state_text(doc, "ociVersion");
+    if (json_is_string(json_object_get(doc, "sandbox")))
+        st->sandbox = state_text(doc, "sandbox");
     state_process_read(doc, "sentry", &st->sentry);
     state_process_read(doc, "gofer", &st->gofer);
     for (size_t i = 0; i < json_array_size(cgroups) && i < STATE_CGROUPS_MAX; i++) {
@@ -243,6 +247,7 @@ void state_fini(struct state *st)
     free(st->created);
     free(st->platform);
     free(st->oci_version);
+    free(st->sandbox);
     for (size_t i = 0; i < st->cgroup_count; i++)
         free(st->cgroups[i]);
     json_decref(st->annotations);

@@ -29,6 +29,8 @@ struct state_process {
 struct state {
     int root_fd, dir_fd; /* the state root and the container's directory in it; -1: not open */
     char *id, *bundle, *rootfs, *created, *platform, *oci_version;
+    char *sandbox; /* id of the container whose sandbox this one has joined; NULL: it has its own */
+    /* sentry: the process that stands for the container, the keeper of one that joined. */
     struct state_process sentry, gofer;
     char *cgroups[STATE_CGROUPS_MAX]; /* absolute directories that delete removes */
     size_t cgroup_count;

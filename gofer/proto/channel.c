@@ -25,6 +25,7 @@ int gof_client_new(const int *fds, size_t count, struct gof_client **out_client)
         c->channels[i].fd = fds[i];
     }
     c->count = count;
+    ref_init(&c->ref);
     mutex_init(&c->close_mu, LOCK_RANK_LEAF);
     *out_client = c;
     return 0;
@@ -36,9 +37,15 @@ out_buffers:
     return -ENOMEM;
 }
 
-void gof_client_free(struct gof_client *c)
+struct gof_client *gof_client_get(struct gof_client *c)
 {
-    if (!c)
+    ref_get(&c->ref);
+    return c;
+}
+
+void gof_client_put(struct gof_client *c)
+{
+    if (!c || !ref_put(&c->ref))
         return;
     for (size_t i = 0; i < c->count; i++) {
         close(c->channels[i].fd);

@@ -21,8 +21,9 @@ struct gof_client;
 /* Takes the count sockets (1..GOF_CHANNEL_MAX) on success. -EINVAL, -ENOMEM. */
 
 MUST_CHECK int gof_client_new(const int *fds, size_t count, struct gof_client **out_client);
-/* No call is under way. NULL is allowed. */
-void gof_client_free(struct gof_client *c);
+struct gof_client *gof_client_get(struct gof_client *c);
+/* The last reference closes the channels, which ends the gofer. NULL is allowed. */
+void gof_client_put(struct gof_client *c);
 /* The gofer is gone or has lied: nothing will work any more, the sandbox must end. */
 bool gof_client_dead(const struct gof_client *c);
 /* A descriptor that polls POLLHUP (with events 0) once the gofer is gone. Borrowed. */

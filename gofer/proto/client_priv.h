@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "base/lock.h"
+#include "base/ref.h"
 #include "gofer/proto/client.h"
 
 struct gof_channel {
@@ -18,6 +19,7 @@ struct gof_channel {
 };
 
 struct gof_client {
+    struct ref ref;
     struct gof_channel channels[GOF_CHANNEL_MAX];
     size_t count;
     _Atomic bool dead;

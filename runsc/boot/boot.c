@@ -73,6 +73,16 @@ void boot_fail(const struct boot *b, int code, const char *fmt, ...)
     _exit(125);
 }
 
+int boot_say(struct boot_text *t, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(t->text, sizeof(t->text), fmt, ap);
+    va_end(ap);
+    return code;
+}
+
 #define STEP(b, call)                                                                              \
     do {                                                                                           \
         const char *step = "";                                                                     \
@@ -248,9 +258,9 @@ uint64_t boot_memory_for_guest(uint64_t limit)
 
 static void start_kernel(struct boot *b, uint64_t host_memory)
 {
-    const struct oci_resources *res = &b->spec->lx.resources;
+    const struct oci_resources *res = &b->root.spec->lx.resources;
     uint64_t limit = host_memory;
-    char text[512];
+    struct boot_text t;
 
     if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit) {
         limit = (uint64_t)res->memory_limit;
@@ -270,30 +280,36 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         .net = b->net,
         .memory_limit = limit,
         .cpus = usable_cpus(),
-        .hostname = b->spec->hostname ? b->spec->hostname : "ringwall",
-        .domainname = b->spec->domainname ? b->spec->domainname : "(none)",
+        .hostname = b->root.spec->hostname ? b->root.spec->hostname : "ringwall",
+        .domainname = b->root.spec->domainname ? b->root.spec->domainname : "(none)",
         .strace = b->args->sandbox->strace,
     };
     vfs_set_special(&boot_special);
     r = kernel_new(&cfg, &b->k);
     if (r)
         boot_fail(b, r, "kernel");
-    r = gof_client_new(b->args->gofer_fds, b->args->gofer_fd_count, &b->gofer);
+    r = gof_client_new(b->args->gofer_fds, b->args->gofer_fd_count, &b->root.gofer);
     if (r)
         boot_fail(b, r, "gofer");
-    boot_mounts(b);
-    r = boot_load(b, &b->spec->process, b->stdio, &b->init, text, sizeof(text));
+    r = boot_mounts(b, &b->root, &t);
+    if (!r)
+        r = boot_load(b, &b->root, &b->root.spec->process, NULL, b->stdio, &b->root.init, &t);
     if (r)
-        boot_fail(b, r, "%s", text);
+        boot_fail(b, r, "%s", t.text);
 }
 
 void boot_main(const struct boot_args *a)
 {
-    struct boot b = {.args = a, .spec = a->sandbox->spec};
+    struct boot b = {.args = a};
     struct sysinfo si = {0};
 
     mutex_init(&b.mu, LOCK_RANK_CONTROL);
     list_init(&b.execs);
+    list_init(&b.containers);
+    b.root.spec = a->sandbox->spec;
+    b.root.init.boot = &b;
+    b.root.id = strdup(a->sandbox->id);
+    list_add_tail(&b.root.node, &b.containers);
     sysinfo(&si);
     isolate(&b);
     confine(&b);

@@ -14,19 +14,27 @@
 #include "runsc/boot/boot_priv.h"
 #include "runsc/control.h"
 
-#define CONTROL_CONNECTIONS_MAX 64
+#define CONTROL_CONNECTIONS_MAX 256
+/* What boot_serve waits on: itself, its clients, gofers. */
+enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_FIXED };
+#define POLL_GOFERS (POLL_FIXED + CONTROL_CONNECTIONS_MAX)
+#define POLL_MAX (POLL_GOFERS + BOOT_CONTAINERS_MAX)
+/* Of a container that joins: its standard streams and the channels of its gofer. */
+#define CONTROL_JOIN_FDS_MIN 4
 
-enum conn_state { CONN_IDLE, CONN_EXEC, CONN_WAIT };
+enum conn_state { CONN_IDLE, CONN_EXEC, CONN_WAIT, CONN_KEEPER };
 
 struct conn {
     int fd; /* -1: free slot */
     enum conn_state state;
-    struct boot_process *proc; /* EXEC: owned; WAIT: init's */
+    struct boot_process
+        *proc; /* EXEC: owned; WAIT: another's; KEEPER: init of a joined container */
 };
 
 struct server {
     struct boot *boot;
     struct conn conns[CONTROL_CONNECTIONS_MAX];
+    struct pollfd poll[POLL_MAX];
 };
 
 static void conn_close(struct server *s, struct conn *c)
@@ -37,6 +45,8 @@ static void conn_close(struct server *s, struct conn *c)
         if (kernel_kill(s->boot->k, c->proc->pid, SIGKILL, false))
             log_debug("control: process %d ended by itself", c->proc->pid);
     }
+    if (c->state == CONN_KEEPER)
+        boot_kill(c->proc->container);
     close(c->fd);
     c->fd = -1;
     c->state = CONN_IDLE;
@@ -72,42 +82,43 @@ static int send_exit(struct conn *c, int code)
     return r;
 }
 
-static int op_start(struct server *s, struct conn *c)
+/* The process that signals and sizes on a connection are for. */
+static struct boot_process *conn_process(struct conn *c, struct boot_container *ct)
 {
-    if (s->boot->started)
+    return c->state == CONN_EXEC || c->state == CONN_KEEPER ? c->proc : &ct->init;
+}
+
+static int op_start(struct conn *c, struct boot_container *ct)
+{
+    if (ct->started)
         return reply_error(c, EINVAL, "container was started already");
-    s->boot->started = true;
-    kernel_exec_start(s->boot->k, s->boot->init.pid);
+    ct->started = true;
+    kernel_exec_start(ct->init.boot->k, ct->init.pid);
     return reply_ok(c, NULL);
 }
 
-static const char *status_text(const struct server *s)
+static int op_state(struct conn *c, struct boot_container *ct)
 {
-    return s->boot->started ? "running" : "created";
+    return reply_ok(c, json_pack("{s:s,s:i}", "status", ct->started ? "running" : "created",
+                                 "init_pid", (int)ct->init.pid));
 }
 
-static int op_state(struct server *s, struct conn *c)
+static int op_signal(struct server *s, struct conn *c, struct boot_container *ct, json_t *req)
 {
-    return reply_ok(
-        c, json_pack("{s:s,s:i}", "status", status_text(s), "init_pid", (int)s->boot->init.pid));
-}
-
-static int op_signal(struct server *s, struct conn *c, json_t *req)
-{
-    int sig = 0, all = 0, pid = c->state == CONN_EXEC ? c->proc->pid : s->boot->init.pid;
+    int sig = 0, all = 0, pid = conn_process(c, ct)->pid;
 
     if (json_unpack(req, "{s:i,s?b,s?i}", "sig", &sig, "all", &all, "pid", &pid) || sig < 0 ||
         sig > 64)
         return reply_error(c, EINVAL, "signal: bad arguments");
     /* Before start there is nothing that could catch it: what ends a process ends the container. */
-    int r = kernel_kill(s->boot->k, pid, sig, all);
+    int r = all ? boot_kill_all(ct, sig) : kernel_kill(s->boot->k, pid, sig, false);
     return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
 }
 
-static int op_resize(struct server *s, struct conn *c, json_t *req)
+static int op_resize(struct conn *c, struct boot_container *ct, json_t *req)
 {
     int rows = 0, cols = 0;
-    struct boot_tty *tty = c->state == CONN_EXEC ? c->proc->tty : s->boot->init.tty;
+    struct boot_tty *tty = conn_process(c, ct)->tty;
 
     if (json_unpack(req, "{s:i,s:i}", "rows", &rows, "cols", &cols) || rows < 0 || cols < 0 ||
         rows > 65535 || cols > 65535)
@@ -118,18 +129,16 @@ static int op_resize(struct server *s, struct conn *c, json_t *req)
     return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
 }
 
-static int op_wait(struct server *s, struct conn *c, const json_t *req)
+static int op_wait(struct server *s, struct conn *c, struct boot_container *ct, const json_t *req)
 {
     const json_t *pid = json_object_get(req, "pid");
-    struct boot_process *p = &s->boot->init, *x;
+    struct boot_process *p = &ct->init, *x;
 
-    if (pid) {
+    if (pid && json_integer_value(pid) != ct->init.pid) {
         p = NULL;
         list_for_each_entry (x, &s->boot->execs, node)
-            if (x->pid == json_integer_value(pid))
+            if (x->pid == json_integer_value(pid) && x->container == ct)
                 p = x;
-        if (json_integer_value(pid) == s->boot->init.pid)
-            p = &s->boot->init;
     }
     if (!p || c->state != CONN_IDLE)
         return reply_error(c, ESRCH, "wait: no such process was started in the container");
@@ -138,11 +147,22 @@ static int op_wait(struct server *s, struct conn *c, const json_t *req)
     return 0;
 }
 
+/* Ends a container that joined; answered as `wait` is. */
+static int op_end(struct server *s, struct conn *c, struct boot_container *ct)
+{
+    if (ct == &s->boot->root || c->state != CONN_IDLE)
+        return reply_error(c, EINVAL, "end: the sandbox's own container");
+    boot_kill(ct);
+    c->state = CONN_WAIT;
+    c->proc = &ct->init;
+    return 0;
+}
+
 /* Operations that only look, or set something of the whole sandbox. */
-static int op_inspect(struct server *s, struct conn *c, const char *op, const json_t *req)
+static int op_inspect(struct conn *c, struct boot_container *ct, const char *op, const json_t *req)
 {
     json_t *reply = NULL;
-    int r = boot_inspect(s->boot, op, req, &reply);
+    int r = boot_inspect(ct, op, req, &reply);
 
     if (r == -ENOSYS)
         return reply_error(c, ENOSYS, "this operation is not known");
@@ -155,18 +175,20 @@ static void close_all(const int *fds, size_t count)
         close(fds[i]);
 }
 
-static int load_exec(struct server *s, const struct oci_process *p, const int fds[3],
-                     struct conn *c)
+static int load_exec(struct server *s, struct boot_container *ct, const struct oci_process *p,
+                     const char *path, const int fds[3], struct conn *c)
 {
-    char text[512];
+    struct boot_text t;
     struct boot_process *proc = calloc(1, sizeof(*proc));
 
-    if (!proc)
+    if (!proc) {
+        close_all(fds, 3);
         return reply_error(c, ENOMEM, "exec: out of memory");
-    int r = boot_load(s->boot, p, fds, proc, text, sizeof(text));
+    }
+    int r = boot_load(s->boot, ct, p, path, fds, proc, &t);
     if (r) {
         free(proc);
-        return reply_error(c, r, text);
+        return reply_error(c, r, t.text);
     }
     c->proc = proc;
     c->state = CONN_EXEC;
@@ -175,13 +197,17 @@ static int load_exec(struct server *s, const struct oci_process *p, const int fd
     return reply_ok(c, json_pack("{s:i}", "pid", (int)proc->pid));
 }
 
-static int op_exec(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
+/* "path" is given for hooks, which run before the container is started. */
+static int op_exec(struct server *s, struct conn *c, struct boot_container *ct, json_t *req,
+                   const int *fds, size_t count)
 {
     struct oci_spec *spec;
     struct err e;
     json_t *process = json_object_get(req, "process");
+    const char *path = json_string_value(json_object_get(req, "path"));
 
-    if (count != 3 || !json_is_object(process) || c->state != CONN_IDLE || !s->boot->started) {
+    if (count != 3 || !json_is_object(process) || c->state != CONN_IDLE ||
+        ct->started == (path != NULL)) {
         close_all(fds, count);
         return reply_error(c, EINVAL, "exec: the container is not running, or a bad request");
     }
@@ -189,31 +215,70 @@ static int op_exec(struct server *s, struct conn *c, json_t *req, const int *fds
         close_all(fds, count);
         return reply_error(c, e.code ? e.code : EINVAL, e.text);
     }
-    int r = load_exec(s, &spec->process, fds, c);
+    int r = load_exec(s, ct, &spec->process, path, fds, c);
     spec_free(spec);
     return r;
+}
+
+static int op_create(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
+{
+    struct boot_container *ct;
+    struct boot_text t;
+    struct oci_spec *spec;
+    struct err e;
+    const char *id = json_string_value(json_object_get(req, "id"));
+    json_t *doc = json_object_get(req, "spec");
+
+    if (count < CONTROL_JOIN_FDS_MIN || !id || !json_is_object(doc) || c->state != CONN_IDLE) {
+        close_all(fds, count);
+        return reply_error(c, EINVAL, "create: a bad request");
+    }
+    if (spec_from_json(json_incref(doc), "config.json", &spec, &e)) {
+        close_all(fds, count);
+        return reply_error(c, e.code ? e.code : EINVAL, e.text);
+    }
+    int r = boot_join(s->boot, id, spec, fds, fds + 3, count - 3, &ct, &t);
+    if (r)
+        return reply_error(c, r, t.text);
+    c->proc = &ct->init;
+    c->state = CONN_KEEPER;
+    return reply_ok(c, json_pack("{s:i}", "pid", (int)ct->init.pid));
+}
+
+static int dispatch_plain(struct server *s, struct conn *c, struct boot_container *ct,
+                          const char *op, json_t *req)
+{
+    if (strcmp(op, "start") == 0)
+        return op_start(c, ct);
+    if (strcmp(op, "state") == 0)
+        return op_state(c, ct);
+    if (strcmp(op, "signal") == 0)
+        return op_signal(s, c, ct, req);
+    if (strcmp(op, "resize") == 0)
+        return op_resize(c, ct, req);
+    if (strcmp(op, "wait") == 0)
+        return op_wait(s, c, ct, req);
+    if (strcmp(op, "end") == 0)
+        return op_end(s, c, ct);
+    return op_inspect(c, ct, op, req);
 }
 
 static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
 {
     const char *op = json_string_value(json_object_get(req, "op"));
+    const char *id = json_string_value(json_object_get(req, "container"));
+    struct boot_container *ct = boot_find(s->boot, id);
 
     if (!op)
         op = "";
-    if (strcmp(op, "exec") == 0)
-        return op_exec(s, c, req, fds, count);
+    if (strcmp(op, "create") == 0)
+        return op_create(s, c, req, fds, count);
+    if (ct && strcmp(op, "exec") == 0)
+        return op_exec(s, c, ct, req, fds, count);
     close_all(fds, count);
-    if (strcmp(op, "start") == 0)
-        return op_start(s, c);
-    if (strcmp(op, "state") == 0)
-        return op_state(s, c);
-    if (strcmp(op, "signal") == 0)
-        return op_signal(s, c, req);
-    if (strcmp(op, "resize") == 0)
-        return op_resize(s, c, req);
-    if (strcmp(op, "wait") == 0)
-        return op_wait(s, c, req);
-    return op_inspect(s, c, op, req);
+    if (!ct)
+        return reply_error(c, ESRCH, "container not running");
+    return dispatch_plain(s, c, ct, op, req);
 }
 
 static void serve_conn(struct server *s, struct conn *c)
@@ -276,17 +341,11 @@ static void tell_waiters(struct server *s)
     }
 }
 
-/* True when init is among the processes that have ended. */
-static bool report_exits(struct server *s)
+static void sweep_execs(struct boot *b)
 {
-    struct boot *b = s->boot;
     struct boot_process *p, *next;
-    char drain[64];
     int code;
 
-    while (read(b->wake[0], drain, sizeof(drain)) > 0)
-        ;
-    tell_waiters(s);
     list_for_each_entry_safe (p, next, &b->execs, node) {
         if (!p->abandoned || !has_ended(b, p, &code))
             continue;
@@ -294,47 +353,109 @@ static bool report_exits(struct server *s)
         list_del(&p->node);
         free(p);
     }
-    return has_ended(b, &b->init, &code);
 }
 
-enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_GOFER, POLL_FIXED };
-
-static void fill_poll(struct server *s, struct pollfd *p)
+static void sweep_containers(struct boot *b)
 {
+    struct boot_container *ct, *next;
+    int code;
+
+    list_for_each_entry_safe (ct, next, &b->containers, node)
+        if (ct != &b->root && has_ended(b, &ct->init, &code))
+            boot_leave(ct);
+}
+
+/* True when the sandbox's own init is among the processes that have ended. */
+static bool report_exits(struct server *s)
+{
+    struct boot *b = s->boot;
+    char drain[64];
+    int code;
+
+    while (read(b->wake[0], drain, sizeof(drain)) > 0)
+        ;
+    tell_waiters(s);
+    sweep_execs(b);
+    sweep_containers(b);
+    return has_ended(b, &b->root.init, &code);
+}
+
+/* Hang-up only: what comes in from a gofer is for whoever has a request under way. */
+static size_t fill_gofers(struct boot *b, struct pollfd *p)
+{
+    const struct boot_container *ct;
+    size_t n = 0;
+
+    list_for_each_entry (ct, &b->containers, node)
+        p[n++] = (struct pollfd){.fd = ct->gofer_dead ? -1 : gof_client_death_fd(ct->gofer)};
+    return n;
+}
+
+static nfds_t fill_poll(struct server *s)
+{
+    struct pollfd *p = s->poll;
+
     p[POLL_CONTROL] = (struct pollfd){.fd = s->boot->args->sandbox->control_fd, .events = POLLIN};
     p[POLL_WAKE] = (struct pollfd){.fd = s->boot->wake[0], .events = POLLIN};
     p[POLL_LIFE] = (struct pollfd){.fd = s->boot->args->life_fd, .events = POLLIN};
-    /* Hang-up only: what comes in is for whoever has a request under way. */
-    p[POLL_GOFER] = (struct pollfd){.fd = gof_client_death_fd(s->boot->gofer)};
     for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
         p[POLL_FIXED + i] = (struct pollfd){.fd = s->conns[i].fd, .events = POLLIN};
+    return POLL_GOFERS + fill_gofers(s->boot, p + POLL_GOFERS);
+}
+
+/* In the order of fill_gofers, before the list changes. True: the sandbox's own is gone. */
+static bool check_gofers(struct boot *b, const struct pollfd *p)
+{
+    struct boot_container *ct;
+    size_t n = 0;
+
+    list_for_each_entry (ct, &b->containers, node) {
+        if (!p[n++].revents)
+            continue;
+        log_error("container %s: its gofer has ended, and with it its files", ct->id);
+        ct->gofer_dead = true;
+        if (ct == &b->root)
+            return true;
+        boot_kill(ct);
+    }
+    return false;
+}
+
+/* True: the sandbox ends, with *out_code. */
+static bool serve_once(struct server *s, int *out_code)
+{
+    struct boot *b = s->boot;
+    const struct pollfd *p = s->poll;
+
+    *out_code = 128 + SIGKILL;
+    if (poll(s->poll, fill_poll(s), -1) < 0)
+        return false;
+    if (check_gofers(b, p + POLL_GOFERS) || p[POLL_LIFE].revents)
+        return true;
+    for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
+        if (p[POLL_FIXED + i].revents)
+            serve_conn(s, &s->conns[i]);
+    if (p[POLL_CONTROL].revents)
+        accept_conn(s);
+    if (!p[POLL_WAKE].revents || !report_exits(s))
+        return false;
+    boot_process_fini(&b->root.init);
+    *out_code = b->root.init.exit_code;
+    return true;
 }
 
 int boot_serve(struct boot *b)
 {
-    struct server s = {.boot = b};
-    struct pollfd p[POLL_FIXED + CONTROL_CONNECTIONS_MAX];
+    struct server *s = calloc(1, sizeof(*s));
+    int code;
 
+    if (!s)
+        return 125;
+    s->boot = b;
     for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
-        s.conns[i].fd = -1;
-    for (;;) {
-        fill_poll(&s, p);
-        if (poll(p, ARRAY_SIZE(p), -1) < 0)
-            continue;
-        if (p[POLL_GOFER].revents) {
-            log_error("the gofer has ended, and with it the container's files");
-            return 128 + SIGKILL;
-        }
-        if (p[POLL_LIFE].revents)
-            return 128 + SIGKILL;
-        for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
-            if (p[POLL_FIXED + i].revents)
-                serve_conn(&s, &s.conns[i]);
-        if (p[POLL_CONTROL].revents)
-            accept_conn(&s);
-        if (p[POLL_WAKE].revents && report_exits(&s)) {
-            boot_process_fini(&b->init);
-            return b->init.exit_code;
-        }
-    }
+        s->conns[i].fd = -1;
+    while (!serve_once(s, &code))
+        ;
+    free(s);
+    return code;
 }

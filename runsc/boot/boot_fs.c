@@ -25,6 +25,8 @@
 /* What one walk over the configuration's mounts carries along. */
 struct fs_boot {
     struct boot *b;
+    struct boot_container *ct;
+    struct boot_text *t;
     struct vfs_caller c; /* root with every capability; owns root and cwd */
 };
 
@@ -77,7 +79,7 @@ static int boot_attach(const struct fs_boot *f, const char *path, struct super *
     int r = boot_mount_point(f, path, dir, &p);
 
     if (r == 0) {
-        r = vfs_mount(f->b->ns, &p, sb, flags);
+        r = vfs_mount(f->ct->ns, &p, sb, flags);
         vpath_put(&p);
     }
     if (r != 0)
@@ -110,7 +112,7 @@ static int boot_mount_fs(const struct fs_boot *f, const struct fs_ops *fs, void 
 static int boot_mount_bind(const struct fs_boot *f, const struct oci_mount *m, int export)
 {
     struct super *sb;
-    int r = goferfs_mount(f->b->gofer, (uint32_t) export, false, m->source, &sb);
+    int r = goferfs_mount(f->ct->gofer, (uint32_t) export, false, m->source, &sb);
 
     if (r != 0)
         return r;
@@ -124,7 +126,7 @@ static bool boot_is_type(const struct oci_mount *m, const char *type)
 
 static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, size_t index)
 {
-    int export = mounts_export(f->b->args->sandbox, index);
+    int export = mounts_export(f->ct->spec, index);
 
     if (export >= 0)
         return boot_mount_bind(f, m, export);
@@ -142,15 +144,17 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
     return 0;
 }
 
-static void boot_mount_all(const struct fs_boot *f)
+static int boot_mount_all(const struct fs_boot *f)
 {
-    const struct oci_spec *spec = f->b->spec;
+    const struct oci_spec *spec = f->ct->spec;
 
     for (size_t i = 0; i < spec->mount_count; i++) {
         int r = boot_mount_one(f, &spec->mounts[i], i);
         if (r != 0)
-            boot_fail(f->b, r, "mounts[%zu]: cannot mount %s", i, spec->mounts[i].destination);
+            return boot_say(f->t, r, "mounts[%zu]: cannot mount %s", i,
+                            spec->mounts[i].destination);
     }
+    return 0;
 }
 
 /* ---- /dev ---- */
@@ -175,7 +179,7 @@ static int boot_default_dev(const struct fs_boot *f)
         .data = {.v = (const char **)(uintptr_t)data, .count = 1},
     };
 
-    return boot_mounts_dev(f->b->spec) ? 0 : boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, &dev);
+    return boot_mounts_dev(f->ct->spec) ? 0 : boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, &dev);
 }
 
 static int boot_device(const struct fs_boot *f, const struct oci_device *d)
@@ -202,18 +206,19 @@ static int boot_device(const struct fs_boot *f, const struct oci_device *d)
     return r;
 }
 
-static void boot_devices(const struct fs_boot *f)
+static int boot_devices(const struct fs_boot *f)
 {
-    const struct oci_linux *lx = &f->b->spec->lx;
+    const struct oci_linux *lx = &f->ct->spec->lx;
     int r = dev_populate(&f->c, "/dev");
 
     if (r != 0)
-        boot_fail(f->b, r, "cannot make the devices in /dev");
+        return boot_say(f->t, r, "cannot make the devices in /dev");
     for (size_t i = 0; i < lx->device_count; i++) {
         r = boot_device(f, &lx->devices[i]);
         if (r != 0)
-            boot_fail(f->b, r, "linux.devices[%zu]: cannot make %s", i, lx->devices[i].path);
+            return boot_say(f->t, r, "linux.devices[%zu]: cannot make %s", i, lx->devices[i].path);
     }
+    return 0;
 }
 
 /* ---- what the guest may not see or change ---- */
@@ -233,7 +238,7 @@ static int boot_mask(const struct fs_boot *f, const char *path)
         struct super *sb;
         r = tmpfs_fs_ops.mount(&tmpfs_fs_ops, f->b->mf, "tmpfs", "size=0,mode=755", &f->c, &sb);
         if (r == 0) {
-            r = vfs_mount(f->b->ns, &p, sb, MS_RDONLY);
+            r = vfs_mount(f->ct->ns, &p, sb, MS_RDONLY);
             if (r != 0)
                 super_put(sb);
         }
@@ -241,7 +246,7 @@ static int boot_mask(const struct fs_boot *f, const char *path)
     }
     r = vfs_lookup(&f->c, NULL, "/dev/null", 0, &null_dev);
     if (r == 0) {
-        r = vfs_bind(f->b->ns, &null_dev, &p, false, 0);
+        r = vfs_bind(f->ct->ns, &null_dev, &p, false, 0);
         vpath_put(&null_dev);
     }
 out_path:
@@ -256,71 +261,80 @@ static int boot_make_readonly(const struct fs_boot *f, const char *path)
 
     if (r != 0)
         return r == -ENOENT || r == -ENOTDIR ? 0 : r;
-    r = vfs_bind(f->b->ns, &p, &p, true, 0);
+    r = vfs_bind(f->ct->ns, &p, &p, true, 0);
     vpath_put(&p);
     if (r == 0)
         r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, &p);
     if (r != 0)
         return r;
-    r = vfs_remount(f->b->ns, &p, MS_RDONLY);
+    r = vfs_remount(f->ct->ns, &p, MS_RDONLY);
     vpath_put(&p);
     return r;
 }
 
-static void boot_restrict(const struct fs_boot *f)
+static int boot_restrict(const struct fs_boot *f)
 {
-    const struct oci_linux *lx = &f->b->spec->lx;
+    const struct oci_linux *lx = &f->ct->spec->lx;
 
     for (size_t i = 0; i < lx->masked_paths.count; i++) {
         int r = boot_mask(f, lx->masked_paths.v[i]);
         if (r != 0)
-            boot_fail(f->b, r, "linux.maskedPaths[%zu]: %s", i, lx->masked_paths.v[i]);
+            return boot_say(f->t, r, "linux.maskedPaths[%zu]: %s", i, lx->masked_paths.v[i]);
     }
     for (size_t i = 0; i < lx->readonly_paths.count; i++) {
         int r = boot_make_readonly(f, lx->readonly_paths.v[i]);
         if (r != 0)
-            boot_fail(f->b, r, "linux.readonlyPaths[%zu]: %s", i, lx->readonly_paths.v[i]);
+            return boot_say(f->t, r, "linux.readonlyPaths[%zu]: %s", i, lx->readonly_paths.v[i]);
     }
+    return 0;
 }
 
 /* ---- all of it ---- */
 
-static void boot_root(struct boot *b)
+static int boot_root(const struct fs_boot *f)
 {
     struct super *sb;
-    int r = goferfs_mount(b->gofer, 0, true, "root", &sb);
+    int r = goferfs_mount(f->ct->gofer, 0, true, "root", &sb);
 
     if (r == 0)
-        r = mount_ns_new(sb, &b->ns);
-    if (r != 0)
-        boot_fail(b, r, "cannot mount root.path %s", b->args->sandbox->rootfs);
+        r = mount_ns_new(sb, &f->ct->ns);
+    return r == 0 ? 0 : boot_say(f->t, r, "cannot mount root.path %s", f->ct->spec->root_path);
 }
 
-void boot_mounts(struct boot *b)
+static int boot_tree(const struct fs_boot *f)
 {
-    struct fs_boot f = {.b = b};
-    int r;
+    int r = boot_default_dev(f);
 
-    boot_root(b);
-    f.c.ns = b->ns;
+    if (r != 0)
+        return boot_say(f->t, r, "cannot mount /dev");
+    r = boot_mount_all(f);
+    if (r == 0)
+        r = boot_devices(f);
+    if (r == 0)
+        r = boot_restrict(f);
+    if (r != 0 || !f->ct->spec->root_readonly)
+        return r;
+    r = vfs_remount(f->ct->ns, &f->c.root, MS_RDONLY);
+    return r == 0 ? 0 : boot_say(f->t, r, "cannot make the root read-only");
+}
+
+int boot_mounts(struct boot *b, struct boot_container *ct, struct boot_text *t)
+{
+    struct fs_boot f = {.b = b, .ct = ct, .t = t};
+    int r = boot_root(&f);
+
+    if (r != 0)
+        return r;
+    f.c.ns = ct->ns;
     f.c.fsize_limit = UINT64_MAX;
     r = cred_new_root(~0ull, &f.c.cred);
     if (r != 0)
-        boot_fail(b, r, "credentials");
-    mount_ns_root(b->ns, &f.c.root);
-    mount_ns_root(b->ns, &f.c.cwd);
-    r = boot_default_dev(&f);
-    if (r != 0)
-        boot_fail(b, r, "cannot mount /dev");
-    boot_mount_all(&f);
-    boot_devices(&f);
-    boot_restrict(&f);
-    if (b->spec->root_readonly) {
-        r = vfs_remount(b->ns, &f.c.root, MS_RDONLY);
-        if (r != 0)
-            boot_fail(b, r, "cannot make the root read-only");
-    }
+        return boot_say(t, r, "credentials");
+    mount_ns_root(ct->ns, &f.c.root);
+    mount_ns_root(ct->ns, &f.c.cwd);
+    r = boot_tree(&f);
     vpath_put(&f.c.cwd);
     vpath_put(&f.c.root);
     cred_put(f.c.cred);
+    return r;
 }

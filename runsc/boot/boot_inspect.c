@@ -11,13 +11,17 @@
 /* Rows of one reply: what fits a packet. */
 #define INSPECT_PIDS_MAX 4096
 
-static json_t *inspect_process(struct boot *b, int32_t pid)
+static json_t *inspect_process(struct boot_container *ct, int32_t pid)
 {
     struct task *t;
     struct task_info info;
 
-    if (kernel_find_task(b->k, pid, false, &t))
+    if (kernel_find_task(ct->init.boot->k, pid, false, &t))
         return NULL;
+    if (!boot_owns(ct, t)) {
+        task_put(t);
+        return NULL;
+    }
     task_info(t, &info);
     struct cred *cred = task_get_cred(t);
     json_t *row =
@@ -30,20 +34,20 @@ static json_t *inspect_process(struct boot *b, int32_t pid)
     return row;
 }
 
-static json_t *inspect_ps(struct boot *b)
+static json_t *inspect_ps(struct boot_container *ct)
 {
     json_t *list = json_array();
     int32_t pid = 1;
 
     for (int n = 0; list && n < INSPECT_PIDS_MAX; n++, pid++) {
-        pid = kernel_next_tgid(b->k, pid);
+        pid = kernel_next_tgid(ct->init.boot->k, pid);
         if (pid < 0)
             break;
-        json_t *row = inspect_process(b, pid);
+        json_t *row = inspect_process(ct, pid);
         if (row)
             (void)json_array_append_new(list, row);
     }
-    return json_pack("{s:i,s:o}", "init_pid", (int)b->init.pid, "processes", list);
+    return json_pack("{s:i,s:o}", "init_pid", (int)ct->init.pid, "processes", list);
 }
 
 static json_t *inspect_events(struct boot *b)
@@ -86,12 +90,13 @@ static int inspect_debug(struct boot *b, const json_t *req)
     return 0;
 }
 
-int boot_inspect(struct boot *b, const char *op, const json_t *req, json_t **out_reply)
+int boot_inspect(struct boot_container *ct, const char *op, const json_t *req, json_t **out_reply)
 {
+    struct boot *b = ct->init.boot;
     int r = 0;
 
     if (strcmp(op, "ps") == 0)
-        *out_reply = inspect_ps(b);
+        *out_reply = inspect_ps(ct);
     else if (strcmp(op, "events") == 0)
         *out_reply = inspect_events(b);
     else if (strcmp(op, "limits") == 0)

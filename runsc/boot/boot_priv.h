@@ -25,6 +25,7 @@ struct boot_tty;
 /* A process that somebody outside started: init or an exec. */
 struct boot_process {
     struct boot *boot;
+    struct boot_container *container;
     int32_t pid;
     struct boot_tty *tty; /* its terminal, or NULL */
     bool abandoned;       /* boot thread: whoever started it is gone; freed when it has ended */
@@ -33,52 +34,91 @@ struct boot_process {
     int exit_code;        /* guard: boot's mu; 0..255, 128+n for a signal */
 };
 
+/* The sandbox's own container, or one of a pod that joined it. Boot thread, but for init's end. */
+struct boot_container {
+    struct list node; /* boot.containers */
+    char *id;         /* owned */
+    const struct oci_spec *spec;
+    struct oci_spec *joined_spec; /* spec when it joined, owned; else NULL */
+    struct gof_client *gofer;     /* a reference */
+    struct mount_ns *ns;          /* a reference */
+    struct boot_process init;
+    bool started;
+    bool gofer_dead;
+};
+
+/* A pod has a handful; what is asked for comes from the host's managers, and is bounded still. */
+#define BOOT_CONTAINERS_MAX 64
+
 struct boot {
     const struct boot_args *args;
-    const struct oci_spec *spec;
     int stdio[3];
     int log_fd;
     struct plat *plat;
     struct memfile *mf;
-    struct gof_client *gofer;
     struct net *net;
     struct kernel *k;
-    struct mount_ns *ns;
-    struct boot_process init;
+    struct boot_container root;          /* with it the sandbox ends */
+    struct list containers;              /* boot_container.node, root first */
     struct list execs;                   /* boot_process.node */
     struct rlimit rlimits[RLIM_NLIMITS]; /* of the caller: what a guest gets that names none */
-    bool started;
-    int wake[2];     /* written when a process has ended */
-    struct mutex mu; /* rank CONTROL: exit states */
+    int wake[2];                         /* written when a process has ended */
+    struct mutex mu;                     /* rank CONTROL: exit states */
 };
+
+/* One line for the user about what failed. */
+struct boot_text {
+    char text[512];
+};
+/* Sets the line; returns code. */
+int boot_say(struct boot_text *t, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
 
 /* Reports a failure to the launcher and ends the process. */
 NORETURN void boot_fail(const struct boot *b, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
 /* Of a memory limit of the host, what the guest may use: the rest is for the sentry and the stubs.
  */
 uint64_t boot_memory_for_guest(uint64_t limit);
-/* Mounts everything of the spec; ends the process with a message when it cannot. */
-void boot_mounts(struct boot *b);
-/* Loads process p of the spec (init, or an exec) with the host descriptors stdio, which are taken,
- * on failure too. Negative errno, with a line for the user in text. */
-MUST_CHECK int boot_load(struct boot *b, const struct oci_process *p, const int stdio[3],
-                         struct boot_process *out, char *text, size_t text_size);
+/* Mounts everything of the container's spec, and sets its ns. Negative errno and a line in t. */
+MUST_CHECK int boot_mounts(struct boot *b, struct boot_container *ct, struct boot_text *t);
+/* Loads process p of the container (init, or an exec) with the host descriptors stdio, which are
+ * taken, on failure too. path: the program, NULL: args[0], looked for in PATH. Negative errno and a
+ * line in t. */
+MUST_CHECK int boot_load(struct boot *b, struct boot_container *ct, const struct oci_process *p,
+                         const char *path, const int stdio[3], struct boot_process *out,
+                         struct boot_text *t);
 /* Drops what boot_load kept. The process has ended. */
 void boot_process_fini(struct boot_process *p);
 /* Serves the control socket till the container ends; the result is its exit code. */
 int boot_serve(struct boot *b);
 
+/* ---- boot_container.c ---- */
+/* A container of a pod: its files by the sockets of its own gofer, its init loaded with stdio.
+ * Takes spec and the descriptors, on failure too. */
+MUST_CHECK int boot_join(struct boot *b, const char *id, struct oci_spec *spec, const int stdio[3],
+                         const int *gofer_fds, size_t count, struct boot_container **out_ct,
+                         struct boot_text *t);
+/* By its id; NULL: the sandbox's own. NULL when there is none of that name. */
+struct boot_container *boot_find(struct boot *b, const char *id);
+/* Whether the process is one of the container's. */
+bool boot_owns(struct boot_container *ct, struct task *task);
+/* A signal to all its processes. -ESRCH: there is none. */
+MUST_CHECK int boot_kill_all(struct boot_container *ct, int sig);
+/* SIGKILL to all of them, if any. */
+void boot_kill(struct boot_container *ct);
+/* Forgets one that joined and has ended. */
+void boot_leave(struct boot_container *ct);
+
 /* ---- boot_inspect.c ---- */
 /* Control operations that need no connection's state: ps, events, limits, debug. *out_reply is
  * owned. -ENOSYS: not one of them. */
-MUST_CHECK int boot_inspect(struct boot *b, const char *op, const struct json_t *req,
+MUST_CHECK int boot_inspect(struct boot_container *ct, const char *op, const struct json_t *req,
                             struct json_t **out_reply);
 
 /* ---- boot_tty.c ---- */
 /* A guest terminal (a pty of the container's devpts) whose other side is the host terminal fd,
  * which is set raw and taken. *out_file is the guest's side, owned. */
-MUST_CHECK int boot_tty_new(struct boot *b, int fd, uint32_t uid, struct boot_tty **out_tty,
-                            struct file **out_file);
+MUST_CHECK int boot_tty_new(struct boot *b, struct boot_container *ct, int fd, uint32_t uid,
+                            struct boot_tty **out_tty, struct file **out_file);
 MUST_CHECK int boot_tty_resize(struct boot_tty *t, uint16_t rows, uint16_t cols);
 /* Passes on what the guest still wrote, then ends. Takes t; NULL is allowed. */
 void boot_tty_free(struct boot_tty *t);

@@ -18,18 +18,6 @@
 /* What a program is searched in when its environment names no PATH. */
 #define BOOT_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-static int proc_fail(char *text, size_t size, int code, const char *fmt, ...) PRINTF_FMT(4, 5);
-
-static int proc_fail(char *text, size_t size, int code, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)vsnprintf(text, size, fmt, ap);
-    va_end(ap);
-    return code;
-}
-
 /* ---- credentials and limits ---- */
 
 static int proc_cred(const struct oci_process *p, struct cred **out_cred)
@@ -92,9 +80,10 @@ static bool proc_executable(const struct vfs_caller *c, const char *path)
 }
 
 /* execvp(3)'s search, which runtimes make for the first program. out: VFS_PATH_MAX bytes. */
-static int proc_search(const struct vfs_caller *c, const struct oci_process *p, char *out)
+static int proc_search(const struct vfs_caller *c, const struct oci_process *p, const char *program,
+                       char *out)
 {
-    const char *name = p->args.v[0];
+    const char *name = program != NULL ? program : p->args.v[0];
     const char *dir = proc_path(p);
 
     if (strchr(name, '/') != NULL) {
@@ -117,14 +106,14 @@ static int proc_search(const struct vfs_caller *c, const struct oci_process *p, 
 
 /* The caller that path look-ups before the first task are made for. cwd is put by proc_caller_end.
  */
-static int proc_caller(struct boot *b, const struct oci_process *p, struct cred *cred,
+static int proc_caller(struct mount_ns *ns, const struct oci_process *p, struct cred *cred,
                        struct vfs_caller *c)
 {
     memset(c, 0, sizeof(*c));
     c->cred = cred;
-    c->ns = b->ns;
+    c->ns = ns;
     c->fsize_limit = UINT64_MAX;
-    mount_ns_root(b->ns, &c->root);
+    mount_ns_root(ns, &c->root);
     c->cwd = c->root;
     int r = vfs_lookup(c, NULL, p->cwd, VFS_FOLLOW | VFS_DIRECTORY, &c->cwd);
     if (r != 0)
@@ -152,7 +141,7 @@ static void proc_put_files(struct kernel_exec *x)
 static int proc_terminal(struct boot *b, const struct oci_process *p, int stdio[3],
                          struct boot_process *out, struct kernel_exec *x)
 {
-    int r = boot_tty_new(b, stdio[0], p->user.uid, &out->tty, &x->fds[0]);
+    int r = boot_tty_new(b, out->container, stdio[0], p->user.uid, &out->tty, &x->fds[0]);
 
     if (r != 0)
         return r;
@@ -203,31 +192,32 @@ void boot_process_fini(struct boot_process *p)
 /* ---- all of it ---- */
 
 static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
-                     struct kernel_exec *x, struct boot_process *out, char *text, size_t size)
+                     struct kernel_exec *x, struct boot_process *out, struct boot_text *t)
 {
     int r = p->terminal ? proc_terminal(b, p, stdio, out, x) : proc_files(stdio, x);
 
     if (r != 0)
-        return proc_fail(text, size, r, "process: cannot set up its %s",
-                         p->terminal ? "terminal" : "standard streams");
+        return boot_say(t, r, "process: cannot set up its %s",
+                        p->terminal ? "terminal" : "standard streams");
     r = kernel_exec_load(b->k, x, proc_ended, out, &out->pid);
     proc_put_files(x);
     if (r != 0) {
         boot_process_fini(out);
-        return proc_fail(text, size, r, "cannot run \"%s\"", x->path);
+        return boot_say(t, r, "cannot run \"%s\"", x->path);
     }
     return 0;
 }
 
-int boot_load(struct boot *b, const struct oci_process *p, const int stdio[3],
-              struct boot_process *out, char *text, size_t text_size)
+int boot_load(struct boot *b, struct boot_container *ct, const struct oci_process *p,
+              const char *program, const int stdio[3], struct boot_process *out,
+              struct boot_text *t)
 {
     struct kernel_exec x = {
         .argv = p->args.v,
         .envp = p->env.v,
         .cwd = p->cwd,
         .umask = p->user.has_umask ? p->user.umask : 022,
-        .ns = b->ns,
+        .ns = ct->ns,
         .new_session = true,
         .oom_score_adj = p->has_oom_score_adj ? p->oom_score_adj : 0,
     };
@@ -237,25 +227,27 @@ int boot_load(struct boot *b, const struct oci_process *p, const int stdio[3],
     int r;
 
     out->boot = b;
+    out->container = ct;
     proc_rlimits(b, p, &x);
     r = proc_cred(p, &x.cred);
     if (r != 0) {
-        r = proc_fail(text, text_size, r, "process.user");
+        r = boot_say(t, r, "process.user");
         goto out_fds;
     }
-    r = proc_caller(b, p, x.cred, &c);
+    r = proc_caller(ct->ns, p, x.cred, &c);
     if (r != 0) {
-        r = proc_fail(text, text_size, r, "process.cwd \"%s\"", p->cwd);
+        r = boot_say(t, r, "process.cwd \"%s\"", p->cwd);
         goto out_cred;
     }
     path = malloc(VFS_PATH_MAX);
-    r = path != NULL ? proc_search(&c, p, path) : -ENOMEM;
+    r = path == NULL ? -ENOMEM : proc_search(&c, p, program, path);
     if (r != 0) {
-        r = proc_fail(text, text_size, r, "cannot run \"%s\": not found in PATH", p->args.v[0]);
+        r = boot_say(t, r, "cannot run \"%s\": not found in PATH",
+                     program != NULL ? program : p->args.v[0]);
         goto out_path;
     }
     x.path = path;
-    r = proc_load(b, p, fds, &x, out, text, text_size);
+    r = proc_load(b, p, fds, &x, out, t);
 
 out_path:
     free(path);

@@ -193,7 +193,7 @@ static int tty_raw(int fd)
 }
 
 /* A configuration without devpts still has terminals. */
-static int tty_mount_devpts(struct boot *b, const struct vfs_caller *c)
+static int tty_mount_devpts(struct boot *b, struct boot_container *ct, const struct vfs_caller *c)
 {
     struct super *sb;
     struct vpath p;
@@ -203,7 +203,7 @@ static int tty_mount_devpts(struct boot *b, const struct vfs_caller *c)
         return r;
     r = devpts_fs_ops.mount(&devpts_fs_ops, b->k, "devpts", "mode=0620,ptmxmode=0666", c, &sb);
     if (r == 0) {
-        r = vfs_mount(b->ns, &p, sb, MS_NOSUID | MS_NOEXEC);
+        r = vfs_mount(ct->ns, &p, sb, MS_NOSUID | MS_NOEXEC);
         if (r != 0)
             super_put(sb);
     }
@@ -211,14 +211,14 @@ static int tty_mount_devpts(struct boot *b, const struct vfs_caller *c)
     return r;
 }
 
-static int tty_open_pair(struct boot *b, struct boot_tty *t)
+static int tty_open_pair(struct boot *b, struct boot_container *ct, struct boot_tty *t)
 {
     const uint32_t flags = O_RDWR | O_NOCTTY;
     char path[32];
     int r = vfs_open(&t->to, NULL, "/dev/pts/ptmx", flags, 0, 0, &t->master);
 
     if (r == -ENOENT) {
-        r = tty_mount_devpts(b, &t->to);
+        r = tty_mount_devpts(b, ct, &t->to);
         if (r == 0)
             r = vfs_open(&t->to, NULL, "/dev/pts/ptmx", flags, 0, 0, &t->master);
     }
@@ -232,7 +232,7 @@ static int tty_open_pair(struct boot *b, struct boot_tty *t)
 }
 
 /* The runtime specification wants the terminal at /dev/console too. */
-static void tty_make_console(struct boot *b, const struct boot_tty *t)
+static void tty_make_console(struct boot_container *ct, const struct boot_tty *t)
 {
     struct vpath p;
     int r = vfs_mknod(&t->to, NULL, "/dev/console", S_IFREG | 0600, 0);
@@ -240,7 +240,7 @@ static void tty_make_console(struct boot *b, const struct boot_tty *t)
     if (r == 0 || r == -EEXIST)
         r = vfs_lookup(&t->to, NULL, "/dev/console", 0, &p);
     if (r == 0) {
-        r = vfs_bind(b->ns, &t->slave->path, &p, false, 0);
+        r = vfs_bind(ct->ns, &t->slave->path, &p, false, 0);
         vpath_put(&p);
     }
     if (r != 0)
@@ -266,17 +266,17 @@ static int tty_start(struct boot_tty *t)
     return r;
 }
 
-static int tty_callers(struct boot *b, uint32_t uid, struct boot_tty *t)
+static int tty_callers(struct boot_container *ct, uint32_t uid, struct boot_tty *t)
 {
     int r = cred_new_root(~0ull, &t->to.cred);
 
     if (r != 0)
         return r;
     t->to.cred->fsuid = uid;
-    t->to.ns = b->ns;
+    t->to.ns = ct->ns;
     t->to.fsize_limit = UINT64_MAX;
-    mount_ns_root(b->ns, &t->to.root);
-    mount_ns_root(b->ns, &t->to.cwd);
+    mount_ns_root(ct->ns, &t->to.root);
+    mount_ns_root(ct->ns, &t->to.cwd);
     blocker_init(&t->to_blk);
     blocker_init(&t->from_blk);
     t->from = t->to;
@@ -310,8 +310,8 @@ static void tty_signals(void)
     (void)signal(SIGHUP, SIG_IGN);
 }
 
-int boot_tty_new(struct boot *b, int fd, uint32_t uid, struct boot_tty **out_tty,
-                 struct file **out_file)
+int boot_tty_new(struct boot *b, struct boot_container *ct, int fd, uint32_t uid,
+                 struct boot_tty **out_tty, struct file **out_file)
 {
     struct boot_tty *t = calloc(1, sizeof(*t));
     int r;
@@ -319,16 +319,16 @@ int boot_tty_new(struct boot *b, int fd, uint32_t uid, struct boot_tty **out_tty
     if (t == NULL)
         return -ENOMEM;
     t->fd = fd;
-    t->controlling = !b->started && b->args->sandbox->console_fd >= 0;
-    r = tty_callers(b, uid, t);
+    t->controlling = ct == &b->root && !ct->started && b->args->sandbox->console_fd >= 0;
+    r = tty_callers(ct, uid, t);
     if (r == 0)
         r = tty_raw(fd);
     if (r == 0)
-        r = tty_open_pair(b, t);
+        r = tty_open_pair(b, ct, t);
     if (r != 0)
         goto out_free;
-    if (!b->started)
-        tty_make_console(b, t);
+    if (!ct->started)
+        tty_make_console(ct, t);
     tty_signals();
     tty_follow_size(t);
     r = tty_start(t);

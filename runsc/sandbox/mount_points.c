@@ -95,7 +95,7 @@ void mounts_make_points(const struct sandbox_args *a, const struct gofer_config 
     if (root < 0)
         return;
     for (size_t i = 0; i < spec->mount_count; i++) {
-        int export = mounts_export(a, i);
+        int export = mounts_export(spec, i);
         bool dir = export < 0 || stat(cfg->exports[export].path, &st) || S_ISDIR(st.st_mode);
         char *path = strdup(spec->mounts[i].destination);
         if (path && !covered(spec, i) && !has_dot_dot(path)) {

@@ -18,9 +18,8 @@ static bool mount_is_bind(const struct oci_mount *m)
     return (m->flags & MS_BIND) || (m->type && strcmp(m->type, "bind") == 0);
 }
 
-int mounts_export(const struct sandbox_args *a, size_t index)
+int mounts_export(const struct oci_spec *spec, size_t index)
 {
-    const struct oci_spec *spec = a->spec;
     int number = MOUNTS_ROOT_EXPORT;
 
     if (index >= spec->mount_count || !mount_is_bind(&spec->mounts[index]))

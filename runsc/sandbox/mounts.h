@@ -35,6 +35,6 @@ void mounts_gofer_config_free(struct gofer_config *cfg);
 void mounts_make_points(const struct sandbox_args *a, const struct gofer_config *cfg);
 
 /* Number of the export behind spec->mounts[index], or -1 when the gofer has no part in it. */
-int mounts_export(const struct sandbox_args *a, size_t index);
+int mounts_export(const struct oci_spec *spec, size_t index);
 
 #endif

@@ -2,12 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,7 +14,7 @@
 #include "platform/platform.h"
 #include "runsc/boot/boot.h"
 #include "runsc/sandbox/confine.h"
-#include "runsc/sandbox/mounts.h"
+#include "runsc/sandbox/launch.h"
 
 #define SENTRY_NAMESPACES                                                                          \
     (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |     \
@@ -28,7 +26,7 @@ struct launch {
     const struct plat_ops *plats[BOOT_PLATFORMS_MAX];
     size_t plat_count;
     int sync[2], status[2], life[2];
-    int gofer_sentry[BOOT_GOFER_FDS_MAX], gofer_server[BOOT_GOFER_FDS_MAX];
+    int gofer_fds[GOFER_CHANNELS]; /* the sentry's ends */
     int null_fd;
     pid_t sentry, gofer;
 };
@@ -46,40 +44,8 @@ static int open_pipes(struct launch *l, struct err *e)
         return err_errno(e, errno, "pipe");
     if (l->a->attached && pipe2(l->life, O_CLOEXEC))
         return err_errno(e, errno, "pipe");
-    for (size_t i = 0; i < GOFER_CHANNELS; i++) {
-        int pair[2];
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
-            return err_errno(e, errno, "socketpair");
-        l->gofer_sentry[i] = pair[0];
-        l->gofer_server[i] = pair[1];
-    }
     l->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     return l->null_fd < 0 ? err_errno(e, errno, "/dev/null") : 0;
-}
-
-/* First act of a new process: it is counted from its first page on. */
-static void enter_cgroups(const struct sandbox_args *a)
-{
-    for (size_t i = 0; i < a->cgroup_fd_count; i++)
-        if (write(a->cgroup_fds[i], "0", 1) != 1)
-            _exit(126);
-}
-
-/* The C library gives memory of further arenas back only after it has read a file of /proc, which
- * these processes may not; one arena also keeps them small. */
-static void one_arena(void)
-{
-    (void)mallopt(M_ARENA_MAX, 1);
-}
-
-static NORETURN void gofer_child(const struct launch *l, const struct gofer_config *cfg)
-{
-    prctl(PR_SET_NAME, "runsc-gofer", 0, 0, 0);
-    one_arena();
-    /* Not of the caller's terminal: what is typed there is for runsc to pass on. */
-    setsid();
-    enter_cgroups(l->a);
-    _exit(gofer_main(cfg));
 }
 
 static NORETURN void sentry_child(struct launch *l, bool privileged)
@@ -95,31 +61,13 @@ static NORETURN void sentry_child(struct launch *l, bool privileged)
         .privileged = privileged,
     };
 
-    one_arena();
+    launch_one_arena();
     memcpy(b.plats, l->plats, sizeof(b.plats));
-    memcpy(b.gofer_fds, l->gofer_sentry, sizeof(b.gofer_fds));
+    memcpy(b.gofer_fds, l->gofer_fds, sizeof(l->gofer_fds));
     /* A parent that dies early must be seen as EOF, so our copies of its ends go first. */
     close_fd(&l->sync[1]);
     close_fd(&l->life[1]);
     boot_main(&b);
-}
-
-static int start_gofer(struct launch *l, struct err *e)
-{
-    struct gofer_config cfg;
-
-    if (mounts_gofer_config(l->a, l->gofer_server, GOFER_CHANNELS, &cfg, e))
-        return -1;
-    l->gofer = fork();
-    if (l->gofer == 0)
-        gofer_child(l, &cfg);
-    int code = errno;
-    mounts_gofer_config_free(&cfg);
-    if (l->gofer < 0)
-        return err_errno(e, code, "fork the gofer");
-    for (size_t i = 0; i < GOFER_CHANNELS; i++)
-        close_fd(&l->gofer_server[i]);
-    return 0;
 }
 
 static int start_sentry(struct launch *l, struct err *e)
@@ -136,7 +84,7 @@ static int start_sentry(struct launch *l, struct err *e)
     close_fd(&l->status[1]);
     close_fd(&l->life[0]);
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
-        close_fd(&l->gofer_sentry[i]);
+        close_fd(&l->gofer_fds[i]);
     const char *step;
     int r = confine_write_id_maps(l->sentry, &step);
     if (r)
@@ -162,16 +110,6 @@ static int await_status(struct launch *l, struct err *e)
     return err_set(e, st.code, "%s", st.text);
 }
 
-static void end_child(pid_t *pid)
-{
-    if (*pid <= 0)
-        return;
-    kill(*pid, SIGKILL);
-    while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
-        ;
-    *pid = -1;
-}
-
 static void launch_init(struct launch *l, const struct sandbox_args *a)
 {
     memset(l, 0xff, sizeof(*l));
@@ -189,10 +127,8 @@ static void launch_close(struct launch *l, bool keep_life)
     if (!keep_life)
         close_fd(&l->life[1]);
     close_fd(&l->null_fd);
-    for (size_t i = 0; i < GOFER_CHANNELS; i++) {
-        close_fd(&l->gofer_sentry[i]);
-        close_fd(&l->gofer_server[i]);
-    }
+    for (size_t i = 0; i < GOFER_CHANNELS; i++)
+        close_fd(&l->gofer_fds[i]);
 }
 
 int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err *e)
@@ -212,14 +148,14 @@ int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err
     l.plat_count = count;
     r = open_pipes(&l, e);
     if (!r)
-        r = start_gofer(&l, e);
+        r = launch_gofer(a, l.gofer_fds, &l.gofer, e);
     if (!r)
         r = start_sentry(&l, e);
     if (!r)
         r = await_status(&l, e);
     if (r) {
-        end_child(&l.sentry);
-        end_child(&l.gofer);
+        launch_end_child(&l.sentry);
+        launch_end_child(&l.gofer);
     } else {
         *out = (struct sandbox){.sentry_pid = l.sentry, .gofer_pid = l.gofer};
     }

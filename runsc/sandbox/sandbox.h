@@ -33,8 +33,8 @@ struct sandbox_args {
 };
 
 struct sandbox {
-    pid_t sentry_pid; /* in the caller's pid namespace; exits with the container's exit code, 128+n
-                         for signal n */
+    pid_t sentry_pid; /* or the keeper's; in the caller's pid namespace; exits with the container's
+                         exit code, 128+n for signal n */
     pid_t gofer_pid;
 };
 
@@ -45,5 +45,12 @@ struct sandbox {
  * none of the caller's descriptors but those named in a. *out is untouched on failure.
  */
 MUST_CHECK int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err *e);
+
+/*
+ * A container joins a running sandbox, asked over control_fd of a, here a connection to the
+ * sandbox's socket: a gofer of its own is forked, and a keeper, the process that stands for the
+ * container and ends with its exit code. Fills *out with the two.
+ */
+MUST_CHECK int sandbox_join(const struct sandbox_args *a, struct sandbox *out, struct err *e);
 
 #endif

@@ -203,7 +203,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (!gof_client_dead(c) && gof_msg_recv(pair[1], buf, sizeof(buf), &fd) <= 0)
             abort();
     }
-    gof_client_free(c);
+    gof_client_put(c);
     close(pair[1]);
     return 0;
 }

@@ -80,11 +80,11 @@ Test(mounts, exports)
     cr_assert_str_eq(cfg.exports[2].path, at("file"));
     cr_assert(!cfg.exports[2].readonly);
     cr_assert(!cfg.exports[2].recursive);
-    cr_assert_eq(mounts_export(&args, 0), -1);
-    cr_assert_eq(mounts_export(&args, 1), 1);
-    cr_assert_eq(mounts_export(&args, 2), -1);
-    cr_assert_eq(mounts_export(&args, 3), 2);
-    cr_assert_eq(mounts_export(&args, 4), -1);
+    cr_assert_eq(mounts_export(args.spec, 0), -1);
+    cr_assert_eq(mounts_export(args.spec, 1), 1);
+    cr_assert_eq(mounts_export(args.spec, 2), -1);
+    cr_assert_eq(mounts_export(args.spec, 3), 2);
+    cr_assert_eq(mounts_export(args.spec, 4), -1);
     mounts_gofer_config_free(&cfg);
 }
 

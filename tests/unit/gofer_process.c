@@ -42,7 +42,7 @@ static void finish(void)
 {
     int status;
 
-    gof_client_free(fx.client);
+    gof_client_put(fx.client);
     cr_assert_eq(waitpid(gofer, &status, 0), gofer);
     cr_assert(WIFEXITED(status), "status %x", status);
     cr_assert_eq(WEXITSTATUS(status), 0);
@@ -250,7 +250,7 @@ Test(gofer_process, root_of_the_host)
     cr_assert(done == 2 || S_ISLNK(n[0].attr.mode));
     kill(gofer, SIGKILL);
     cr_assert_eq(waitpid(gofer, NULL, 0), gofer);
-    gof_client_free(fx.client);
+    gof_client_put(fx.client);
     fx_clean();
 }
 
@@ -263,6 +263,6 @@ Test(gofer_process, killed_gofer_is_noticed)
     cr_assert_eq(waitpid(gofer, NULL, 0), gofer);
     cr_assert_eq(gof_stat(fx.client, fx.rw.handle, &a), -EIO);
     cr_assert(gof_client_dead(fx.client));
-    gof_client_free(fx.client);
+    gof_client_put(fx.client);
     fx_clean();
 }

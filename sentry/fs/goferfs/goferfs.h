@@ -1,7 +1,7 @@
 /* Files of the host, reached through the gofer: names and attributes by request, bytes through the
  * host descriptors it passes. Depends on: vfs, gofer/proto.
  * Threading: any thread; requests block on the gofer, never on a guest.
- * Ownership: a super borrows the client, which outlives it. */
+ * Ownership: a super holds a reference to its client. */
 #ifndef RINGWALL_SENTRY_FS_GOFERFS_GOFERFS_H
 #define RINGWALL_SENTRY_FS_GOFERFS_GOFERFS_H
 

@@ -37,6 +37,7 @@ static void destroy(struct super *sb)
 
     goferfs_ahead_drop(gs);
     gof_flush(gs->client);
+    gof_client_put(gs->client);
     mutex_destroy(&gs->mu);
     free(gs);
 }
@@ -83,7 +84,7 @@ static const struct super_ops shared_ops = {
 static void super_setup(struct goferfs_super *gs, struct gof_client *client, bool exclusive,
                         const char *source)
 {
-    gs->client = client;
+    gs->client = gof_client_get(client);
     gs->shared = !exclusive;
     super_init(&gs->sb, exclusive ? &exclusive_ops : &shared_ops, &goferfs_fs_ops);
     snprintf(gs->sb.source, sizeof(gs->sb.source), "%s", source);
