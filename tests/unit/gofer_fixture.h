@@ -133,7 +133,7 @@ static inline void fx_clean(void)
 
 static inline void fixture_down(void)
 {
-    gof_client_free(fx.client);
+    gof_client_put(fx.client);
     pthread_join(fx.thread, NULL);
     gof_server_free(fx.server);
     for (int i = 0; i < GOFER_CHANNELS; i++)
