@@ -66,7 +66,7 @@ static int get_dir(struct req *q, uint64_t id, struct handle **out)
 
 static int get_writable_dir(struct req *q, uint64_t id, struct handle **out)
 {
-    struct handle *h;
+    struct handle *h = NULL;
     int r = get_dir(q, id, &h);
 
     if (r)

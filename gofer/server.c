@@ -84,6 +84,7 @@ void gof_conn_fini(struct gof_conn *c)
     free(c->in);
     free(c->out);
     free(c->scratch);
+    c->in = c->out = c->scratch = NULL;
 }
 
 static int close_handles(struct req *q, size_t count)
