@@ -50,7 +50,8 @@ struct plat_range {
 };
 
 struct plat_config {
-    int mem_fd; /* the memory file */
+    int mem_fd;    /* the memory file */
+    int device_fd; /* what open gave; borrowed till create returns */
 };
 
 struct plat;
@@ -116,6 +117,9 @@ struct plat_ops {
     const struct plat_ctx_ops *ctx;
     /* 0, or a negative errno with a reason in why. Any time, before confinement. */
     MUST_CHECK int (*probe)(char *why, size_t why_size);
+    /* Opens what the platform needs of the host's file system, while there still is one. An owned
+     * descriptor, or a negative errno. NULL: nothing is needed. */
+    MUST_CHECK int (*open)(void);
     /* Called in the sentry process before seccomp and threads. Owned result. */
     MUST_CHECK int (*create)(const struct plat_config *cfg, struct plat **out_plat);
     void (*destroy)(struct plat *p);

@@ -1,0 +1,300 @@
+/* Address spaces: requests are carried out in the tables at once; what the machine has cached goes
+ * at the next commit. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "platform/kvm/kvm_priv.h"
+
+static int as_alloc(struct kvm_plat *p, struct kvm_as **out_as)
+{
+    struct kvm_as *as = calloc(1, sizeof(*as));
+
+    if (as == NULL)
+        return -ENOMEM;
+    as->base.plat = &p->base;
+    ref_init(&as->ref);
+    mutex_init(&as->mu, LOCK_RANK_PLATFORM);
+    int r = kvm_tables_init(p, as);
+    if (r != 0) {
+        kvm_as_put(&as->base);
+        return r;
+    }
+    *out_as = as;
+    return 0;
+}
+
+static int as_create(struct plat *base, struct plat_as **out_as)
+{
+    struct kvm_as *as;
+    int r = as_alloc(kvm_plat(base), &as);
+
+    if (r == 0)
+        *out_as = &as->base;
+    return r;
+}
+
+/* No context is bound to it any more, and nobody else has it. */
+void kvm_as_put(struct plat_as *base)
+{
+    struct kvm_as *as = kvm_as(base);
+    struct kvm_plat *p = kvm_plat(base->plat);
+
+    if (!ref_put(&as->ref))
+        return;
+    kvm_zap_locked(as);
+    for (size_t i = 0; i < as->file_count; i++)
+        kvm_window_put(p, as->files[i].window);
+    free(as->files);
+    kvm_tables_fini(as);
+    mutex_destroy(&as->mu);
+    free(as);
+}
+
+/* ---- ranges that show files ---- */
+
+/* First range that ends behind addr. */
+static size_t files_find(const struct kvm_as *as, uint64_t addr)
+{
+    size_t low = 0, high = as->file_count;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (as->files[mid].end <= addr)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static int files_reserve(struct kvm_as *as, size_t more)
+{
+    if (as->file_count + more <= as->file_capacity)
+        return 0;
+    size_t capacity = MAX(2 * as->file_capacity, as->file_count + more + 8);
+    struct kvm_file_range *files = reallocarray(as->files, capacity, sizeof(*files));
+    if (files == NULL)
+        return -ENOMEM;
+    as->files = files;
+    as->file_capacity = capacity;
+    return 0;
+}
+
+/* Room was reserved. */
+static void files_insert(struct kvm_as *as, size_t at, const struct kvm_file_range *f)
+{
+    memmove(as->files + at + 1, as->files + at, (as->file_count - at) * sizeof(*f));
+    as->files[at] = *f;
+    as->file_count++;
+}
+
+/* No range crosses addr afterwards; room for one was reserved. The index of what follows. */
+static size_t files_split(struct kvm_as *as, uint64_t addr)
+{
+    size_t at = files_find(as, addr);
+
+    if (at == as->file_count || as->files[at].start >= addr)
+        return at;
+    struct kvm_file_range back = as->files[at];
+    back.off += addr - back.start;
+    back.start = addr;
+    as->files[at].end = addr;
+    kvm_window_ref(kvm_plat(as->base.plat), back.window);
+    files_insert(as, at + 1, &back);
+    return at + 1;
+}
+
+/* Forgets what showed files in [start, end); room for two was reserved. */
+static void files_cut(struct kvm_as *as, uint64_t start, uint64_t end)
+{
+    size_t from = files_split(as, start), to = files_split(as, end);
+
+    for (size_t i = from; i < to; i++)
+        kvm_window_bury(as, as->files[i].window);
+    memmove(as->files + from, as->files + to, (as->file_count - to) * sizeof(*as->files));
+    as->file_count -= to - from;
+}
+
+/* ---- requests ---- */
+
+struct map_request {
+    uint64_t addr, size, off;
+    unsigned access;
+    int fd;
+    bool private_map;
+};
+
+/* One piece of the memory file; sets *done to its size. */
+static int map_memory(struct kvm_as *as, const struct map_request *m, uint64_t *done)
+{
+    uint64_t room = KVM_SLOT_SIZE - (m->off & (KVM_SLOT_SIZE - 1)), gpa;
+    int r = kvm_mem_gpa(kvm_plat(as->base.plat), m->off, &gpa);
+
+    if (r != 0)
+        return r;
+    *done = MIN(m->size, room);
+    files_cut(as, m->addr, m->addr + *done);
+    kvm_table_set(as, m->addr, m->addr + *done, gpa, m->access);
+    return 0;
+}
+
+static int map_file(struct kvm_as *as, const struct map_request *m, uint64_t *done)
+{
+    struct kvm_window *w;
+
+    *done = MIN(m->size, KVM_SLOT_SIZE);
+    int r = kvm_window_get(kvm_plat(as->base.plat), m->fd, m->off, *done, m->private_map, &w);
+    if (r != 0)
+        return r;
+    files_cut(as, m->addr, m->addr + *done);
+    const struct kvm_file_range f = {.start = m->addr, .end = m->addr + *done, .window = w};
+    files_insert(as, files_find(as, m->addr), &f);
+    kvm_table_set(as, m->addr, m->addr + *done, w->gpa, m->access);
+    return 0;
+}
+
+static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access, int fd,
+                  uint64_t off, unsigned flags)
+{
+    struct kvm_as *as = kvm_as(base);
+    bool memory = fd == kvm_plat(base->plat)->mem_fd;
+    struct map_request m = {.addr = addr.v,
+                            .size = size,
+                            .off = off,
+                            .access = access,
+                            .fd = fd,
+                            .private_map = (flags & PLAT_MAP_PRIVATE) != 0};
+    uint64_t done = 0;
+    int r;
+
+    mutex_lock(&as->mu);
+    r = kvm_tables_reserve(as, addr.v, addr.v + size);
+    for (; r == 0 && m.size > 0; m.addr += done, m.off += done, m.size -= done) {
+        r = files_reserve(as, 3);
+        if (r == 0)
+            r = memory ? map_memory(as, &m, &done) : map_file(as, &m, &done);
+        if (r != 0)
+            done = 0;
+    }
+    mutex_unlock(&as->mu);
+    return r;
+}
+
+static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
+{
+    struct kvm_as *as = kvm_as(base);
+
+    mutex_lock(&as->mu);
+    int r = files_reserve(as, 2);
+    if (r == 0) {
+        kvm_table_clear(as, addr.v, addr.v + size);
+        files_cut(as, addr.v, addr.v + size);
+    }
+    mutex_unlock(&as->mu);
+    return r;
+}
+
+static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
+{
+    struct kvm_as *as = kvm_as(base);
+
+    mutex_lock(&as->mu);
+    kvm_table_protect(as, addr.v, addr.v + size, access);
+    mutex_unlock(&as->mu);
+    return 0;
+}
+
+void kvm_as_commit(struct kvm_as *as)
+{
+    if (LIKELY(!atomic_load(&as->pending)))
+        return;
+    mutex_lock(&as->mu);
+    kvm_zap_locked(as);
+    mutex_unlock(&as->mu);
+}
+
+/* The host takes translations away on all processors by itself: nobody has to be stopped. */
+static int as_commit(struct plat_as *base, struct plat_ctx *ctx)
+{
+    (void)ctx;
+    kvm_as_commit(kvm_as(base));
+    return 0;
+}
+
+/* ---- fork ---- */
+
+static int fork_files(struct kvm_as *as, const struct kvm_as *parent)
+{
+    int r = files_reserve(as, parent->file_count);
+
+    if (r != 0)
+        return r;
+    for (size_t i = 0; i < parent->file_count; i++) {
+        as->files[as->file_count++] = parent->files[i];
+        kvm_window_ref(kvm_plat(as->base.plat), parent->files[i].window);
+    }
+    return 0;
+}
+
+int kvm_as_fork(struct kvm_as *parent, struct plat_as **out_as)
+{
+    struct kvm_as *as;
+    int r = as_alloc(kvm_plat(parent->base.plat), &as);
+
+    if (r != 0)
+        return r;
+    mutex_lock(&parent->mu);
+    kvm_zap_locked(parent);
+    r = kvm_tables_copy(as, parent);
+    if (r == 0)
+        r = fork_files(as, parent);
+    mutex_unlock(&parent->mu);
+    if (r != 0) {
+        kvm_as_put(&as->base);
+        return r;
+    }
+    *out_as = &as->base;
+    return 0;
+}
+
+/* ---- files that became shorter ---- */
+
+static bool truncated_range(struct kvm_as *as, const struct kvm_file_range *f)
+{
+    uint64_t off = f->window->off + f->off;
+    struct stat st;
+
+    if (fstat(f->window->fd, &st) != 0)
+        st.st_size = 0;
+    uint64_t size = ALIGN_UP((uint64_t)st.st_size, PAGE_SIZE);
+    if (size >= off + (f->end - f->start))
+        return false;
+    uint64_t start = size > off ? f->start + (size - off) : f->start;
+    size_t before = as->zap_count;
+    kvm_table_clear(as, start, f->end);
+    return as->zap_count != before;
+}
+
+bool kvm_as_truncated(struct kvm_as *as)
+{
+    bool any = false;
+
+    mutex_lock(&as->mu);
+    kvm_zap_locked(as);
+    for (size_t i = 0; i < as->file_count; i++)
+        any |= truncated_range(as, &as->files[i]);
+    kvm_zap_locked(as);
+    mutex_unlock(&as->mu);
+    return any;
+}
+
+const struct plat_as_ops kvm_as_ops = {
+    .create = as_create,
+    .map = as_map,
+    .unmap = as_unmap,
+    .protect = as_protect,
+    .commit = as_commit,
+    .put = kvm_as_put,
+};

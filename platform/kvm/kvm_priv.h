@@ -1,0 +1,292 @@
+/* Inside the KVM platform: the machine, its memory, page tables, virtual processors.
+ * Depends on: kvm.h, base.
+ * Threading: said per field.
+ * Ownership: the platform owns the machine, its memory slots and virtual processors; an address
+ * space owns its page tables and file windows; a context owns its saved state. */
+#ifndef RINGWALL_PLATFORM_KVM_PRIV_H
+#define RINGWALL_PLATFORM_KVM_PRIV_H
+
+#include <linux/kvm.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/ref.h"
+#include "platform/kvm/kvm.h"
+#include "platform/kvm/stub.h"
+
+struct kvm_vcpu;
+
+/* Guest-physical memory comes in slots of one size; slot n covers [(n + 1) << KVM_SLOT_SHIFT, ...).
+ * A slot is never deleted: that would drop every translation of the machine. */
+#define KVM_SLOT_SHIFT 26
+#define KVM_SLOT_SIZE (UINT64_C(1) << KVM_SLOT_SHIFT)
+#define KVM_SLOTS_MAX 32760u
+/* Segment selectors as Linux has them: SYSRET and guests look at them. */
+#define KVM_KERNEL_CS 0x10
+#define KVM_KERNEL_SS 0x18
+#define KVM_USER_SS 0x2b
+#define KVM_USER_CS 0x33
+#define KVM_TSS 0x40
+#define KVM_EFLAGS 0x202u
+/* What a program may set of RFLAGS: CF PF AF ZF SF TF DF OF RF AC ID. */
+#define KVM_USER_FLAGS 0x254dd5u
+#define KVM_FLAG_TF 0x100u
+#define KVM_FLAG_IF 0x200u
+/* Where the stub is, in every address space; the upper half is the machine's. Hosts that run guests
+ * beside themselves (shadow paging) keep other parts of it for their own. */
+#define KVM_STUB_VA UINT64_C(0xffff900000000000)
+/* Entered by SYSCALL: from ring 0, and readable for the guest, from ring 3. */
+#define KVM_SYSCALL0_VA (KVM_STUB_VA + 0x1000)
+#define KVM_SYSCALL3_VA (KVM_STUB_VA + 0x2000)
+#define KVM_IDT_VA (KVM_STUB_VA + 0x3000)
+#define KVM_PROBE_VA (KVM_STUB_VA + 0x4000)
+#define KVM_CPUS_VA (KVM_STUB_VA + 0x10000)
+#define KVM_CPU_STRIDE 0x4000u
+#define KVM_CPU_STACK 0x1000u /* offset of a virtual processor's stack page */
+#define KVM_STACK_TOP 0x800u  /* of exceptions' stack, in it */
+#define KVM_USER_END UINT64_C(0x7ffffffff000)
+#define KVM_USER_START UINT64_C(0x10000)
+#define KVM_CPUS_MAX 64u
+#define KVM_CPUS_PER_HOST_CPU 8u
+#define KVM_KICK SIGUSR1
+
+/* Page table entries: Intel SDM vol. 3, 4.5. */
+#define PTE_P UINT64_C(1)
+#define PTE_W UINT64_C(2)
+#define PTE_U UINT64_C(4)
+#define PTE_PS UINT64_C(0x80)
+#define PTE_NX (UINT64_C(1) << 63)
+#define PTE_ADDR UINT64_C(0x000ffffffffff000)
+#define PT_ENTRIES 512u
+#define KVM_LARGE (UINT64_C(2) << 20)
+
+extern const char kvm_stub_vectors[], kvm_stub_vectors_end[], kvm_stub_return[], kvm_stub_syscall[],
+    kvm_stub_syscall_end[];
+
+enum {
+    KVM_VECTOR_DE = 0,
+    KVM_VECTOR_DB = 1,
+    KVM_VECTOR_BP = 3,
+    KVM_VECTOR_UD = 6,
+    KVM_VECTOR_NP = 11,
+    KVM_VECTOR_SS = 12,
+    KVM_VECTOR_GP = 13,
+    KVM_VECTOR_PF = 14,
+    KVM_VECTOR_MF = 16,
+    KVM_VECTOR_AC = 17,
+    KVM_VECTOR_XM = 19,
+};
+
+/* Where a page of guest-physical memory is in the sentry. */
+struct kvm_page {
+    uint64_t gpa;
+    uint8_t *hva;
+};
+
+struct kvm_window;
+struct kvm_ctx;
+
+struct kvm_plat {
+    struct plat base;
+    /* immutable after create */
+    int vm_fd;
+    int mem_fd;
+    size_t run_size; /* of a virtual processor's shared page */
+    struct kvm_cpuid2 *cpuid;
+    uint64_t xcr0;
+    uint32_t mxcsr_mask;
+    uint8_t *mem;       /* the memory file once more: what the machine sees, nothing else touches */
+    uint64_t mem_size;  /* of it */
+    bool ring3_syscall; /* SYSCALL leaves the guest in ring 3 */
+    struct kvm_page kernel_pdpt; /* the upper half of every address space */
+    struct kvm_page idle_root;   /* tables with nothing but that */
+
+    struct mutex mu; /* rank LEAF: the rest of memory: slots, tables, windows */
+    uint32_t slot_count;
+    uint8_t **slot_hva;             /* by slot number */
+    uint16_t *mem_slots;            /* slot number + 1 by chunk of the memory file, 0: none yet */
+    uint64_t table_next, table_end; /* guest-physical pages never used for tables before */
+    uint8_t *table_hva;             /* of table_next */
+    struct list table_chunks;
+    struct list window_chunks;
+    struct list windows; /* kvm_window.node */
+
+    struct mutex cpus_mu; /* rank LEAF: virtual processors lent and waited for */
+    struct cond cpus_free;
+    struct kvm_vcpu *cpus[KVM_CPUS_MAX];
+    unsigned cpu_count, cpu_max;
+    _Atomic unsigned cpus_wanted; /* threads that wait for one */
+};
+
+/* A virtual processor. Its state is that of the context that ran on it last, until another takes it
+ * over. */
+struct kvm_vcpu {
+    struct kvm_plat *p;
+    int fd;
+    unsigned id;
+    struct kvm_run *run;
+    uint8_t *desc, *stack;              /* in the sentry: GDT and TSS; stacks for exceptions */
+    uint64_t stack_va;                  /* in the machine */
+    _Atomic bool busy;                  /* somebody runs on it or moves its state */
+    struct kvm_ctx *owner;              /* guard: busy */
+    _Atomic uint64_t since_ns, last_ns; /* running guest code since, or 0; when it last came out */
+    _Atomic pid_t runner;               /* thread that does */
+    _Atomic bool yield;                 /* somebody waits for it */
+};
+
+/* A range of an address space that shows a host file. */
+struct kvm_file_range {
+    uint64_t start, end;
+    struct kvm_window *window;
+    uint64_t off; /* of start in the window */
+};
+
+struct kvm_zap {
+    uint8_t *hva;
+    uint64_t size;
+};
+#define KVM_ZAPS_MAX 64u
+
+struct kvm_as {
+    struct plat_as base;
+    struct ref ref;
+    struct mutex mu; /* rank PLATFORM: guards the rest */
+    struct kvm_page root;
+    struct kvm_page *tables; /* all of them, for the end */
+    size_t table_count, table_capacity;
+    struct kvm_file_range *files; /* in order */
+    size_t file_count, file_capacity;
+    /* Memory whose translations must go before the next commit ends. */
+    struct kvm_zap zaps[KVM_ZAPS_MAX];
+    size_t zap_count;
+    struct kvm_window *dead[KVM_ZAPS_MAX]; /* ... and windows to be put then */
+    size_t dead_count;
+    _Atomic bool pending; /* written under mu */
+};
+
+struct kvm_ctx {
+    struct plat_ctx base;
+    struct kvm_as *as; /* owned reference */
+    struct plat_regs regs;
+    struct kvm_vcpu *_Atomic vcpu; /* where its extended state is, or NULL: in xsave */
+    struct kvm_xsave *xsave;       /* owned; guard: that vcpu's busy, or none when there is none */
+    _Atomic bool interrupt;
+    /* Guest time of runs that have ended, start of the present one or 0, and the largest sum that
+     * was ever told. */
+    _Atomic uint64_t cpu_ns, run_start, cpu_told;
+};
+
+static inline struct kvm_plat *kvm_plat(struct plat *p)
+{
+    return container_of(p, struct kvm_plat, base);
+}
+
+static inline struct kvm_as *kvm_as(struct plat_as *as)
+{
+    return container_of(as, struct kvm_as, base);
+}
+
+static inline struct kvm_ctx *kvm_ctx(struct plat_ctx *c)
+{
+    return container_of(c, struct kvm_ctx, base);
+}
+
+/* ---- memory.c: guest-physical memory. All take p->mu. ---- */
+/* Address of a page of the memory file, whose slot is made when it is not there yet. */
+MUST_CHECK int kvm_mem_gpa(struct kvm_plat *p, uint64_t off, uint64_t *out_gpa);
+/* Where it is in the sentry; gpa came from one of these functions. */
+uint8_t *kvm_hva(struct kvm_plat *p, uint64_t gpa);
+/* A zeroed page for tables or the stub whose address was never used before: what the host has
+ * cached of a table is never wrong that way. */
+MUST_CHECK int kvm_table_page(struct kvm_plat *p, struct kvm_page *out);
+/* At the end of the platform. */
+void kvm_tables_unmap(struct kvm_plat *p);
+/* Gives the memory of such a page back; its address stays used up. */
+void kvm_table_free(const struct kvm_page *page);
+/* A new slot on memory that is mapped at hva for good. p->mu held. */
+MUST_CHECK int kvm_slot_add_locked(struct kvm_plat *p, uint8_t *hva, uint32_t *out_slot);
+
+/* ---- window.c: host files in guest-physical memory ---- */
+struct kvm_window {
+    struct list node; /* in kvm_plat.windows */
+    uint32_t refs;    /* guard: p->mu; the rest does not change */
+    int fd;
+    uint64_t off, size;
+    bool private_map;
+    uint64_t gpa;
+    uint8_t *hva;
+};
+/* Of at most KVM_SLOT_SIZE; shared with whoever maps the same piece. */
+MUST_CHECK int kvm_window_get(struct kvm_plat *p, int fd, uint64_t off, uint64_t size,
+                              bool private_map, struct kvm_window **out);
+void kvm_window_ref(struct kvm_plat *p, struct kvm_window *w);
+/* The last one takes the file out of the machine. */
+void kvm_window_put(struct kvm_plat *p, struct kvm_window *w);
+void kvm_windows_fini(struct kvm_plat *p);
+
+/* ---- table.c: page tables of one address space; as->mu held ---- */
+void kvm_root_init(const struct kvm_plat *p, const struct kvm_page *root);
+MUST_CHECK int kvm_tables_init(struct kvm_plat *p, struct kvm_as *as);
+void kvm_tables_fini(struct kvm_as *as);
+/* Tables for the whole range, so that kvm_table_set cannot fail. */
+MUST_CHECK int kvm_tables_reserve(struct kvm_as *as, uint64_t start, uint64_t end);
+/* Points [start, end) at consecutive guest-physical pages; what was there before is noted to be
+ * zapped. The tables are there. */
+void kvm_table_set(struct kvm_as *as, uint64_t start, uint64_t end, uint64_t gpa, unsigned access);
+/* Takes out what is mapped; changes the access of what is. Holes are skipped. */
+void kvm_table_clear(struct kvm_as *as, uint64_t start, uint64_t end);
+void kvm_table_protect(struct kvm_as *as, uint64_t start, uint64_t end, unsigned access);
+/* All that parent maps, into as, which has nothing yet. */
+MUST_CHECK int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent);
+/* Where a byte that the guest can read is in the sentry, or NULL. */
+const uint8_t *kvm_table_read(struct kvm_as *as, uint64_t addr);
+/* Entries of the upper half: page tables for ring 0. p->mu not held. */
+MUST_CHECK int kvm_kernel_map(struct kvm_plat *p, uint64_t va, uint64_t gpa, uint64_t flags);
+/* A window that is not shown any more is put when what showed it has been zapped. */
+void kvm_window_bury(struct kvm_as *as, struct kvm_window *w);
+/* Carries out what is noted: afterwards nothing in the machine can use the old translations. */
+void kvm_zap_locked(struct kvm_as *as);
+
+/* ---- as.c ---- */
+extern const struct plat_as_ops kvm_as_ops;
+MUST_CHECK int kvm_as_fork(struct kvm_as *parent, struct plat_as **out_as);
+void kvm_as_put(struct plat_as *base);
+void kvm_as_commit(struct kvm_as *as);
+/* The machine met a page that its file does not have any more: pages behind the ends of files
+ * fault from now on. False when there is none. */
+bool kvm_as_truncated(struct kvm_as *as);
+
+/* ---- vcpu.c: making one ---- */
+MUST_CHECK int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out);
+void kvm_vcpu_free(struct kvm_vcpu *v);
+/* Where SYSCALL goes, by what the probe found. */
+MUST_CHECK int kvm_vcpu_set_syscall(struct kvm_vcpu *v);
+
+/* ---- pool.c: lending them ---- */
+/* Lends c a virtual processor with c's extended state on it: busy, till kvm_pool_leave. Waits while
+ * all are in use. -ENOMEM when there is none at all. */
+MUST_CHECK int kvm_pool_enter(struct kvm_ctx *c, struct kvm_vcpu **out);
+void kvm_pool_leave(struct kvm_vcpu *v);
+/* Saves the extended state of c, which does not run, in c->xsave. */
+MUST_CHECK int kvm_pool_save(struct kvm_ctx *c);
+/* c is on no virtual processor any more; what was there of its extended state is lost. */
+void kvm_pool_drop(struct kvm_ctx *c);
+/* Makes whatever runs on v come out soon. Any thread. */
+void kvm_pool_kick(struct kvm_vcpu *v);
+
+/* ---- ctx.c, run.c, trap.c ---- */
+extern const struct plat_ctx_ops kvm_ctx_ops;
+/* CLOCK_MONOTONIC, ns. */
+uint64_t kvm_now(void);
+enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out);
+void kvm_ctx_interrupt(struct plat_ctx *base);
+uint64_t kvm_cpu_time(struct plat_ctx *base);
+/* An exception of guest code on v as the signal Linux would send for it, or as a system call.
+ * c->regs are those of the guest. Without v: a protection fault before anything ran. */
+enum plat_event kvm_trap(struct kvm_ctx *c, struct kvm_vcpu *v, unsigned vector, uint64_t error,
+                         struct plat_fault *out);
+
+#endif

@@ -1,0 +1,341 @@
+/* The switch: into guest code, and why it came back. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "platform/kvm/kvm_priv.h"
+
+#define NS_PER_S UINT64_C(1000000000)
+/* Exceptions that push an error code: Intel SDM vol. 3, table 6-1. */
+#define VECTORS_WITH_ERROR 0x60227d00u
+
+static uint64_t run_clock(clockid_t clock)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(clock, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t kvm_now(void)
+{
+    return run_clock(CLOCK_MONOTONIC);
+}
+
+void kvm_ctx_interrupt(struct plat_ctx *base)
+{
+    struct kvm_ctx *c = kvm_ctx(base);
+
+    atomic_store(&c->interrupt, true);
+    /* Processors are never freed while contexts live; one that runs another by now only looks
+     * up and goes on. */
+    struct kvm_vcpu *v = atomic_load(&c->vcpu);
+    if (v != NULL)
+        kvm_pool_kick(v);
+}
+
+/* ---- into the guest ---- */
+
+static uint64_t run_flags(const struct kvm_ctx *c, bool single_step)
+{
+    return (c->regs.eflags & KVM_USER_FLAGS) | 2 | KVM_FLAG_IF | (single_step ? KVM_FLAG_TF : 0);
+}
+
+/* The processor is in ring 0, at the end of an exception: it returns by a frame of our making. */
+static void run_load_frame(struct kvm_vcpu *v, struct kvm_regs *r)
+{
+    const uint64_t frame[5] = {r->rip, KVM_USER_CS, r->rflags, r->rsp, KVM_USER_SS};
+    const uint64_t at = KVM_STACK_TOP - sizeof(frame) - 8;
+
+    memcpy(v->stack + at, frame, sizeof(frame));
+    r->rip = KVM_STUB_VA + (uint64_t)(kvm_stub_return - kvm_stub_vectors);
+    r->rsp = v->stack_va + at;
+    r->rflags = 2;
+}
+
+static void run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
+{
+    const struct plat_regs *g = &c->regs;
+    struct kvm_regs *r = &v->run->s.regs.regs;
+    struct kvm_sregs *s = &v->run->s.regs.sregs;
+
+    *r = (struct kvm_regs){
+        .rax = g->rax,
+        .rbx = g->rbx,
+        .rcx = g->rcx,
+        .rdx = g->rdx,
+        .rsi = g->rsi,
+        .rdi = g->rdi,
+        .rsp = g->rsp,
+        .rbp = g->rbp,
+        .r8 = g->r8,
+        .r9 = g->r9,
+        .r10 = g->r10,
+        .r11 = g->r11,
+        .r12 = g->r12,
+        .r13 = g->r13,
+        .r14 = g->r14,
+        .r15 = g->r15,
+        .rip = g->rip,
+        .rflags = run_flags(c, single_step),
+    };
+    if ((s->cs.selector & 3) == 0)
+        run_load_frame(v, r);
+    v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+    if (s->cr3 == c->as->root.gpa && s->fs.base == g->fs_base && s->gs.base == g->gs_base)
+        return;
+    s->cr3 = c->as->root.gpa;
+    s->fs.base = g->fs_base;
+    s->gs.base = g->gs_base;
+    v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+}
+
+/* ---- out of it ---- */
+
+static void run_save(struct kvm_ctx *c, const struct kvm_vcpu *v)
+{
+    const struct kvm_regs *r = &v->run->s.regs.regs;
+    const struct kvm_sregs *s = &v->run->s.regs.sregs;
+
+    c->regs = (struct plat_regs){
+        .rax = r->rax,
+        .rbx = r->rbx,
+        .rcx = r->rcx,
+        .rdx = r->rdx,
+        .rsi = r->rsi,
+        .rdi = r->rdi,
+        .rsp = r->rsp,
+        .rbp = r->rbp,
+        .r8 = r->r8,
+        .r9 = r->r9,
+        .r10 = r->r10,
+        .r11 = r->r11,
+        .r12 = r->r12,
+        .r13 = r->r13,
+        .r14 = r->r14,
+        .r15 = r->r15,
+        .rip = r->rip,
+        .eflags = r->rflags & (KVM_USER_FLAGS | 2 | KVM_FLAG_IF),
+        .cs = KVM_USER_CS,
+        .ss = KVM_USER_SS,
+        .fs_base = s->fs.base,
+        .gs_base = s->gs.base,
+        .orig_rax = UINT64_MAX,
+    };
+}
+
+/* SYSCALL left the return address in rcx and the flags in r11. A guest in ring 3 that writes to the
+ * port itself makes a call like any other, with registers of its choice. */
+static enum plat_event run_syscall(struct kvm_ctx *c)
+{
+    c->regs.orig_rax = c->regs.rax;
+    c->regs.rax = (uint64_t)-ENOSYS;
+    c->regs.rip = c->regs.rcx;
+    c->regs.eflags = (c->regs.r11 & KVM_USER_FLAGS) | 2 | KVM_FLAG_IF;
+    return PLAT_EVENT_SYSCALL;
+}
+
+/* The frame of an exception is on the processor's stack, which the guest cannot reach. */
+static enum plat_event run_exception(struct kvm_ctx *c, struct kvm_vcpu *v, unsigned vector,
+                                     struct plat_fault *out)
+{
+    const size_t words = (VECTORS_WITH_ERROR >> vector & 1) ? 6 : 5;
+    uint64_t frame[6], at = c->regs.rsp - v->stack_va, error = 0;
+
+    BUG_ON(at > PAGE_SIZE - words * 8);
+    memcpy(frame, v->stack + at, words * 8);
+    const uint64_t *f = frame;
+    if (words == 6)
+        error = *f++;
+    /* The machine's own code does not fault; where it seems to, nothing can be told any more. */
+    if ((f[1] & 3) != 3) {
+        log_error("kvm: exception %u at %#llx in ring 0", vector, (unsigned long long)f[0]);
+        return PLAT_EVENT_DEAD;
+    }
+    c->regs.rip = f[0];
+    c->regs.eflags = f[2] & (KVM_USER_FLAGS | 2 | KVM_FLAG_IF);
+    c->regs.rsp = f[3];
+    return kvm_trap(c, v, vector, error, out);
+}
+
+enum run_result { RUN_AGAIN, RUN_DONE, RUN_YIELD };
+
+static enum run_result run_exit_io(struct kvm_ctx *c, struct kvm_vcpu *v, struct plat_fault *out,
+                                   enum plat_event *event)
+{
+    const unsigned port = v->run->io.port;
+
+    run_save(c, v);
+    if (port == KVM_PORT_SYSCALL)
+        *event = run_syscall(c);
+    else if (port < KVM_VECTORS && (v->run->s.regs.sregs.cs.selector & 3) == 0)
+        *event = run_exception(c, v, port, out);
+    else
+        *event = kvm_trap(c, v, KVM_VECTOR_GP, 0, out);
+    return RUN_DONE;
+}
+
+/* A signal. In the middle of the way out there is nothing to save: it must be gone to its end. */
+static enum run_result run_exit_signal(struct kvm_ctx *c, struct kvm_vcpu *v,
+                                       enum plat_event *event)
+{
+    const bool ring0 = (v->run->s.regs.sregs.cs.selector & 3) == 0;
+
+    if (ring0) {
+        v->run->kvm_dirty_regs = 0;
+        return RUN_AGAIN;
+    }
+    run_save(c, v);
+    if (v->run->s.regs.regs.rip == KVM_SYSCALL3_VA) {
+        *event = run_syscall(c);
+        return RUN_DONE;
+    }
+    if (atomic_exchange(&c->interrupt, false)) {
+        *event = PLAT_EVENT_INTERRUPT;
+        return RUN_DONE;
+    }
+    return RUN_YIELD;
+}
+
+/* Memory that was there is not: a host file became shorter. The guest then faults by itself. */
+static enum run_result run_exit_memory(struct kvm_ctx *c, struct kvm_vcpu *v,
+                                       struct plat_fault *out, enum plat_event *event)
+{
+    v->run->kvm_dirty_regs = 0;
+    if (kvm_as_truncated(c->as))
+        return RUN_AGAIN;
+    run_save(c, v);
+    *out = (struct plat_fault){.signo = SIGBUS,
+                               .code = BUS_ADRERR,
+                               .addr = c->regs.rip,
+                               .access = PLAT_READ,
+                               .trapno = KVM_VECTOR_PF};
+    *event = (v->run->s.regs.sregs.cs.selector & 3) == 3 ? PLAT_EVENT_FAULT : PLAT_EVENT_DEAD;
+    return RUN_DONE;
+}
+
+static enum run_result run_exit(struct kvm_ctx *c, struct kvm_vcpu *v, int error,
+                                struct plat_fault *out, enum plat_event *event)
+{
+    if (LIKELY(error == 0 && v->run->exit_reason == KVM_EXIT_IO))
+        return run_exit_io(c, v, out, event);
+    if (error == EINTR || error == EAGAIN)
+        return run_exit_signal(c, v, event);
+    if (error == EFAULT)
+        return run_exit_memory(c, v, out, event);
+    run_save(c, v);
+    if (error == 0 && v->run->exit_reason == KVM_EXIT_INTERNAL_ERROR &&
+        (v->run->s.regs.sregs.cs.selector & 3) == 3) {
+        /* An instruction that the host would have to do for the guest, and cannot. */
+        *event = kvm_trap(c, v, KVM_VECTOR_UD, 0, out);
+        return RUN_DONE;
+    }
+    log_error("kvm: exit %u, errno %d, at %#llx", v->run->exit_reason, error,
+              (unsigned long long)v->run->s.regs.regs.rip);
+    *event = PLAT_EVENT_DEAD;
+    return RUN_DONE;
+}
+
+/* ---- a turn ---- */
+
+static int run_once(struct kvm_vcpu *v)
+{
+    return ioctl(v->fd, KVM_RUN, 0) == 0 ? 0 : errno;
+}
+
+/* On v until something is to be told, or somebody else wants v. */
+static enum run_result run_on(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step,
+                              struct plat_fault *out, enum plat_event *event)
+{
+    enum run_result result;
+
+    run_load(c, v, single_step);
+    for (;;) {
+        __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+        if (atomic_load(&c->interrupt) && (v->run->s.regs.sregs.cs.selector & 3) == 3 &&
+            atomic_exchange(&c->interrupt, false)) {
+            *event = PLAT_EVENT_INTERRUPT;
+            return RUN_DONE;
+        }
+        result = run_exit(c, v, run_once(v), out, event);
+        if (result == RUN_YIELD && !atomic_load(&v->yield)) {
+            run_load(c, v, single_step);
+            continue;
+        }
+        if (result != RUN_AGAIN)
+            return result;
+    }
+}
+
+static void run_count(struct kvm_ctx *c, struct kvm_vcpu *v, uint64_t cpu_start)
+{
+    uint64_t now = kvm_now();
+
+    atomic_store(&v->since_ns, 0);
+    atomic_store(&v->last_ns, now);
+    atomic_fetch_add(&c->cpu_ns, run_clock(CLOCK_THREAD_CPUTIME_ID) - cpu_start);
+    atomic_store(&c->run_start, 0);
+}
+
+static enum run_result run_turn(struct kvm_ctx *c, bool single_step, struct plat_fault *out,
+                                enum plat_event *event)
+{
+    struct kvm_vcpu *v;
+
+    if (kvm_pool_enter(c, &v) != 0) {
+        *event = PLAT_EVENT_DEAD;
+        return RUN_DONE;
+    }
+    uint64_t cpu_start = run_clock(CLOCK_THREAD_CPUTIME_ID), now = kvm_now();
+    atomic_store(&c->run_start, now);
+    atomic_store(&v->runner, gettid());
+    atomic_store(&v->since_ns, now);
+    enum run_result result = run_on(c, v, single_step, out, event);
+    run_count(c, v, cpu_start);
+    kvm_pool_leave(v);
+    return result;
+}
+
+/* An address that no return instruction takes: the fault is the guest's. */
+static bool run_canonical(uint64_t addr)
+{
+    return addr >> 47 == 0 || addr >> 47 == 0x1ffff;
+}
+
+enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)
+{
+    struct kvm_ctx *c = kvm_ctx(base);
+    enum plat_event event = PLAT_EVENT_INTERRUPT;
+    const bool own_trap = c->regs.eflags & KVM_FLAG_TF;
+
+    if (atomic_exchange(&c->interrupt, false))
+        return PLAT_EVENT_INTERRUPT;
+    kvm_as_commit(c->as);
+    if (!run_canonical(c->regs.rip) || !run_canonical(c->regs.fs_base) ||
+        !run_canonical(c->regs.gs_base))
+        return kvm_trap(c, NULL, KVM_VECTOR_GP, 0, out);
+    while (run_turn(c, single_step, out, &event) == RUN_YIELD)
+        ;
+    if (single_step && !own_trap)
+        c->regs.eflags &= ~(uint64_t)KVM_FLAG_TF;
+    return event;
+}
+
+uint64_t kvm_cpu_time(struct plat_ctx *base)
+{
+    struct kvm_ctx *c = kvm_ctx(base);
+    uint64_t ns = atomic_load(&c->cpu_ns), start = atomic_load(&c->run_start);
+    uint64_t now = start != 0 ? kvm_now() : 0;
+    uint64_t told = atomic_load(&c->cpu_told);
+
+    if (now > start)
+        ns += now - start;
+    while (ns > told && !atomic_compare_exchange_weak(&c->cpu_told, &told, ns))
+        ;
+    return MAX(ns, told);
+}
