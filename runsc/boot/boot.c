@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "gofer/proto/client.h"
+#include "platform/kvm/kvm.h"
 #include "platform/ptrace/ptrace.h"
 #include "platform/systrap/systrap.h"
 #include "runsc/boot/boot_priv.h"
@@ -33,8 +34,9 @@
 /* Offset space of the memory file: sparse, so its size costs nothing. */
 #define BOOT_MEMFILE_SIZE (16ull << 40)
 
-/* The best first. */
-static const struct plat_ops *const platforms[] = {&systrap_plat_ops, &ptrace_plat_ops};
+/* The best first; what needs a device of the host is taken only when it is named. */
+static const struct plat_ops *const platforms[] = {&systrap_plat_ops, &ptrace_plat_ops,
+                                                   &kvm_plat_ops};
 
 int boot_find_platforms(const char *name, const struct plat_ops *out_plats[BOOT_PLATFORMS_MAX],
                         size_t *out_count, char *why, size_t why_size)
@@ -44,7 +46,7 @@ int boot_find_platforms(const char *name, const struct plat_ops *out_plats[BOOT_
 
     *out_count = 0;
     for (size_t i = 0; i < ARRAY_SIZE(platforms) && *out_count < BOOT_PLATFORMS_MAX; i++) {
-        if (!any && strcmp(platforms[i]->name, name) != 0)
+        if (any ? platforms[i]->open != NULL : strcmp(platforms[i]->name, name) != 0)
             continue;
         if (platforms[i]->probe(why, why_size) == 0) {
             out_plats[(*out_count)++] = platforms[i];
@@ -126,6 +128,8 @@ static void keep_fds_only(struct boot *b)
     keep[n++] = a->sandbox->control_fd;
     if (a->life_fd >= 0)
         keep[n++] = a->life_fd;
+    if (a->plat_fd >= 0)
+        keep[n++] = a->plat_fd;
     for (size_t i = 0; i < a->gofer_fd_count; i++)
         keep[n++] = a->gofer_fds[i];
     STEP(b, confine_close_fds(keep, n, &step));
@@ -205,6 +209,7 @@ static void confine(struct boot *b)
     if (r)
         boot_fail(b, r, "memory file");
     cfg.mem_fd = memfile_fd(b->mf);
+    cfg.device_fd = b->args->plat_fd;
     r = safecopy_init();
     if (r)
         boot_fail(b, r, "safe copies");
@@ -216,6 +221,8 @@ static void confine(struct boot *b)
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     start_platform(b, &cfg);
+    if (b->args->plat_fd >= 0)
+        close(b->args->plat_fd);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     signal(SIGPIPE, SIG_IGN);

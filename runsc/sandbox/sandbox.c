@@ -27,7 +27,7 @@ struct launch {
     size_t plat_count;
     int sync[2], status[2], life[2];
     int gofer_fds[GOFER_CHANNELS]; /* the sentry's ends */
-    int null_fd;
+    int null_fd, plat_fd;
     pid_t sentry, gofer;
 };
 
@@ -57,6 +57,7 @@ static NORETURN void sentry_child(struct launch *l, bool privileged)
         .status_fd = l->status[1],
         .life_fd = l->life[0],
         .null_fd = l->null_fd,
+        .plat_fd = l->plat_fd,
         .gofer_fd_count = GOFER_CHANNELS,
         .privileged = privileged,
     };
@@ -73,6 +74,11 @@ static NORETURN void sentry_child(struct launch *l, bool privileged)
 static int start_sentry(struct launch *l, struct err *e)
 {
     bool privileged = geteuid() == 0;
+
+    /* Only a platform that was named opens something. */
+    l->plat_fd = l->plats[0]->open ? l->plats[0]->open() : -1;
+    if (l->plats[0]->open && l->plat_fd < 0)
+        return err_errno(e, -l->plat_fd, "platform %s", l->plats[0]->name);
 
     /* In their cgroup before they are made: a user namespace may not write to the host's files. */
     l->sentry = (pid_t)syscall(SYS_clone, SENTRY_NAMESPACES | SIGCHLD, NULL, NULL, NULL, NULL);
@@ -127,6 +133,7 @@ static void launch_close(struct launch *l, bool keep_life)
     if (!keep_life)
         close_fd(&l->life[1]);
     close_fd(&l->null_fd);
+    close_fd(&l->plat_fd);
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
         close_fd(&l->gofer_fds[i]);
 }

@@ -1,6 +1,7 @@
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <linux/sched.h>
 #include <seccomp.h>
 #include <stdint.h>
