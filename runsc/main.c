@@ -62,7 +62,7 @@ static void main_usage(FILE *f)
     fputs("  help [COMMAND]\n      print this, or the usage of one command\n", f);
     fputs("\nOptions:\n"
           "  --root DIR            where the state of containers is kept\n"
-          "  --platform NAME       how guest code runs: systrap, ptrace, or auto, the\n"
+          "  --platform NAME       how guest code runs: systrap, ptrace, kvm, or auto, the\n"
           "                        best that can be used here (default)\n"
           "  --log FILE            append log lines to FILE instead of standard error\n"
           "  --log-format F        text or json\n"

@@ -28,11 +28,19 @@ static int as_alloc(struct kvm_plat *p, struct kvm_as **out_as)
 static int as_create(struct plat *base, struct plat_as **out_as)
 {
     struct kvm_as *as;
-    int r = as_alloc(kvm_plat(base), &as);
+    struct kvm_plat *p = kvm_plat(base);
+    int r = as_alloc(p, &as);
 
-    if (r == 0)
-        *out_as = &as->base;
-    return r;
+    if (r != 0)
+        return r;
+    r = kvm_tables_reserve(as, p->vdso_va, p->vdso_va + p->vdso_size);
+    if (r != 0) {
+        kvm_as_put(&as->base);
+        return r;
+    }
+    kvm_table_set(as, p->vdso_va, p->vdso_va + p->vdso_size, p->vdso_gpa, PLAT_READ | PLAT_EXEC);
+    *out_as = &as->base;
+    return 0;
 }
 
 /* No context is bound to it any more, and nobody else has it. */

@@ -101,8 +101,9 @@ struct kvm_plat {
     uint8_t *mem;       /* the memory file once more: what the machine sees, nothing else touches */
     uint64_t mem_size;  /* of it */
     bool ring3_syscall; /* SYSCALL leaves the guest in ring 3 */
-    struct kvm_page kernel_pdpt; /* the upper half of every address space */
-    struct kvm_page idle_root;   /* tables with nothing but that */
+    uint64_t vdso_va, vdso_gpa, vdso_size; /* of the host, in every address space; size 0: none */
+    struct kvm_page kernel_pdpt;           /* the upper half of every address space */
+    struct kvm_page idle_root;             /* tables with nothing but that */
 
     struct mutex mu; /* rank LEAF: the rest of memory: slots, tables, windows */
     uint32_t slot_count;
@@ -206,8 +207,11 @@ MUST_CHECK int kvm_table_page(struct kvm_plat *p, struct kvm_page *out);
 void kvm_tables_unmap(struct kvm_plat *p);
 /* Gives the memory of such a page back; its address stays used up. */
 void kvm_table_free(const struct kvm_page *page);
-/* A new slot on memory that is mapped at hva for good. p->mu held. */
-MUST_CHECK int kvm_slot_add_locked(struct kvm_plat *p, uint8_t *hva, uint32_t *out_slot);
+/* A new slot on size bytes of memory, KVM_SLOT_SIZE at most, that are mapped at hva for good. p->mu
+ * held. */
+MUST_CHECK int kvm_slot_add_locked(struct kvm_plat *p, uint8_t *hva, uint64_t size,
+                                   uint32_t *out_slot);
+uint64_t kvm_slot_gpa(uint32_t slot);
 
 /* ---- window.c: host files in guest-physical memory ---- */
 struct kvm_window {
@@ -262,6 +266,8 @@ bool kvm_as_truncated(struct kvm_as *as);
 /* ---- vcpu.c: making one ---- */
 MUST_CHECK int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out);
 void kvm_vcpu_free(struct kvm_vcpu *v);
+/* The guest's time stamp counter is the host's from now on. */
+MUST_CHECK int kvm_vcpu_set_tsc(struct kvm_vcpu *v);
 /* Where SYSCALL goes, by what the probe found. */
 MUST_CHECK int kvm_vcpu_set_syscall(struct kvm_vcpu *v);
 

@@ -7,7 +7,7 @@
 
 #include "platform/kvm/kvm_priv.h"
 
-static uint64_t slot_gpa(uint32_t slot)
+uint64_t kvm_slot_gpa(uint32_t slot)
 {
     return ((uint64_t)slot + 1) << KVM_SLOT_SHIFT;
 }
@@ -17,12 +17,12 @@ uint8_t *kvm_hva(struct kvm_plat *p, uint64_t gpa)
     return p->slot_hva[(gpa >> KVM_SLOT_SHIFT) - 1] + (gpa & (KVM_SLOT_SIZE - 1));
 }
 
-int kvm_slot_add_locked(struct kvm_plat *p, uint8_t *hva, uint32_t *out_slot)
+int kvm_slot_add_locked(struct kvm_plat *p, uint8_t *hva, uint64_t size, uint32_t *out_slot)
 {
     struct kvm_userspace_memory_region region = {
         .slot = p->slot_count,
-        .guest_phys_addr = slot_gpa(p->slot_count),
-        .memory_size = KVM_SLOT_SIZE,
+        .guest_phys_addr = kvm_slot_gpa(p->slot_count),
+        .memory_size = size,
         .userspace_addr = (uint64_t)(uintptr_t)hva,
     };
 
@@ -45,12 +45,12 @@ int kvm_mem_gpa(struct kvm_plat *p, uint64_t off, uint64_t *out_gpa)
         return -EINVAL;
     mutex_lock(&p->mu);
     if (p->mem_slots[chunk] == 0) {
-        r = kvm_slot_add_locked(p, p->mem + (chunk << KVM_SLOT_SHIFT), &slot);
+        r = kvm_slot_add_locked(p, p->mem + (chunk << KVM_SLOT_SHIFT), KVM_SLOT_SIZE, &slot);
         if (r == 0)
             p->mem_slots[chunk] = (uint16_t)(slot + 1);
     }
     if (r == 0)
-        *out_gpa = slot_gpa(p->mem_slots[chunk] - 1u) + (off & (KVM_SLOT_SIZE - 1));
+        *out_gpa = kvm_slot_gpa(p->mem_slots[chunk] - 1u) + (off & (KVM_SLOT_SIZE - 1));
     mutex_unlock(&p->mu);
     return r;
 }
@@ -70,7 +70,7 @@ static int table_slot_locked(struct kvm_plat *p)
         return -ENOMEM;
     c->hva = mmap(NULL, KVM_SLOT_SIZE, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    int r = c->hva == MAP_FAILED ? -ENOMEM : kvm_slot_add_locked(p, c->hva, &slot);
+    int r = c->hva == MAP_FAILED ? -ENOMEM : kvm_slot_add_locked(p, c->hva, KVM_SLOT_SIZE, &slot);
     if (r != 0) {
         if (c->hva != MAP_FAILED)
             (void)munmap(c->hva, KVM_SLOT_SIZE);
@@ -79,7 +79,7 @@ static int table_slot_locked(struct kvm_plat *p)
     }
     list_add(&c->node, &p->table_chunks);
     p->table_hva = c->hva;
-    p->table_next = slot_gpa(slot);
+    p->table_next = kvm_slot_gpa(slot);
     p->table_end = p->table_next + KVM_SLOT_SIZE;
     return 0;
 }

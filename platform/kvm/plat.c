@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@
 
 #include "base/log.h"
 #include "platform/kvm/kvm_priv.h"
+#include "platform/stub/host.h"
 
 #define KVM_DEVICE "/dev/kvm"
 #define CPUID_ENTRIES_MAX 256u
@@ -73,7 +75,7 @@ static int plat_probe(char *why, size_t why_size)
     }
     int r = plat_check(fd, why, why_size);
     (void)close(fd);
-    return r;
+    return r != 0 ? r : stub_vdso_find(why, why_size);
 }
 
 /* ---- features ---- */
@@ -230,6 +232,32 @@ static int plat_probe_syscall(struct kvm_plat *p)
     return kvm_vcpu_set_syscall(v);
 }
 
+/* ---- the host's vDSO ---- */
+
+/* It and its data are shown to every guest, for our own vDSO to call: it reads the clocks by the
+ * time stamp counter, which must then be the host's. Without it, clocks are read by system calls.
+ */
+static int plat_show_vdso(struct kvm_plat *p)
+{
+    const struct plat_range host = stub_vdso_range();
+    const uint64_t size = host.end - host.start;
+    uint32_t slot;
+
+    if (size == 0 || kvm_vcpu_set_tsc(p->cpus[0]) != 0)
+        return 0;
+    mutex_lock(&p->mu);
+    int r = kvm_slot_add_locked(p, (uint8_t *)(uintptr_t)host.start, size, &slot);
+    mutex_unlock(&p->mu);
+    if (r != 0)
+        return r;
+    p->vdso_gpa = kvm_slot_gpa(slot);
+    p->vdso_size = size;
+    p->vdso_va = KVM_USER_END - size;
+    p->base.max_addr = p->vdso_va;
+    p->base.host_vdso = getauxval(AT_SYSINFO_EHDR) - host.start + p->vdso_va;
+    return 0;
+}
+
 /* ---- life ---- */
 
 static void plat_on_kick(int signo)
@@ -289,7 +317,8 @@ static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
     if (r != 0)
         return r;
     p->cpu_count = 1;
-    return plat_probe_syscall(p);
+    r = plat_probe_syscall(p);
+    return r != 0 ? r : plat_show_vdso(p);
 }
 
 static unsigned plat_host_cpus(void)

@@ -159,6 +159,16 @@ static int vcpu_map(struct kvm_vcpu *v)
     return r != 0 ? r : kvm_vcpu_set_syscall(v);
 }
 
+int kvm_vcpu_set_tsc(struct kvm_vcpu *v)
+{
+    const uint64_t offset = 0;
+    const struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
+                                         .attr = KVM_VCPU_TSC_OFFSET,
+                                         .addr = (uint64_t)(uintptr_t)&offset};
+
+    return ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0 ? 0 : -errno;
+}
+
 int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out)
 {
     struct kvm_vcpu *v = calloc(1, sizeof(*v));
@@ -184,6 +194,8 @@ int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out)
     r = vcpu_set_features(v);
     if (r == 0)
         r = vcpu_map(v);
+    if (r == 0 && p->vdso_size > 0)
+        r = kvm_vcpu_set_tsc(v);
     if (r != 0) {
         kvm_vcpu_free(v);
         return r;

@@ -39,9 +39,9 @@ static struct window_chunk *chunk_new_locked(struct kvm_plat *p)
         mmap(NULL, KVM_SLOT_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->hva == MAP_FAILED)
         goto out_free;
-    if (kvm_slot_add_locked(p, c->hva, &slot) != 0)
+    if (kvm_slot_add_locked(p, c->hva, KVM_SLOT_SIZE, &slot) != 0)
         goto out_unmap;
-    c->gpa = ((uint64_t)slot + 1) << KVM_SLOT_SHIFT;
+    c->gpa = kvm_slot_gpa(slot);
     list_init(&c->pieces);
     *all = (struct window_piece){.chunk = c, .size = KVM_SLOT_SIZE};
     list_add(&all->node, &c->pieces);

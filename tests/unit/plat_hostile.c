@@ -29,7 +29,7 @@ static uint64_t random_below(uint64_t bound)
     return (seed >> 33) % bound;
 }
 
-#ifndef RIG_SYSTRAP
+#ifdef RIG_PTRACE
 /* Every address in the stub's page, with whatever registers: nothing but events, and no host call
  * is made. */
 Test(plat_hostile, jumps_into_the_stub)
@@ -241,6 +241,7 @@ Test(plat_hostile, nothing_of_the_stub_can_be_written)
     rig_end(&r);
 }
 
+#ifdef RIG_STUBS
 /* The whole of what a stub has mapped: two pages of ours, the host's vDSO, what the guest got. */
 Test(plat_hostile, nothing_of_the_sentry_is_left)
 {
@@ -270,6 +271,7 @@ Test(plat_hostile, nothing_of_the_sentry_is_left)
     cr_assert(lines >= 4);
     rig_end(&r);
 }
+#endif
 
 /* Holes are skipped; what lies behind them loses its write access all the same. */
 Test(plat_hostile, protection_reaches_over_holes)
@@ -299,6 +301,7 @@ Test(plat_hostile, protection_reaches_over_holes)
     rig_end(&r);
 }
 
+#ifdef RIG_STUBS
 /* A request that fails does not keep the others from being done. */
 Test(plat_hostile, failures_are_told_and_the_rest_is_done)
 {
@@ -317,3 +320,4 @@ Test(plat_hostile, failures_are_told_and_the_rest_is_done)
         write_at(&r, base + 2 * i * PAGE_SIZE, i % 50 != 7);
     rig_end(&r);
 }
+#endif

@@ -13,10 +13,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef RIG_SYSTRAP
+#if defined(RIG_KVM)
+#include "platform/kvm/kvm_priv.h"
+#define RIG_OPS kvm_plat_ops
+#elif defined(RIG_SYSTRAP)
+#define RIG_STUBS
 #include "platform/systrap/systrap_priv.h"
 #define RIG_OPS systrap_plat_ops
 #else
+#define RIG_STUBS
 #include "platform/ptrace/ptrace_priv.h"
 #define RIG_OPS ptrace_plat_ops
 #endif
@@ -57,7 +62,10 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
     cr_assert_eq(memfile_new(UINT64_C(1) << 32, &r->mf), 0);
     cfg.mem_fd = memfile_fd(r->mf);
     cr_assert_eq(RIG_OPS.probe(why, sizeof(why)), 0);
+    cfg.device_fd = RIG_OPS.open != NULL ? RIG_OPS.open() : -1;
     cr_assert_eq(RIG_OPS.create(&cfg, &r->plat), 0);
+    if (cfg.device_fd >= 0)
+        close(cfg.device_fd);
     cr_assert_eq(plat_as_create(r->plat, &r->as), 0);
     cr_assert_eq(plat_ctx_create(r->plat, r->as, &r->ctx), 0);
     cr_assert_eq(memfile_alloc(r->mf, PAGE_SIZE, &r->code), 0);
@@ -67,7 +75,8 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
     plat_ctx_regs(r->ctx)->rip = CODE;
 }
 
-/* What the platforms differ in: the stub process, the page of code in it. */
+#ifdef RIG_STUBS
+/* What the platforms differ in: the stub process. */
 static inline pid_t rig_pid(struct plat_as *as)
 {
 #ifdef RIG_SYSTRAP
@@ -85,10 +94,16 @@ static inline pid_t rig_template_pid(struct plat *p)
     return pt_plat(p)->template_pid;
 #endif
 }
+#endif
 
+/* The code that is not the guest's. */
 static inline uint64_t rig_text(struct plat *p, uint64_t *out_size)
 {
-#ifdef RIG_SYSTRAP
+#if defined(RIG_KVM)
+    (void)p;
+    *out_size = KVM_IDT_VA - KVM_STUB_VA;
+    return KVM_STUB_VA;
+#elif defined(RIG_SYSTRAP)
     *out_size = (uint64_t)(systrap_text_end - systrap_text);
     return st_plat(p)->text;
 #else

@@ -1,0 +1,290 @@
+/* Guests that go for the machine: ports, privileged instructions, the pages system calls arrive at;
+ * and translations that must be gone. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define RIG_KVM
+#include "tests/unit/plat_rig.h"
+
+GUEST(code_port, "    out %al, (%dx)\n");
+GUEST(code_forge, "    mov $39, %eax\n    out %al, $0x81\n");
+GUEST(code_jump, "    jmp *%rax\n");
+GUEST(code_read, "1:  mov (%rdi), %rax\n    syscall\n    jmp 1b\n");
+GUEST(code_write, "1:  mov %rsi, (%rdi)\n    syscall\n    jmp 1b\n");
+/* hlt, cli, mov %rax,%cr3, wrmsr, lgdt (%rdi), invlpg (%rdi), iretq, lretq: 16 bytes each. */
+static const uint8_t code_privileged[][16] = {
+    {0xf4},
+    {0xfa},
+    {0x0f, 0x22, 0xd8},
+    {0x0f, 0x30},
+    {0x0f, 0x01, 0x17},
+    {0x0f, 0x01, 0x3f},
+    {0x48, 0xcf},
+    {0x48, 0xcb},
+};
+#define PRIVILEGED_COUNT 6
+
+static struct plat_fault rig_fault(struct rig *r)
+{
+    struct plat_fault f;
+    enum plat_event e = plat_ctx_run(r->ctx, false, &f);
+
+    cr_assert_eq(e, PLAT_EVENT_FAULT, "event %d", (int)e);
+    return f;
+}
+
+Test(kvm_machine, no_port_is_open)
+{
+    struct rig r;
+
+    RIG_START(&r, code_port);
+    for (uint64_t port = 0; port < 0x10000; port += port < 0x200 ? 1 : 0x3ff) {
+        if (port == KVM_PORT_SYSCALL)
+            continue;
+        plat_ctx_regs(r.ctx)->rdx = port;
+        const struct plat_fault f = rig_fault(&r);
+        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "port %#lx", (unsigned long)port);
+        cr_assert_eq(plat_ctx_regs(r.ctx)->rip, CODE);
+    }
+    rig_end(&r);
+}
+
+/* Whatever it is taken for, it is the guest's own doing: a call, or a fault. */
+Test(kvm_machine, forged_calls_are_calls)
+{
+    struct rig r;
+    struct plat_fault f;
+    static const uint64_t targets[] = {
+        CODE,      0, UINT64_C(1) << 47, UINT64_MAX, KVM_STUB_VA, KVM_SYSCALL0_VA, KVM_SYSCALL3_VA,
+        KVM_IDT_VA};
+
+    RIG_START(&r, code_forge);
+    for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
+        struct plat_regs *regs = plat_ctx_regs(r.ctx);
+        regs->rip = CODE;
+        regs->rcx = targets[i];
+        regs->r11 = UINT64_MAX & ~UINT64_C(0x100);
+        enum plat_event e = plat_ctx_run(r.ctx, false, &f);
+        if (e == PLAT_EVENT_FAULT) {
+            cr_assert_eq(f.signo, SIGSEGV);
+            continue;
+        }
+        cr_assert(e == PLAT_EVENT_SYSCALL && regs->orig_rax == 39 && regs->rip == targets[i]);
+        cr_assert_eq(regs->eflags & ~(uint64_t)(KVM_USER_FLAGS | KVM_EFLAGS), 0);
+        /* It goes on there, or cannot. */
+        e = plat_ctx_run(r.ctx, false, &f);
+        cr_assert(e == PLAT_EVENT_FAULT || e == PLAT_EVENT_SYSCALL, "target %#lx: event %d",
+                  (unsigned long)targets[i], (int)e);
+    }
+    rig_end(&r);
+}
+
+Test(kvm_machine, the_upper_half_is_not_the_guests)
+{
+    static const uint64_t pages[] = {KVM_STUB_VA, KVM_SYSCALL0_VA, KVM_SYSCALL3_VA,
+                                     KVM_IDT_VA,  KVM_CPUS_VA,     KVM_CPUS_VA + KVM_CPU_STACK};
+    struct rig r;
+
+    RIG_START(&r, code_write);
+    for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
+        for (uint64_t off = 0; off < PAGE_SIZE; off += 1016) {
+            plat_ctx_regs(r.ctx)->rip = CODE;
+            plat_ctx_regs(r.ctx)->rdi = pages[i] + off;
+            const struct plat_fault f = rig_fault(&r);
+            cr_assert(f.signo == SIGSEGV && f.addr == pages[i] + off && f.access == PLAT_WRITE);
+        }
+    rig_end(&r);
+}
+
+/* Wherever it jumps, there is an event, and the processor goes on with the next. */
+Test(kvm_machine, jumps_into_the_stub)
+{
+    struct plat_fault f;
+    struct rig r;
+
+    RIG_START(&r, code_jump);
+    for (uint64_t off = 0; off < 0x5000; off += off % PAGE_SIZE < 64 ? 1 : 61) {
+        struct plat_regs *regs = plat_ctx_regs(r.ctx);
+        *regs = (struct plat_regs){.rip = CODE,
+                                   .rax = KVM_STUB_VA + off,
+                                   .rcx = CODE,
+                                   .rsp = DATA + 2048,
+                                   .eflags = KVM_EFLAGS};
+        enum plat_event e = plat_ctx_run(r.ctx, false, &f);
+        cr_assert(e == PLAT_EVENT_FAULT || e == PLAT_EVENT_SYSCALL, "offset %#lx: event %d",
+                  (unsigned long)off, (int)e);
+    }
+    rig_end(&r);
+}
+
+Test(kvm_machine, privileged_instructions)
+{
+    struct rig r;
+
+    rig_start(&r, code_privileged, sizeof(code_privileged));
+    for (uint64_t i = 0; i < PRIVILEGED_COUNT; i++) {
+        plat_ctx_regs(r.ctx)->rip = CODE + 16 * i;
+        plat_ctx_regs(r.ctx)->rdi = DATA;
+        const struct plat_fault f = rig_fault(&r);
+        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "instruction %lu: signal %d",
+                  (unsigned long)i, f.signo);
+        cr_assert_eq(plat_ctx_regs(r.ctx)->rip, CODE + 16 * i);
+    }
+    rig_end(&r);
+}
+
+/* A protection fault, or one of a segment that is not there. */
+static bool refused(int signo)
+{
+    return signo == SIGSEGV || signo == SIGBUS;
+}
+
+/* Returns with frames of the guest's choice: the descriptors are not to be had in ring 3. */
+Test(kvm_machine, returns_to_other_rings)
+{
+    struct rig r;
+
+    rig_start(&r, code_privileged, sizeof(code_privileged));
+    for (uint64_t selector = 0; selector < 0x100; selector++) {
+        uint64_t *stack = rig_data(&r);
+        stack[0] = CODE;
+        stack[1] = selector;
+        stack[2] = KVM_EFLAGS | 0x3000;
+        stack[3] = DATA;
+        stack[4] = KVM_KERNEL_SS;
+        plat_ctx_regs(r.ctx)->rip = CODE + 16 * 6;
+        plat_ctx_regs(r.ctx)->rsp = DATA;
+        cr_assert(refused(rig_fault(&r).signo), "selector %#lx", (unsigned long)selector);
+        if (selector == KVM_USER_CS)
+            continue;
+        plat_ctx_regs(r.ctx)->rip = CODE + 16 * 7;
+        plat_ctx_regs(r.ctx)->rsp = DATA;
+        cr_assert(refused(rig_fault(&r).signo), "selector %#lx", (unsigned long)selector);
+    }
+    rig_end(&r);
+}
+
+/* ---- translations ---- */
+
+static uint64_t rig_read(struct rig *r, uint64_t addr)
+{
+    struct plat_fault f;
+
+    plat_ctx_regs(r->ctx)->rip = CODE;
+    plat_ctx_regs(r->ctx)->rdi = addr;
+    enum plat_event e = plat_ctx_run(r->ctx, false, &f);
+    return e == PLAT_EVENT_SYSCALL ? plat_ctx_regs(r->ctx)->orig_rax : UINT64_MAX;
+}
+
+Test(kvm_machine, no_translation_is_stale)
+{
+    enum { PAGES = 16 };
+    const uint64_t at = 0x20000000;
+    struct rig r;
+    uint64_t off;
+
+    RIG_START(&r, code_read);
+    cr_assert_eq(memfile_alloc(r.mf, PAGES * PAGE_SIZE, &off), 0);
+    for (uint64_t i = 0; i < PAGES; i++)
+        *(uint64_t *)(void *)((char *)memfile_ptr(r.mf, off) + i * PAGE_SIZE) = 1000 + i;
+    for (uint64_t i = 0; i < 500; i++) {
+        const uint64_t page = i * 7 % PAGES;
+        cr_assert_eq(plat_as_map(r.as, (uaddr_t){at}, PAGE_SIZE, PLAT_READ, memfile_fd(r.mf),
+                                 off + page * PAGE_SIZE, 0),
+                     0);
+        cr_assert_eq(plat_as_commit(r.as, r.ctx), 0);
+        cr_assert_eq(rig_read(&r, at), 1000 + page);
+        if (i % 3 == 0)
+            cr_assert_eq(plat_as_protect(r.as, (uaddr_t){at}, PAGE_SIZE, 0), 0);
+        else
+            cr_assert_eq(plat_as_unmap(r.as, (uaddr_t){at}, PAGE_SIZE), 0);
+        cr_assert_eq(plat_as_commit(r.as, r.ctx), 0);
+        cr_assert_eq(rig_read(&r, at), UINT64_MAX);
+        if (i % 3 == 0) {
+            cr_assert_eq(plat_as_protect(r.as, (uaddr_t){at}, PAGE_SIZE, PLAT_READ), 0);
+            cr_assert_eq(rig_read(&r, at), 1000 + page);
+        }
+    }
+    rig_end(&r);
+}
+
+/* A file's pages come and go with it; a file that became shorter faults where it was. */
+Test(kvm_machine, files)
+{
+    const uint64_t at = 0x30000000;
+    struct rig r;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+
+    RIG_START(&r, code_read);
+    cr_assert_eq(ftruncate(fd, 8 * (off_t)PAGE_SIZE), 0);
+    for (uint64_t i = 0; i < 8; i++)
+        cr_assert_eq(pwrite(fd, &i, sizeof(i), (off_t)(i * PAGE_SIZE)), (ssize_t)sizeof(i));
+    for (int round = 0; round < 20; round++) {
+        cr_assert_eq(plat_as_map(r.as, (uaddr_t){at}, 8 * PAGE_SIZE, PLAT_READ, fd, 0,
+                                 round % 2 ? PLAT_MAP_PRIVATE : 0),
+                     0);
+        for (uint64_t i = 0; i < 8; i++)
+            cr_assert_eq(rig_read(&r, at + i * PAGE_SIZE), i);
+        cr_assert_eq(ftruncate(fd, 3 * (off_t)PAGE_SIZE), 0);
+        for (uint64_t i = 0; i < 8; i++)
+            cr_assert_eq(rig_read(&r, at + i * PAGE_SIZE), i < 3 ? i : UINT64_MAX);
+        cr_assert_eq(ftruncate(fd, 8 * (off_t)PAGE_SIZE), 0);
+        for (uint64_t i = 3; i < 8; i++)
+            cr_assert_eq(pwrite(fd, &i, sizeof(i), (off_t)(i * PAGE_SIZE)), (ssize_t)sizeof(i));
+        /* The middle is taken out; both ends stay. */
+        cr_assert_eq(plat_as_unmap(r.as, (uaddr_t){at + PAGE_SIZE}, PAGE_SIZE), 0);
+        cr_assert_eq(plat_as_commit(r.as, r.ctx), 0);
+        cr_assert_eq(rig_read(&r, at), 0);
+        cr_assert_eq(rig_read(&r, at + PAGE_SIZE), UINT64_MAX);
+        cr_assert_eq(rig_read(&r, at + 2 * PAGE_SIZE), 2);
+        cr_assert_eq(plat_as_unmap(r.as, (uaddr_t){at}, 8 * PAGE_SIZE), 0);
+        cr_assert_eq(plat_as_commit(r.as, r.ctx), 0);
+    }
+    cr_assert(list_empty(&kvm_plat(r.plat)->windows));
+    close(fd);
+    rig_end(&r);
+}
+
+/* ---- more contexts than processors ---- */
+
+GUEST(code_vectors, "    movq %rsi, %xmm0\n1:  mov $1000000, %ecx\n2:  dec %ecx\n    jnz 2b\n"
+                    "    movq %xmm0, %rax\n    syscall\n    jmp 1b\n");
+
+struct lodger {
+    struct plat_ctx *ctx;
+    uint64_t number;
+};
+
+static void *lodge(void *arg)
+{
+    struct lodger *l = arg;
+
+    plat_ctx_regs(l->ctx)->rip = CODE;
+    plat_ctx_regs(l->ctx)->rsi = l->number;
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(rig_call(l->ctx), l->number);
+    plat_ctx_destroy(l->ctx);
+    return NULL;
+}
+
+Test(kvm_machine, more_contexts_than_processors, .timeout = 120)
+{
+    enum { LODGERS = 80 };
+    struct lodger l[LODGERS];
+    pthread_t t[LODGERS];
+    struct rig r;
+
+    RIG_START(&r, code_vectors);
+    kvm_plat(r.plat)->cpu_max = 3;
+    for (uint64_t i = 0; i < LODGERS; i++) {
+        l[i].number = 5000 + i;
+        cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &l[i].ctx), 0);
+        cr_assert_eq(pthread_create(&t[i], NULL, lodge, &l[i]), 0);
+    }
+    for (size_t i = 0; i < LODGERS; i++)
+        pthread_join(t[i], NULL);
+    cr_assert_leq(kvm_plat(r.plat)->cpu_count, 3);
+    rig_end(&r);
+}
