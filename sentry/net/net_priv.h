@@ -30,6 +30,7 @@ struct net {
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */
     uint32_t next_autobind;
+    struct list unix_all;   /* unix_sock.all */
     size_t inflight_files;  /* descriptors in unread messages */
     size_t in_flight_count; /* its length */
     size_t skipped;         /* closed sockets since garbage was looked for */

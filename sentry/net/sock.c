@@ -137,6 +137,7 @@ int net_new(struct net **out_net)
     mutex_init(&n->mu, LOCK_RANK_LEAF);
     for (size_t i = 0; i < ARRAY_SIZE(n->abstract); i++)
         list_init(&n->abstract[i]);
+    list_init(&n->unix_all);
     list_init(&n->in_flight);
     list_init(&n->drop);
     *out_net = n;

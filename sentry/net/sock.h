@@ -154,6 +154,19 @@ void sock_put(struct sock *s);
 /* Whether -EPIPE of a write to f comes with SIGPIPE: everything but sockets that send packets. */
 bool sock_file_raises(struct file *f);
 
+/* ---- looking at AF_UNIX sockets ---- */
+struct unix_info {
+    int type;
+    uint32_t refs;
+    bool listening, connected, abstract;
+    uint64_t inode;
+    const char *name; /* borrowed for the call; an abstract one begins after its NUL, as @ */
+    size_t name_size;
+};
+typedef int (*unix_info_fn)(void *arg, const struct unix_info *i);
+/* Calls fn for each, without a lock, till it returns non-zero. -ENOMEM. */
+int unix_for_each(struct net *n, unix_info_fn fn, void *arg);
+
 /* ---- for families ---- */
 void sock_init(struct sock *s, const struct sock_ops *ops, struct net *n, int family, int type,
                int protocol);

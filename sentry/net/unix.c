@@ -26,6 +26,9 @@ static void unix_release(struct sock *base)
 {
     struct unix_sock *s = unix_of(base);
 
+    mutex_lock(&base->net->mu);
+    list_del(&s->all);
+    mutex_unlock(&base->net->mu);
     unix_name_put(atomic_load(&s->name));
     waitq_fini(&s->wq);
     mutex_destroy(&s->mu);
@@ -63,6 +66,9 @@ static int unix_new(struct net *n, int type, struct unix_sock **out)
     list_init(&s->full);
     list_init(&s->full_node);
     s->peer_cred.uid = s->peer_cred.gid = UINT32_MAX;
+    mutex_lock(&n->mu);
+    list_add_tail(&s->all, &n->unix_all);
+    mutex_unlock(&n->mu);
     OBJCOUNT_INC(unix_sock);
     *out = s;
     return 0;
@@ -149,6 +155,7 @@ static void unix_close_one(struct unix_sock *s, bool embryo)
     struct unix_sock *peer = s->peer;
     const bool unread = s->queue_count > 0;
     s->closed = true;
+    s->base.file = NULL;
     s->shutdown = UNIX_RD | UNIX_WR;
     s->peer = NULL;
     mutex_unlock(&s->mu);

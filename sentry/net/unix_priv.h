@@ -61,6 +61,7 @@ struct unix_sock {
     struct list pending_node;              /* guard: the listener's mu */
     /* guard: net->mu */
     struct unix_sock *listener; /* while it waits to be accepted */
+    struct list all;            /* net->unix_all */
     struct list edges;          /* unix_edge.node: sockets in this queue */
     struct list flight;         /* net->in_flight */
     size_t inflight, gc_refs;

@@ -1,1 +1,1 @@
-set(deps net vfs mm mem wait cred platform)
+set(deps net vfs mm mem wait cred time platform)

@@ -245,5 +245,6 @@ const struct proc_entry proc_net_entries[] = {
     {.name = "ipv6_route", .mode = 0444, .show = show_ipv6_route},
     {.name = "netlink", .mode = 0444, .show = show_netlink},
     {.name = "route", .mode = 0444, .show = show_route},
+    PROC_NET_SOCK_ROWS,
     {0},
 };

@@ -68,6 +68,36 @@ PROC_IPC_LIMIT(msgsize_max)
 PROC_IPC_LIMIT(msg_default)
 PROC_IPC_LIMIT(msgsize_default)
 
+/* /proc/<pid>/net: sockets and what is counted of them. */
+int proc_show_net_icmp(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_icmp6(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_raw(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_raw6(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_snmp(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_sockstat(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_sockstat6(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_tcp(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_tcp6(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_udp(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_udp6(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_unix(const struct proc_ctx *pc, FILE *out);
+/* Their rows. */
+#define PROC_NET_SOCK_ROWS                                                                         \
+    {.name = "icmp", .mode = 0444, .show = proc_show_net_icmp},                                    \
+        {.name = "icmp6", .mode = 0444, .show = proc_show_net_icmp6},                              \
+        {.name = "raw", .mode = 0444, .show = proc_show_net_raw},                                  \
+        {.name = "raw6", .mode = 0444, .show = proc_show_net_raw6},                                \
+        {.name = "snmp", .mode = 0444, .show = proc_show_net_snmp},                                \
+        {.name = "sockstat", .mode = 0444, .show = proc_show_net_sockstat},                        \
+        {.name = "sockstat6", .mode = 0444, .show = proc_show_net_sockstat6},                      \
+        {.name = "tcp", .mode = 0444, .show = proc_show_net_tcp},                                  \
+        {.name = "tcp6", .mode = 0444, .show = proc_show_net_tcp6},                                \
+        {.name = "udp", .mode = 0444, .show = proc_show_net_udp},                                  \
+        {.name = "udp6", .mode = 0444, .show = proc_show_net_udp6},                                \
+    {                                                                                              \
+        .name = "unix", .mode = 0444, .show = proc_show_net_unix                                   \
+    }
+
 /* Nanoseconds as ticks of USER_HZ (100). */
 static inline uint64_t proc_ticks(uint64_t ns)
 {

@@ -85,10 +85,21 @@ struct inet_info {
     uint64_t timer_ns;
     unsigned retransmits;
 };
+/* In place of a protocol: every raw socket, every socket. */
+#define INET_ANY_RAW (-1)
+#define INET_ANY (-2)
 /* Calls fn for every socket of the family (0: both) and protocol, TIME_WAIT included, till it
  * returns non-zero. fn may block, and may call inet_* functions. */
 typedef int (*inet_info_fn)(void *arg, const struct inet_info *i, struct sock *s);
 int inet_for_each(struct net *n, int family, int protocol, inet_info_fn fn, void *arg);
+struct inet_counts {
+    unsigned sockets, tcp4, tcp6, udp4, udp6, raw4, raw6; /* in use */
+    unsigned orphans, time_wait, tcp_all, established;
+    uint64_t memory; /* bytes in queues */
+    uint64_t active, passive, failed, resets, segments;
+    uint64_t udp_in, udp_out, udp_no_ports, udp_full;
+};
+MUST_CHECK int inet_counts(struct net *n, struct inet_counts *out);
 /* struct tcp_info of a TCP socket. */
 void inet_tcp_info(struct sock *s, struct tcp_info *out);
 /* Ends a connection as ss -K does (SOCK_DESTROY): -ECONNABORTED to its user. */

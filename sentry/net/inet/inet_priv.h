@@ -65,7 +65,7 @@ struct inet {
     struct timer_service *timers; /* owned */
     /* what /proc/net/snmp shows */
     _Atomic uint64_t udp_in, udp_no_ports, udp_in_errors, udp_out, udp_full;
-    _Atomic uint64_t tcp_active, tcp_passive, tcp_failed, tcp_resets, tcp_in, tcp_out;
+    _Atomic uint64_t tcp_active, tcp_passive, tcp_failed, tcp_resets, tcp_pieces;
 };
 
 /* Options that are on or off, bits of inet_sock.opts. */

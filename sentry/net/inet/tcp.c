@@ -51,6 +51,7 @@ static void tcp_release(struct sock *base)
     struct tcp_sock *s = tcp_of(base);
 
     tcp_queue_purge(s);
+    atomic_fetch_add(&s->i.in->tcp_pieces, s->q.pieces);
     mutex_lock(&s->i.mu);
     inet_port_drop_locked(&s->i);
     mutex_unlock(&s->i.mu);
@@ -245,6 +246,7 @@ static void tcp_close(struct sock *base)
     struct tcp_sock *p = tcp_lock_both(s);
     const bool unread = tcp_queued(s) > 0;
     s->closed = true;
+    base->file = NULL;
     if (s->peer == s) {
         a.put[0] = s;
         s->peer = NULL;

@@ -342,6 +342,8 @@ static int64_t recv_bytes(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
     const bool peek = m->flags & MSG_PEEK;
     int64_t done = 0, r = 0;
 
+    if (size == 0 && tcp_queued(s) > 0)
+        return 0;
     mutex_lock(&s->q.rd);
     for (;;) {
         const uint64_t off = peek ? (uint64_t)done : 0;
@@ -353,7 +355,7 @@ static int64_t recv_bytes(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
         done += n;
         if (n > 0 && !peek)
             read_done(s);
-        if ((uint64_t)done >= target || (n > 0 && tcp_at_mark(s)))
+        if ((uint64_t)done >= MAX(target, (uint64_t)1) || (n > 0 && tcp_at_mark(s)))
             break;
         r = recv_verdict(s);
         if (r != 1) {

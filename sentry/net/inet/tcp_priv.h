@@ -24,6 +24,7 @@ struct tcp_chunk {
 struct tcp_queue {
     struct mutex wr, rd;               /* rank SOCKET_IO */
     struct tcp_chunk *head, *tail;     /* guard: mu of the socket */
+    uint64_t pieces;                   /* guard: mu */
     const struct tcp_chunk *busy;      /* a writer copies into it; guard: mu */
     _Atomic uint64_t in, out;          /* changed under mu */
     _Atomic bool want_room, fin_waits; /* the writer is to be told of room */

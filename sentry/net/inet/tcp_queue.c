@@ -84,6 +84,7 @@ int64_t tcp_queue_push(struct tcp_sock *p, struct uio *u, uint64_t want)
             p->q.tail = c;
         }
         c->filled += (uint32_t)n;
+        p->q.pieces++;
         atomic_fetch_add_explicit(&p->q.in, (uint64_t)n, memory_order_release);
     }
     mutex_unlock(&p->i.mu);

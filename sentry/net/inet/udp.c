@@ -134,7 +134,8 @@ static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     if (w->rt.multicast || w->rt.broadcast) {
         const bool loop =
             inet_opt(&s->i, w->to.addr.family == AF_INET ? INET_MC_LOOP : INET_MC_LOOP6);
-        if (loop || w->rt.broadcast)
+        /* What leaves by the loopback link comes back whatever the option says. */
+        if (loop || w->rt.broadcast || w->rt.ifindex == INET_LOOPBACK_IF)
             deliver_all(n, &d->meta, d->data, d->size);
         dgram_free(in, d);
         return 0;
