@@ -29,6 +29,10 @@ int64_t task_attr_get(struct task *o, enum task_attr a)
         return atomic_load(&o->tg->dumpable);
     case TASK_ATTR_SUBREAPER:
         return atomic_load(&o->tg->is_subreaper);
+    case TASK_ATTR_OOM_SCORE_ADJ:
+        return atomic_load(&o->tg->oom_score_adj);
+    case TASK_ATTR_OOM_SCORE_ADJ_MIN:
+        return atomic_load(&o->tg->oom_score_adj_min);
     case TASK_ATTR_THP_DISABLE:
         return atomic_load(&o->tg->thp_disable);
     case TASK_ATTR_PERSONALITY:
@@ -69,6 +73,12 @@ void task_attr_set(struct task *o, enum task_attr a, int64_t v)
         break;
     case TASK_ATTR_SUBREAPER:
         atomic_store(&o->tg->is_subreaper, v != 0);
+        break;
+    case TASK_ATTR_OOM_SCORE_ADJ:
+        atomic_store(&o->tg->oom_score_adj, (int32_t)v);
+        break;
+    case TASK_ATTR_OOM_SCORE_ADJ_MIN:
+        atomic_store(&o->tg->oom_score_adj_min, (int32_t)v);
         break;
     case TASK_ATTR_THP_DISABLE:
         atomic_store(&o->tg->thp_disable, v != 0);

@@ -132,6 +132,7 @@ static int clone_group(struct task *t, struct task *c, const struct task_clone_a
     mutex_unlock(&from->mu);
     tg->exit_signal = a->exit_signal;
     atomic_store(&tg->oom_score_adj, atomic_load(&from->oom_score_adj));
+    atomic_store(&tg->oom_score_adj_min, atomic_load(&from->oom_score_adj_min));
     atomic_store(&tg->dumpable, atomic_load(&from->dumpable));
     atomic_store(&tg->membarrier, atomic_load(&from->membarrier));
     atomic_store(&tg->thp_disable, atomic_load(&from->thp_disable));

@@ -40,6 +40,8 @@ struct task_info {
     size_t fd_size;
 };
 void task_info(struct task *t, struct task_info *out);
+/* /proc/<pid>/oom_score. */
+int64_t task_oom_score(struct task *t);
 
 /* Owned references, or NULL when the task has none any more (zombie, exiting). */
 struct mm *task_get_mm(struct task *t);
@@ -67,7 +69,8 @@ void kernel_info(struct kernel *k, struct kernel_info *out);
 /* Names of the sandbox, as uname(2) shows them. size >= 65. */
 void kernel_hostname(struct kernel *k, char *buf, size_t size);
 MUST_CHECK int kernel_set_hostname(struct kernel *k, const char *name, size_t len);
-const char *kernel_release(void); /* "6.x.y-ringwall" */
+uint64_t kernel_oom_kills(struct kernel *k); /* processes ended for want of memory */
+const char *kernel_release(void);            /* "6.x.y-ringwall" */
 const char *kernel_version(void);
 
 #endif

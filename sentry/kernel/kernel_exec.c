@@ -60,6 +60,7 @@ static int load_group(struct task *t, const struct kernel_exec *x, kernel_exit_f
         for (size_t j = 0; j < 2; j++)
             atomic_store(&tg->rlimits[i][j], x->rlimits[i][j]);
     atomic_store(&tg->oom_score_adj, x->oom_score_adj);
+    atomic_store(&tg->oom_score_adj_min, x->oom_score_adj);
     tg->exit_signal = SIGCHLD;
     tg->exit_fn = fn;
     tg->exit_arg = arg;

@@ -152,7 +152,7 @@ struct thread_group {
     struct tg_timers *timers;            /* timer.c; NULL when none was ever made */
     struct cpu_limit *_Atomic cpu_limit; /* timer_limit.c; mu to change */
     bool cpu_limit_over;                 /* mu: no new one, the last thread has gone */
-    _Atomic int32_t oom_score_adj;
+    _Atomic int32_t oom_score_adj, oom_score_adj_min;
     _Atomic int dumpable;
     _Atomic bool thp_disable;
     _Atomic int membarrier; /* TASK_ATTR_MEMBARRIER */
@@ -178,6 +178,8 @@ struct kernel {
 
     _Atomic uint32_t task_count;
     _Atomic uint32_t thread_count; /* of the host, that may still look at this object */
+    _Atomic uint64_t oom_kills;
+    _Atomic bool oom_choosing;
     _Atomic uint32_t sigqueue_count;
     _Atomic uint64_t forks;
     _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */

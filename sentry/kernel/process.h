@@ -106,6 +106,8 @@ enum task_attr {
     TASK_ATTR_DUMPABLE,
     TASK_ATTR_SUBREAPER,
     TASK_ATTR_THP_DISABLE,
+    TASK_ATTR_OOM_SCORE_ADJ,
+    TASK_ATTR_OOM_SCORE_ADJ_MIN,
     TASK_ATTR_PERSONALITY,
     TASK_ATTR_MEMBARRIER, /* commands the process has registered for */
 };

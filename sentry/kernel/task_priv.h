@@ -155,6 +155,11 @@ MUST_CHECK int task_sem_undo_share(struct task *t, struct task *c);
 /* The task ends or goes its own way. Owner, no lock held. */
 void task_sem_undo_exit(struct task *t);
 
+/* ---- oom.c ---- */
+/* A page could not be had. The process that takes most memory is killed when it is the limit that
+ * is reached. True: try again, or t itself ends. Owner, no lock held. */
+MUST_CHECK bool task_oom(struct task *t);
+
 /* ---- session.c ---- */
 /* tg, about to become a zombie, leads a session: its terminal is given up. tree held. */
 void session_leader_exit_locked(struct thread_group *tg);

@@ -78,6 +78,8 @@ static void fault_handle(struct task *t, const struct plat_fault *f)
             return;
         }
     }
+    if (sig.signo == SIGKILL && task_oom(t))
+        return;
     sig_force_fault(t, &sig);
 }
 

@@ -297,6 +297,12 @@ void memfile_set_limit(struct memfile *mf, uint64_t limit)
     mutex_unlock(&mf->mu);
 }
 
+bool memfile_full(const struct memfile *mf)
+{
+    uint64_t limit = atomic_load_explicit(&mf->limit, memory_order_relaxed);
+    return limit != 0 && memfile_resident(mf) >= limit;
+}
+
 bool memfile_limited(const struct memfile *mf)
 {
     return atomic_load_explicit(&mf->limit, memory_order_relaxed) != 0;

@@ -23,6 +23,8 @@ uint64_t memfile_host_ram(const struct memfile *mf);
 /* The smaller of that and the limit: what file systems in memory take half of. */
 uint64_t memfile_budget(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
+/* The limit is reached at this moment. */
+bool memfile_full(const struct memfile *mf);
 /* Whether a limit is set. */
 bool memfile_limited(const struct memfile *mf);
 /* Sentry's address of an offset: valid for the life of the file, readable and writable, may not

@@ -362,6 +362,11 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "mounts", .mode = 0444, .show = show_mounts},                                     \
         {.name = "net", .mode = 0555, .children = proc_net_entries},                               \
         {.name = "ns", .mode = 0511, .children = ns_entries},                                      \
+        {.name = "oom_score", .mode = 0444, .show = proc_show_oom_score},                          \
+        {.name = "oom_score_adj",                                                                  \
+         .mode = 0644,                                                                             \
+         .show = proc_show_oom_score_adj,                                                          \
+         .store = proc_store_oom_score_adj},                                                       \
         {.name = "projid_map", .mode = 0444, .show = show_id_map},                                 \
         {.name = "root", .mode = 0777, .readlink = readlink_root, .follow = follow_root},          \
         {.name = "sessionid", .mode = 0444, .show = show_no_login},                                \

@@ -97,6 +97,9 @@ int proc_show_net_unix(const struct proc_ctx *pc, FILE *out);
     {                                                                                              \
         .name = "unix", .mode = 0444, .show = proc_show_net_unix                                   \
     }
+int proc_show_oom_score(const struct proc_ctx *pc, FILE *out);
+int proc_show_oom_score_adj(const struct proc_ctx *pc, FILE *out);
+int64_t proc_store_oom_score_adj(const struct proc_ctx *pc, const char *text, size_t len);
 
 /* Nanoseconds as ticks of USER_HZ (100). */
 static inline uint64_t proc_ticks(uint64_t ns)

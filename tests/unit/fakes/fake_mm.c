@@ -299,3 +299,9 @@ uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t
     (void)mf, (void)off, (void)size;
     return 0;
 }
+
+bool memfile_full(const struct memfile *mf)
+{
+    (void)mf;
+    return false;
+}
