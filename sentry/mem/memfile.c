@@ -26,8 +26,10 @@
 /* Freed ranges up to this are kept dirty for reuse, until MF_DIRTY_MAX in total. */
 #define MF_DIRTY_RANGE_MAX (1024u * 1024)
 #define MF_DIRTY_MAX (4u * 1024 * 1024)
-/* Up to this, zeroing by hand beats a hole punch and new faults. */
-#define MF_ZERO_BY_HAND (64u * 1024)
+/* Up to this, zeroing by hand what is there beats a hole punch and new faults. */
+#define MF_ZERO_BY_HAND (1024u * 1024)
+/* Up to this, without a look at what is there. */
+#define MF_ZERO_BLINDLY (64u * 1024)
 #define MF_PUNCH_BATCH 16
 
 enum mf_state { MF_CLEAN, MF_DIRTY, MF_USED, MF_BUSY };
@@ -375,16 +377,43 @@ static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_
     mf->reserved += size;
 }
 
-static void mf_clear(struct memfile *mf, uint64_t off, uint64_t size)
+/* Zeroes the pages that are there; the others read as zeros anyhow. Bytes that were there. */
+static uint64_t mf_clear_present(struct memfile *mf, uint64_t off, uint64_t size)
 {
-    if (size <= MF_ZERO_BY_HAND)
-        memset(mf->base + off, 0, size);
-    else
-        mf_punch(mf, off, size);
+    uint64_t end = off + size, sum = 0;
+    while (off < end) {
+        off_t data = lseek(mf->fd, (off_t)off, SEEK_DATA);
+        if (data < 0 && errno != ENXIO) {
+            mf_punch(mf, off, end - off);
+            break;
+        }
+        if (data < 0 || (uint64_t)data >= end)
+            break;
+        off_t hole = lseek(mf->fd, data, SEEK_HOLE);
+        off = hole < 0 ? end : MIN((uint64_t)hole, end);
+        memset(mf->base + data, 0, off - (uint64_t)data);
+        sum += off - (uint64_t)data;
+    }
+    return sum;
 }
 
-int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint64_t *out_off)
+/* True: afterwards every page is there. */
+static bool mf_clear(struct memfile *mf, uint64_t off, uint64_t size)
 {
+    if (size <= MF_ZERO_BLINDLY) {
+        memset(mf->base + off, 0, size);
+        return true;
+    }
+    if (size <= MF_ZERO_BY_HAND)
+        return mf_clear_present(mf, off, size) == size;
+    mf_punch(mf, off, size);
+    return false;
+}
+
+int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint64_t *out_off,
+                        bool *out_warm)
+{
+    bool warm = false;
     if (size == 0 || size % PAGE_SIZE != 0)
         return -EINVAL;
     if (size > mf->size)
@@ -406,8 +435,10 @@ int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint6
     mf_claim(mf, s, off, size);
     mutex_unlock(&mf->mu);
     if (dirty && zero)
-        mf_clear(mf, off, size);
+        warm = mf_clear(mf, off, size);
     *out_off = off;
+    if (out_warm)
+        *out_warm = warm;
     return 0;
 out_unlock:
     mutex_unlock(&mf->mu);
@@ -416,11 +447,13 @@ out_unlock:
 
 int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off)
 {
-    return memfile_alloc_flags(mf, size, 0, out_off);
+    return memfile_alloc_flags(mf, size, 0, out_off, NULL);
 }
 
-int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags)
+int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags,
+                     bool *out_warm)
 {
+    bool warm = false;
     if (off >= mf->size || size == 0 || size > mf->size - off)
         return -ENOMEM;
     mutex_lock(&mf->mu);
@@ -433,7 +466,9 @@ int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned f
     mf_claim(mf, s, off, size);
     mutex_unlock(&mf->mu);
     if (dirty && !(flags & MEMFILE_RAW))
-        mf_clear(mf, off, size);
+        warm = mf_clear(mf, off, size);
+    if (out_warm)
+        *out_warm = warm;
     return 0;
 out_unlock:
     mutex_unlock(&mf->mu);

@@ -34,14 +34,16 @@ void *memfile_ptr(const struct memfile *mf, uint64_t off);
 MUST_CHECK int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off);
 /* As memfile_alloc with MEMFILE_*: RAW leaves the bytes undefined (old data of the sandbox), only
  * for callers that overwrite all of it before a guest can look; cheaper. UP leaves room to grow
- * behind the range rather than before it. */
+ * behind the range rather than before it. *out_warm (NULL: not asked): all of its pages are there,
+ * so that mapping them at once costs no memory. */
 #define MEMFILE_RAW 1u
 #define MEMFILE_UP 2u
 MUST_CHECK int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags,
-                                   uint64_t *out_off);
+                                   uint64_t *out_off, bool *out_warm);
 /* Exactly this range, or -ENOMEM when a part of it is in use: keeps what is adjacent in an address
  * space adjacent in the file, so that host mappings merge. */
-MUST_CHECK int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags);
+MUST_CHECK int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags,
+                                bool *out_warm);
 /* One more / one less reference for every page in the range, which must be allocated. */
 MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
 void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);

@@ -29,23 +29,23 @@ static bool populate_may_cut(const struct mm *mm)
 
 /* Memory next to that of the neighbours when it is free, so that all of it stays one mapping. */
 static int populate_alloc(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
-                          uint64_t *out_off)
+                          uint64_t *out_off, bool *out_warm)
 {
     uint64_t size = end - start;
     struct pma *next = pma_first(mm, start);
     struct pma *prev = start > 0 ? pma_find(mm, start - 1) : NULL;
     if (prev && prev->kind == PMA_ANON) {
         *out_off = prev->off + (prev->end - prev->start);
-        if (memfile_alloc_at(mm->mf, *out_off, size, 0) == 0)
+        if (memfile_alloc_at(mm->mf, *out_off, size, 0, out_warm) == 0)
             return 0;
     }
     if (next && next->start == end && next->kind == PMA_ANON && next->off >= size) {
         *out_off = next->off - size;
-        if (memfile_alloc_at(mm->mf, *out_off, size, 0) == 0)
+        if (memfile_alloc_at(mm->mf, *out_off, size, 0, out_warm) == 0)
             return 0;
     }
     bool heap = v->start == ALIGN_UP(mm->layout.start_brk, PAGE_SIZE);
-    return memfile_alloc_flags(mm->mf, size, heap ? MEMFILE_UP : 0, out_off);
+    return memfile_alloc_flags(mm->mf, size, heap ? MEMFILE_UP : 0, out_off, out_warm);
 }
 
 /* Links and maps a PMA that is filled in but for its place; gives it back on failure. */
@@ -67,8 +67,9 @@ static int populate_install(struct mm *mm, const struct vma *v, struct pma *p, u
 static int populate_anon(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
                          unsigned flags)
 {
+    bool warm = false;
     uint64_t off;
-    int err = populate_alloc(mm, v, start, end, &off);
+    int err = populate_alloc(mm, v, start, end, &off, &warm);
     if (err)
         return err;
     struct pma *p = pma_take_spare(mm);
@@ -76,7 +77,8 @@ static int populate_anon(struct mm *mm, const struct vma *v, uint64_t start, uin
     p->start = start;
     p->end = end;
     p->off = off;
-    return populate_install(mm, v, p, flags);
+    /* Pages that are there already cost a fault each if they are not mapped now. */
+    return populate_install(mm, v, p, warm ? flags | PLAT_MAP_POPULATE : flags);
 }
 
 static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
@@ -189,10 +191,10 @@ static int cow_alloc(struct mm *mm, uint64_t lo, uint64_t size, uint64_t *out_of
     struct pma *prev = lo > 0 ? pma_find(mm, lo - 1) : NULL;
     if (prev && prev->kind == PMA_ANON && !prev->cow) {
         *out_off = prev->off + (lo - prev->start);
-        if (memfile_alloc_at(mm->mf, *out_off, size, MEMFILE_RAW) == 0)
+        if (memfile_alloc_at(mm->mf, *out_off, size, MEMFILE_RAW, NULL) == 0)
             return 0;
     }
-    return memfile_alloc_flags(mm->mf, size, MEMFILE_RAW | MEMFILE_UP, out_off);
+    return memfile_alloc_flags(mm->mf, size, MEMFILE_RAW | MEMFILE_UP, out_off, NULL);
 }
 
 static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t page)
@@ -214,7 +216,8 @@ static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t 
     *old = *p;
     *p = (struct pma){.node = p->node, .start = lo, .end = hi, .off = off, .fd = -1};
     p->kind = PMA_ANON;
-    err = pma_map(mm, v, p, lo, hi, 0);
+    /* The copy is there as a whole, and who writes to one page is likely to go on. */
+    err = pma_map(mm, v, p, lo, hi, PLAT_MAP_POPULATE);
     if (err) {
         struct rb_node node = p->node;
         *p = *old;

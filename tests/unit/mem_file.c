@@ -38,8 +38,8 @@ static void do_alloc(bool at)
     bool free_there = off + size <= PAGES * P;
     for (uint64_t i = off / P; free_there && i < (off + size) / P; i++)
         free_there = counts[i] == 0;
-    int err =
-        at ? memfile_alloc_at(mf, off, size, flags) : memfile_alloc_flags(mf, size, flags, &off);
+    int err = at ? memfile_alloc_at(mf, off, size, flags, NULL)
+                 : memfile_alloc_flags(mf, size, flags, &off, NULL);
     /* It may also refuse a range that is partly clean and partly not. */
     cr_assert(err == 0 || err == -ENOMEM);
     cr_assert(!at || err || free_there);

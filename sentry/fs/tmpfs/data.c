@@ -32,7 +32,7 @@ static int chunk_new(struct tmpfs_inode *t, uint64_t index, struct chunk **out)
 
     if (c == NULL)
         return -ENOMEM;
-    int r = memfile_alloc_flags(data_fs(t)->mf, CHUNK_SIZE, MEMFILE_UP, &c->off);
+    int r = memfile_alloc_flags(data_fs(t)->mf, CHUNK_SIZE, MEMFILE_UP, &c->off, NULL);
     if (r != 0) {
         free(c);
         return r;
