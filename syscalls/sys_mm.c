@@ -175,6 +175,21 @@ int64_t sys_munlockall(struct task *t)
     return mm_mlockall(t->ua.mm, t->ctx, 0, &lim);
 }
 
+int64_t sys_mseal(struct task *t, uaddr_t addr, uint64_t len, uint64_t flags)
+{
+    return flags ? -EINVAL : mm_seal(t->ua.mm, t->ctx, addr, len);
+}
+
+int64_t sys_remap_file_pages(struct task *t, uaddr_t addr, uint64_t len, int prot, uint64_t page,
+                             int flags)
+{
+    struct mm_limits lim;
+    if (prot != 0)
+        return -EINVAL;
+    task_mm_limits(t, &lim);
+    return mm_remap_file_pages(t->ua.mm, t->ctx, &lim, addr, len, page, flags);
+}
+
 /* ---- protection keys: a CPU that has none ---- */
 
 int64_t sys_pkey_mprotect(struct task *t, uaddr_t addr, uint64_t len, int prot, int pkey)

@@ -81,17 +81,29 @@ int64_t sys_eventfd(struct task *t, unsigned count)
     return sys_eventfd2(t, count, 0);
 }
 
+/* As newer headers have it. */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x8u
+#define MFD_EXEC 0x10u
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x20
+#endif
+
 int64_t sys_memfd_create(struct task *t, uaddr_t name, unsigned flags)
 {
     char text[MEMFD_NAME_MAX + 1];
     struct file *f;
     int64_t r;
 
-    if ((flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING)) != 0)
+    if ((flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC | MFD_NOEXEC_SEAL)) != 0 ||
+        (flags & (MFD_EXEC | MFD_NOEXEC_SEAL)) == (MFD_EXEC | MFD_NOEXEC_SEAL))
         return -EINVAL;
     r = copyin_str(&t->ua, text, name, sizeof(text), -EINVAL);
     if (r < 0)
         return r;
-    r = tmpfs_memfd(kernel_memfile(t->k), text, (flags & MFD_ALLOW_SEALING) != 0, &f);
+    const bool exec = (flags & MFD_NOEXEC_SEAL) == 0;
+    const unsigned seals = !exec ? F_SEAL_EXEC : flags & MFD_ALLOW_SEALING ? 0 : F_SEAL_SEAL;
+    r = tmpfs_memfd(kernel_memfile(t->k), text, seals, exec, &f);
     return r != 0 ? r : install_one(t, f, (flags & MFD_CLOEXEC) != 0);
 }

@@ -146,6 +146,18 @@ static int advise_populate(struct mm *mm, struct vma *v, uint64_t start, uint64_
     return 0;
 }
 
+/* What a sealed VMA that cannot be written must not lose: can_modify_vma_madv(). */
+static bool advise_discards(int advice)
+{
+    return advice == MADV_FREE || advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED ||
+           advice == MADV_REMOVE || advice == MADV_DONTFORK || advice == MADV_WIPEONFORK;
+}
+
+static bool advise_sealed(const struct vma *v, int advice)
+{
+    return v->flags & VMA_SEALED && advise_discards(advice) && !v->m && !(v->prot & PROT_WRITE);
+}
+
 static int advise_vma(struct mm *mm, struct vma *v, uint64_t start, uint64_t end, int advice)
 {
     switch (advice) {
@@ -237,6 +249,8 @@ static int advise_range(struct mm *mm, uint64_t start, uint64_t end, int advice)
             start = v->start;
         }
         uint64_t to = MIN(v->end, end);
+        if (advise_sealed(v, advice))
+            return -EPERM;
         int err = advise_vma(mm, v, start, to, advice);
         if (err)
             return err;

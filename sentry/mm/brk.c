@@ -43,6 +43,8 @@ static bool brk_move(struct mm *mm, const struct mm_limits *lim, uint64_t brk)
     if (brk < l->start_brk || ckd_align_up(&new, brk, PAGE_SIZE) || new > mm->max_addr ||
         !brk_within(l, lim, brk))
         return false;
+    if (new < old && vma_sealed(mm, new, old))
+        return false;
     if (new < old)
         mm_unmap_locked(mm, new, old);
     else if (new > old && !brk_grow(mm, lim, old, new))

@@ -74,6 +74,8 @@ int mm_munmap(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size)
     /* A hole in the middle makes two of one. */
     if (v && v->start < addr.v && v->end > addr.v + len && mm->vma_count >= LIMIT_MAP_COUNT)
         err = -ENOMEM;
+    else if (vma_sealed(mm, addr.v, addr.v + len))
+        err = -EPERM;
     else
         mm_unmap_locked(mm, addr.v, addr.v + len);
     mm_end(mm);
@@ -139,6 +141,8 @@ static int map_place_fixed(struct mm *mm, const struct mm_map_args *a, uint64_t 
         return a->flags & MAP_FIXED_NOREPLACE ? -EEXIST : -ENOMEM;
     if (a->flags & MAP_FIXED_NOREPLACE && vma_any(mm, a->addr.v, a->addr.v + a->size))
         return -EEXIST;
+    if (vma_sealed(mm, a->addr.v, a->addr.v + a->size))
+        return -EPERM;
     *out = a->addr.v;
     return 0;
 }

@@ -73,6 +73,12 @@ MUST_CHECK int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, ui
 MUST_CHECK int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
                          uaddr_t old, uint64_t old_size, uint64_t new_size, int flags,
                          uaddr_t new_addr, uaddr_t *out_addr);
+/* mseal(2): the range may be used, but neither unmapped, moved, replaced nor protected otherwise.
+ */
+MUST_CHECK int mm_seal(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size);
+/* remap_file_pages(2): the object of a shared mapping from another page on. flags: MAP_NONBLOCK. */
+MUST_CHECK int mm_remap_file_pages(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
+                                   uaddr_t addr, uint64_t size, uint64_t page_off, int flags);
 /* brk(2): the new break, or the old one when it cannot be moved. */
 uint64_t mm_brk(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim, uint64_t brk);
 MUST_CHECK int mm_madvise(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,

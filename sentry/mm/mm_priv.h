@@ -28,6 +28,7 @@
 #define VMA_HUGEPAGE 0x080u
 #define VMA_NOHUGEPAGE 0x100u
 #define VMA_DONTDUMP 0x200u
+#define VMA_SEALED 0x400u /* mseal(2) */
 
 /* What was promised: a range with one protection and one object. */
 struct vma {
@@ -100,6 +101,7 @@ struct mm {
     uint64_t virt, data, stack, exec, shared, locked;
     uint64_t peak_virt, peak_rss;
     uint64_t stack_limit, as_limit, memlock_limit; /* as last seen, for growing stacks */
+    bool has_sealed;                               /* a VMA was sealed once */
     uint32_t def_flags;                            /* mlockall(MCL_FUTURE) */
     uint64_t changes;                              /* of the stub's mappings so far */
     struct mm_spurious spurious[MM_SPURIOUS];
@@ -160,6 +162,8 @@ void vma_set_prot(struct mm *mm, struct vma *vma, int prot);
 /* Whole range is covered by VMAs. */
 bool vma_covers(struct mm *mm, uint64_t start, uint64_t end);
 bool vma_any(struct mm *mm, uint64_t start, uint64_t end);
+/* Part of the range must stay as it is: mseal(2). */
+bool vma_sealed(struct mm *mm, uint64_t start, uint64_t end);
 /* Highest free place below the top for size bytes; -ENOMEM. */
 MUST_CHECK int vma_gap(struct mm *mm, uint64_t size, uint64_t low, uint64_t high, uint64_t *out);
 /* A range was freed: the cached search must see it. */

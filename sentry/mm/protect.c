@@ -126,6 +126,8 @@ int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size
         return err;
     uint64_t end = start + len;
     err = protect_grow(mm, prot, &start, end);
+    if (!err && vma_sealed(mm, start, end))
+        err = -EPERM;
     if (!err) {
         err = protect_range(mm, lim, start, end, prot & (PROT_READ | PROT_WRITE | PROT_EXEC));
         vma_merge_range(mm, start, end);

@@ -166,6 +166,8 @@ static int remap_to(struct remap *r)
         return -EPERM;
     if (fixed && vma_overlaps_reserved(mm, r->new, r->new + r->new_size))
         return -ENOMEM;
+    if (fixed && vma_sealed(mm, r->new, r->new + r->new_size))
+        return -EPERM;
     if (fixed)
         mm_unmap_locked(mm, r->new, r->new + r->new_size);
     int err = mm_stock_locked(mm);
@@ -232,6 +234,8 @@ int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim, 
     r.v = vma_find(mm, old.v);
     if (!r.v)
         err = -EFAULT;
+    else if (vma_sealed(mm, r.old, r.old + MAX(r.old_size, PAGE_SIZE)))
+        err = -EPERM;
     else if (r.new_size > mm->max_addr)
         err = -EINVAL; /* before Linux 6.17 ENOMEM, when it may be moved anywhere */
     else

@@ -211,6 +211,16 @@ bool vma_any(struct mm *mm, uint64_t start, uint64_t end)
     return v && v->start < end;
 }
 
+bool vma_sealed(struct mm *mm, uint64_t start, uint64_t end)
+{
+    if (!mm->has_sealed)
+        return false;
+    for (struct vma *v = vma_first(mm, start); v && v->start < end; v = vma_next(v))
+        if (v->flags & VMA_SEALED)
+            return true;
+    return false;
+}
+
 bool vma_overlaps_reserved(const struct mm *mm, uint64_t start, uint64_t end)
 {
     for (size_t i = 0; i < mm->plat->reserved_count; i++) {

@@ -9,7 +9,8 @@
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
-#define SEALS_ALL (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
+#define SEALS_CONTENT (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
+#define SEALS_ALL (F_SEAL_SEAL | F_SEAL_EXEC | SEALS_CONTENT)
 #define SEALS_WRITE (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 
 static unsigned file_seals(struct tmpfs_inode *t)
@@ -286,7 +287,8 @@ static int memfd_fs(struct memfile *mf, struct super **out)
     return r;
 }
 
-int tmpfs_memfd(struct memfile *mf, const char *name, bool allow_sealing, struct file **out_file)
+int tmpfs_memfd(struct memfile *mf, const char *name, unsigned seals, bool exec,
+                struct file **out_file)
 {
     struct tmpfs_inode *t;
     struct super *sb;
@@ -294,12 +296,12 @@ int tmpfs_memfd(struct memfile *mf, const char *name, bool allow_sealing, struct
     int r = memfd_fs(mf, &sb);
 
     if (r == 0)
-        r = tmpfs_inode_new(tmpfs_of(sb), S_IFREG | 0777, 0, 0, 0, &t);
+        r = tmpfs_inode_new(tmpfs_of(sb), S_IFREG | (exec ? 0777 : 0666), 0, 0, 0, &t);
     if (r != 0)
         return r;
     t->inode.nlink = 0;
     t->sealable = true;
-    t->seals = allow_sealing ? 0 : F_SEAL_SEAL;
+    t->seals = seals;
     (void)snprintf(text, sizeof(text), "/memfd:%.250s (deleted)", name);
     r = vfs_anon_inode_file(text, &t->inode, &tmpfs_file_ops, O_RDWR, out_file);
     inode_put(&t->inode);
@@ -331,6 +333,8 @@ int tmpfs_add_seals(struct file *f, unsigned seals)
     mutex_lock(&t->data_mu);
     if ((t->seals & F_SEAL_SEAL) != 0)
         r = -EPERM;
+    else if ((seals & F_SEAL_EXEC) != 0 && (atomic_load(&t->inode.mode) & 0111) != 0)
+        t->seals |= seals | SEALS_CONTENT; /* what stays executable stays as it is */
     else
         t->seals |= seals;
     mutex_unlock(&t->data_mu);

@@ -71,10 +71,21 @@ static int tmpfs_getattr(struct inode *i, struct vfs_attr *out)
     return 0;
 }
 
+/* F_SEAL_EXEC: neither made executable nor the opposite. */
+static bool tmpfs_may_chmod(struct tmpfs_inode *t, uint32_t mode)
+{
+    mutex_lock(&t->data_mu);
+    const bool sealed = (t->seals & F_SEAL_EXEC) != 0;
+    mutex_unlock(&t->data_mu);
+    return !sealed || ((atomic_load(&t->inode.mode) ^ mode) & 0111) == 0;
+}
+
 static int tmpfs_setattr(struct inode *i, const struct vfs_setattr *a)
 {
     struct vfs_time now = vfs_now();
 
+    if ((a->valid & VFS_SET_MODE) != 0 && !tmpfs_may_chmod(tmpfs_inode(i), a->mode))
+        return -EPERM;
     if ((a->valid & VFS_SET_SIZE) != 0) {
         int r = tmpfs_set_size(tmpfs_inode(i), a->size);
         if (r != 0)

@@ -12,8 +12,9 @@ struct memfile;
 /* boot_arg of its mount op is the struct memfile. Options: size= nr_inodes= mode= uid= gid=. */
 extern const struct fs_ops tmpfs_fs_ops;
 
-/* memfd_create(2) without the descriptor: name without its "memfd:" prefix. Owned result. */
-MUST_CHECK int tmpfs_memfd(struct memfile *mf, const char *name, bool allow_sealing,
+/* memfd_create(2) without the descriptor: name without its "memfd:" prefix; the seals it begins
+ * with; whether it may be executed. Owned result. */
+MUST_CHECK int tmpfs_memfd(struct memfile *mf, const char *name, unsigned seals, bool exec,
                            struct file **out_file);
 /* F_GET_SEALS and F_ADD_SEALS of fcntl(2): -EINVAL for files that cannot be sealed, -EPERM, -EBUSY.
  */

@@ -45,6 +45,11 @@ struct chunk {
     uint64_t present; /* pages that were written or mapped */
 };
 
+/* As newer headers have it. */
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x20
+#endif
+
 struct tmpfs_xattr {
     struct list node;
     char *name;
