@@ -20,6 +20,7 @@ struct cmd_global {
     int log_fd;           /* open when log_path is given, else -1 */
     bool log_json, debug, strace;
     bool ignore_cgroups; /* no cgroup is made, no limit of the host set */
+    const char *overlay; /* "none", or where changes of the root file system go */
 };
 
 /* argv[0] is the command's name. Returns the exit code, or -1 with *e. */

@@ -158,6 +158,8 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .rootfs = c->st.rootfs,
         .platform = g->platform,
         .strace = g->strace,
+        .overlay = strcmp(g->overlay, "none") != 0,
+        .overlay_options = strchr(g->overlay, ',') != NULL ? strchr(g->overlay, ',') + 1 : "",
         .debug = g->debug,
         .attached = a->attached,
         .log_fd = g->log_fd,

@@ -67,6 +67,8 @@ static void main_usage(FILE *f)
           "  --log FILE            append log lines to FILE instead of standard error\n"
           "  --log-format F        text or json\n"
           "  --debug               log more\n"
+          "  --overlay WHERE       root:memory[,size=N]: changes of the root file system stay in\n"
+          "                        the sandbox; none: they are written to the image\n"
           "  --strace              log every system call of the guest\n"
           "  --ignore-cgroups      make no cgroup and set no limit of the host\n"
           "  --systemd-cgroup      accepted; cgroups are written directly\n"
@@ -155,6 +157,17 @@ static int main_command(const struct cmd_global *g, int argc, char **argv, struc
     return c->run(g, argc, argv, e);
 }
 
+static bool main_overlay_ok(const char *overlay)
+{
+    const char *memory = "root:memory";
+    size_t n = strlen(memory);
+
+    if (strcmp(overlay, "none") == 0 || strcmp(overlay, memory) == 0)
+        return true;
+    return strncmp(overlay, memory, n) == 0 && strncmp(overlay + n, ",size=", 6) == 0 &&
+           strchr(overlay + n + 1, ',') == NULL;
+}
+
 /* 0 or -1; what --version and --help print is done by the caller. */
 static int main_globals(struct cmd_global *g, int argc, char **argv, bool *version, bool *help,
                         int *first, struct err *e)
@@ -171,6 +184,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
         {"strace", 0, &g->strace, NULL, NULL, NULL},
         {"ignore-cgroups", 0, &g->ignore_cgroups, NULL, NULL, NULL},
         {"rootless", 0, NULL, &rootless, NULL, NULL},
+        {"overlay", 0, NULL, &g->overlay, NULL, NULL},
         {"systemd-cgroup", 0, &systemd_cgroup, NULL, NULL, NULL},
         {"version", 'v', version, NULL, NULL, NULL},
         {"help", 'h', help, NULL, NULL, NULL},
@@ -179,12 +193,14 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     *first = cmd_parse(argc, argv, opts, ARRAY_SIZE(opts), e);
     if (*first < 0)
         return -1;
+    if (!main_overlay_ok(g->overlay))
+        return err_set(e, EINVAL, "--overlay must be none or root:memory[,size=N]");
     return main_open_log(g, format, e);
 }
 
 int main(int argc, char **argv)
 {
-    struct cmd_global g = {.platform = "auto", .log_fd = -1};
+    struct cmd_global g = {.platform = "auto", .overlay = "root:memory", .log_fd = -1};
     struct err e = {0};
     bool version = false, help = false;
     char *default_root = main_default_root();

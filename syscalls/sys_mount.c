@@ -9,6 +9,7 @@
 
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/mqueue/mqueue.h"
+#include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/image.h"
@@ -47,6 +48,8 @@ static const struct fs_ops *mount_fs(struct task *t, const char *type, void **ou
     *out_arg = task_ipc_ns(t);
     if (strcmp(type, "mqueue") == 0)
         return &mqueue_fs_ops;
+    if (strcmp(type, "overlay") == 0)
+        return &overlay_fs_ops;
     *out_arg = kernel_memfile(t->k);
     return strcmp(type, "tmpfs") == 0 ? &tmpfs_fs_ops : NULL;
 }

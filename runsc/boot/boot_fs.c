@@ -14,6 +14,7 @@
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/goferfs/goferfs.h"
 #include "sentry/fs/mqueue/mqueue.h"
+#include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/inspect.h"
@@ -291,11 +292,31 @@ static int boot_restrict(const struct fs_boot *f)
 
 /* ---- all of it ---- */
 
+/* The image stays as it is: a file system in memory takes the changes. */
+static int boot_overlay(struct boot *b, struct cred *cred, struct super **sb)
+{
+    const struct vfs_caller c = {.cred = cred, .fsize_limit = UINT64_MAX};
+    const char *options = b->args->sandbox->overlay_options;
+    struct super *image = *sb, *upper;
+    int r = tmpfs_fs_ops.mount(&tmpfs_fs_ops, b->mf, "upper",
+                               options[0] != '\0' ? options : "size=100%", &c, &upper);
+
+    if (r != 0)
+        return r;
+    image->flags |= MS_RDONLY;
+    r = overlay_root(image, upper, sb);
+    if (r != 0)
+        super_put(upper);
+    return r;
+}
+
 static int boot_root(const struct fs_boot *f)
 {
     struct super *sb;
     int r = goferfs_mount(f->ct->gofer, 0, true, "root", &sb);
 
+    if (r == 0 && f->b->args->sandbox->overlay)
+        r = boot_overlay(f->b, f->c.cred, &sb);
     if (r == 0)
         r = mount_ns_new(sb, &f->ct->ns);
     return r == 0 ? 0 : boot_say(f->t, r, "cannot mount root.path %s", f->ct->spec->root_path);
@@ -321,15 +342,17 @@ static int boot_tree(const struct fs_boot *f)
 int boot_mounts(struct boot *b, struct boot_container *ct, struct boot_text *t)
 {
     struct fs_boot f = {.b = b, .ct = ct, .t = t};
-    int r = boot_root(&f);
+    int r = cred_new_root(~0ull, &f.c.cred);
 
     if (r != 0)
+        return boot_say(t, r, "credentials");
+    r = boot_root(&f);
+    if (r != 0) {
+        cred_put(f.c.cred);
         return r;
+    }
     f.c.ns = ct->ns;
     f.c.fsize_limit = UINT64_MAX;
-    r = cred_new_root(~0ull, &f.c.cred);
-    if (r != 0)
-        return boot_say(t, r, "credentials");
     mount_ns_root(ct->ns, &f.c.root);
     mount_ns_root(ct->ns, &f.c.cwd);
     r = boot_tree(&f);

@@ -88,8 +88,8 @@ void mounts_make_points(const struct sandbox_args *a, const struct gofer_config 
     const struct oci_spec *spec = a->spec;
     struct stat st;
 
-    /* Never in the host's own root. */
-    if (!spec->root_readonly || strcmp(a->rootfs, "/") == 0)
+    /* With an overlay they are made in the sandbox. Never in the host's own root. */
+    if (!spec->root_readonly || a->overlay || strcmp(a->rootfs, "/") == 0)
         return;
     int root = open(a->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)

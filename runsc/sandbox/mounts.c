@@ -95,7 +95,7 @@ int mounts_gofer_config(const struct sandbox_args *a, const int *channels, size_
         free(cfg.exports);
         return err_set(e, ENOMEM, "out of memory");
     }
-    add_export(&cfg, root, a->spec->root_readonly, true);
+    add_export(&cfg, root, a->spec->root_readonly || a->overlay, true);
     if (add_binds(a, &cfg, e)) {
         mounts_gofer_config_free(&cfg);
         return -1;

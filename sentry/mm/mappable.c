@@ -123,4 +123,7 @@ void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size)
     list_del(&marker.mlink);
     mutex_unlock(mu);
     mm_put(last);
+    /* The object may be another host file from now on. */
+    if (off == 0 && size == UINT64_MAX)
+        hostwin_forget(m);
 }

@@ -56,11 +56,22 @@ static int mount_new(struct super *sb, struct dentry *root, uint32_t flags, stru
     return 0;
 }
 
+int mount_private(struct super *sb, struct mount **out)
+{
+    int r = mount_new(super_get(sb), sb->root, 0, out);
+
+    if (r != 0)
+        super_put(sb);
+    return r;
+}
+
 /* The last mount of a super takes the cache's hold on its root away. */
 static void mount_release_super(struct super *sb)
 {
     if (atomic_fetch_sub(&sb->active, 1) == 1) {
         struct dentry *root = sb->root;
+        if (sb->ops->shutdown != NULL)
+            sb->ops->shutdown(sb);
         dentry_shrink_super(sb);
         sb->root = NULL;
         dentry_put(root);

@@ -103,6 +103,8 @@ struct super_ops {
     MUST_CHECK int (*statfs)(struct super *sb, struct vfs_statfs *out);
     /* NULL: nothing to do. */
     int (*sync)(struct super *sb);
+    /* The last mount has gone; the root goes next. NULL: nothing to do. */
+    void (*shutdown)(struct super *sb);
     /* Last reference gone. */
     void (*destroy)(struct super *sb);
     /* For /proc/mounts: fs-specific options text. NULL: none. */

@@ -91,6 +91,8 @@ MUST_CHECK int mount_want_write(const struct mount *mnt);
 /* The same for as long as a file is open: till mount_put_writer it cannot become read-only. */
 MUST_CHECK int mount_get_writer(struct mount *mnt);
 void mount_put_writer(struct mount *mnt);
+/* A mount that no namespace has. Owned. */
+MUST_CHECK int mount_private(struct super *sb, struct mount **out);
 /* The mount behind files without a place. */
 struct mount *mount_anon(void);
 

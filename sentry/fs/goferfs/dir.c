@@ -97,7 +97,8 @@ static int list_get(struct inode *dir, struct goferfs_list **out)
     struct goferfs_list *l;
     int r = 0;
 
-    mutex_lock(&dir->dir_mu);
+    /* An overlay may hold its own directory's. */
+    mutex_lock_nested(&dir->dir_mu);
     mutex_lock(&gd->data_mu);
     l = gd->list;
     if (l)

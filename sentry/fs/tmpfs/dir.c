@@ -312,7 +312,8 @@ static int tmpfs_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *a
 {
     int r;
 
-    mutex_lock(&f->inode->dir_mu);
+    /* An overlay may hold its own directory's. */
+    mutex_lock_nested(&f->inode->dir_mu);
     r = dir_read_locked(tmpfs_inode(f->inode), pos, fn, arg);
     mutex_unlock(&f->inode->dir_mu);
     return r;

@@ -1,0 +1,403 @@
+/* Listing: the names of all layers, each once. A directory is read whole, and positions are indices
+ * into that copy till it is rewound; what only the root's image has is passed on as it is. */
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "sentry/fs/overlay/overlay_priv.h"
+
+#define LIST_MAX (64u << 20) /* bytes of entries, and of names: -ENOMEM */
+#define DT_CHR_ 2u
+#define DT_DIR_ 4u
+#define DT_REG_ 8u
+
+struct ovl_entry {
+    uint64_t ino;
+    uint32_t name_off;
+    uint8_t name_len, dtype;
+    bool whiteout;
+};
+
+struct ovl_list {
+    struct ovl_entry *entries;
+    size_t count, room;
+    char *names;
+    size_t used, names_room;
+    uint32_t *table; /* index + 1 of the entry, 0: free; a power of two of them */
+    size_t table_size;
+    bool merged; /* names may come again */
+    const struct ovl_super *os;
+    unsigned layer; /* being read */
+};
+
+struct ovl_dir {
+    struct file *real;     /* owned: its list is passed on */
+    struct ovl_list *list; /* owned; or both NULL: not read yet */
+};
+
+/* ---- collecting ---- */
+
+static void listing_free(struct ovl_list *l)
+{
+    if (l == NULL)
+        return;
+    free(l->entries);
+    free(l->names);
+    free(l->table);
+    free(l);
+}
+
+static int list_reserve(void **array, size_t *room, size_t count, size_t need, size_t size)
+{
+    if (need <= *room - count)
+        return 0;
+    size_t want = MAX(MAX(*room * 2, count + need), (size_t)64);
+    void *p = want <= LIST_MAX / size ? realloc(*array, want * size) : NULL;
+    if (p == NULL)
+        return -ENOMEM;
+    *array = p;
+    *room = want;
+    return 0;
+}
+
+/* The slot of a name: where it is, or would go. */
+static uint32_t *list_slot(const struct ovl_list *l, const char *name, size_t len)
+{
+    size_t at = hash_seeded(name, len) & (l->table_size - 1);
+
+    for (;; at = (at + 1) & (l->table_size - 1)) {
+        uint32_t index = l->table[at];
+        if (index == 0)
+            return &l->table[at];
+        const struct ovl_entry *e = &l->entries[index - 1];
+        if (e->name_len == len && memcmp(l->names + e->name_off, name, len) == 0)
+            return &l->table[at];
+    }
+}
+
+/* At most half full. */
+static int list_grow_table(struct ovl_list *l)
+{
+    if (l->count * 2 < l->table_size)
+        return 0;
+    size_t size = MAX(l->table_size * 2, (size_t)128);
+    uint32_t *table = calloc(size, sizeof(*table));
+    if (table == NULL)
+        return -ENOMEM;
+    free(l->table);
+    l->table = table;
+    l->table_size = size;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct ovl_entry *e = &l->entries[i];
+        *list_slot(l, l->names + e->name_off, e->name_len) = (uint32_t)i + 1;
+    }
+    return 0;
+}
+
+static int listing_add(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
+                       uint64_t next_off)
+{
+    struct ovl_list *l = arg;
+    void *entries = l->entries, *names = l->names;
+    int r = l->merged ? list_grow_table(l) : 0;
+
+    (void)next_off;
+    if (r == 0 && l->merged && *list_slot(l, name, len) != 0)
+        return 0;
+    if (r == 0)
+        r = list_reserve(&entries, &l->room, l->count, 1, sizeof(*l->entries));
+    l->entries = entries;
+    if (r == 0)
+        r = list_reserve(&names, &l->names_room, l->used, len + 1, 1);
+    l->names = names;
+    if (r != 0)
+        return r;
+    if (l->merged)
+        *list_slot(l, name, len) = (uint32_t)l->count + 1;
+    l->entries[l->count++] = (struct ovl_entry){.ino = ovl_ino(l->os, l->layer, ino),
+                                                .name_off = (uint32_t)l->used,
+                                                .name_len = (uint8_t)len,
+                                                .dtype = (uint8_t)dtype};
+    memcpy(l->names + l->used, name, len);
+    l->names[l->used + len] = '\0';
+    l->used += len + 1;
+    return 0;
+}
+
+/* The dots are the overlay's own. */
+struct ovl_nodots {
+    vfs_dirent_fn fn;
+    void *arg;
+};
+
+static int nodots(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
+                  uint64_t next_off)
+{
+    const struct ovl_nodots *n = arg;
+
+    if (name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')))
+        return 0;
+    return n->fn(n->arg, name, len, ino, dtype, next_off);
+}
+
+int ovl_read_real(struct ovl_real real, const struct vfs_caller *c, vfs_dirent_fn fn, void *arg)
+{
+    struct ovl_nodots n = {fn, arg};
+    int64_t pos = 0, before;
+    struct file *f;
+    int r = layer_open(real.mnt, real.d, O_RDONLY | O_DIRECTORY, c, &f);
+
+    if (r != 0)
+        return r;
+    r = f->ops->readdir != NULL ? 0 : -ENOTDIR;
+    do {
+        before = pos;
+        if (r == 0)
+            r = f->ops->readdir(f, &pos, nodots, &n);
+    } while (r == 0 && pos != before);
+    file_put(f);
+    return r;
+}
+
+/* ---- whiteouts and numbers ---- */
+
+/* The entries from first on are of directory d. */
+static int list_find_whiteouts(struct ovl_list *l, struct dentry *d, size_t first)
+{
+    char v = '\0';
+    bool files = !l->os->is_root && ovl_mark_get(l->os, d->inode, "opaque", &v, 1) == 1 && v == 'x';
+
+    for (size_t i = first; i < l->count; i++) {
+        struct ovl_entry *e = &l->entries[i];
+        struct dentry *child;
+        if (e->dtype != DT_CHR_ && e->dtype != 0 && !(files && e->dtype == DT_REG_))
+            continue;
+        int r = layer_lookup(d, l->names + e->name_off, true, &child);
+        if (r == -ENOENT)
+            continue;
+        if (r != 0)
+            return r;
+        e->whiteout = ovl_is_whiteout(l->os, d, child);
+        dentry_put(child);
+    }
+    return 0;
+}
+
+/* What was copied up shows the number it had. */
+static int list_find_numbers(struct ovl_list *l, struct ovl_inode *dir)
+{
+    char v = '\0';
+    struct dentry *up = ovl_upper(dir);
+    bool impure = atomic_load(&dir->impure) ||
+                  (ovl_mark_get(l->os, up->inode, "impure", &v, 1) == 1 && v == 'y');
+
+    if (impure)
+        atomic_store(&dir->impure, true);
+    for (size_t i = 0; i < l->count; i++) {
+        struct ovl_entry *e = &l->entries[i];
+        struct ovl_found f;
+        if (e->whiteout || (!impure && (e->dtype != DT_DIR_ || dir->lower_count == 0)))
+            continue;
+        int r = ovl_find(dir, l->names + e->name_off, &f);
+        if (r == -ENOENT)
+            continue;
+        if (r != 0)
+            return r;
+        e->ino = ovl_found_ino(l->os, &f);
+        ovl_found_fini(&f);
+    }
+    return 0;
+}
+
+static int list_layer(struct ovl_list *l, unsigned layer, struct dentry *d)
+{
+    const struct ovl_real real = {l->os->layers[layer].mnt, d};
+    const struct vfs_caller c = ovl_caller(l->os);
+    size_t first = l->count;
+
+    l->layer = layer;
+    int r = ovl_read_real(real, &c, listing_add, l);
+    /* The image of a container has none. */
+    if (r != 0 || (l->os->is_root && layer != OVL_UPPER))
+        return r;
+    return list_find_whiteouts(l, d, first);
+}
+
+/* dir_mu of dir keeps changes away. */
+static int listing_read(struct ovl_inode *dir, struct ovl_list *l)
+{
+    struct dentry *up = ovl_upper(dir);
+    int r = 0;
+
+    l->os = ovl_super_of(dir);
+    l->merged = (up != NULL) + dir->lower_count > 1;
+    if (up != NULL) {
+        r = list_layer(l, OVL_UPPER, up);
+        if (r == 0)
+            r = list_find_numbers(l, dir);
+    }
+    for (unsigned k = 0; r == 0 && k < dir->lower_count; k++)
+        r = list_layer(l, dir->lower[k].layer, dir->lower[k].d);
+    free(l->table);
+    l->table = NULL;
+    return r;
+}
+
+static int listing_new(struct ovl_inode *dir, struct ovl_list **out)
+{
+    struct ovl_list *l = calloc(1, sizeof(*l));
+    int r = l != NULL ? listing_read(dir, l) : -ENOMEM;
+
+    if (r != 0) {
+        listing_free(l);
+        return r;
+    }
+    *out = l;
+    return 0;
+}
+
+int ovl_check_empty(struct ovl_inode *dir)
+{
+    struct ovl_list *l;
+    int r = listing_new(dir, &l);
+
+    if (r != 0)
+        return r;
+    for (size_t i = 0; r == 0 && i < l->count; i++)
+        if (!l->entries[i].whiteout)
+            r = -ENOTEMPTY;
+    listing_free(l);
+    return r;
+}
+
+/* ---- open directories ---- */
+
+static struct ovl_dir *dir_of(const struct file *f)
+{
+    return f->priv;
+}
+
+static void dir_forget(struct ovl_dir *od)
+{
+    if (od->real != NULL)
+        file_put(od->real);
+    listing_free(od->list);
+    od->real = NULL;
+    od->list = NULL;
+}
+
+/* The directory as it is now. */
+static int dir_read(struct file *f)
+{
+    struct ovl_inode *oi = ovl_inode(f->inode);
+    const struct ovl_super *os = ovl_super_of(oi);
+    struct ovl_dir *od = dir_of(f);
+    int r;
+
+    dir_forget(od);
+    if (os->is_root && ovl_upper(oi) == NULL && oi->lower_count == 1) {
+        const struct ovl_real real = ovl_real(oi);
+        const struct vfs_caller c = ovl_caller(os);
+        return layer_open(real.mnt, real.d, O_RDONLY | O_DIRECTORY, &c, &od->real);
+    }
+    mutex_lock(&f->inode->dir_mu);
+    r = listing_new(oi, &od->list);
+    mutex_unlock(&f->inode->dir_mu);
+    return r;
+}
+
+static int dir_give(const struct ovl_list *l, int64_t *pos, vfs_dirent_fn fn, void *arg)
+{
+    int r = 0;
+
+    while (r == 0 && (uint64_t)*pos < l->count + 2) {
+        const struct ovl_entry *e = &l->entries[*pos - 2];
+        if (!e->whiteout)
+            r = fn(arg, l->names + e->name_off, e->name_len, e->ino, e->dtype, (uint64_t)*pos + 1);
+        if (r == 0)
+            ++*pos;
+    }
+    return r;
+}
+
+static int dir_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg)
+{
+    const struct ovl_dir *od = dir_of(f);
+    int r = 0;
+
+    if (*pos < 0)
+        return -EINVAL;
+    if (*pos == 0 || (od->real == NULL && od->list == NULL))
+        r = dir_read(f);
+    if (r != 0)
+        return r;
+    if (od->real != NULL && *pos > 1)
+        return od->real->ops->readdir(od->real, pos, fn, arg);
+    if (*pos == 0) {
+        r = fn(arg, ".", 1, f->inode->ino, DT_DIR_, 1);
+        if (r == 0)
+            *pos = 1;
+    }
+    if (r == 0 && *pos == 1) {
+        r = fn(arg, "..", 2, layer_parent_ino(f->path.dentry), DT_DIR_, 2);
+        if (r == 0)
+            *pos = 2;
+    }
+    if (r == 0 && od->real != NULL)
+        r = od->real->ops->readdir(od->real, pos, fn, arg);
+    else if (r == 0)
+        r = dir_give(od->list, pos, fn, arg);
+    return r < 0 ? r : 0;
+}
+
+static int64_t dir_seek(struct file *f, int64_t off, int whence)
+{
+    if (whence == SEEK_CUR)
+        off += f->pos;
+    else if (whence != SEEK_SET)
+        return -EINVAL;
+    if (off < 0)
+        return -EINVAL;
+    f->pos = off;
+    return off;
+}
+
+static int dir_fsync(struct file *f, bool data_only)
+{
+    struct ovl_inode *oi = ovl_inode(f->inode);
+    struct ovl_super *os = ovl_super_of(oi);
+    const struct vfs_caller c = ovl_caller(os);
+    struct dentry *up = ovl_upper(oi);
+    struct file *real;
+
+    if (up == NULL)
+        return 0;
+    int r = layer_open(os->layers[OVL_UPPER].mnt, up, O_RDONLY | O_DIRECTORY, &c, &real);
+    if (r != 0)
+        return r;
+    r = real->ops->fsync != NULL ? real->ops->fsync(real, data_only) : 0;
+    file_put(real);
+    return r;
+}
+
+static void dir_release(struct file *f)
+{
+    dir_forget(dir_of(f));
+    free(f->priv);
+}
+
+const struct file_ops ovl_dir_ops = {
+    .seek = dir_seek,
+    .readdir = dir_readdir,
+    .fsync = dir_fsync,
+    .release = dir_release,
+};
+
+int ovl_dir_open(struct inode *i, struct file *f)
+{
+    (void)i;
+    f->priv = calloc(1, sizeof(struct ovl_dir));
+    if (f->priv == NULL)
+        return -ENOMEM;
+    f->ops = &ovl_dir_ops;
+    return 0;
+}
