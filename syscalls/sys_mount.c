@@ -11,6 +11,7 @@
 #include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
+#include "sentry/fs/proc/sysfs.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/image.h"
 #include "sentry/kernel/process.h"
@@ -43,6 +44,8 @@ static const struct fs_ops *mount_fs(struct task *t, const char *type, void **ou
     *out_arg = t->k;
     if (strcmp(type, "proc") == 0)
         return &proc_fs_ops;
+    if (strcmp(type, "sysfs") == 0)
+        return &sysfs_fs_ops;
     if (strcmp(type, "devpts") == 0)
         return &devpts_fs_ops;
     *out_arg = task_ipc_ns(t);

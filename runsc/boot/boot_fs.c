@@ -16,6 +16,7 @@
 #include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
+#include "sentry/fs/proc/sysfs.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/inspect.h"
 
@@ -137,6 +138,8 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
         return boot_mount_fs(f, &proc_fs_ops, f->b->k, m);
     if (boot_is_type(m, "mqueue"))
         return boot_mount_fs(f, &mqueue_fs_ops, kernel_ipc_ns(f->b->k), m);
+    if (boot_is_type(m, "sysfs"))
+        return boot_mount_fs(f, &sysfs_fs_ops, f->b->k, m);
     if (boot_is_type(m, "devpts"))
         return boot_mount_fs(f, &devpts_fs_ops, f->b->k, m);
     /* The place stays as the root file system has it; programs see that nothing is mounted. */

@@ -323,7 +323,7 @@ bool dentry_is_ancestor(const struct dentry *a, const struct dentry *d)
     return d == a;
 }
 
-/* One batch of what only the cache holds. Children come after their parents in no list, so passes
+/* One batch of what only the cache holds, of one super or of all. Children come after their parents in no list, so passes
  * go on until one finds nothing. */
 static size_t shrink_pick(const struct super *sb, struct dentry **out)
 {
@@ -332,7 +332,7 @@ static size_t shrink_pick(const struct super *sb, struct dentry **out)
 
     mutex_lock(&lru_mu);
     list_for_each_entry (d, &lru, lru) {
-        if (d->sb != sb || ref_read(&d->ref) != 1)
+        if ((sb != NULL && d->sb != sb) || ref_read(&d->ref) != 1)
             continue;
         out[n++] = dentry_get(d);
         if (n == SHRINK_BATCH)
@@ -340,6 +340,11 @@ static size_t shrink_pick(const struct super *sb, struct dentry **out)
     }
     mutex_unlock(&lru_mu);
     return n;
+}
+
+void vfs_drop_caches(void)
+{
+    dentry_shrink_super(NULL);
 }
 
 void dentry_shrink_super(struct super *sb)

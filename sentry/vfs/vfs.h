@@ -368,6 +368,9 @@ void dentry_put(struct dentry *d);
 struct super *super_get(struct super *sb);
 void super_put(struct super *sb);
 
+/* Forgets names that nobody uses at the moment, and their inodes. */
+void vfs_drop_caches(void);
+
 /* For file systems: a bare inode (nlink 1, times now), and the super around a root inode. */
 MUST_CHECK int inode_init(struct inode *i, const struct inode_ops *ops, struct super *sb,
                           uint64_t ino, uint32_t mode);

@@ -76,7 +76,7 @@ struct dentry *dentry_parent(struct dentry *d);
 void dentry_move_locked(struct dentry *d, struct dentry *new_parent, char **name);
 /* a is d or above it. vfs_tree_lock or vfs_rename_mu held. */
 bool dentry_is_ancestor(const struct dentry *a, const struct dentry *d);
-/* Gives back everything cached of a super that is going. */
+/* Gives back everything cached of a super that is going; NULL: of all. */
 void dentry_shrink_super(struct super *sb);
 
 /* ---- mount.c ---- */

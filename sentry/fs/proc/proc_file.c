@@ -47,7 +47,11 @@ static int make_text(struct file *f, struct proc_text *pt, const struct vfs_call
         r = -ENOMEM;
         goto out_ctx;
     }
-    r = proc_node(f->inode)->entry->show(&pc, out);
+    const struct proc_entry *e = proc_node(f->inode)->entry;
+    if (e->show)
+        r = e->show(&pc, out);
+    else if (fputs(e->text, out) < 0)
+        r = -ENOMEM;
     if (fclose(out) != 0 && r == 0)
         r = -ENOMEM;
     if (r) {
@@ -155,29 +159,42 @@ static unsigned entry_dtype(const struct proc_entry *e)
 /* Positions: 0 ".", 1 "..", then the table's rows, then numbers from ROWS_END on. */
 #define ROWS_END 0x1000
 
-static int emit_rows(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg)
+/* Rows of one table, the first of which is at *row. */
+static int emit_table(struct file *f, const struct proc_entry *e, int64_t *row, int64_t *pos,
+                      vfs_dirent_fn fn, void *arg)
 {
-    const struct proc_entry *e = proc_node(f->inode)->entry->children;
-    int64_t row = 2;
+    const struct proc_node *n = proc_node(f->inode);
 
-    for (; e && e->name; e++, row++) {
-        if (row < *pos)
+    for (; e && e->name; e++, ++*row) {
+        if (*row < *pos)
             continue;
-        int r = fn(arg, e->name, strlen(e->name), f->inode->ino + (uint64_t)row, entry_dtype(e),
-                   (uint64_t)row + 1);
+        int r = fn(arg, e->name, strlen(e->name), proc_node_ino(e, n->tid, n->thread, n->fd),
+                   entry_dtype(e), (uint64_t)*row + 1);
         if (r)
             return r;
-        *pos = row + 1;
+        *pos = *row + 1;
     }
-    *pos = ROWS_END;
     return 0;
+}
+
+static int emit_rows(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg)
+{
+    const struct proc_entry *e = proc_node(f->inode)->entry;
+    int64_t row = 2;
+    int r = emit_table(f, e->children, &row, pos, fn, arg);
+
+    if (r == 0)
+        r = emit_table(f, e->more, &row, pos, fn, arg);
+    if (r == 0)
+        *pos = ROWS_END;
+    return r;
 }
 
 static int emit_numbers(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg)
 {
     const struct proc_entry *e = proc_node(f->inode)->entry;
     struct proc_ctx pc;
-    char name[16];
+    char name[32];
 
     if (!e->list || *pos - ROWS_END > INT32_MAX)
         return 0;
@@ -188,7 +205,7 @@ static int emit_numbers(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *ar
         int32_t num = e->list(&pc, (int32_t)(*pos - ROWS_END));
         if (num < 0)
             break;
-        int len = snprintf(name, sizeof(name), "%d", num);
+        int len = snprintf(name, sizeof(name), "%s%d", e->prefix ? e->prefix : "", num);
         r = fn(arg, name, (size_t)len, (uint64_t)num + 1000, entry_dtype(e->item),
                (uint64_t)num + ROWS_END + 1);
         if (r == 0)

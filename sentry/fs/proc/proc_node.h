@@ -28,6 +28,8 @@ extern const struct file_ops proc_file_ops, proc_dir_ops;
 MUST_CHECK int proc_ctx_begin(struct inode *i, const struct vfs_caller *c, struct proc_ctx *out);
 void proc_ctx_end(struct proc_ctx *pc);
 MUST_CHECK int proc_open(struct inode *i, struct file *f, const struct vfs_caller *c);
+/* Stable numbers: a file is the same inode each time it is looked up. */
+uint64_t proc_node_ino(const struct proc_entry *e, int32_t tid, bool thread, int fd);
 /* Whether the descriptor is open in t. */
 bool fdtable_alive(struct task *t, int fd);
 

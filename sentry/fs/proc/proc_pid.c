@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "proc_priv.h"
+#include "sentry/kernel/process.h"
 
 /* ---- command line and environment, from the guest's own memory ---- */
 
@@ -58,6 +59,20 @@ static int show_comm(const struct proc_ctx *pc, FILE *out)
     task_info(pc->t, &info);
     fprintf(out, "%.15s\n", info.comm);
     return 0;
+}
+
+/* A process names its own threads. */
+static int64_t store_comm(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    struct task_info info;
+    char name[16] = "";
+
+    task_info(pc->t, &info);
+    if (!pc->c || info.tgid != pc->c->tgid)
+        return -EINVAL;
+    memcpy(name, text, MIN(len, sizeof(name) - 1));
+    task_change_comm(pc->t, name);
+    return (int64_t)len;
 }
 
 static int show_statm(const struct proc_ctx *pc, FILE *out)
@@ -171,6 +186,13 @@ static int show_no_login(const struct proc_ctx *pc, FILE *out)
     (void)pc;
     fprintf(out, "%u", UINT32_MAX);
     return 0;
+}
+
+/* Nobody logs in here: there is no audit that would know. */
+static int64_t store_no_login(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    (void)pc, (void)text, (void)len;
+    return -EPERM;
 }
 
 /* ---- links ---- */
@@ -348,7 +370,7 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
 #define PID_COMMON                                                                                 \
     {.name = "cgroup", .mode = 0444, .show = show_cgroup},                                         \
         {.name = "cmdline", .mode = 0444, .show = show_cmdline},                                   \
-        {.name = "comm", .mode = 0444, .show = show_comm},                                         \
+        {.name = "comm", .mode = 0644, .show = show_comm, .store = store_comm},                    \
         {.name = "cwd", .mode = 0777, .readlink = readlink_cwd, .follow = follow_cwd},             \
         {.name = "environ", .mode = 0400, .show = show_environ},                                   \
         {.name = "exe", .mode = 0777, .readlink = readlink_exe, .follow = follow_exe},             \
@@ -356,7 +378,7 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "fdinfo", .mode = 0555, .list = list_fds, .item = &fdinfo_item},                  \
         {.name = "gid_map", .mode = 0444, .show = show_id_map},                                    \
         {.name = "limits", .mode = 0444, .show = show_limits},                                     \
-        {.name = "loginuid", .mode = 0444, .show = show_no_login},                                 \
+        {.name = "loginuid", .mode = 0644, .show = show_no_login, .store = store_no_login},        \
         {.name = "maps", .mode = 0444, .show = proc_show_maps},                                    \
         {.name = "mountinfo", .mode = 0444, .show = show_mountinfo},                               \
         {.name = "mounts", .mode = 0444, .show = show_mounts},                                     \
@@ -379,7 +401,11 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         .name = "uid_map", .mode = 0444, .show = show_id_map                                       \
     }
 
-const struct proc_entry proc_tid_entries[] = {PID_COMMON, {0}};
+const struct proc_entry proc_tid_entries[] = {
+    PID_COMMON,
+    {.name = "children", .mode = 0444, .show = proc_show_children},
+    {0},
+};
 
 const struct proc_entry proc_pid_entries[] = {
     PID_COMMON,
@@ -388,5 +414,7 @@ const struct proc_entry proc_pid_entries[] = {
     {0},
 };
 
-const struct proc_entry proc_pid_dir = {.name = "pid", .mode = 0555, .children = proc_pid_entries};
-const struct proc_entry proc_tid_dir = {.name = "tid", .mode = 0555, .children = proc_tid_entries};
+const struct proc_entry proc_pid_dir = {
+    .name = "pid", .mode = 0555, .children = proc_pid_entries, .more = proc_task_entries};
+const struct proc_entry proc_tid_dir = {
+    .name = "tid", .mode = 0555, .children = proc_tid_entries, .more = proc_task_entries};

@@ -17,7 +17,9 @@ struct proc_ctx {
     const struct vfs_caller *c;
 };
 
-/* One name of a directory. Exactly one of show, children, readlink, list is set. */
+/* One name of a directory. Exactly one of show, text, children, readlink, list is set (a directory
+ * may have both children and a list). To add an entry: a row in the table of its directory, or a
+ * table of your own that a directory names as more. */
 struct proc_entry {
     const char *name;
     uint32_t mode; /* permission bits; the type follows from what is set */
@@ -25,7 +27,9 @@ struct proc_entry {
     int (*show)(const struct proc_ctx *pc, FILE *out);
     /* Takes what one write(2) gave, NUL-terminated: bytes taken or an error. NULL: not writable. */
     int64_t (*store)(const struct proc_ctx *pc, const char *text, size_t len);
+    const char *text;                  /* the whole file, when it is always the same */
     const struct proc_entry *children; /* ends with a NULL name */
+    const struct proc_entry *more;     /* children too */
     /* Symlink text, as inode_ops.readlink. */
     int64_t (*readlink)(const struct proc_ctx *pc, char *buf, size_t size);
     /* Jump of a magic link, beside readlink. */
@@ -34,8 +38,22 @@ struct proc_entry {
      * all made from item. */
     int32_t (*list)(const struct proc_ctx *pc, int32_t from);
     const struct proc_entry *item;
+    const char *prefix; /* before those numbers, or NULL */
 };
 
+/* A super whose root is dir: proc itself, and sysfs. k is borrowed. Owned result. */
+MUST_CHECK int proc_super_new(const struct fs_ops *fs, struct kernel *k, const char *source,
+                              const struct proc_entry *dir, struct super **out);
+
+extern const struct proc_entry proc_machine_entries[];
+extern const struct proc_entry proc_task_entries[];
+/* Of /proc/sys, by directory. */
+extern const struct proc_entry proc_settings_fs[];
+extern const struct proc_entry proc_settings_kernel[];
+extern const struct proc_entry proc_settings_random[];
+extern const struct proc_entry proc_settings_vm[];
+extern const struct proc_entry sysfs_system_entries[];
+int proc_show_children(const struct proc_ctx *pc, FILE *out);
 extern const struct proc_entry proc_root_entries[];
 extern const struct proc_entry proc_pid_entries[];
 extern const struct proc_entry proc_tid_entries[];

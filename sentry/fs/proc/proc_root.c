@@ -38,11 +38,26 @@ static int show_meminfo(const struct proc_ctx *pc, FILE *out)
         {"AnonPages:", k.mem_anon},
         {"Mapped:", 0},
         {"Shmem:", k.mem_shmem},
+        {"KReclaimable:", 0},
+        {"Slab:", 0},
+        {"SReclaimable:", 0},
+        {"SUnreclaim:", 0},
+        {"KernelStack:", 0},
+        {"PageTables:", 0},
         {"CommitLimit:", k.mem_total},
         {"Committed_AS:", k.mem_anon},
+        {"VmallocTotal:", UINT64_C(34359738367) << 10},
+        {"VmallocUsed:", 0},
+        {"VmallocChunk:", 0},
+        {"AnonHugePages:", 0},
+        {"ShmemHugePages:", 0},
+        {"FileHugePages:", 0},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         fprintf(out, "%-16s%8" PRIu64 " kB\n", rows[i].name, rows[i].bytes >> 10);
+    fputs("HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n"
+          "HugePages_Surp:        0\nHugepagesize:       2048 kB\nHugetlb:               0 kB\n",
+          out);
     return 0;
 }
 
@@ -99,8 +114,8 @@ static int show_version(const struct proc_ctx *pc, FILE *out)
 static int show_filesystems(const struct proc_ctx *pc, FILE *out)
 {
     (void)pc;
-    fputs("nodev\tproc\nnodev\ttmpfs\nnodev\tdevpts\nnodev\tdevtmpfs\nnodev\tsysfs\nnodev\tmqueue\n"
-          "nodev\tpipefs\n"
+    fputs("nodev\tproc\nnodev\ttmpfs\nnodev\tdevpts\nnodev\tdevtmpfs\nnodev\tsysfs\n"
+          "nodev\toverlay\nnodev\tmqueue\nnodev\tpipefs\n"
           "nodev\tsockfs\n",
           out);
     return 0;

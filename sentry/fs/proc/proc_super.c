@@ -9,6 +9,7 @@
 #include "proc_node.h"
 
 #define PROC_SUPER_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
 
 struct proc_super {
     struct super sb;
@@ -53,8 +54,7 @@ static uint32_t entry_type(const struct proc_entry *e)
     return e->readlink ? S_IFLNK : S_IFREG;
 }
 
-/* Stable numbers: a file is the same inode each time it is looked up. */
-static uint64_t node_ino(const struct proc_entry *e, int32_t tid, bool thread, int fd)
+uint64_t proc_node_ino(const struct proc_entry *e, int32_t tid, bool thread, int fd)
 {
     uint64_t h = 1469598103934665603u;
     const uint64_t parts[] = {(uint64_t)(uintptr_t)e, (uint32_t)tid, thread, (uint32_t)fd};
@@ -71,7 +71,7 @@ static int node_new(struct super *sb, const struct proc_entry *e, int32_t tid, b
 
     if (!n)
         return -ENOMEM;
-    int r = inode_init(&n->inode, &proc_inode_ops, sb, node_ino(e, tid, thread, fd),
+    int r = inode_init(&n->inode, &proc_inode_ops, sb, proc_node_ino(e, tid, thread, fd),
                        entry_type(e) | e->mode);
     if (r) {
         free(n);
@@ -111,8 +111,12 @@ static int lookup_number(struct inode *dir, const struct proc_ctx *pc, const cha
 {
     struct proc_node *n = proc_node(dir);
     const struct proc_entry *item = n->entry->item;
+    size_t skip = n->entry->prefix ? strlen(n->entry->prefix) : 0;
     int32_t num;
-    int r = parse_number(name, &num);
+
+    if (skip && strncmp(name, n->entry->prefix, skip) != 0)
+        return -ENOENT;
+    int r = parse_number(name + skip, &num);
 
     if (r)
         return r;
@@ -138,6 +142,14 @@ static int lookup_number(struct inode *dir, const struct proc_ctx *pc, const cha
     return node_new(dir->sb, item, num, thread, -1, info.start_ns, out);
 }
 
+static const struct proc_entry *find_row(const struct proc_entry *e, const char *name)
+{
+    for (; e && e->name; e++)
+        if (strcmp(e->name, name) == 0)
+            return e;
+    return NULL;
+}
+
 static int proc_lookup(struct inode *dir, const char *name, struct inode **out)
 {
     struct proc_node *n = proc_node(dir);
@@ -147,14 +159,13 @@ static int proc_lookup(struct inode *dir, const char *name, struct inode **out)
     if (r)
         return -ENOENT;
     r = -ENOENT;
-    for (const struct proc_entry *e = n->entry->children; e && e->name; e++)
-        if (strcmp(e->name, name) == 0) {
-            r = node_new(dir->sb, e, n->tid, n->thread, n->fd, n->start_ns, out);
-            goto out_end;
-        }
-    if (n->entry->list)
+    const struct proc_entry *e = find_row(n->entry->children, name);
+    if (!e)
+        e = find_row(n->entry->more, name);
+    if (e)
+        r = node_new(dir->sb, e, n->tid, n->thread, n->fd, n->start_ns, out);
+    else if (n->entry->list)
         r = lookup_number(dir, &pc, name, out);
-out_end:
     proc_ctx_end(&pc);
     return r;
 }
@@ -242,9 +253,10 @@ const struct inode_ops proc_inode_ops = {
 
 static int proc_statfs(struct super *sb, struct vfs_statfs *out)
 {
-    (void)sb;
-    *out = (struct vfs_statfs){
-        .type = PROC_SUPER_MAGIC, .bsize = PAGE_SIZE, .frsize = PAGE_SIZE, .namelen = VFS_NAME_MAX};
+    *out = (struct vfs_statfs){.type = sb->fs == &proc_fs_ops ? PROC_SUPER_MAGIC : SYSFS_MAGIC,
+                               .bsize = PAGE_SIZE,
+                               .frsize = PAGE_SIZE,
+                               .namelen = VFS_NAME_MAX};
     return 0;
 }
 
@@ -286,29 +298,38 @@ static const struct proc_entry proc_root_dir = {
     .name = "/",
     .mode = 0555,
     .children = proc_root_entries,
+    .more = proc_machine_entries,
     .list = list_tasks,
     .item = &proc_pid_dir,
 };
 
-static int proc_mount(const struct fs_ops *fs, void *boot_arg, const char *source,
-                      const char *options, const struct vfs_caller *c, struct super **out_super)
+int proc_super_new(const struct fs_ops *fs, struct kernel *k, const char *source,
+                   const struct proc_entry *dir, struct super **out)
 {
-    (void)source, (void)options, (void)c;
     struct proc_super *ps = calloc(1, sizeof(*ps));
+    struct inode *root;
+
     if (!ps)
         return -ENOMEM;
     super_init(&ps->sb, &proc_super_ops, fs);
-    ps->k = boot_arg;
-    struct inode *root;
-    int r = node_new(&ps->sb, &proc_root_dir, 0, false, -1, 0, &root);
+    ps->k = k;
+    snprintf(ps->sb.source, sizeof(ps->sb.source), "%s", source ? source : fs->name);
+    int r = node_new(&ps->sb, dir, 0, false, -1, 0, &root);
     if (!r)
         r = super_set_root(&ps->sb, root);
     if (r) {
         super_put(&ps->sb);
         return r;
     }
-    *out_super = &ps->sb;
+    *out = &ps->sb;
     return 0;
+}
+
+static int proc_mount(const struct fs_ops *fs, void *boot_arg, const char *source,
+                      const char *options, const struct vfs_caller *c, struct super **out_super)
+{
+    (void)options, (void)c;
+    return proc_super_new(fs, boot_arg, source, &proc_root_dir, out_super);
 }
 
 const struct fs_ops proc_fs_ops = {.name = "proc", .mount = proc_mount};

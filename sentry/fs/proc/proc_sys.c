@@ -112,7 +112,7 @@ static const struct proc_entry kernel_entries[] = {
     {.name = "overflowgid", .mode = 0444, .show = show_overflow_id},
     {.name = "overflowuid", .mode = 0444, .show = show_overflow_id},
     {.name = "pid_max", .mode = 0444, .show = show_pid_max},
-    {.name = "random", .mode = 0555, .children = random_entries},
+    {.name = "random", .mode = 0555, .children = random_entries, .more = proc_settings_random},
     {.name = "randomize_va_space", .mode = 0444, .show = show_two},
     {.name = "sem", .mode = 0644, .show = proc_show_sem, .store = proc_store_sem},
     {.name = "shmall", .mode = 0644, .show = proc_show_shmall, .store = proc_store_shmall},
@@ -178,9 +178,9 @@ static const struct proc_entry net_entries[] = {
 };
 
 const struct proc_entry proc_sys_entries[] = {
-    {.name = "fs", .mode = 0555, .children = fs_entries},
-    {.name = "kernel", .mode = 0555, .children = kernel_entries},
+    {.name = "fs", .mode = 0555, .children = fs_entries, .more = proc_settings_fs},
+    {.name = "kernel", .mode = 0555, .children = kernel_entries, .more = proc_settings_kernel},
     {.name = "net", .mode = 0555, .children = net_entries},
-    {.name = "vm", .mode = 0555, .children = vm_entries},
+    {.name = "vm", .mode = 0555, .children = vm_entries, .more = proc_settings_vm},
     {0},
 };
