@@ -28,8 +28,9 @@
 /* Program headers looked at, bytes of them, and PT_INTERP length: ENOEXEC. */
 #define LIMIT_ELF_PHNUM 512
 #define LIMIT_ELF_INTERP 4096
-/* Cached dentries with no user, negative ones included. */
-#define LIMIT_DENTRY_CACHE 32768
+/* Cached dentries, negative ones included. Each may cost a descriptor of the gofer's, whose limit
+ * can make it fewer. */
+#define LIMIT_DENTRY_CACHE 24576
 /* Mounts in one namespace: ENOSPC. */
 #define LIMIT_MOUNTS 10000
 /* Locks on ranges of one file, and edges followed when looking for a deadlock: ENOLCK, EDEADLK. */

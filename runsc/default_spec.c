@@ -10,6 +10,7 @@ static const struct {
     const char *destination, *type, *source, *options;
 } default_mounts[] = {
     {"/proc", "proc", "proc", "nosuid noexec nodev"},
+    {"/sys", "sysfs", "sysfs", "nosuid noexec nodev ro"},
     {"/dev", "tmpfs", "tmpfs", "nosuid strictatime mode=755 size=65536k"},
     {"/dev/pts", "devpts", "devpts", "nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5"},
     {"/dev/shm", "tmpfs", "shm", "nosuid noexec nodev mode=1777 size=65536k"},

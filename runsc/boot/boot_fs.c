@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/mounts.h"
@@ -349,6 +350,9 @@ int boot_mounts(struct boot *b, struct boot_container *ct, struct boot_text *t)
 
     if (r != 0)
         return boot_say(t, r, "credentials");
+    /* A known file is a descriptor of the gofer's. */
+    vfs_limit_cache(
+        (unsigned)MIN(b->rlimits[RLIMIT_NOFILE].rlim_max / 4 * 3, (rlim_t)LIMIT_DENTRY_CACHE));
     r = boot_root(&f);
     if (r != 0) {
         cred_put(f.c.cred);

@@ -27,6 +27,7 @@ static struct chain_lock chain_locks[HASH_LOCKS];
 static struct mutex lru_mu = MUTEX_INITIALIZER(LOCK_RANK_LEAF);
 static struct list lru = LIST_INIT(lru); /* all in the cache, oldest first */
 static unsigned lru_count;
+static unsigned lru_limit = LIMIT_DENTRY_CACHE; /* guarded by lru_mu, as the two before */
 
 __attribute__((constructor)) static void dentry_init(void)
 {
@@ -162,7 +163,7 @@ static void evict_some(void)
     for (int i = 0; i < EVICT_TRIES; i++) {
         struct dentry *d = NULL;
         mutex_lock(&lru_mu);
-        if (lru_count > LIMIT_DENTRY_CACHE) {
+        if (lru_count > lru_limit) {
             d = dentry_get(list_first_entry(&lru, struct dentry, lru));
             list_move_tail(&d->lru, &lru);
         }
@@ -323,8 +324,8 @@ bool dentry_is_ancestor(const struct dentry *a, const struct dentry *d)
     return d == a;
 }
 
-/* One batch of what only the cache holds, of one super or of all. Children come after their parents in no list, so passes
- * go on until one finds nothing. */
+/* One batch of what only the cache holds, of one super or of all. Children come after their parents
+ * in no list, so passes go on until one finds nothing. */
 static size_t shrink_pick(const struct super *sb, struct dentry **out)
 {
     struct dentry *d;
@@ -345,6 +346,27 @@ static size_t shrink_pick(const struct super *sb, struct dentry **out)
 void vfs_drop_caches(void)
 {
     dentry_shrink_super(NULL);
+}
+
+void vfs_limit_cache(unsigned max)
+{
+    mutex_lock(&lru_mu);
+    lru_limit = MIN(max, (unsigned)LIMIT_DENTRY_CACHE);
+    mutex_unlock(&lru_mu);
+}
+
+void vfs_shrink_cache(unsigned count)
+{
+    struct dentry *batch[SHRINK_BATCH];
+    size_t n = 1;
+
+    for (unsigned done = 0; done < count && n > 0; done += (unsigned)n) {
+        n = shrink_pick(NULL, batch);
+        for (size_t i = 0; i < n; i++) {
+            dentry_drop(batch[i]);
+            dentry_put(batch[i]);
+        }
+    }
 }
 
 void dentry_shrink_super(struct super *sb)

@@ -368,6 +368,10 @@ void dentry_put(struct dentry *d);
 struct super *super_get(struct super *sb);
 void super_put(struct super *sb);
 
+/* At most so many names are remembered (never more than LIMIT_DENTRY_CACHE). */
+void vfs_limit_cache(unsigned max);
+/* Forgets about count names, the oldest first, for who needs what their inodes hold. */
+void vfs_shrink_cache(unsigned count);
 /* Forgets names that nobody uses at the moment, and their inodes. */
 void vfs_drop_caches(void);
 

@@ -60,14 +60,17 @@ static int read_list(struct inode *dir, struct goferfs_list **out)
 {
     struct goferfs_list *l = calloc(1, sizeof(*l));
     bool end = false;
-    int r = 0;
+    int r = 0, tries = 0;
 
     if (!l)
         return -ENOMEM;
     ref_init(&l->ref);
-    for (bool first = true; !end && r == 0; first = false)
-        r = gof_getdents(goferfs_client(dir), goferfs_inode(dir)->handle, first, add_entry, l, &end,
-                         &l->parent);
+    for (bool first = true; !end && r == 0; first = false) {
+        do
+            r = gof_getdents(goferfs_client(dir), goferfs_inode(dir)->handle, first, add_entry, l,
+                             &end, &l->parent);
+        while (first && goferfs_make_room(goferfs_super(dir->sb), r, &tries));
+    }
     if (r) {
         goferfs_list_put(l);
         return r;

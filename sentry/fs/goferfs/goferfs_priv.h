@@ -104,6 +104,11 @@ extern const struct file_ops goferfs_reg_ops;
 extern const struct file_ops goferfs_dir_ops;
 extern const struct mappable_ops goferfs_mappable_ops;
 
+/* ---- super.c ---- */
+/* The gofer has no handle left (r is -ENFILE): some are given back, and the request is worth
+ * another try. False: it failed for another reason, or once too often (*tries, 0 at first). */
+bool goferfs_make_room(struct goferfs_super *gs, int r, int *tries);
+
 /* ---- inode.c ---- */
 /* The inode of a node, found or made. Takes the node's handle, on failure too. Owned result. */
 MUST_CHECK int goferfs_inode_of(struct goferfs_super *gs, const struct gof_node *n,

@@ -161,10 +161,13 @@ static int lookup(struct inode *dir, const char *name, struct inode **out)
     struct goferfs_super *gs = goferfs_super(dir->sb);
     struct gof_node n;
     size_t done;
-    int why;
+    int why, tries = 0;
 
     if (!goferfs_ahead_take(dir, name, &n)) {
-        int r = gof_walk(gs->client, goferfs_inode(dir)->handle, &name, 1, &n, &done, &why);
+        int r;
+        do
+            r = gof_walk(gs->client, goferfs_inode(dir)->handle, &name, 1, &n, &done, &why);
+        while (goferfs_make_room(gs, r == 0 && done == 0 ? why : r, &tries));
         if (r)
             return r;
         if (done == 0)

@@ -8,6 +8,18 @@
 
 #include "sentry/fs/goferfs/goferfs_priv.h"
 
+#define ROOM_TRIES 3
+#define ROOM_NAMES 1024u
+
+bool goferfs_make_room(struct goferfs_super *gs, int r, int *tries)
+{
+    if (LIKELY(r != -ENFILE) || (*tries)++ == ROOM_TRIES)
+        return false;
+    vfs_shrink_cache(ROOM_NAMES);
+    gof_flush(gs->client);
+    return true;
+}
+
 static int statfs_op(struct super *sb, struct vfs_statfs *out)
 {
     struct goferfs_super *gs = goferfs_super(sb);

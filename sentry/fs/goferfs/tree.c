@@ -37,10 +37,12 @@ int goferfs_create(struct inode *dir, const char *name, uint32_t mode, uint64_t 
     struct gof_node n;
     struct inode *made;
     uint32_t uid, gid;
-    int fd = -1;
+    int fd = -1, tries = 0, r;
 
     vfs_init_owner(dir, c, &mode, &uid, &gid);
-    int r = gof_create(gs->client, goferfs_inode(dir)->handle, name, mode, rdev, uid, gid, &n, &fd);
+    do
+        r = gof_create(gs->client, goferfs_inode(dir)->handle, name, mode, rdev, uid, gid, &n, &fd);
+    while (goferfs_make_room(gs, r, &tries));
     if (r)
         return r;
     dir_touch(dir, S_ISDIR(mode) ? 1 : 0);
