@@ -64,7 +64,7 @@ static int64_t access_at(struct task *t, int dirfd, uaddr_t path, int mode, int 
         r = -EACCES;
     if (r == 0 && mode)
         r = vfs_permission(&c, i, (unsigned)mode);
-    if (r == 0 && mode & W_OK && mflags & MS_RDONLY &&
+    if (r == 0 && mode & W_OK && (mflags | i->sb->flags) & MS_RDONLY &&
         (S_ISREG(i->mode) || S_ISDIR(i->mode) || S_ISLNK(i->mode)))
         r = -EROFS;
     vpath_put(&p);

@@ -1,34 +1,20 @@
-/* mount(2), umount2(2): file systems of the sandbox, binds and flags. Everything is private: there
- * is no other mount namespace that changes could spread to. */
+/* mount(2), umount2(2), pivot_root(2). */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 
-#include "sentry/fs/devpts/devpts.h"
-#include "sentry/fs/mqueue/mqueue.h"
-#include "sentry/fs/overlay/overlay.h"
-#include "sentry/fs/proc/proc.h"
-#include "sentry/fs/proc/sysfs.h"
-#include "sentry/fs/tmpfs/tmpfs.h"
-#include "sentry/kernel/image.h"
-#include "sentry/kernel/process.h"
+#include "sentry/kernel/fsctx.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_mount.h"
 #include "syscalls/sys_path.h"
 
 #define MOUNT_MAGIC_MASK 0xffff0000u
 #define MOUNT_MAGIC 0xc0ed0000u
 #define MOUNT_TYPE_MAX 64u
-/* What a mount keeps, and what changes nothing here: times are kept as relatime does. */
-#define MOUNT_KEPT ((uint32_t)(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME))
-#define MOUNT_PLAIN                                                                                \
-    ((uint32_t)(MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME | MS_LAZYTIME | MS_SILENT |           \
-                MS_SYNCHRONOUS | MS_DIRSYNC))
-#define MOUNT_KIND                                                                                 \
-    ((uint32_t)(MS_REMOUNT | MS_BIND | MS_REC | MS_PRIVATE | MS_SLAVE | MS_SHARED |                \
-                MS_UNBINDABLE | MS_MOVE))
+#define MOUNT_ATIME ((uint32_t)(MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME))
+#define MOUNT_SHARING ((uint32_t)(MS_PRIVATE | MS_SLAVE | MS_SHARED | MS_UNBINDABLE))
 
 struct mount_call {
     struct vfs_caller c;
@@ -39,38 +25,24 @@ struct mount_call {
 
 /* ---- a new file system ---- */
 
-static const struct fs_ops *mount_fs(struct task *t, const char *type, void **out_arg)
+/* A page of options: what cannot be read counts as the end, as in Linux. Heap. */
+static char *mount_options(struct task *t, uaddr_t data)
 {
-    *out_arg = t->k;
-    if (strcmp(type, "proc") == 0)
-        return &proc_fs_ops;
-    if (strcmp(type, "sysfs") == 0)
-        return &sysfs_fs_ops;
-    if (strcmp(type, "devpts") == 0)
-        return &devpts_fs_ops;
-    *out_arg = task_ipc_ns(t);
-    if (strcmp(type, "mqueue") == 0)
-        return &mqueue_fs_ops;
-    if (strcmp(type, "overlay") == 0)
-        return &overlay_fs_ops;
-    *out_arg = kernel_memfile(t->k);
-    return strcmp(type, "tmpfs") == 0 ? &tmpfs_fs_ops : NULL;
+    char *page = malloc(PAGE_SIZE);
+
+    if (!page)
+        return NULL;
+    size_t n = uaddr_is_null(data) ? 0 : copyin_partial(&t->ua, page, data, PAGE_SIZE - 1);
+    page[n] = '\0';
+    return page;
 }
 
-/* A page of options: what cannot be read counts as the end, as in Linux. */
-static void mount_options(struct task *t, uaddr_t data, char *buf, size_t size)
-{
-    size_t n = uaddr_is_null(data) ? 0 : copyin_partial(&t->ua, buf, data, size - 1);
-
-    buf[n] = '\0';
-}
-
-static int mount_super(struct task *t, const struct mount_call *m, const char *type, char *page,
+static int mount_super(struct task *t, const struct mount_call *m, const char *type,
                        struct super **out)
 {
     char source[256] = "none";
     void *arg;
-    const struct fs_ops *fs = mount_fs(t, type, &arg);
+    const struct fs_ops *fs = mount_fs_type(t, type, &arg);
 
     if (!fs)
         return -ENODEV;
@@ -79,8 +51,14 @@ static int mount_super(struct task *t, const struct mount_call *m, const char *t
         if (n < 0)
             return (int)n;
     }
-    mount_options(t, m->data, page, PAGE_SIZE);
-    return fs->mount(fs, arg, source, page, &m->c, out);
+    char *page = mount_options(t, m->data);
+    if (!page)
+        return -ENOMEM;
+    int r = fs->mount(fs, arg, source, page, &m->c, out);
+    free(page);
+    if (r == 0)
+        (*out)->flags |= m->flags & MOUNT_SUPER_FLAGS;
+    return r;
 }
 
 static int mount_new_fs(struct task *t, const struct mount_call *m)
@@ -93,14 +71,10 @@ static int mount_new_fs(struct task *t, const struct mount_call *m)
     int64_t n = copyin_str(&t->ua, type, m->type, sizeof(type), -ENODEV);
     if (n < 0)
         return (int)n;
-    char *page = malloc(PAGE_SIZE);
-    if (!page)
-        return -ENOMEM;
-    int r = mount_super(t, m, type, page, &sb);
-    free(page);
+    int r = mount_super(t, m, type, &sb);
     if (r)
         return r;
-    r = vfs_mount(m->c.ns, &m->target, sb, m->flags & MOUNT_KEPT);
+    r = vfs_mount(m->c.ns, &m->target, sb, m->flags);
     if (r)
         super_put(sb);
     return r;
@@ -108,48 +82,69 @@ static int mount_new_fs(struct task *t, const struct mount_call *m)
 
 /* ---- changes ---- */
 
-static int mount_bind(struct task *t, const struct mount_call *m)
+/* MS_BIND, MS_MOVE: source is a place. */
+static int mount_from(struct task *t, const struct mount_call *m)
 {
     struct vpath from;
 
-    if (uaddr_is_null(m->source))
+    char first = '\0';
+    if (!uaddr_is_null(m->source) && copyin_obj(&t->ua, &first, m->source))
+        return -EFAULT;
+    if (first == '\0')
         return -EINVAL;
     int r = path_lookup(t, &m->c, AT_FDCWD, m->source, VFS_FOLLOW, &from);
     if (r)
         return r;
-    r = vfs_bind(m->c.ns, &from, &m->target, m->flags & MS_REC,
-                 vfs_mount_flags(from.mnt) & MOUNT_KEPT);
+    r = m->flags & MS_BIND ? vfs_bind(m->c.ns, &from, &m->target, m->flags & MS_REC)
+                           : vfs_move_mount(m->c.ns, &from, &m->target);
     vpath_put(&from);
     return r;
 }
 
-/* Options of a file system are as it was mounted: only flags can be given anew. */
+/* How times are kept stays as it was unless something is said about it. */
+static uint32_t mount_new_flags(const struct mount_call *m)
+{
+    uint32_t flags = vfs_mount_flags_of(m->flags);
+    const uint32_t atime = MOUNT_ATIME & VFS_MOUNT_FLAGS;
+
+    if (m->flags & MOUNT_ATIME)
+        return flags;
+    return (flags & ~atime) | (vfs_mount_flags(m->target.mnt) & atime);
+}
+
 static int mount_again(struct task *t, const struct mount_call *m)
 {
-    char first = '\0';
+    const uint32_t flags = mount_new_flags(m);
 
-    if (!(m->flags & MS_BIND) && !uaddr_is_null(m->data))
-        (void)copyin_partial(&t->ua, &first, m->data, 1);
-    if (first != '\0')
+    if (m->flags & MS_BIND)
+        return vfs_remount(m->c.ns, &m->target, flags);
+    char *page = mount_options(t, m->data);
+    if (!page)
+        return -ENOMEM;
+    int r = vfs_remount_super(m->c.ns, &m->target, m->flags & MOUNT_SUPER_FLAGS, page);
+    free(page);
+    return r ? r : vfs_remount(m->c.ns, &m->target, flags & ~(uint32_t)MS_RDONLY);
+}
+
+static int mount_sharing(const struct mount_call *m)
+{
+    const uint32_t type = m->flags & ~(uint32_t)(MS_REC | MS_SILENT);
+
+    if (type & ~MOUNT_SHARING || (type & (type - 1)))
         return -EINVAL;
-    return vfs_remount(m->c.ns, &m->target, m->flags & MOUNT_KEPT);
+    return vfs_set_propagation(m->c.ns, &m->target, type, m->flags & MS_REC);
 }
 
 static int mount_do(struct task *t, const struct mount_call *m)
 {
-    const uint32_t kind = m->flags & (MOUNT_KIND & ~(uint32_t)MS_REC);
-
-    if (m->flags & ~(MOUNT_KEPT | MOUNT_PLAIN | MOUNT_KIND))
-        return -EINVAL;
-    if (kind & MS_REMOUNT)
+    if (m->flags & MS_REMOUNT)
         return mount_again(t, m);
-    if (kind & MS_BIND)
-        return mount_bind(t, m);
-    if (kind & (MS_SHARED | MS_UNBINDABLE | MS_MOVE))
-        return -EINVAL;
-    /* They are, always. */
-    if (kind & (MS_PRIVATE | MS_SLAVE))
-        return 0;
+    if (m->flags & MS_BIND)
+        return mount_from(t, m);
+    if (m->flags & MOUNT_SHARING)
+        return mount_sharing(m);
+    if (m->flags & MS_MOVE)
+        return mount_from(t, m);
     return mount_new_fs(t, m);
 }
 
@@ -163,7 +158,7 @@ int64_t sys_mount(struct task *t, uaddr_t source, uaddr_t target, uaddr_t type, 
     task_vfs_caller(t, &m.c);
     int r = path_lookup(t, &m.c, AT_FDCWD, target, VFS_FOLLOW, &m.target);
     if (r == 0) {
-        r = task_capable(t, CAP_SYS_ADMIN) ? mount_do(t, &m) : -EPERM;
+        r = !mount_allowed(t) ? -EPERM : m.flags >> 31 ? -EINVAL : mount_do(t, &m);
         vpath_put(&m.target);
     }
     task_vfs_caller_end(&m.c);
@@ -175,17 +170,54 @@ int64_t sys_umount2(struct task *t, uaddr_t target, int flags)
     struct vfs_caller c;
     struct vpath p;
 
-    if (flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW) ||
-        (flags & MNT_EXPIRE && flags & (MNT_FORCE | MNT_DETACH)))
+    if (flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW))
         return -EINVAL;
     task_vfs_caller(t, &c);
     int r = path_lookup(t, &c, AT_FDCWD, target, flags & UMOUNT_NOFOLLOW ? 0 : VFS_FOLLOW, &p);
     if (r == 0) {
-        /* Nothing is ever marked as expired: the first call of two is all there can be. */
-        r = !task_capable(t, CAP_SYS_ADMIN) ? -EPERM
-            : flags & MNT_EXPIRE            ? -EAGAIN
-                                            : vfs_umount(c.ns, &p, flags);
+        if (!mount_allowed(t))
+            r = -EPERM;
+        else if (flags & MNT_EXPIRE && flags & (MNT_FORCE | MNT_DETACH))
+            r = -EINVAL;
+        else
+            r = vfs_umount(c.ns, &c.root, &p, flags);
         vpath_put(&p);
+    }
+    task_vfs_caller_end(&c);
+    return r;
+}
+
+/* ---- pivot_root ---- */
+
+static int pivot_to(struct task *t, const struct vfs_caller *c, const struct vpath *to,
+                    uaddr_t put_old)
+{
+    struct vpath root = c->root, old;
+    int r = path_lookup(t, c, AT_FDCWD, put_old, VFS_FOLLOW | VFS_DIRECTORY, &old);
+
+    if (r)
+        return r;
+    vpath_get(&root);
+    r = vfs_pivot_root(c->ns, &root, to, &old);
+    if (r == 0)
+        kernel_move_roots(t->k, &root, to);
+    vpath_put(&root);
+    vpath_put(&old);
+    return r;
+}
+
+int64_t sys_pivot_root(struct task *t, uaddr_t new_root, uaddr_t put_old)
+{
+    struct vfs_caller c;
+    struct vpath to;
+
+    if (!mount_allowed(t))
+        return -EPERM;
+    task_vfs_caller(t, &c);
+    int r = path_lookup(t, &c, AT_FDCWD, new_root, VFS_FOLLOW | VFS_DIRECTORY, &to);
+    if (r == 0) {
+        r = pivot_to(t, &c, &to, put_old);
+        vpath_put(&to);
     }
     task_vfs_caller_end(&c);
     return r;

@@ -11,6 +11,8 @@
 #include "syscalls/handlers.h"
 #include "syscalls/sys_path.h"
 
+/* Newer than the headers here. */
+#define STATX_MNT_ID_UNIQUE_ 0x4000u
 #define STATX_KNOWN (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
 
 static struct timespec stat_time(struct vfs_time v)
@@ -90,7 +92,7 @@ static struct statx_timestamp statx_time(struct vfs_time v)
     return (struct statx_timestamp){.tv_sec = v.sec, .tv_nsec = v.nsec};
 }
 
-static void statx_fill(const struct vfs_attr *a, struct statx *x)
+static void statx_fill(const struct vfs_attr *a, unsigned mask, struct statx *x)
 {
     memset(x, 0, sizeof(*x));
     x->stx_mask = STATX_KNOWN;
@@ -111,6 +113,13 @@ static void statx_fill(const struct vfs_attr *a, struct statx *x)
     x->stx_dev_major = major(a->dev);
     x->stx_dev_minor = minor(a->dev);
     x->stx_mnt_id = a->mount_id;
+    if (mask & STATX_MNT_ID_UNIQUE_) {
+        x->stx_mnt_id += VFS_MOUNT_ID_UNIQUE;
+        x->stx_mask ^= STATX_MNT_ID | STATX_MNT_ID_UNIQUE_;
+    }
+    x->stx_attributes_mask = STATX_ATTR_MOUNT_ROOT;
+    if (a->mount_root)
+        x->stx_attributes = STATX_ATTR_MOUNT_ROOT;
     if (a->btime.sec == 0)
         x->stx_mask &= ~STATX_BTIME;
 }
@@ -128,7 +137,7 @@ int64_t sys_statx(struct task *t, int dirfd, uaddr_t path, int flags, unsigned m
     r = stat_place(t, dirfd, path, flags & ~sync, &a);
     if (r != 0)
         return r;
-    statx_fill(&a, &x);
+    statx_fill(&a, mask, &x);
     return copyout_obj(&t->ua, buf, &x);
 }
 

@@ -22,7 +22,7 @@
 #include "sentry/kernel/inspect.h"
 
 /* Mount flags that are kept per mount. */
-#define BOOT_MOUNT_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME)
+#define BOOT_MOUNT_FLAGS (VFS_MOUNT_FLAGS | MS_STRICTATIME)
 #define BOOT_OPTIONS_MAX 1024
 
 /* What one walk over the configuration's mounts carries along. */
@@ -251,7 +251,7 @@ static int boot_mask(const struct fs_boot *f, const char *path)
     }
     r = vfs_lookup(&f->c, NULL, "/dev/null", 0, &null_dev);
     if (r == 0) {
-        r = vfs_bind(f->ct->ns, &null_dev, &p, false, 0);
+        r = vfs_bind(f->ct->ns, &null_dev, &p, false);
         vpath_put(&null_dev);
     }
 out_path:
@@ -266,13 +266,13 @@ static int boot_make_readonly(const struct fs_boot *f, const char *path)
 
     if (r != 0)
         return r == -ENOENT || r == -ENOTDIR ? 0 : r;
-    r = vfs_bind(f->ct->ns, &p, &p, true, 0);
+    r = vfs_bind(f->ct->ns, &p, &p, true);
     vpath_put(&p);
     if (r == 0)
         r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, &p);
     if (r != 0)
         return r;
-    r = vfs_remount(f->ct->ns, &p, MS_RDONLY);
+    r = vfs_remount(f->ct->ns, &p, vfs_mount_flags(p.mnt) | MS_RDONLY);
     vpath_put(&p);
     return r;
 }
@@ -339,7 +339,7 @@ static int boot_tree(const struct fs_boot *f)
         r = boot_restrict(f);
     if (r != 0 || !f->ct->spec->root_readonly)
         return r;
-    r = vfs_remount(f->ct->ns, &f->c.root, MS_RDONLY);
+    r = vfs_remount(f->ct->ns, &f->c.root, vfs_mount_flags(f->c.root.mnt) | MS_RDONLY);
     return r == 0 ? 0 : boot_say(f->t, r, "cannot make the root read-only");
 }
 

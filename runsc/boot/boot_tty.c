@@ -240,7 +240,7 @@ static void tty_make_console(struct boot_container *ct, const struct boot_tty *t
     if (r == 0 || r == -EEXIST)
         r = vfs_lookup(&t->to, NULL, "/dev/console", 0, &p);
     if (r == 0) {
-        r = vfs_bind(ct->ns, &t->slave->path, &p, false, 0);
+        r = vfs_bind(ct->ns, &t->slave->path, &p, false);
         vpath_put(&p);
     }
     if (r != 0)

@@ -4,6 +4,7 @@
 
 #include "base/objcount.h"
 #include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/inspect.h"
 
 OBJCOUNT_DEFINE(fs_ctx);
 
@@ -88,6 +89,50 @@ void fs_ctx_set_cwd(struct fs_ctx *fs, const struct vpath *p)
 void fs_ctx_set_root(struct fs_ctx *fs, const struct vpath *p)
 {
     fs_ctx_swap(fs, &fs->root, p);
+}
+
+static bool same_place(const struct vpath *a, const struct vpath *b)
+{
+    return a->mnt == b->mnt && a->dentry == b->dentry;
+}
+
+static void fs_ctx_move(struct fs_ctx *fs, const struct vpath *from, const struct vpath *to)
+{
+    mutex_lock(&fs->mu);
+    bool root = same_place(&fs->root, from), cwd = same_place(&fs->cwd, from);
+    mutex_unlock(&fs->mu);
+    if (root)
+        fs_ctx_set_root(fs, to);
+    if (cwd)
+        fs_ctx_set_cwd(fs, to);
+}
+
+static void task_move_roots(struct task *t, const struct vpath *from, const struct vpath *to)
+{
+    mutex_lock(&t->mu);
+    struct fs_ctx *fs = t->fs ? fs_ctx_get(t->fs) : NULL;
+    mutex_unlock(&t->mu);
+    if (fs)
+        fs_ctx_move(fs, from, to);
+    fs_ctx_put(fs);
+}
+
+void kernel_move_roots(struct kernel *k, const struct vpath *from, const struct vpath *to)
+{
+    struct task *t;
+
+    for (int32_t tgid = 1; (tgid = kernel_next_tgid(k, tgid)) > 0; tgid++) {
+        if (kernel_find_task(k, tgid, true, &t))
+            continue;
+        for (int32_t tid = 1; (tid = task_next_tid(t, tid)) > 0; tid++) {
+            struct task *thread;
+            if (kernel_find_task(k, tid, true, &thread))
+                continue;
+            task_move_roots(thread, from, to);
+            task_put(thread);
+        }
+        task_put(t);
+    }
 }
 
 uint32_t fs_ctx_set_umask(struct fs_ctx *fs, uint32_t mask)

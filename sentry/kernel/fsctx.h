@@ -17,6 +17,8 @@ void fs_ctx_put(struct fs_ctx *fs);
 uint32_t fs_ctx_snapshot(struct fs_ctx *fs, struct vpath *root, struct vpath *cwd, uint32_t *mask);
 void fs_ctx_set_cwd(struct fs_ctx *fs, const struct vpath *p);
 void fs_ctx_set_root(struct fs_ctx *fs, const struct vpath *p);
+/* pivot_root(2): every task whose root or working directory is from gets to. */
+void kernel_move_roots(struct kernel *k, const struct vpath *from, const struct vpath *to);
 /* Returns the old one. */
 uint32_t fs_ctx_set_umask(struct fs_ctx *fs, uint32_t mask);
 

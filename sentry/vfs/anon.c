@@ -57,7 +57,11 @@ __attribute__((constructor)) static void anon_init(void)
     ref_init(&anon_mount.ref);
     anon_mount.id = 1;
     anon_mount.sb = &anon_super;
-    list_init(&anon_mount.node);
+    struct list *const lists[] = {&anon_mount.node,  &anon_mount.chain, &anon_mount.children,
+                                  &anon_mount.child, &anon_mount.peers, &anon_mount.slaves,
+                                  &anon_mount.slave, &anon_mount.work};
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        list_init(lists[i]);
 }
 
 struct mount *mount_anon(void)

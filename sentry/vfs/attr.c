@@ -34,6 +34,7 @@ int vfs_getattr(const struct vpath *p, struct vfs_attr *out)
     if (i->ops->getattr != NULL)
         r = i->ops->getattr(i, out);
     out->mount_id = p->mnt->id;
+    out->mount_root = vfs_is_mount_root(p);
     return r;
 }
 

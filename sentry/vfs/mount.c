@@ -1,4 +1,4 @@
-/* Mounts: which super stands where, per namespace. */
+/* Mounts: which super stands where. The objects, the tree they make, crossing them, writing. */
 #include <stdlib.h>
 
 #include "base/hash.h"
@@ -11,8 +11,9 @@ OBJCOUNT_DEFINE(mount);
 
 struct rwlock vfs_mount_lock;
 static _Atomic uint64_t next_mount_id = 20;
+static _Atomic uint64_t next_ns_id = 1;
 
-/* Attached mounts by where they stand, so that a walk needs no lock of the whole tree. */
+/* Linked mounts by where they stand, so that a walk needs no lock of the whole tree. */
 static struct mount_chain {
     struct mutex mu; /* rank LEAF */
     struct list mounts;
@@ -36,8 +37,7 @@ static struct mount_chain *mount_chain(const struct mount *parent, const struct 
 
 /* ---- life ---- */
 
-/* Takes sb's reference on success. */
-static int mount_new(struct super *sb, struct dentry *root, uint32_t flags, struct mount **out)
+int mount_new(struct super *sb, struct dentry *root, uint32_t flags, struct mount **out)
 {
     struct mount *m = calloc(1, sizeof(*m));
 
@@ -49,8 +49,10 @@ static int mount_new(struct super *sb, struct dentry *root, uint32_t flags, stru
     atomic_fetch_add(&sb->active, 1);
     m->root = dentry_get(root);
     atomic_store(&m->flags, flags);
-    list_init(&m->node);
-    list_init(&m->chain);
+    struct list *const lists[] = {&m->node,  &m->chain,  &m->children, &m->child,
+                                  &m->peers, &m->slaves, &m->slave,    &m->work};
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        list_init(lists[i]);
     OBJCOUNT_INC(mount);
     *out = m;
     return 0;
@@ -58,7 +60,7 @@ static int mount_new(struct super *sb, struct dentry *root, uint32_t flags, stru
 
 int mount_private(struct super *sb, struct mount **out)
 {
-    int r = mount_new(super_get(sb), sb->root, 0, out);
+    int r = mount_new(super_get(sb), sb->root, MS_RELATIME, out);
 
     if (r != 0)
         super_put(sb);
@@ -79,8 +81,19 @@ static void mount_release_super(struct super *sb)
     super_put(sb);
 }
 
+/* Any use but the one of the umount that marked it. */
+static void mount_used(struct mount *m)
+{
+    uint32_t mark = atomic_load_explicit(&m->expiring, memory_order_relaxed);
+
+    if (UNLIKELY(mark != 0))
+        (void)atomic_compare_exchange_strong(&m->expiring, &mark, mark - 1);
+}
+
 void mount_put(struct mount *m)
 {
+    if (m != NULL)
+        mount_used(m);
     while (m != NULL && ref_put(&m->ref)) {
         struct mount *parent = m->parent;
         if (m->point != NULL)
@@ -103,61 +116,112 @@ void vpath_put(struct vpath *p)
     p->mnt = NULL;
 }
 
-/* ---- the tree; vfs_mount_lock is held for writing ---- */
-
-/* Hangs m over p, whose references it takes a copy of. The tree takes m's. */
-static void attach_locked(struct mount_ns *ns, const struct vpath *p, struct mount *m)
+int mount_ns_alloc(bool anon, struct mount_ns **out)
 {
-    struct mount_chain *chain = mount_chain(p->mnt, p->dentry);
+    struct mount_ns *ns = calloc(1, sizeof(*ns));
 
-    vpath_get(p);
-    m->ns = ns;
-    m->parent = p->mnt;
-    m->point = p->dentry;
-    list_add_tail(&m->node, &ns->mounts);
-    ns->count++;
-    mutex_lock(&chain->mu);
-    list_add(&m->chain, &chain->mounts);
-    mutex_unlock(&chain->mu);
-    atomic_fetch_add(&p->dentry->mounted, 1);
+    if (ns == NULL)
+        return -ENOMEM;
+    ref_init(&ns->ref);
+    ns->id = atomic_fetch_add(&next_ns_id, 1);
+    ns->anon = anon;
+    list_init(&ns->mounts);
+    waitq_init(&ns->changed);
+    *out = ns;
+    return 0;
 }
 
-/* Takes m out; the tree's reference passes to the caller. m still holds where it stood, but is no
- * longer reached from there nor leads there. */
-static void detach_locked(struct mount *m)
+void mount_ns_free(struct mount_ns *ns)
 {
+    waitq_fini(&ns->changed);
+    free(ns);
+}
+
+void mount_ns_touch_locked(struct mount_ns *ns)
+{
+    atomic_fetch_add(&ns->changes, 1);
+    (void)waitq_wake(&ns->changed, 0);
+}
+
+/* ---- the tree; vfs_mount_lock is held for writing ---- */
+
+void mount_link_locked(struct mount *m, struct mount *parent, struct dentry *point)
+{
+    struct mount_chain *chain = mount_chain(parent, point);
+    const struct vpath at = {parent, point};
+
+    BUG_ON(m->parent != NULL);
+    vpath_get(&at);
+    mutex_lock(&chain->mu);
+    m->parent = parent;
+    m->point = point;
+    list_add(&m->chain, &chain->mounts);
+    mutex_unlock(&chain->mu);
+    list_add_tail(&m->child, &parent->children);
+    atomic_fetch_add(&point->mounted, 1);
+}
+
+void mount_unlink_locked(struct mount *m, struct vpath *out)
+{
+    struct mount_chain *chain = mount_chain(m->parent, m->point);
+
+    *out = (struct vpath){m->parent, m->point};
+    mutex_lock(&chain->mu);
+    list_del(&m->chain);
+    m->parent = NULL;
+    m->point = NULL;
+    mutex_unlock(&chain->mu);
+    list_del(&m->child);
+    atomic_fetch_sub(&out->dentry->mounted, 1);
+}
+
+void mount_join_locked(struct mount_ns *ns, struct mount *m)
+{
+    m->ns = ns;
+    list_add_tail(&m->node, &ns->mounts);
+    ns->count++;
+}
+
+void mount_leave_ns_locked(struct mount *m)
+{
+    if (m->ns == NULL)
+        return;
     list_del(&m->node);
     m->ns->count--;
     m->ns = NULL;
-    if (m->point == NULL)
-        return;
-    struct mount_chain *chain = mount_chain(m->parent, m->point);
-    mutex_lock(&chain->mu);
-    list_del(&m->chain);
-    mutex_unlock(&chain->mu);
-    atomic_fetch_sub(&m->point->mounted, 1);
 }
 
-/* Takes m and what is mounted below it out: one reference each, in *out. */
-static void detach_tree_locked(struct mount_ns *ns, struct mount *m, struct list *out)
+void mount_detach_locked(struct mount *m, struct list *gone)
 {
-    struct mount *c, *next;
+    mount_set_type_locked(m, MS_PRIVATE);
+    mount_leave_ns_locked(m);
+    list_del(&m->child);
+    if (m->point != NULL && !list_empty(&m->chain)) {
+        struct mount_chain *chain = mount_chain(m->parent, m->point);
+        mutex_lock(&chain->mu);
+        list_del(&m->chain);
+        mutex_unlock(&chain->mu);
+        atomic_fetch_sub(&m->point->mounted, 1);
+    }
+    list_add_tail(&m->node, gone);
+}
 
-    detach_locked(m);
-    list_add_tail(&m->node, out);
-    /* Breadth first: children of what is already in out. */
-    for (struct list *l = out->next; l != out; l = l->next) {
-        const struct mount *up = container_of(l, struct mount, node);
-        list_for_each_entry_safe (c, next, &ns->mounts, node) {
-            if (c->parent != up)
-                continue;
-            detach_locked(c);
-            list_add_tail(&c->node, out);
-        }
+void mount_detach_tree_locked(struct mount *m, struct list *gone)
+{
+    struct list all;
+    struct mount *x;
+
+    list_init(&all);
+    for (x = m; x != NULL; x = mount_next_locked(x, m))
+        list_add(&x->work, &all);
+    while (!list_empty(&all)) {
+        x = list_first_entry(&all, struct mount, work);
+        list_del(&x->work);
+        mount_detach_locked(x, gone);
     }
 }
 
-static void mounts_put(struct list *gone)
+void mounts_put(struct list *gone)
 {
     while (!list_empty(gone)) {
         struct mount *m = list_first_entry(gone, struct mount, node);
@@ -166,60 +230,101 @@ static void mounts_put(struct list *gone)
     }
 }
 
-/* ---- namespaces ---- */
-
-int mount_ns_new(struct super *root_sb, struct mount_ns **out_ns)
+bool mount_point_in(const struct mount_ns *ns, const struct dentry *d)
 {
-    struct mount_ns *ns = calloc(1, sizeof(*ns));
-    struct mount *m;
-    int r =
-        ns != NULL ? mount_new(root_sb, root_sb->root, root_sb->flags & MS_RDONLY, &m) : -ENOMEM;
+    bool found = false;
 
-    if (r != 0) {
-        free(ns);
-        return r;
+    if (LIKELY(atomic_load(&d->mounted) == 0))
+        return false;
+    /* Called with a directory locked, where the trees cannot be. */
+    for (unsigned i = 0; i < MOUNT_CHAINS && !found; i++) {
+        const struct mount *m;
+        mutex_lock(&mount_chains[i].mu);
+        list_for_each_entry (m, &mount_chains[i].mounts, chain)
+            found |= m->point == d && m->ns == ns;
+        mutex_unlock(&mount_chains[i].mu);
     }
-    ref_init(&ns->ref);
-    list_init(&ns->mounts);
-    m->ns = ns;
-    list_add_tail(&m->node, &ns->mounts);
-    ns->root = m;
-    ns->count = 1;
-    *out_ns = ns;
-    return 0;
+    return found;
 }
 
-struct mount_ns *mount_ns_get(struct mount_ns *ns)
+void mount_detach_point_locked(struct dentry *d, struct list *gone)
 {
-    ref_get(&ns->ref);
-    return ns;
+    struct mount *m;
+
+    for (unsigned i = 0; i < MOUNT_CHAINS && atomic_load(&d->mounted) != 0; i++) {
+        bool again = true;
+        while (again) {
+            again = false;
+            list_for_each_entry (m, &mount_chains[i].mounts, chain) {
+                if (m->point != d)
+                    continue;
+                mount_umount_tree_locked(m, gone);
+                again = true;
+                break;
+            }
+        }
+    }
 }
 
-void mount_ns_put(struct mount_ns *ns)
+struct mount *mount_at_locked(const struct mount *parent, const struct dentry *point)
 {
-    struct list gone;
+    struct mount *m;
 
-    if (!ref_put(&ns->ref))
-        return;
-    list_init(&gone);
-    rwlock_wrlock(&vfs_mount_lock);
-    detach_tree_locked(ns, ns->root, &gone);
-    rwlock_unlock(&vfs_mount_lock);
-    mounts_put(&gone);
-    free(ns);
+    if (atomic_load(&point->mounted) == 0)
+        return NULL;
+    list_for_each_entry (m, &parent->children, child)
+        if (m->point == point)
+            return m;
+    return NULL;
 }
 
-void mount_ns_root(struct mount_ns *ns, struct vpath *out)
+struct mount *mount_topmost_locked(struct mount *m)
 {
-    rwlock_rdlock(&vfs_mount_lock);
-    *out = (struct vpath){ns->root, ns->root->root};
-    vpath_get(out);
-    rwlock_unlock(&vfs_mount_lock);
+    struct mount *on;
+
+    while ((on = mount_at_locked(m, m->root)) != NULL)
+        m = on;
+    return m;
+}
+
+struct mount *mount_next_locked(const struct mount *m, const struct mount *top)
+{
+    if (!list_empty(&m->children))
+        return list_first_entry(&m->children, struct mount, child);
+    for (; m != top; m = m->parent)
+        if (m->child.next != &m->parent->children)
+            return list_entry(m->child.next, struct mount, child);
+    return NULL;
+}
+
+bool mount_is_below_locked(const struct vpath *p, const struct vpath *at)
+{
+    const struct mount *m = p->mnt;
+    const struct dentry *d = p->dentry;
+
+    for (; m != at->mnt && m->parent != NULL; m = m->parent)
+        d = m->point;
+    return m == at->mnt && mount_shows(at->dentry, d);
+}
+
+bool mount_shows(const struct dentry *root, const struct dentry *d)
+{
+    rwlock_rdlock(&vfs_tree_lock);
+    bool shows = dentry_is_ancestor(root, d);
+    rwlock_unlock(&vfs_tree_lock);
+    return shows;
+}
+
+int mount_may_attach_locked(const struct mount_ns *ns, const struct vpath *p)
+{
+    if (p->mnt->ns != ns)
+        return -EINVAL;
+    return atomic_load(&p->dentry->unlinked) ? -ENOENT : 0;
 }
 
 /* ---- crossing ---- */
 
-/* What stands on p, the newest first. Owned, or NULL. */
+/* What stands on p. Owned, or NULL. */
 static struct mount *mount_on(const struct vpath *p)
 {
     struct mount_chain *chain = mount_chain(p->mnt, p->dentry);
@@ -271,19 +376,23 @@ bool mount_cross_up(struct vpath *p)
 
 /* ---- writing ---- */
 
-int mount_want_write(const struct mount *mnt)
+static uint32_t mount_all_flags(const struct mount *mnt)
 {
-    return (atomic_load_explicit(&mnt->flags, memory_order_relaxed) | mnt->sb->flags) & MS_RDONLY
-               ? -EROFS
-               : 0;
+    return atomic_load(&mnt->flags) | atomic_load(&mnt->sb->flags);
 }
 
-/* The count goes up before the flag is looked at, and vfs_remount sets the flag before it looks at
- * the count: one of them sees the other. */
+int mount_want_write(const struct mount *mnt)
+{
+    return (mount_all_flags(mnt) & MS_RDONLY) != 0 ? -EROFS : 0;
+}
+
+/* The counts go up before the flags are looked at, and remounting sets a flag before it looks at
+ * its count: one of them sees the other. */
 int mount_get_writer(struct mount *mnt)
 {
     atomic_fetch_add(&mnt->writers, 1);
-    if (((atomic_load(&mnt->flags) | mnt->sb->flags) & MS_RDONLY) == 0)
+    atomic_fetch_add(&mnt->sb->writers, 1);
+    if ((mount_all_flags(mnt) & MS_RDONLY) == 0)
         return 0;
     mount_put_writer(mnt);
     return -EROFS;
@@ -291,213 +400,6 @@ int mount_get_writer(struct mount *mnt)
 
 void mount_put_writer(struct mount *mnt)
 {
+    atomic_fetch_sub(&mnt->sb->writers, 1);
     atomic_fetch_sub(&mnt->writers, 1);
-}
-
-/* ---- mount(2) ---- */
-
-static bool mount_kinds_agree(const struct dentry *what, const struct dentry *where)
-{
-    return S_ISDIR(what->inode->mode) == S_ISDIR(where->inode->mode);
-}
-
-static int mount_may_attach(const struct mount_ns *ns, const struct vpath *p)
-{
-    if (p->mnt->ns != ns)
-        return -EINVAL;
-    if (ns->count >= LIMIT_MOUNTS)
-        return -ENOSPC;
-    return atomic_load(&p->dentry->unlinked) ? -ENOENT : 0;
-}
-
-int vfs_mount(struct mount_ns *ns, const struct vpath *p, struct super *sb, uint32_t flags)
-{
-    struct mount *m;
-    int r;
-
-    if (!mount_kinds_agree(sb->root, p->dentry))
-        return -ENOTDIR;
-    r = mount_new(sb, sb->root, flags, &m);
-    if (r != 0)
-        return r;
-    rwlock_wrlock(&vfs_mount_lock);
-    r = mount_may_attach(ns, p);
-    if (r == 0)
-        attach_locked(ns, p, m);
-    rwlock_unlock(&vfs_mount_lock);
-    if (r != 0) {
-        /* The caller keeps the super. */
-        (void)super_get(sb);
-        mount_put(m);
-    }
-    return r;
-}
-
-/* ---- binds ---- */
-
-static int bind_clone(const struct mount *of, struct dentry *root, uint32_t flags,
-                      struct mount **out)
-{
-    int r = mount_new(super_get(of->sb), root, flags, out);
-
-    if (r != 0)
-        super_put(of->sb);
-    return r;
-}
-
-/* Is m mounted right below the part of from's mount that is copied? */
-static bool bind_is_below_locked(const struct vpath *from, const struct mount *m)
-{
-    rwlock_rdlock(&vfs_tree_lock);
-    bool below = m->parent == from->mnt && dentry_is_ancestor(from->dentry, m->point);
-    rwlock_unlock(&vfs_tree_lock);
-    return below;
-}
-
-/* Copies what is mounted below from under top, a copy of from's mount that nobody reaches yet.
- * Parents stand before children in the list, so each one's copy is there when it is needed; copy is
- * set during this one bind only. */
-static int bind_below_locked(struct mount_ns *ns, const struct vpath *from, struct mount *top)
-{
-    struct mount *m, *copy, *last = container_of(ns->mounts.prev, struct mount, node);
-    int r = 0;
-
-    list_for_each_entry (m, &ns->mounts, node) {
-        struct mount *under = m->parent != NULL ? m->parent->copy : NULL;
-        if (bind_is_below_locked(from, m))
-            under = top;
-        if (under != NULL) {
-            r = ns->count < LIMIT_MOUNTS ? bind_clone(m, m->root, atomic_load(&m->flags), &copy)
-                                         : -ENOSPC;
-            if (r != 0)
-                break;
-            const struct vpath at = {under, m->point};
-            attach_locked(ns, &at, copy);
-            m->copy = copy;
-        }
-        if (m == last)
-            break;
-    }
-    list_for_each_entry (m, &ns->mounts, node)
-        m->copy = NULL;
-    return r;
-}
-
-int vfs_bind(struct mount_ns *ns, const struct vpath *from, const struct vpath *to, bool recursive,
-             uint32_t flags)
-{
-    struct list gone;
-    struct mount *top;
-    int r;
-
-    if (!mount_kinds_agree(from->dentry, to->dentry))
-        return -ENOTDIR;
-    r = bind_clone(from->mnt, from->dentry, flags | (atomic_load(&from->mnt->flags) & MS_RDONLY),
-                   &top);
-    if (r != 0)
-        return r;
-    list_init(&gone);
-    rwlock_wrlock(&vfs_mount_lock);
-    r = mount_may_attach(ns, to);
-    if (r == 0 && recursive && from->mnt->ns == ns)
-        r = bind_below_locked(ns, from, top);
-    if (r == 0) {
-        attach_locked(ns, to, top);
-    } else {
-        top->ns = ns;
-        ns->count++;
-        list_add_tail(&top->node, &ns->mounts);
-        detach_tree_locked(ns, top, &gone);
-    }
-    rwlock_unlock(&vfs_mount_lock);
-    mounts_put(&gone);
-    return r;
-}
-
-/* ---- changes ---- */
-
-uint32_t vfs_mount_flags(const struct mount *m)
-{
-    return atomic_load(&m->flags);
-}
-
-int vfs_remount(struct mount_ns *ns, const struct vpath *p, uint32_t flags)
-{
-    struct mount *m = p->mnt;
-    int r = 0;
-
-    rwlock_wrlock(&vfs_mount_lock);
-    if (m->ns != ns || p->dentry != m->root) {
-        r = -EINVAL;
-    } else {
-        uint32_t old = atomic_exchange(&m->flags, flags);
-        if ((flags & MS_RDONLY) != 0 && (old & MS_RDONLY) == 0 && atomic_load(&m->writers) != 0) {
-            atomic_store(&m->flags, old);
-            r = -EBUSY;
-        }
-    }
-    rwlock_unlock(&vfs_mount_lock);
-    return r;
-}
-
-static bool mount_has_children_locked(struct mount_ns *ns, const struct mount *m)
-{
-    struct mount *c;
-
-    list_for_each_entry (c, &ns->mounts, node)
-        if (c->parent == m)
-            return true;
-    return false;
-}
-
-int vfs_umount(struct mount_ns *ns, const struct vpath *p, int flags)
-{
-    struct mount *m = p->mnt;
-    struct list gone;
-    int r = 0;
-
-    list_init(&gone);
-    rwlock_wrlock(&vfs_mount_lock);
-    if (m->ns != ns || p->dentry != m->root)
-        r = -EINVAL;
-    else if (m == ns->root)
-        r = -EBUSY;
-    else if ((flags & MNT_DETACH) == 0 &&
-             (mount_has_children_locked(ns, m) || ref_read(&m->ref) > 2))
-        r = -EBUSY; /* the tree's reference and the caller's are expected */
-    else
-        detach_tree_locked(ns, m, &gone);
-    rwlock_unlock(&vfs_mount_lock);
-    mounts_put(&gone);
-    return r;
-}
-
-/* The first super from the at-th mount on that has something to write back. Owned, or NULL. */
-static struct super *sync_next(struct mount_ns *ns, unsigned *at)
-{
-    struct super *sb = NULL;
-    struct mount *m;
-    unsigned i = 0;
-
-    rwlock_rdlock(&vfs_mount_lock);
-    list_for_each_entry (m, &ns->mounts, node) {
-        if (i++ < *at || m->sb->ops->sync == NULL)
-            continue;
-        sb = super_get(m->sb);
-        break;
-    }
-    *at = i;
-    rwlock_unlock(&vfs_mount_lock);
-    return sb;
-}
-
-void mount_ns_sync(struct mount_ns *ns)
-{
-    struct super *sb;
-    unsigned at = 0;
-
-    while ((sb = sync_next(ns, &at)) != NULL) {
-        (void)sb->ops->sync(sb);
-        super_put(sb);
-    }
 }

@@ -256,7 +256,7 @@ static int remove_check(const struct entry *e, bool directory)
         return -ENOTDIR;
     if (!directory && S_ISDIR(victim->mode))
         return -EISDIR;
-    return atomic_load(&e->d->mounted) != 0 ? -EBUSY : 0;
+    return mount_point_in(e->w.c->ns, e->d) ? -EBUSY : 0;
 }
 
 static int remove_do(const struct entry *e, bool directory)
@@ -297,6 +297,8 @@ static int name_remove(const struct vfs_caller *c, const struct vpath *base, con
         if (r == 0)
             r = remove_do(&e, directory);
         entry_unlock(&e);
+        if (r == 0)
+            mount_point_gone(e.d);
     } else if (!directory) {
         r = -EISDIR;
     } else {
@@ -426,7 +428,7 @@ static int rename_check(const struct renaming *rn)
         r = S_ISDIR(moved->mode) ? -ENOTDIR : -EISDIR;
     if (r == 0)
         r = rename_check_parents(rn);
-    if (r == 0 && (atomic_load(&rn->from.d->mounted) != 0 || atomic_load(&rn->to.d->mounted) != 0))
+    if (r == 0 && (mount_point_in(c->ns, rn->from.d) || mount_point_in(c->ns, rn->to.d)))
         r = -EBUSY;
     return r;
 }
@@ -525,6 +527,8 @@ static int rename_walked(struct renaming *rn)
     rename_lock(rn);
     r = rename_locked(rn);
     rename_unlock(rn);
+    if (r == 0 && rn->to.d->inode != NULL && atomic_load(&rn->to.d->unlinked))
+        mount_point_gone(rn->to.d);
     return r;
 }
 

@@ -195,6 +195,8 @@ int walk_follow(struct walk *w, const struct vpath *link)
 
     if (++w->links > VFS_SYMLINK_MAX || (w->flags & VFS_NO_SYMLINKS) != 0)
         return -ELOOP;
+    if (UNLIKELY((vfs_mount_flags(link->mnt) & VFS_MS_NOSYMFOLLOW) != 0))
+        return -ELOOP;
     if (i->ops->follow != NULL) {
         int r = walk_magic(w, i);
         /* This one is text after all. */

@@ -62,6 +62,7 @@ struct vfs_attr {
     uint32_t mode, nlink, uid, gid, blksize;
     struct vfs_time atime, mtime, ctime, btime;
     uint64_t mount_id;
+    bool mount_root; /* is the root of a mount */
 };
 
 /* Which fields of a vfs_setattr are given. */
@@ -93,6 +94,8 @@ typedef int (*vfs_dirent_fn)(void *arg, const char *name, size_t len, uint64_t i
 
 struct fs_ops {
     const char *name;
+    /* -EINVAL for an option ("mode=755") that mount would not take. NULL: mount says so. */
+    int (*check_option)(const char *option);
     /* Makes a super with its root inode from mount options ("mode=755,size=1m"). Owned result. */
     MUST_CHECK int (*mount)(const struct fs_ops *fs, void *boot_arg, const char *source,
                             const char *options, const struct vfs_caller *c,
@@ -107,6 +110,9 @@ struct super_ops {
     void (*shutdown)(struct super *sb);
     /* Last reference gone. */
     void (*destroy)(struct super *sb);
+    /* mount(2) MS_REMOUNT with options text, "" for none; read-only is vfs's. NULL: none are taken.
+     */
+    MUST_CHECK int (*reconfigure)(struct super *sb, const char *options);
     /* For /proc/mounts: fs-specific options text. NULL: none. */
     void (*show_options)(struct super *sb, char *buf, size_t size);
     /* A cached dentry, found as name in directory dir, is asked before use when set (shared trees,
@@ -122,8 +128,9 @@ struct super {
     uint64_t dev;        /* st_dev */
     struct dentry *root; /* owned */
     char source[256];
-    uint32_t flags;          /* MS_RDONLY ... of the super */
-    _Atomic uint32_t active; /* mounts; the last one takes root away */
+    _Atomic uint32_t flags;   /* MS_RDONLY, MS_SYNCHRONOUS, MS_DIRSYNC, MS_LAZYTIME */
+    _Atomic uint32_t writers; /* files open for writing */
+    _Atomic uint32_t active;  /* mounts; the last one takes root away */
 };
 
 /* Names given to ops are NUL-terminated single components, length checked, never "." or "..".
@@ -391,22 +398,88 @@ uint64_t vfs_new_dev(void);
 
 /* ---- mounts ---- */
 
+/* Flags of a mount, with the numbers of MS_*. One of NOATIME, RELATIME and neither: strictatime. */
+#define VFS_MOUNT_FLAGS                                                                            \
+    ((uint32_t)(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | VFS_MS_NOSYMFOLLOW | MS_NOATIME |   \
+                MS_NODIRATIME | MS_RELATIME))
+#define VFS_MS_NOSYMFOLLOW 256u
+
 MUST_CHECK int mount_ns_new(struct super *root_sb, struct mount_ns **out_ns);
+/* CLONE_NEWNS: the same tree. root and cwd, owned places, become the copies'. lesser: for another
+ * user namespace, which may not undo what is mounted over nor what it makes stricter; shared mounts
+ * become followers. On failure both are as they were. Owned result. */
+MUST_CHECK int mount_ns_copy(struct mount_ns *old, bool lesser, struct vpath *root,
+                             struct vpath *cwd, struct mount_ns **out_ns);
 struct mount_ns *mount_ns_get(struct mount_ns *ns);
 void mount_ns_put(struct mount_ns *ns);
+/* Never used twice. */
+uint64_t mount_ns_id(const struct mount_ns *ns);
 /* Owned. */
 void mount_ns_root(struct mount_ns *ns, struct vpath *out);
-/* Mounts sb (takes its reference on success) on p. flags: MS_RDONLY NOSUID NODEV NOEXEC NOATIME. */
+/* What mount(2)'s flags say about the mount: VFS_MOUNT_FLAGS, relatime by default. */
+uint32_t vfs_mount_flags_of(uint64_t ms_flags);
+/* Mounts sb (takes its reference on success) on p. flags: MS_*. -EINVAL, -ENOTDIR, -ENOSPC,
+ * -ENOENT. */
 MUST_CHECK int vfs_mount(struct mount_ns *ns, const struct vpath *p, struct super *sb,
                          uint32_t flags);
 MUST_CHECK int vfs_bind(struct mount_ns *ns, const struct vpath *from, const struct vpath *to,
-                        bool recursive, uint32_t flags);
-/* MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC MS_NOATIME as they are now. */
+                        bool recursive);
+/* MS_MOVE. */
+MUST_CHECK int vfs_move_mount(struct mount_ns *ns, const struct vpath *from,
+                              const struct vpath *to);
+/* type: one of MS_SHARED MS_SLAVE MS_PRIVATE MS_UNBINDABLE. */
+MUST_CHECK int vfs_set_propagation(struct mount_ns *ns, const struct vpath *p, uint32_t type,
+                                   bool recursive);
+/* VFS_MOUNT_FLAGS as they are now. */
 uint32_t vfs_mount_flags(const struct mount *m);
+/* Gives the mount p is the root of flags (VFS_MOUNT_FLAGS); -EPERM for locked ones, -EBUSY. */
 MUST_CHECK int vfs_remount(struct mount_ns *ns, const struct vpath *p, uint32_t flags);
+/* Of the file system: read-only or not, and options. */
+MUST_CHECK int vfs_remount_super(struct mount_ns *ns, const struct vpath *p, uint32_t flags,
+                                 const char *options);
+/* mount_setattr(2): clears, then sets flags; type as vfs_set_propagation or 0. All or nothing. */
+MUST_CHECK int vfs_mount_setattr(struct mount_ns *ns, const struct vpath *p, uint32_t clear,
+                                 uint32_t set, uint32_t type, bool recursive);
 /* sync(2): every file system that is mounted. */
 void mount_ns_sync(struct mount_ns *ns);
-MUST_CHECK int vfs_umount(struct mount_ns *ns, const struct vpath *p, int flags);
+/* flags: MNT_*. root: the caller's. */
+MUST_CHECK int vfs_umount(struct mount_ns *ns, const struct vpath *root, const struct vpath *p,
+                          int flags);
+/* The mounts change places; moving root and working directories is the caller's. */
+MUST_CHECK int vfs_pivot_root(struct mount_ns *ns, const struct vpath *root,
+                              const struct vpath *new_root, const struct vpath *put_old);
+
+/* Trees that stand nowhere: an O_PATH file on the root, with whose last reference the tree goes.
+ * from's mount (cloned), or sb (takes its reference on success). Owned results. */
+MUST_CHECK int vfs_open_tree(struct mount_ns *ns, const struct vpath *from, bool recursive,
+                             struct file **out);
+MUST_CHECK int vfs_detached_mount(struct super *sb, uint32_t flags, struct file **out);
+
+/* What statmount(2) tells. Texts of paths are made by the caller. */
+struct vfs_mount_info {
+    uint64_t id, parent_id, ns_id;
+    uint32_t flags, group, master, from;
+    bool unbindable;
+    struct super *sb;   /* owned */
+    struct vpath at;    /* root of the mount; owned */
+    struct vpath point; /* where it stands; owned, empty for the root of a namespace */
+};
+/* -ENOENT: no such mount in ns. */
+MUST_CHECK int vfs_mount_info(struct mount_ns *ns, uint64_t id, struct vfs_mount_info *out);
+void vfs_mount_info_end(struct vfs_mount_info *i);
+/* Ids of the mounts that are reached from top, skip's not: how many, rising. *out is heap. */
+MUST_CHECK int64_t vfs_list_mounts(struct mount_ns *ns, const struct vpath *top, uint64_t skip,
+                                   uint64_t **out);
+/* MOVE_MOUNT_SET_GROUP: to, a private mount of the same file system, joins from's groups. */
+MUST_CHECK int vfs_set_group(struct mount_ns *ns, const struct vpath *from, const struct vpath *to);
+uint64_t vfs_mount_id(const struct mount *m);
+/* What is added to make the id that is never used twice, as statx(2) and statmount(2) know it. */
+#define VFS_MOUNT_ID_UNIQUE (UINT64_C(1) << 31)
+/* Text of the root of a mount within its file system: length with NUL, or -ENAMETOOLONG. */
+MUST_CHECK int64_t vfs_mount_root_text(const struct vfs_mount_info *i, char *buf, size_t size);
+bool vfs_is_mount_root(const struct vpath *p);
+/* Counts changes of ns; w (or NULL) is told of the next ones. For poll of /proc/<pid>/mounts. */
+uint32_t mount_ns_changes(struct mount_ns *ns, struct waiter *w);
 /* Lines of /proc/<pid>/mounts (style 0), mountinfo (1), mountstats (2): calls fn per mount visible
  * from root. */
 typedef int (*mount_show_fn)(void *arg, const char *line);

@@ -1,6 +1,6 @@
 /* Inside vfs: the dentry cache, mounts, the path walk.
  * Depends on: vfs.h.
- * Threading: ranks: RENAME (parents and names of dentries), MOUNT (a namespace's tree), INODE_DIR
+ * Threading: ranks: RENAME (parents and names of dentries), MOUNT (the trees of mounts), INODE_DIR
  * (a directory's entries), DENTRY (hash chains).
  * Ownership: as vfs.h. */
 #ifndef RINGWALL_SENTRY_VFS_PRIV_H
@@ -19,24 +19,44 @@
 struct mount {
     struct ref ref;
     uint64_t id;
-    struct super *sb;         /* owned, and counted in its active mounts */
-    struct dentry *root;      /* owned */
-    struct mount_ns *ns;      /* weak; NULL when detached; guard: vfs_mount_lock */
-    struct mount *parent;     /* owned; NULL for a namespace's root; set when attached */
-    struct dentry *point;     /* owned; where it is mounted in parent; as parent */
-    struct list node;         /* ns->mounts; guard: vfs_mount_lock */
-    struct list chain;        /* of those that are found by where they stand; guard: its lock */
-    struct mount *copy;       /* while a tree is bound: its copy; guard: vfs_mount_lock */
-    _Atomic uint32_t flags;   /* MS_* */
-    _Atomic uint32_t writers; /* files open for writing */
+    struct super *sb;            /* owned, and counted in its active mounts */
+    struct dentry *root;         /* owned */
+    struct mount_ns *_Atomic ns; /* weak; NULL when detached; changes under vfs_mount_lock */
+    struct mount *parent;   /* owned; NULL for a namespace's root. Changes under vfs_mount_lock and
+                               the lock of the chain; stays when it is detached */
+    struct dentry *point;   /* owned; where it is mounted in parent; as parent */
+    struct list node;       /* ns->mounts; guard: vfs_mount_lock, as for the lists that follow */
+    struct list chain;      /* of those that are found by where they stand; guard: its lock too */
+    struct list children;   /* child of those that stand on this one */
+    struct list child;      /* parent->children */
+    _Atomic uint32_t flags; /* MS_* of VFS_MOUNT_FLAGS */
+    _Atomic uint32_t writers;  /* files open for writing */
+    _Atomic uint32_t expiring; /* MNT_EXPIRE: 2 marked, 1 and not used since, 0 used */
+    /* Propagation; guard: vfs_mount_lock. All weak: a mount leaves them when it is detached. */
+    struct list peers;    /* ring of a peer group */
+    struct list slaves;   /* slave of those that follow this one */
+    struct list slave;    /* master->slaves */
+    struct mount *master; /* whom it follows, or NULL */
+    uint32_t group;       /* id of the peer group; 0: not shared */
+    bool unbindable, locked;
+    uint32_t locked_flags; /* MS_* that may not be cleared */
+    /* Scratch of one change of the tree, mount_share.c */
+    struct list work;
+    struct mount *lead, *from, *copy;
+    bool done, leaving;
+    uint32_t old_flags;
 };
 
 struct mount_ns {
     struct ref ref;
+    uint64_t id;
+    bool anon; /* around a detached tree */
     /* guard: vfs_mount_lock */
-    struct list mounts; /* in order of mounting, so parents come first; each held by the tree */
+    struct list mounts; /* in order of mounting; each held by the tree */
     struct mount *root; /* borrowed from mounts */
     unsigned count;
+    _Atomic uint32_t changes; /* how often it changed */
+    struct waitq changed;     /* pollers of /proc/<pid>/mounts */
 };
 
 /* The mount trees of all namespaces. Rank MOUNT. */
@@ -93,8 +113,80 @@ MUST_CHECK int mount_get_writer(struct mount *mnt);
 void mount_put_writer(struct mount *mnt);
 /* A mount that no namespace has. Owned. */
 MUST_CHECK int mount_private(struct super *sb, struct mount **out);
+/* d is where something is mounted in ns. */
+bool mount_point_in(const struct mount_ns *ns, const struct dentry *d);
 /* The mount behind files without a place. */
 struct mount *mount_anon(void);
+
+/* A mount that stands nowhere. Takes sb's reference on success; root: part of sb that it shows. */
+MUST_CHECK int mount_new(struct super *sb, struct dentry *root, uint32_t flags, struct mount **out);
+/* A namespace without mounts. */
+MUST_CHECK int mount_ns_alloc(bool anon, struct mount_ns **out);
+/* After the last mount left. */
+void mount_ns_free(struct mount_ns *ns);
+
+/* What follows is called with vfs_mount_lock held for writing. */
+/* Hangs m over (parent, point), of which it takes references. It is found from then on. */
+void mount_link_locked(struct mount *m, struct mount *parent, struct dentry *point);
+/* Takes m from where it stands; its references on parent and point go to *out. */
+void mount_unlink_locked(struct mount *m, struct vpath *out);
+/* Puts m into a namespace's list. */
+void mount_join_locked(struct mount_ns *ns, struct mount *m);
+void mount_leave_ns_locked(struct mount *m);
+/* Takes m out of tree, list and peer group; the tree's reference goes to *gone. m keeps where it
+ * stood, but is no longer reached from there nor leads there. */
+void mount_detach_locked(struct mount *m, struct list *gone);
+void mount_detach_tree_locked(struct mount *m, struct list *gone);
+/* Whatever stands on d, in any namespace. */
+void mount_detach_point_locked(struct dentry *d, struct list *gone);
+/* Puts what detaching left. No lock held. */
+void mounts_put(struct list *gone);
+/* What stands on (parent, point), or NULL. Reading suffices. */
+struct mount *mount_at_locked(const struct mount *parent, const struct dentry *point);
+/* m, what is mounted on its root, and so on. */
+struct mount *mount_topmost_locked(struct mount *m);
+/* The tree below top in pre-order; NULL at the end. Reading suffices. */
+struct mount *mount_next_locked(const struct mount *m, const struct mount *top);
+/* p is at, or below it. Reading suffices. */
+bool mount_is_below_locked(const struct vpath *p, const struct vpath *at);
+/* d is in the part of the file system that root shows. */
+bool mount_shows(const struct dentry *root, const struct dentry *d);
+void mount_ns_touch_locked(struct mount_ns *ns);
+/* 0 when one can be mounted on p in ns. */
+MUST_CHECK int mount_may_attach_locked(const struct mount_ns *ns, const struct vpath *p);
+
+/* ---- mount_ns.c ---- */
+/* All mounts of ns in order: how many. *out is heap (NULL: no memory); each ends with
+ * vfs_mount_info_end. */
+size_t mount_ns_infos(struct mount_ns *ns, struct vfs_mount_info **out);
+/* d is gone: what stands on it in other namespaces goes too. No lock held. */
+void mount_point_gone(struct dentry *d);
+
+/* ---- mount_share.c: propagation, mount_namespaces(7); the lock held for writing ---- */
+#define MOUNT_COPY_SLAVE 1u        /* follows what it is a copy of */
+#define MOUNT_COPY_SHARED 2u       /* is in a peer group: of what it copies, or its own */
+#define MOUNT_COPY_UNBINDABLE 4u   /* unbindable ones too */
+#define MOUNT_COPY_SHARED_SLAVE 8u /* copies of shared ones follow them */
+/* m, showing root: a clone in the same peer group, as how says. Stands nowhere. */
+MUST_CHECK int mount_clone_locked(struct mount *m, struct dentry *root, unsigned how,
+                                  struct mount **out);
+/* m and what is mounted below root in it; linked among themselves, in no namespace. */
+MUST_CHECK int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsigned how,
+                                      struct mount **out);
+/* type: MS_SHARED MS_SLAVE MS_PRIVATE MS_UNBINDABLE. */
+void mount_set_type_locked(struct mount *m, uint32_t type);
+/* m, which has neither, gets from's peer group and master. */
+void mount_set_group_locked(struct mount *from, struct mount *m);
+/* Hangs the tree top over p, which is in ns, and what follows p's mount gets copies. moved: top
+ * is in a tree already; its old place goes to *out_old. -ENOSPC, -ENOMEM: nothing changed. */
+MUST_CHECK int mount_attach_tree_locked(struct mount_ns *ns, const struct vpath *p,
+                                        struct mount *top, bool moved, struct vpath *out_old);
+/* Somebody uses what would go with m. */
+bool mount_is_busy_locked(struct mount *m, uint32_t expected);
+/* Takes the tree m away, and what propagation put elsewhere for it. */
+void mount_umount_tree_locked(struct mount *m, struct list *gone);
+/* A group that m follows, seen from ns: "propagate_from". 0: none. Reading suffices. */
+uint32_t mount_dominating_locked(const struct mount *m, const struct mount_ns *ns);
 
 /* ---- pathtext.c ---- */
 /* Text of d from the root of its file system: length with NUL, or -ENAMETOOLONG. */

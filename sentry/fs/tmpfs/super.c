@@ -50,7 +50,10 @@ static int parse_option(char *word, uint64_t ram, struct options *o)
     uint64_t v = 0;
 
     if (value == NULL)
-        return 0;
+        return strcmp(word, "inode32") == 0 || strcmp(word, "inode64") == 0 ||
+                       strcmp(word, "noswap") == 0
+                   ? 0
+                   : -EINVAL;
     *value++ = '\0';
     if (strcmp(word, "size") == 0) {
         if (!parse_percent(value, ram, &o->size) && !parse_number(value, 10, &o->size))
@@ -70,9 +73,17 @@ static int parse_option(char *word, uint64_t ram, struct options *o)
         if (!parse_number(value, 10, &v) || v > UINT32_MAX - 1)
             return -EINVAL;
         *(word[0] == 'u' ? &o->uid : &o->gid) = (uint32_t)v;
+        return 0;
     }
-    /* huge=, mpol= and the like change nothing that a program can see. */
-    return 0;
+    if (strcmp(word, "nr_blocks") == 0) {
+        if (!parse_number(value, 10, &v) || v > UINT64_MAX >> PAGE_SHIFT)
+            return -EINVAL;
+        o->size = v << PAGE_SHIFT;
+        o->has_size = true;
+        return 0;
+    }
+    /* These change nothing that a program can see. */
+    return strcmp(word, "huge") == 0 || strcmp(word, "mpol") == 0 ? 0 : -EINVAL;
 }
 
 static int parse_options(const char *text, uint64_t ram, struct options *o)
@@ -85,6 +96,32 @@ static int parse_options(const char *text, uint64_t ram, struct options *o)
         r = parse_option(w, ram, o);
     free(copy);
     return r;
+}
+
+static int tmpfs_check_option(const char *option)
+{
+    struct options o;
+
+    return parse_options(option, UINT64_MAX, &o);
+}
+
+/* Sizes only; what is there already must fit. */
+static int tmpfs_reconfigure(struct super *sb, const char *options)
+{
+    struct tmpfs *fs = tmpfs_of(sb);
+    struct options o = {.size = fs->max_pages << PAGE_SHIFT, .inodes = fs->max_inodes};
+    int r = parse_options(options, memfile_budget(fs->mf), &o);
+
+    if (r != 0)
+        return r;
+    uint64_t pages = ALIGN_UP(o.size, PAGE_SIZE) >> PAGE_SHIFT;
+    /* A file system that began without a limit gets none, as in Linux. */
+    if ((pages != 0 && (fs->max_pages == 0 || pages < atomic_load(&fs->pages))) ||
+        (o.inodes != 0 && o.inodes < atomic_load(&fs->inodes)))
+        return -EINVAL;
+    fs->max_pages = pages;
+    fs->max_inodes = o.inodes;
+    return 0;
 }
 
 static int tmpfs_statfs(struct super *sb, struct vfs_statfs *out)
@@ -119,6 +156,7 @@ static void tmpfs_show_options(struct super *sb, char *buf, size_t size)
 static const struct super_ops tmpfs_super_ops = {
     .statfs = tmpfs_statfs,
     .destroy = tmpfs_destroy,
+    .reconfigure = tmpfs_reconfigure,
     .show_options = tmpfs_show_options,
 };
 
@@ -161,4 +199,8 @@ static int tmpfs_mount(const struct fs_ops *ops, void *boot_arg, const char *sou
     return r != 0 ? r : tmpfs_super(mf, &o, source, out_super);
 }
 
-const struct fs_ops tmpfs_fs_ops = {.name = "tmpfs", .mount = tmpfs_mount};
+const struct fs_ops tmpfs_fs_ops = {
+    .name = "tmpfs",
+    .check_option = tmpfs_check_option,
+    .mount = tmpfs_mount,
+};

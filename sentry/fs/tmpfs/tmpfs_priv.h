@@ -22,7 +22,7 @@
 struct tmpfs {
     struct super sb;
     struct memfile *mf;
-    uint64_t max_pages, max_inodes; /* 0: no limit */
+    _Atomic uint64_t max_pages, max_inodes; /* 0: no limit */
     _Atomic uint64_t pages, inodes;
     _Atomic uint64_t next_ino;
 };

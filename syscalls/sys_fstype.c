@@ -1,0 +1,56 @@
+/* The file systems that a guest can mount, for mount(2) and fsopen(2). */
+#include <linux/capability.h>
+#include <string.h>
+
+#include "sentry/fs/devpts/devpts.h"
+#include "sentry/fs/mqueue/mqueue.h"
+#include "sentry/fs/overlay/overlay.h"
+#include "sentry/fs/proc/proc.h"
+#include "sentry/fs/proc/sysfs.h"
+#include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/kernel/image.h"
+#include "sentry/kernel/process.h"
+#include "syscalls/sys_mount.h"
+
+enum fs_arg { ARG_KERNEL, ARG_MEMFILE, ARG_IPC };
+
+static const struct {
+    const struct fs_ops *fs;
+    enum fs_arg arg;
+} types[] = {
+    {&proc_fs_ops, ARG_KERNEL},
+    {&sysfs_fs_ops, ARG_KERNEL},
+    {&devpts_fs_ops, ARG_KERNEL},
+    {&tmpfs_fs_ops, ARG_MEMFILE},
+    {&mqueue_fs_ops, ARG_IPC},
+    {&overlay_fs_ops, ARG_MEMFILE},
+};
+
+static void *type_arg(struct task *t, enum fs_arg arg)
+{
+    switch (arg) {
+    case ARG_MEMFILE:
+        return kernel_memfile(t->k);
+    case ARG_IPC:
+        return task_ipc_ns(t);
+    case ARG_KERNEL:
+    default:
+        return t->k;
+    }
+}
+
+const struct fs_ops *mount_fs_type(struct task *t, const char *name, void **out_arg)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        if (strcmp(types[i].fs->name, name) != 0)
+            continue;
+        *out_arg = type_arg(t, types[i].arg);
+        return types[i].fs;
+    }
+    return NULL;
+}
+
+bool mount_allowed(struct task *t)
+{
+    return task_capable(t, CAP_SYS_ADMIN);
+}
