@@ -41,6 +41,11 @@
 #define LIMIT_PIPE_DEFAULT 65536
 /* Pseudo-terminals of one devpts (kernel.pty.max): ENOSPC. */
 #define LIMIT_PTYS 4096
+/* Watches of inotify and F_NOTIFY: ENOSPC. Instances of inotify: EMFILE. Events in one queue: then
+ * IN_Q_OVERFLOW. */
+#define LIMIT_NOTIFY_MARKS 65536
+#define LIMIT_INOTIFY_INSTANCES 1024
+#define LIMIT_INOTIFY_QUEUE 16384
 /* Nested epoll instances: ELOOP. Items over all instances: ENOSPC. */
 #define LIMIT_EPOLL_DEPTH 5
 #define LIMIT_EPOLL_ITEMS 262144

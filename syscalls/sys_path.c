@@ -32,6 +32,14 @@ static int64_t open_at(struct task *t, int dirfd, uaddr_t path, uint32_t flags, 
 
     if (r)
         return r;
+    /* Their root is the descriptor's directory, for absolute paths too. */
+    if (a.text[0] == '/' && resolve & (VFS_IN_ROOT | VFS_BENEATH)) {
+        r = task_at_base(t, dirfd, &a.has_base, &a.base);
+        if (r) {
+            path_arg_put(&a);
+            return r;
+        }
+    }
     task_vfs_caller(t, &c);
     r = vfs_open(&c, path_arg_base(&a), a.text, flags, mode, resolve, &f);
     task_vfs_caller_end(&c);
@@ -77,7 +85,7 @@ static int open_resolve(uint64_t resolve, unsigned *out)
     } map[] = {
         {RESOLVE_NO_XDEV, VFS_NO_XDEV},         {RESOLVE_NO_MAGICLINKS, VFS_NO_MAGICLINKS},
         {RESOLVE_NO_SYMLINKS, VFS_NO_SYMLINKS}, {RESOLVE_BENEATH, VFS_BENEATH},
-        {RESOLVE_IN_ROOT, VFS_IN_ROOT},
+        {RESOLVE_IN_ROOT, VFS_IN_ROOT},         {RESOLVE_CACHED, VFS_CACHED},
     };
     uint64_t left = resolve;
 
@@ -89,9 +97,6 @@ static int open_resolve(uint64_t resolve, unsigned *out)
     }
     if ((*out & VFS_BENEATH) && (*out & VFS_IN_ROOT))
         return -EINVAL;
-    /* Whether a look-up would have to wait is not known here: as if it always had to. */
-    if (left == RESOLVE_CACHED)
-        return -EAGAIN;
     return left ? -EINVAL : 0;
 }
 
@@ -114,6 +119,8 @@ int64_t sys_openat2(struct task *t, int dirfd, uaddr_t path, uaddr_t how_addr, u
         return r;
     uint32_t fl = (uint32_t)how.flags;
     bool makes = fl & O_CREAT || (fl & O_TMPFILE) == O_TMPFILE;
+    if (resolve & VFS_CACHED && (makes || fl & O_TRUNC))
+        return -EAGAIN;
     if ((!makes && how.mode) || (fl & O_PATH && fl & ~OPEN_PATH_FLAGS))
         return -EINVAL;
     if (!(fl & O_PATH))

@@ -190,3 +190,69 @@ int64_t sys_fremovexattr(struct task *t, int fd, uaddr_t name)
 
     return r != 0 ? r : xattr_remove(t, &x, name);
 }
+
+/* ---- *xattrat ---- */
+
+/* linux/xattr.h of newer kernels. */
+struct lx_xattr_args {
+    uint64_t value;
+    uint32_t size, flags;
+};
+
+static int xattr_place(struct task *t, int dirfd, uaddr_t path, unsigned flags,
+                       struct path_place *out)
+{
+    if (flags & ~(unsigned)(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
+        return -EINVAL;
+    return path_place_at(t, dirfd, path, path_at_flags((int)flags), out);
+}
+
+static int xattr_args(struct task *t, uaddr_t addr, uint64_t size, struct lx_xattr_args *out)
+{
+    if (size < sizeof(*out))
+        return -EINVAL;
+    return size > PAGE_SIZE ? -E2BIG : copyin_struct(&t->ua, out, sizeof(*out), addr, (size_t)size);
+}
+
+int64_t sys_setxattrat(struct task *t, int dirfd, uaddr_t path, unsigned flags, uaddr_t name,
+                       uaddr_t args, uint64_t size)
+{
+    struct lx_xattr_args a;
+    struct path_place x;
+    int r = xattr_args(t, args, size, &a);
+
+    if (r == 0)
+        r = xattr_place(t, dirfd, path, flags, &x);
+    return r != 0 ? r : xattr_set(t, &x, name, uaddr(a.value), a.size, (int)a.flags);
+}
+
+int64_t sys_getxattrat(struct task *t, int dirfd, uaddr_t path, unsigned flags, uaddr_t name,
+                       uaddr_t args, uint64_t size)
+{
+    struct lx_xattr_args a;
+    struct path_place x;
+    int r = xattr_args(t, args, size, &a);
+
+    if (r == 0 && a.flags != 0)
+        r = -EINVAL;
+    if (r == 0)
+        r = xattr_place(t, dirfd, path, flags, &x);
+    return r != 0 ? r : xattr_get(t, &x, name, uaddr(a.value), a.size);
+}
+
+int64_t sys_listxattrat(struct task *t, int dirfd, uaddr_t path, unsigned flags, uaddr_t list,
+                        uint64_t size)
+{
+    struct path_place x;
+    int r = xattr_place(t, dirfd, path, flags, &x);
+
+    return r != 0 ? r : xattr_list(t, &x, list, size);
+}
+
+int64_t sys_removexattrat(struct task *t, int dirfd, uaddr_t path, unsigned flags, uaddr_t name)
+{
+    struct path_place x;
+    int r = xattr_place(t, dirfd, path, flags, &x);
+
+    return r != 0 ? r : xattr_remove(t, &x, name);
+}

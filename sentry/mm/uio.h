@@ -26,6 +26,7 @@ struct uio {
     size_t seg;       /* current segment */
     uint64_t seg_off; /* offset in it */
     uint64_t left;    /* bytes still to go */
+    bool append;      /* to a file: at its end, wherever that is by then */
     struct uio_seg inline_seg;
 };
 

@@ -1,6 +1,8 @@
 /* stat, chmod, chown, utimensat, truncate, statfs, extended attributes. */
 #include <linux/capability.h>
+#include <stdlib.h>
 
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
 static void attr_of_inode(struct inode *i, struct vfs_attr *out)
@@ -41,6 +43,32 @@ int vfs_getattr(const struct vpath *p, struct vfs_attr *out)
 int vfs_file_getattr(struct file *f, struct vfs_attr *out)
 {
     return vfs_getattr(&f->path, out);
+}
+
+#define ATIME_STALE_SECONDS (24 * 60 * 60)
+
+static bool time_after(const struct vfs_time *a, const struct vfs_time *b)
+{
+    return a->sec != b->sec ? a->sec > b->sec : a->nsec > b->nsec;
+}
+
+void vfs_accessed(const struct vpath *p)
+{
+    struct inode *i = p->dentry->inode;
+    uint32_t flags;
+
+    if (!i->sb->keeps_atime)
+        return;
+    flags = atomic_load(&p->mnt->flags) | atomic_load(&i->sb->flags);
+    if ((flags & (MS_NOATIME | MS_RDONLY)) != 0 ||
+        ((flags & MS_NODIRATIME) != 0 && S_ISDIR(i->mode)))
+        return;
+    const struct vfs_time now = vfs_now();
+    mutex_lock(&i->mu);
+    if ((flags & MS_RELATIME) == 0 || !time_after(&i->atime, &i->mtime) ||
+        !time_after(&i->atime, &i->ctime) || now.sec - i->atime.sec >= ATIME_STALE_SECONDS)
+        i->atime = now;
+    mutex_unlock(&i->mu);
 }
 
 int inode_setattr(struct inode *i, const struct vfs_setattr *a)
@@ -151,7 +179,10 @@ int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct 
     if (r != 0)
         return r;
     attr_adjust_mode(c, i, &s);
-    return inode_setattr(i, &s);
+    r = inode_setattr(i, &s);
+    if (r == 0)
+        notify_setattr(p->dentry, a->valid);
+    return r;
 }
 
 int vfs_ftruncate(struct file *f, int64_t size, const struct vfs_caller *c)
@@ -168,7 +199,11 @@ int vfs_ftruncate(struct file *f, int64_t size, const struct vfs_caller *c)
         r = mount_want_write(f->path.mnt);
     if (r == 0)
         r = vfs_kill_privs(c, f->inode);
-    return r != 0 ? r : inode_setattr(f->inode, &a);
+    if (r == 0)
+        r = inode_setattr(f->inode, &a);
+    if (r == 0)
+        notify_file(f, NOTIFY_MODIFY);
+    return r;
 }
 
 int vfs_statfs(const struct vpath *p, struct vfs_statfs *out)
@@ -193,8 +228,10 @@ static int xattr_permission(const struct vfs_caller *c, struct inode *i, const c
 {
     if (strncmp(name, "trusted.", 8) == 0)
         return cred_capable(c->cred, CAP_SYS_ADMIN) ? 0 : write ? -EPERM : -ENODATA;
-    if (strncmp(name, "security.", 9) == 0)
-        return write && !cred_capable(c->cred, CAP_SYS_ADMIN) ? -EPERM : 0;
+    if (strncmp(name, "security.", 9) == 0) {
+        int cap = strcmp(name, "security.capability") == 0 ? CAP_SETFCAP : CAP_SYS_ADMIN;
+        return write && !cred_capable(c->cred, cap) ? -EPERM : 0;
+    }
     if (strncmp(name, "system.", 7) == 0)
         return write && !attr_is_owner(c, i) ? -EPERM : 0;
     if (strncmp(name, "user.", 5) != 0)
@@ -227,15 +264,40 @@ int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *
         r = xattr_permission(c, i, name, true);
     if (r != 0)
         return r;
-    return i->ops->setxattr != NULL ? i->ops->setxattr(i, name, buf, size, flags) : -EOPNOTSUPP;
+    r = i->ops->setxattr != NULL ? i->ops->setxattr(i, name, buf, size, flags) : -EOPNOTSUPP;
+    if (r == 0)
+        notify_dentry(p->dentry, NOTIFY_ATTRIB);
+    return r;
+}
+
+/* Without those that only an administrator may see. */
+static int64_t xattr_list_visible(struct inode *i, char *buf, size_t size)
+{
+    char *all = malloc(LIMIT_XATTR_SIZE);
+    int64_t n = all != NULL ? i->ops->listxattr(i, all, LIMIT_XATTR_SIZE) : -ENOMEM;
+    size_t used = 0;
+
+    for (int64_t at = 0; at < n;) {
+        size_t len = strnlen(all + at, (size_t)(n - at)) + 1;
+        bool hidden = strncmp(all + at, "trusted.", 8) == 0;
+        if (!hidden && size > 0 && len <= size - MIN(used, size))
+            memcpy(buf + used, all + at, len);
+        used += hidden ? 0 : len;
+        at += (int64_t)len;
+    }
+    free(all);
+    return n < 0 ? n : size > 0 && used > size ? -ERANGE : (int64_t)used;
 }
 
 int64_t vfs_listxattr(const struct vfs_caller *c, const struct vpath *p, char *buf, size_t size)
 {
     struct inode *i = p->dentry->inode;
 
-    (void)c;
-    return i->ops->listxattr != NULL ? i->ops->listxattr(i, buf, size) : 0;
+    if (i->ops->listxattr == NULL)
+        return 0;
+    if (cred_capable(c->cred, CAP_SYS_ADMIN))
+        return i->ops->listxattr(i, buf, size);
+    return xattr_list_visible(i, buf, size);
 }
 
 int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p, const char *name)
@@ -247,7 +309,10 @@ int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p, const cha
         r = xattr_permission(c, i, name, true);
     if (r != 0)
         return r;
-    return i->ops->removexattr != NULL ? i->ops->removexattr(i, name) : -EOPNOTSUPP;
+    r = i->ops->removexattr != NULL ? i->ops->removexattr(i, name) : -EOPNOTSUPP;
+    if (r == 0)
+        notify_dentry(p->dentry, NOTIFY_ATTRIB);
+    return r;
 }
 
 int64_t vfs_readlink(const struct vfs_caller *c, const struct vpath *p, char *buf, size_t size)
@@ -256,5 +321,6 @@ int64_t vfs_readlink(const struct vfs_caller *c, const struct vpath *p, char *bu
 
     if (!S_ISLNK(i->mode) || i->ops->readlink == NULL)
         return -EINVAL;
+    vfs_accessed(p);
     return i->ops->readlink(i, c, buf, size);
 }

@@ -89,13 +89,27 @@ struct dentry *dentry_get(struct dentry *d)
     return d;
 }
 
+/* What has no name left, and now no user, is gone for those who watch it. */
+static void dentry_last_use(const struct dentry *d)
+{
+    struct inode *i = d->inode;
+
+    if (LIKELY(atomic_load_explicit(&i->watches, memory_order_relaxed) == NULL) ||
+        !atomic_load(&d->unlinked))
+        return;
+    if (S_ISDIR(i->mode) || __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0)
+        notify_gone(i);
+}
+
 /* A chain of parents may go with its last child: no recursion. */
 void dentry_put(struct dentry *d)
 {
     while (d != NULL && ref_put(&d->ref)) {
         struct dentry *parent = d->parent != d ? d->parent : NULL;
-        if (d->inode != NULL)
+        if (d->inode != NULL) {
+            dentry_last_use(d);
             inode_put(d->inode);
+        }
         OBJCOUNT_DEC(dentry);
         if (d->name != d->inline_name)
             free(d->name);
@@ -273,6 +287,14 @@ int dentry_lookup(struct dentry *dir, const char *name, size_t len, const char *
     r = dentry_lookup_locked(dir, name, len, out);
     mutex_unlock(&dir->inode->dir_mu);
     return r;
+}
+
+int dentry_lookup_cached(struct dentry *dir, const char *name, size_t len, struct dentry **out)
+{
+    if (dir->sb->ops->revalidate != NULL)
+        return -EAGAIN;
+    *out = dentry_cached(dir, name, len);
+    return *out != NULL ? 0 : -EAGAIN;
 }
 
 int dentry_instantiate(struct dentry *dir, const char *name, struct inode *inode,

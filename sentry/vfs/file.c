@@ -1,8 +1,10 @@
 /* Open files: references, reading, writing, seeking, mapping. */
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/objcount.h"
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
 #ifndef RWF_HIPRI
@@ -10,6 +12,16 @@
 #define RWF_DSYNC 2
 #define RWF_SYNC 4
 #endif
+#ifndef RWF_APPEND
+#define RWF_APPEND 0x10
+#endif
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x20
+#endif
+
+#define FALLOC_KNOWN                                                                               \
+    (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE |                       \
+     FALLOC_FL_ZERO_RANGE | FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE)
 
 OBJCOUNT_DEFINE(file);
 
@@ -55,6 +67,8 @@ void file_put(struct file *f)
     if (f == NULL || !ref_put(&f->ref))
         return;
     epoll_file_gone(f);
+    if ((atomic_load(&f->flags) & O_PATH) == 0)
+        notify_file(f, file_writable(f) ? NOTIFY_CLOSE_WRITE : NOTIFY_CLOSE_NOWRITE);
     /* flock and open-file-description locks are the file's own. */
     vfs_lock_drop_owner(f, f);
     if (f->ops->release != NULL)
@@ -92,6 +106,12 @@ static int64_t file_rw(struct file *f, file_rw_fn fn, struct uio *u, int64_t off
     return n;
 }
 
+static void file_accessed(const struct file *f)
+{
+    if ((atomic_load(&f->flags) & O_NOATIME) == 0)
+        vfs_accessed(&f->path);
+}
+
 int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flags, const struct vfs_caller *c)
 {
     if (!file_readable(f))
@@ -104,7 +124,12 @@ int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flags, const st
         return -EISDIR;
     if (f->ops->read == NULL)
         return -EINVAL;
-    return file_rw(f, f->ops->read, u, off, c);
+    int64_t n = file_rw(f, f->ops->read, u, off, c);
+    if (n > 0) {
+        file_accessed(f);
+        notify_file(f, NOTIFY_ACCESS);
+    }
+    return n;
 }
 
 /* RLIMIT_FSIZE: writes end at the limit; the caller raises SIGXFSZ for -EFBIG. */
@@ -112,7 +137,7 @@ static int64_t file_write_limited(struct file *f, struct uio *u, int64_t *pos,
                                   const struct vfs_caller *c)
 {
     if (S_ISREG(f->inode->mode) && UNLIKELY(c->fsize_limit != UINT64_MAX)) {
-        uint64_t at = (atomic_load(&f->flags) & O_APPEND) != 0 ? f->inode->size : (uint64_t)*pos;
+        uint64_t at = u->append ? f->inode->size : (uint64_t)*pos;
         if (u->left > 0 && at >= c->fsize_limit)
             return -EFBIG;
         u->left = MIN(u->left, c->fsize_limit - at);
@@ -129,14 +154,20 @@ int64_t vfs_write(struct file *f, struct uio *u, int64_t off, int flags, const s
         return -EBADF;
     if (off < -1)
         return -EINVAL;
-    if ((flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC)) != 0)
+    if ((flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_NOAPPEND)) != 0)
         return -EOPNOTSUPP;
+    if ((flags & (RWF_APPEND | RWF_NOAPPEND)) == (RWF_APPEND | RWF_NOAPPEND))
+        return -EINVAL;
     if (f->ops->write == NULL)
         return -EINVAL;
+    u->append = (flags & RWF_APPEND) != 0 ||
+                ((atomic_load(&f->flags) & O_APPEND) != 0 && (flags & RWF_NOAPPEND) == 0);
     r = vfs_kill_privs(c, f->inode);
     if (r != 0)
         return r;
     n = file_rw(f, file_write_limited, u, off, c);
+    if (n > 0)
+        notify_file(f, NOTIFY_MODIFY);
     if (n > 0 &&
         ((flags & (RWF_DSYNC | RWF_SYNC)) != 0 || (atomic_load(&f->flags) & O_DSYNC) != 0)) {
         r = vfs_fsync(f, (flags & RWF_SYNC) == 0);
@@ -190,6 +221,10 @@ int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg)
     mutex_lock(&f->pos_mu);
     r = atomic_load(&f->path.dentry->unlinked) ? -ENOENT : f->ops->readdir(f, &f->pos, fn, arg);
     mutex_unlock(&f->pos_mu);
+    if (r >= 0) {
+        file_accessed(f);
+        notify_file(f, NOTIFY_ACCESS);
+    }
     return r;
 }
 
@@ -220,6 +255,7 @@ int vfs_mmap(struct file *f, int prot, int flags, int *out_max_prot, struct mapp
         return -ENODEV;
     *out_max_prot =
         PROT_READ | (noexec ? 0 : PROT_EXEC) | (!shared || file_writable(f) ? PROT_WRITE : 0);
+    file_accessed(f);
     return f->ops->mmap(f, prot, flags, out);
 }
 
@@ -230,12 +266,30 @@ int vfs_fsync(struct file *f, bool data_only)
     return f->ops->fsync != NULL ? f->ops->fsync(f, data_only) : -EINVAL;
 }
 
+/* Which flags go together, as vfs_fallocate of Linux has it; which there are is the file's to say.
+ */
+static int fallocate_check_mode(int mode)
+{
+    const int kind = mode & ~FALLOC_FL_KEEP_SIZE;
+
+    if ((mode & ~FALLOC_KNOWN) != 0 || (kind & (kind - 1)) != 0)
+        return -EOPNOTSUPP;
+    if (kind == FALLOC_FL_PUNCH_HOLE && mode == kind)
+        return -EOPNOTSUPP;
+    if ((kind == FALLOC_FL_COLLAPSE_RANGE || kind == FALLOC_FL_INSERT_RANGE) && mode != kind)
+        return -EOPNOTSUPP;
+    return 0;
+}
+
 int vfs_fallocate(struct file *f, int mode, int64_t off, int64_t size, const struct vfs_caller *c)
 {
     int64_t end;
 
     if (off < 0 || size <= 0)
         return -EINVAL;
+    int r = fallocate_check_mode(mode);
+    if (r != 0)
+        return r;
     if (!file_writable(f))
         return -EBADF;
     if (S_ISFIFO(f->inode->mode))
@@ -246,7 +300,15 @@ int vfs_fallocate(struct file *f, int mode, int64_t off, int64_t size, const str
         return -ENODEV;
     if (__builtin_add_overflow(off, size, &end))
         return -EFBIG;
-    if ((mode & 1) == 0 && (uint64_t)end > c->fsize_limit)
+    if ((mode & FALLOC_FL_KEEP_SIZE) == 0 && (uint64_t)end > c->fsize_limit)
         return -EFBIG;
-    return f->ops->fallocate != NULL ? f->ops->fallocate(f, mode, off, size) : -EOPNOTSUPP;
+    r = mount_want_write(f->path.mnt);
+    if (r == 0)
+        r = vfs_kill_privs(c, f->inode);
+    if (r != 0)
+        return r;
+    r = f->ops->fallocate != NULL ? f->ops->fallocate(f, mode, off, size) : -EOPNOTSUPP;
+    if (r == 0)
+        notify_file(f, NOTIFY_MODIFY);
+    return r;
 }

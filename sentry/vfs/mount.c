@@ -74,6 +74,7 @@ static void mount_release_super(struct super *sb)
         struct dentry *root = sb->root;
         if (sb->ops->shutdown != NULL)
             sb->ops->shutdown(sb);
+        notify_unmount(sb);
         dentry_shrink_super(sb);
         sb->root = NULL;
         dentry_put(root);

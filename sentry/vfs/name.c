@@ -8,6 +8,7 @@
 #define RENAME_WHITEOUT 4u
 #endif
 
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -92,6 +93,7 @@ static int entry_created(const struct entry *e, struct inode *inode, struct vpat
 
     if (r != 0)
         return r;
+    notify_name(entry_dir(e), NOTIFY_CREATE, inode, e->w.name, 0);
     if (out == NULL) {
         dentry_put(d);
         return 0;
@@ -138,7 +140,8 @@ int vfs_mknod(const struct vfs_caller *c, const struct vpath *base, const char *
         return -EPERM;
     if (!S_ISREG(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode) && !S_ISCHR(mode) && !S_ISBLK(mode))
         return -EINVAL;
-    if ((S_ISCHR(mode) || S_ISBLK(mode)) && !cred_capable(c->cred, CAP_MKNOD))
+    bool whiteout = S_ISCHR(mode) && rdev == 0;
+    if ((S_ISCHR(mode) || S_ISBLK(mode)) && !whiteout && !cred_capable(c->cred, CAP_MKNOD))
         return -EPERM;
     return name_mknod(c, base, path, mode & (S_IFMT | 07777), rdev, NULL);
 }
@@ -199,6 +202,7 @@ static int link_create(struct entry *e, const struct vpath *old)
     if (r != 0)
         return r;
     atomic_store(&target->linkable, false);
+    notify_self(target, NOTIFY_ATTRIB);
     return entry_created(e, inode_get(target), NULL);
 }
 
@@ -279,6 +283,20 @@ static int remove_do(const struct entry *e, bool directory)
     return r;
 }
 
+/* The inode may go before those who watch the directory hear of it, as in Linux. */
+static void removed(struct entry *e, bool directory)
+{
+    struct inode *i = inode_get(e->d->inode);
+
+    mount_point_gone(e->d);
+    if (!directory)
+        notify_self(i, NOTIFY_ATTRIB);
+    dentry_put(e->d);
+    e->d = NULL;
+    notify_name(entry_dir(e), NOTIFY_DELETE, i, e->w.name, 0);
+    inode_put(i);
+}
+
 static int name_remove(const struct vfs_caller *c, const struct vpath *base, const char *path,
                        bool directory)
 {
@@ -298,7 +316,7 @@ static int name_remove(const struct vfs_caller *c, const struct vpath *base, con
             r = remove_do(&e, directory);
         entry_unlock(&e);
         if (r == 0)
-            mount_point_gone(e.d);
+            removed(&e, directory);
     } else if (!directory) {
         r = -EISDIR;
     } else {
@@ -514,6 +532,29 @@ static int rename_locked(struct renaming *rn)
     return r != 0 ? r : rename_children(rn);
 }
 
+static void told_move(const struct entry *from, const struct entry *to, struct inode *moved)
+{
+    uint32_t cookie = notify_cookie();
+
+    notify_name(entry_dir(from), NOTIFY_MOVED_FROM, moved, from->w.name, cookie);
+    notify_name(entry_dir(to), NOTIFY_MOVED_TO, moved, to->w.name, cookie);
+}
+
+static void renamed(struct renaming *rn)
+{
+    struct inode *moved = rn->from.d->inode, *target = rn->to.d->inode;
+    bool exchange = (rn->flags & RENAME_EXCHANGE) != 0;
+
+    told_move(&rn->from, &rn->to, moved);
+    if (target != NULL && !exchange)
+        notify_self(target, NOTIFY_ATTRIB);
+    notify_self(moved, NOTIFY_MOVE_SELF);
+    if (!exchange)
+        return;
+    told_move(&rn->to, &rn->from, target);
+    notify_self(target, NOTIFY_MOVE_SELF);
+}
+
 static int rename_walked(struct renaming *rn)
 {
     int r;
@@ -529,6 +570,8 @@ static int rename_walked(struct renaming *rn)
     rename_unlock(rn);
     if (r == 0 && rn->to.d->inode != NULL && atomic_load(&rn->to.d->unlinked))
         mount_point_gone(rn->to.d);
+    if (r == 0 && rn->from.d->inode != rn->to.d->inode)
+        renamed(rn);
     return r;
 }
 
@@ -538,8 +581,8 @@ int vfs_rename(const struct vfs_caller *c, const struct vpath *old_base, const c
     struct renaming rn = {.flags = flags};
     int r;
 
-    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0 ||
-        flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) != 0 ||
+        ((flags & RENAME_EXCHANGE) != 0 && flags != RENAME_EXCHANGE))
         return -EINVAL;
     r = entry_walk(&rn.from, c, old_base, old);
     if (r != 0)

@@ -2,6 +2,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -142,8 +143,13 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
         r = open_truncate(p->dentry->inode, c);
     if (r == 0)
         r = open_made(c, p, flags, out);
-    if (r == 0)
+    if (r == 0) {
         (*out)->counted_writer = writer;
+        if ((flags & O_PATH) == 0)
+            notify_file(*out, NOTIFY_OPEN);
+        if (truncate)
+            notify_file(*out, NOTIFY_MODIFY);
+    }
     if ((writer || truncate) && (r != 0 || !writer))
         file_put_write(p);
     return r;
@@ -216,6 +222,8 @@ static int create_find(struct walk *w, uint32_t mode, struct vpath *out, bool *o
     mutex_lock(&dir->inode->dir_mu);
     r = create_locked(w, mode, out, out_created);
     mutex_unlock(&dir->inode->dir_mu);
+    if (r == 0 && *out_created)
+        notify_name(dir->inode, NOTIFY_CREATE, out->dentry->inode, w->name, 0);
     if (r == 0 && !*out_created && mount_cross_down(out) && (w->flags & VFS_NO_XDEV)) {
         vpath_put(out);
         r = -EXDEV;

@@ -123,7 +123,9 @@ static int walk_look(struct walk *w, const char *rest, struct vpath *out)
 
     if (r != 0)
         return r;
-    r = dentry_lookup(w->cur.dentry, w->name, w->name_len, rest, &out->dentry);
+    r = UNLIKELY((w->flags & VFS_CACHED) != 0)
+            ? dentry_lookup_cached(w->cur.dentry, w->name, w->name_len, &out->dentry)
+            : dentry_lookup(w->cur.dentry, w->name, w->name_len, rest, &out->dentry);
     if (r != 0)
         return r;
     out->mnt = w->cur.mnt;
@@ -203,6 +205,7 @@ int walk_follow(struct walk *w, const struct vpath *link)
         if (r != -EOPNOTSUPP)
             return r;
     }
+    vfs_accessed(link);
     return walk_push(w, i);
 }
 

@@ -30,6 +30,7 @@ struct mount;
 struct mount_ns;
 struct super;
 struct fasync; /* O_ASYNC owner, private */
+struct notify_mark;
 
 /* A place in the tree; both references owned or borrowed together. */
 struct vpath {
@@ -128,6 +129,7 @@ struct super {
     uint64_t dev;        /* st_dev */
     struct dentry *root; /* owned */
     char source[256];
+    bool keeps_atime;         /* immutable: its access times are vfs's to keep */
     _Atomic uint32_t flags;   /* MS_RDONLY, MS_SYNCHRONOUS, MS_DIRSYNC, MS_LAZYTIME */
     _Atomic uint32_t writers; /* files open for writing */
     _Atomic uint32_t active;  /* mounts; the last one takes root away */
@@ -198,12 +200,12 @@ struct inode {
     uint32_t nlink;
     uint64_t blocks;
     struct vfs_time atime, mtime, ctime, btime;
-    struct list locks;       /* POSIX and flock locks, sentry/vfs/lock.c */
-    _Atomic int32_t writers; /* >0: open for writing; <0: being executed (ETXTBSY) */
-    _Atomic bool linkable;   /* made by O_TMPFILE: may get a name though it has none */
-    void *watches;           /* inotify, or NULL */
-    void *sock;              /* bound AF_UNIX socket, or NULL; owned by net */
-    void *fifo;              /* struct pipe of a FIFO, or NULL */
+    struct list locks;                   /* POSIX and flock locks, sentry/vfs/lock.c */
+    _Atomic int32_t writers;             /* >0: open for writing; <0: being executed (ETXTBSY) */
+    _Atomic bool linkable;               /* made by O_TMPFILE: may get a name though it has none */
+    struct notify_mark *_Atomic watches; /* sentry/vfs/notify.h, or NULL */
+    void *sock;                          /* bound AF_UNIX socket, or NULL; owned by net */
+    void *fifo;                          /* struct pipe of a FIFO, or NULL */
 };
 
 #define DENTRY_NAME_INLINE 24
@@ -318,6 +320,7 @@ MUST_CHECK int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int6
 #define VFS_NO_SYMLINKS 0x20u
 #define VFS_BENEATH 0x40u
 #define VFS_IN_ROOT 0x80u
+#define VFS_CACHED 0x100u /* -EAGAIN rather than asking the file system */
 
 /* base NULL: cwd. Path strings are NUL-terminated, at most VFS_PATH_MAX. Owned *out. */
 MUST_CHECK int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char *path,

@@ -81,6 +81,9 @@ struct dentry *dentry_cached(struct dentry *parent, const char *name, size_t len
  * rest: what follows in the path, for prefetch, or NULL. Owned. */
 MUST_CHECK int dentry_lookup(struct dentry *dir, const char *name, size_t len, const char *rest,
                              struct dentry **out);
+/* From the cache only, and what need not be asked about: else -EAGAIN. Owned. */
+MUST_CHECK int dentry_lookup_cached(struct dentry *dir, const char *name, size_t len,
+                                    struct dentry **out);
 /* The same with dir's dir_mu held. */
 MUST_CHECK int dentry_lookup_locked(struct dentry *dir, const char *name, size_t len,
                                     struct dentry **out);
@@ -239,8 +242,26 @@ static inline bool file_writable(const struct file *f)
 /* ---- attr.c ---- */
 /* Removes set-user-ID and set-group-ID as a write does. */
 MUST_CHECK int vfs_kill_privs(const struct vfs_caller *c, struct inode *i);
+/* What is at p was read: its access time, as the mount wants it. */
+void vfs_accessed(const struct vpath *p);
 /* Calls the inode's setattr, or -EPERM without one. */
 MUST_CHECK int inode_setattr(struct inode *i, const struct vfs_setattr *a);
+
+/* ---- notify.c: telling those who watch; next to nothing when nobody does ---- */
+/* What happened to i itself. mask: NOTIFY_*. */
+void notify_self(struct inode *i, uint32_t mask);
+/* To an entry of dir; child says whether NOTIFY_ISDIR is added. */
+void notify_name(struct inode *dir, uint32_t mask, const struct inode *child, const char *name,
+                 uint32_t cookie);
+/* To d's inode: its own watchers and those of the directory it is in. */
+void notify_dentry(struct dentry *d, uint32_t mask);
+void notify_file(const struct file *f, uint32_t mask);
+void notify_setattr(struct dentry *d, uint32_t valid);
+uint32_t notify_cookie(void);
+/* The last name and the last user of i are gone. */
+void notify_gone(struct inode *i);
+/* sb is mounted nowhere any more. */
+void notify_unmount(struct super *sb);
 
 /* ---- epoll.c ---- */
 /* The file goes: it leaves every epoll set. */

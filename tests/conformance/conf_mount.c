@@ -30,30 +30,21 @@ static void own_mounts(void)
     OK(chdir("base"));
 }
 
-/* The line of mountinfo for what is mounted at path (relative names are made absolute). */
+/* The line of mountinfo for what is mounted at path, the last of them: it is on top. */
 static bool info_line(const char *path, char *line, size_t size)
 {
-    char cwd[512], full[1024], at[1024];
+    char cwd[256], full[512], at[1024], text[2048];
     bool found = false;
 
     OK(getcwd(cwd, sizeof(cwd)) ? 0 : -1);
     (void)snprintf(full, sizeof(full), "%s/%s", strcmp(cwd, "/") == 0 ? "" : cwd, path);
     FILE *f = fopen("/proc/self/mountinfo", "r");
     CHECK(f != NULL);
-    while (fgets(line, (int)size, f) != NULL)
-        if (sscanf(line, "%*d %*d %*s %*s %1023s", at) == 1 && strcmp(at, full) == 0) {
-            found = true; /* the last one is on top */
-            break;
+    while (fgets(text, sizeof(text), f) != NULL)
+        if (sscanf(text, "%*d %*d %*s %*s %1023s", at) == 1 && strcmp(at, full) == 0) {
+            (void)snprintf(line, size, "%s", text);
+            found = true;
         }
-    if (found) {
-        char *keep = strdup(line), *more = malloc(size);
-        while (fgets(more, (int)size, f) != NULL)
-            if (sscanf(more, "%*d %*d %*s %*s %1023s", at) == 1 && strcmp(at, full) == 0)
-                (void)strcpy(keep, more);
-        (void)strcpy(line, keep);
-        free(keep);
-        free(more);
-    }
     (void)fclose(f);
     return found;
 }
@@ -901,16 +892,11 @@ struct stat_mount {
 
 static uint64_t unique_id(const char *path)
 {
-    struct {
-        uint32_t mask;
-        uint8_t pad[0x90 - 4];
-        uint64_t id;
-        uint8_t rest[256 - 0x98];
-    } sx;
+    struct statx sx;
 
-    OK(syscall(SYS_statx, AT_FDCWD, path, 0, 0x4000 /* STATX_MNT_ID_UNIQUE */, &sx));
-    CHECK((sx.mask & 0x4000) != 0);
-    return sx.id;
+    OK(statx(AT_FDCWD, path, 0, 0x4000 /* STATX_MNT_ID_UNIQUE */, &sx));
+    CHECK((sx.stx_mask & 0x4000) != 0);
+    return sx.stx_mnt_id;
 }
 
 TEST(statmount)

@@ -126,13 +126,12 @@ static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const stru
 {
     struct inode *i = f->inode;
     struct goferfs_inode *gi = goferfs_inode(i);
-    uint32_t flags = atomic_load_explicit(&f->flags, memory_order_relaxed);
     struct transfer t = {.fd = file_fd(f), .pos = *pos};
     int64_t n;
 
     (void)c;
     mutex_lock(&gi->rw_mu);
-    if (flags & O_APPEND) {
+    if (u->append) {
         t.pos = end_of_file(i, t.fd);
         if (t.pos < 0) {
             n = t.pos;

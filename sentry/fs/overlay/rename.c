@@ -5,6 +5,7 @@
 #include "sentry/fs/overlay/overlay_priv.h"
 
 #define RENAME_EXCHANGE_ 2u
+#define RENAME_WHITEOUT_ 4u
 #define REDIRECT_MAX 256u
 
 struct ovl_rename {
@@ -239,7 +240,8 @@ int ovl_rename(struct inode *old_dir, const char *old_name, struct inode *new_di
         .target = target != NULL ? ovl_inode(target) : NULL,
         .exchange = (flags & RENAME_EXCHANGE_) != 0,
     };
-    int r = rename_do(&rn);
+    /* What it would leave behind could not be told from what this layer hides. */
+    int r = (flags & RENAME_WHITEOUT_) != 0 ? -EINVAL : rename_do(&rn);
 
     if (rn.from != NULL)
         dentry_put(rn.from);

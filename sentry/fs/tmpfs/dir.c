@@ -2,6 +2,7 @@
 #include "sentry/fs/tmpfs/tmpfs_priv.h"
 
 #define RENAME_EXCHANGE_ 2u
+#define RENAME_WHITEOUT_ 4u
 #define DIRENT_SIZE 20 /* what Linux counts per name */
 
 /* ---- the two trees ---- */
@@ -250,6 +251,7 @@ int tmpfs_rename(struct inode *old_dir, const char *old_name, struct inode *new_
 {
     struct tmpfs_inode *od = tmpfs_inode(old_dir), *nd = tmpfs_inode(new_dir);
     struct tmpfs_entry *from = entry_find(od, old_name), *to = entry_find(nd, new_name), *fresh;
+    struct tmpfs_inode *white = NULL;
     bool is_dir = S_ISDIR(victim->mode);
 
     if (from == NULL)
@@ -265,13 +267,23 @@ int tmpfs_rename(struct inode *old_dir, const char *old_name, struct inode *new_
     fresh = entry_new(new_name);
     if (fresh == NULL)
         return -ENOMEM;
+    if ((flags & RENAME_WHITEOUT_) != 0) {
+        int r = tmpfs_inode_new(tmpfs_of(old_dir->sb), S_IFCHR, 0, 0, 0, &white);
+        if (r != 0) {
+            free(fresh);
+            return r;
+        }
+    }
     if (to != NULL)
         dir_remove(nd, to);
     entry_unlink(od, from);
     dir_touch(od, -1, is_dir ? -1 : 0);
     dir_add(nd, fresh, from->inode);
     inode_links(victim, 0);
-    free(from);
+    if (white != NULL)
+        dir_add(od, from, white);
+    else
+        free(from);
     return 0;
 }
 

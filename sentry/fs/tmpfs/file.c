@@ -59,11 +59,6 @@ static int64_t tmpfs_read(struct file *f, struct uio *u, int64_t *pos, const str
         done += n;
     }
     rwlock_unlock(&t->rw);
-    if (done > 0 && (atomic_load(&f->flags) & O_NOATIME) == 0) {
-        mutex_lock(&f->inode->mu);
-        f->inode->atime = vfs_now();
-        mutex_unlock(&f->inode->mu);
-    }
     return done > 0 ? done : n;
 }
 
@@ -134,7 +129,7 @@ static int64_t tmpfs_write(struct file *f, struct uio *u, int64_t *pos, const st
     if (u->left == 0)
         return 0;
     rwlock_wrlock(&t->rw);
-    if ((atomic_load(&f->flags) & O_APPEND) != 0)
+    if (u->append)
         *pos = (int64_t)file_size(f->inode);
     n = write_locked(t, u, pos);
     rwlock_unlock(&t->rw);

@@ -169,6 +169,7 @@ static int tmpfs_super(struct memfile *mf, const struct options *o, const char *
     if (fs == NULL)
         return -ENOMEM;
     super_init(&fs->sb, &tmpfs_super_ops, &tmpfs_fs_ops);
+    fs->sb.keeps_atime = true;
     fs->mf = mf;
     fs->max_pages = ALIGN_UP(o->size, PAGE_SIZE) >> PAGE_SHIFT;
     fs->max_inodes = o->inodes;
