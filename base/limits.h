@@ -46,6 +46,15 @@
 #define LIMIT_NOTIFY_MARKS 65536
 #define LIMIT_INOTIFY_INSTANCES 1024
 #define LIMIT_INOTIFY_QUEUE 16384
+/* Requests of io_setup(2) over all contexts (fs.aio-max-nr): EAGAIN. */
+#define LIMIT_AIO_REQUESTS 65536u
+/* io_uring: results kept for a full ring (then they are counted and lost), requests that wait
+ * (EAGAIN), registered buffers, their size, registered files. */
+#define LIMIT_URING_OVERFLOW 65536u
+#define LIMIT_URING_PENDING 32768u
+#define LIMIT_URING_BUFFERS 16384u
+#define LIMIT_URING_BUFFER_SIZE (UINT64_C(1) << 30)
+#define LIMIT_URING_FILES 32768u
 /* Nested epoll instances: ELOOP. Items over all instances: ENOSPC. */
 #define LIMIT_EPOLL_DEPTH 5
 #define LIMIT_EPOLL_ITEMS 262144

@@ -47,3 +47,19 @@ int mm_detach(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, const struct ma
         *out_m = m;
     return r;
 }
+
+int mm_find_object(struct mm *mm, uaddr_t addr, const struct mappable_ops *ops,
+                   struct mappable **out_m)
+{
+    int r = -EINVAL;
+
+    rwlock_rdlock(&mm->lock);
+    const struct vma *v = vma_find(mm, addr.v);
+    if (v && v->m && v->m->ops == ops && v->start == addr.v && v->off == 0) {
+        v->m->ops->get(v->m);
+        *out_m = v->m;
+        r = 0;
+    }
+    rwlock_unlock(&mm->lock);
+    return r;
+}

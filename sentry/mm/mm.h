@@ -68,6 +68,10 @@ MUST_CHECK int mm_munmap(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint
  * been mapped whole at addr (shmdt). -EINVAL: there is none. *out_m: the object, owned. */
 MUST_CHECK int mm_detach(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr,
                          const struct mappable_ops *ops, struct mappable **out_m);
+/* The object with these ops that a VMA shows from its start at addr on. -EINVAL: there is none.
+ * Owned. */
+MUST_CHECK int mm_find_object(struct mm *mm, uaddr_t addr, const struct mappable_ops *ops,
+                              struct mappable **out_m);
 MUST_CHECK int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
                            int prot, const struct mm_limits *lim);
 MUST_CHECK int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,

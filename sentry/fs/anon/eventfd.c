@@ -153,6 +153,19 @@ static const struct file_ops eventfd_ops = {
     .show_fdinfo = eventfd_show,
 };
 
+bool eventfd_is(const struct file *f)
+{
+    return f->ops == &eventfd_ops;
+}
+
+void eventfd_signal(struct file *f)
+{
+    struct eventfd *e = eventfd_of(f);
+
+    if (eventfd_give(e, 1))
+        (void)waitq_wake(&e->wq, EPOLLIN | EPOLLRDNORM);
+}
+
 int eventfd_new(uint64_t count, bool semaphore, uint32_t flags, struct file **out_file)
 {
     struct eventfd *e = calloc(1, sizeof(*e));

@@ -1,0 +1,285 @@
+/* Requests that wait, and what is registered with a ring. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "base/limits.h"
+#include "sentry/fs/anon/uring_priv.h"
+
+/* ---- marks: set with locks held that come after the ring's ---- */
+
+static void mark(struct uring_req *q, bool nested)
+{
+    struct uring *r = q->ring;
+
+    if (!atomic_exchange(&q->ready, true))
+        atomic_fetch_add(&r->happened, 1);
+    __atomic_fetch_or(&r->words->sq_flags, IORING_SQ_TASKRUN, __ATOMIC_RELEASE);
+    if (nested)
+        (void)waitq_wake_nested(&r->wq, EPOLLIN | EPOLLRDNORM);
+    else
+        (void)waitq_wake(&r->wq, EPOLLIN | EPOLLRDNORM);
+}
+
+static void on_event(struct waiter *w, uint32_t events)
+{
+    (void)events;
+    mark(container_of(w, struct uring_req, w), true);
+}
+
+static void on_time(struct timer *tm)
+{
+    struct uring_req *q = container_of(tm, struct uring_req, tm);
+
+    atomic_store(&q->expired, true);
+    mark(q, false);
+}
+
+/* ---- waiting ---- */
+
+int uring_wait(struct uring *r, struct uring_req *q, deadline_t at)
+{
+    int err = 0;
+
+    q->ring = r;
+    waiter_init_fn(&q->w, on_event, q->events | EPOLLERR | EPOLLHUP);
+    if (q->timed)
+        err = timer_init(&q->tm, r->timers, on_time);
+    if (err != 0)
+        return err;
+    /* Armed before anybody else can find it, and so end it. */
+    if (q->timed)
+        timer_arm(&q->tm, at);
+    if (q->polled && (vfs_poll(q->file, &q->w) & (q->events | EPOLLERR | EPOLLHUP)) != 0)
+        mark(q, false);
+    mutex_lock(&r->mu);
+    if (r->pending_count >= LIMIT_URING_PENDING) {
+        err = -EAGAIN;
+    } else {
+        list_add_tail(&q->node, &r->pending);
+        r->pending_count++;
+    }
+    mutex_unlock(&r->mu);
+    if (err != 0)
+        uring_stop(q);
+    return err;
+}
+
+static void take_locked(struct uring *r, struct uring_req *q)
+{
+    list_del(&q->node);
+    r->pending_count--;
+    if (atomic_exchange(&q->ready, false))
+        atomic_fetch_sub(&r->happened, 1);
+}
+
+struct uring_req *uring_ready(struct uring *r, const struct mm *mm)
+{
+    struct uring_req *q, *found = NULL;
+
+    if (atomic_load(&r->happened) == 0)
+        return NULL;
+    mutex_lock(&r->mu);
+    list_for_each_entry (q, &r->pending, node) {
+        if (!atomic_load(&q->ready) || q->mm != mm)
+            continue;
+        take_locked(r, q);
+        found = q;
+        break;
+    }
+    mutex_unlock(&r->mu);
+    return found;
+}
+
+void uring_again(struct uring *r, struct uring_req *q)
+{
+    mutex_lock(&r->mu);
+    list_add_tail(&q->node, &r->pending);
+    r->pending_count++;
+    /* What happened while nobody had it in a list counts. */
+    mutex_unlock(&r->mu);
+}
+
+void uring_stop(struct uring_req *q)
+{
+    if (q->polled)
+        waitq_del(&q->w);
+    if (q->timed)
+        timer_cancel(&q->tm);
+    if (atomic_exchange(&q->ready, false))
+        atomic_fetch_sub(&q->ring->happened, 1);
+}
+
+void uring_free(struct uring_req *q)
+{
+    if (q == NULL)
+        return;
+    while (!list_empty(&q->chain)) {
+        struct uring_req *n = list_first_entry(&q->chain, struct uring_req, chain);
+        list_del(&n->chain);
+        if (n->file != NULL)
+            file_put(n->file);
+        free(n);
+    }
+    if (q->file != NULL)
+        file_put(q->file);
+    free(q);
+}
+
+struct uring_req *uring_find(struct uring *r, bool (*fn)(const struct uring_req *q, void *arg),
+                             void *arg)
+{
+    struct uring_req *q, *found = NULL;
+
+    mutex_lock(&r->mu);
+    list_for_each_entry (q, &r->pending, node) {
+        if (!fn(q, arg))
+            continue;
+        take_locked(r, q);
+        found = q;
+        break;
+    }
+    mutex_unlock(&r->mu);
+    if (found != NULL)
+        uring_stop(found);
+    return found;
+}
+
+/* ---- registered ---- */
+
+int uring_get_file(struct uring *r, uint32_t index, struct file **out)
+{
+    int err = -EBADF;
+
+    mutex_lock(&r->mu);
+    if (index < r->file_count && r->files[index] != NULL) {
+        *out = file_get(r->files[index]);
+        err = 0;
+    }
+    mutex_unlock(&r->mu);
+    return err;
+}
+
+static void files_put(struct file **files, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (files[i] != NULL)
+            file_put(files[i]);
+    free(files);
+}
+
+int uring_set_files(struct uring *r, struct file **files, uint32_t count)
+{
+    struct file **old = NULL;
+    uint32_t old_count = 0;
+    int err = 0;
+
+    mutex_lock(&r->mu);
+    if (count > 0 && r->files != NULL) {
+        err = -EBUSY;
+    } else if (count == 0 && r->files == NULL) {
+        err = -ENXIO;
+    } else {
+        old = r->files;
+        old_count = r->file_count;
+        r->files = files;
+        r->file_count = count;
+    }
+    mutex_unlock(&r->mu);
+    files_put(old, old_count);
+    if (err != 0)
+        files_put(files, count);
+    return err;
+}
+
+int uring_set_file(struct uring *r, uint32_t index, struct file *f)
+{
+    struct file *old = f;
+    int err = -EINVAL;
+
+    mutex_lock(&r->mu);
+    if (index < r->file_count) {
+        old = r->files[index];
+        r->files[index] = f;
+        err = 0;
+    }
+    mutex_unlock(&r->mu);
+    if (old != NULL)
+        file_put(old);
+    return err;
+}
+
+int uring_set_buffers(struct uring *r, struct iovec *bufs, uint32_t count)
+{
+    struct iovec *old = NULL;
+    int err = 0;
+
+    mutex_lock(&r->mu);
+    if (count > 0 && r->buffers != NULL) {
+        err = -EBUSY;
+        old = bufs;
+    } else if (count == 0 && r->buffers == NULL) {
+        err = -ENXIO;
+    } else {
+        old = r->buffers;
+        r->buffers = bufs;
+        r->buffer_count = count;
+    }
+    mutex_unlock(&r->mu);
+    free(old);
+    return err;
+}
+
+int uring_check_buffer(struct uring *r, uint32_t index, uint64_t addr, uint64_t size)
+{
+    int err = -EFAULT;
+
+    mutex_lock(&r->mu);
+    if (index < r->buffer_count) {
+        const uint64_t base = (uint64_t)(uintptr_t)r->buffers[index].iov_base;
+        const uint64_t len = r->buffers[index].iov_len;
+        if (addr >= base && addr - base <= len && size <= len - (addr - base))
+            err = 0;
+    }
+    mutex_unlock(&r->mu);
+    return err;
+}
+
+int uring_set_eventfd(struct uring *r, struct file *f)
+{
+    struct file *old = NULL;
+    int err = 0;
+
+    mutex_lock(&r->mu);
+    if (f != NULL && r->eventfd != NULL) {
+        err = -EBUSY;
+        old = f;
+    } else if (f == NULL && r->eventfd == NULL) {
+        err = -ENXIO;
+    } else {
+        old = r->eventfd;
+        r->eventfd = f;
+    }
+    mutex_unlock(&r->mu);
+    if (old != NULL)
+        file_put(old);
+    return err;
+}
+
+static bool any_request(const struct uring_req *q, void *arg)
+{
+    (void)q;
+    (void)arg;
+    return true;
+}
+
+void uring_end_all(struct uring *r)
+{
+    struct uring_req *q;
+
+    while ((q = uring_find(r, any_request, NULL)) != NULL)
+        uring_free(q);
+    (void)!uring_set_files(r, NULL, 0);
+    (void)!uring_set_buffers(r, NULL, 0);
+    (void)!uring_set_eventfd(r, NULL);
+}

@@ -1,0 +1,304 @@
+/* What io_uring's requests do: the system call of the same name, without sleeping. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include "syscalls/handlers.h"
+#include "syscalls/sys_rw.h"
+#include "syscalls/sys_uring.h"
+
+#define OP_FILE 1u /* works on sqe.fd as a file, registered or not */
+#define OP_DESC 2u /* works on sqe.fd as a descriptor of the table */
+#define OP_IN 4u   /* may have to wait for EPOLLIN */
+#define OP_OUT 8u  /* ... for EPOLLOUT */
+#define OP_KNOWN 16u
+
+static const uint8_t ops[] = {
+    [IORING_OP_NOP] = OP_KNOWN,
+    [IORING_OP_READV] = OP_KNOWN | OP_FILE | OP_IN,
+    [IORING_OP_WRITEV] = OP_KNOWN | OP_FILE | OP_OUT,
+    [IORING_OP_FSYNC] = OP_KNOWN | OP_FILE,
+    [IORING_OP_READ_FIXED] = OP_KNOWN | OP_FILE | OP_IN,
+    [IORING_OP_WRITE_FIXED] = OP_KNOWN | OP_FILE | OP_OUT,
+    [IORING_OP_POLL_ADD] = OP_KNOWN | OP_FILE,
+    [IORING_OP_POLL_REMOVE] = OP_KNOWN,
+    [IORING_OP_SYNC_FILE_RANGE] = OP_KNOWN | OP_FILE,
+    [IORING_OP_SENDMSG] = OP_KNOWN | OP_DESC | OP_OUT,
+    [IORING_OP_RECVMSG] = OP_KNOWN | OP_DESC | OP_IN,
+    [IORING_OP_TIMEOUT] = OP_KNOWN,
+    [IORING_OP_TIMEOUT_REMOVE] = OP_KNOWN,
+    [IORING_OP_ACCEPT] = OP_KNOWN | OP_DESC | OP_IN,
+    [IORING_OP_ASYNC_CANCEL] = OP_KNOWN,
+    [IORING_OP_LINK_TIMEOUT] = OP_KNOWN,
+    [IORING_OP_CONNECT] = OP_KNOWN | OP_DESC,
+    [IORING_OP_FALLOCATE] = OP_KNOWN | OP_FILE,
+    [IORING_OP_OPENAT] = OP_KNOWN,
+    [IORING_OP_CLOSE] = OP_KNOWN,
+    [IORING_OP_STATX] = OP_KNOWN,
+    [IORING_OP_READ] = OP_KNOWN | OP_FILE | OP_IN,
+    [IORING_OP_WRITE] = OP_KNOWN | OP_FILE | OP_OUT,
+    [IORING_OP_FADVISE] = OP_KNOWN | OP_DESC,
+    [IORING_OP_MADVISE] = OP_KNOWN,
+    [IORING_OP_SEND] = OP_KNOWN | OP_DESC | OP_OUT,
+    [IORING_OP_RECV] = OP_KNOWN | OP_DESC | OP_IN,
+    [IORING_OP_OPENAT2] = OP_KNOWN,
+    [IORING_OP_EPOLL_CTL] = OP_KNOWN,
+    [IORING_OP_SPLICE] = OP_KNOWN | OP_DESC,
+    [IORING_OP_TEE] = OP_KNOWN | OP_DESC,
+    [IORING_OP_SHUTDOWN] = OP_KNOWN | OP_DESC,
+    [IORING_OP_RENAMEAT] = OP_KNOWN,
+    [IORING_OP_UNLINKAT] = OP_KNOWN,
+    [IORING_OP_MKDIRAT] = OP_KNOWN,
+    [IORING_OP_SYMLINKAT] = OP_KNOWN,
+    [IORING_OP_LINKAT] = OP_KNOWN,
+    [IORING_OP_MSG_RING] = OP_KNOWN | OP_FILE,
+    [IORING_OP_FSETXATTR] = OP_KNOWN | OP_DESC,
+    [IORING_OP_SETXATTR] = OP_KNOWN,
+    [IORING_OP_FGETXATTR] = OP_KNOWN | OP_DESC,
+    [IORING_OP_GETXATTR] = OP_KNOWN,
+    [IORING_OP_SOCKET] = OP_KNOWN,
+};
+
+static unsigned op_bits(unsigned opcode)
+{
+    return opcode < ARRAY_SIZE(ops) ? ops[opcode] : 0;
+}
+
+bool uring_op_known(unsigned opcode)
+{
+    return op_bits(opcode) != 0;
+}
+
+bool uring_op_has_file(unsigned opcode)
+{
+    return (op_bits(opcode) & (OP_FILE | OP_DESC)) != 0;
+}
+
+bool uring_op_takes_registered(unsigned opcode)
+{
+    return op_bits(opcode) & OP_FILE;
+}
+
+uint32_t uring_op_events(const struct io_uring_sqe *s)
+{
+    const unsigned bits = op_bits(s->opcode);
+
+    if (s->opcode == IORING_OP_POLL_ADD)
+        return s->poll32_events;
+    return bits & OP_IN ? EPOLLIN : bits & OP_OUT ? EPOLLOUT : 0;
+}
+
+/* ---- reading and writing ---- */
+
+static int op_uio(struct task *t, struct uring *r, const struct io_uring_sqe *s, struct uio *u,
+                  struct uio_seg **segs)
+{
+    switch (s->opcode) {
+    case IORING_OP_READV:
+    case IORING_OP_WRITEV:
+        return uio_init_iovec(u, &t->ua, uaddr(s->addr), s->len, segs);
+    case IORING_OP_READ_FIXED:
+    case IORING_OP_WRITE_FIXED: {
+        int err = uring_check_buffer(r, s->buf_index, s->addr, s->len);
+        if (err)
+            return err;
+        break;
+    }
+    default:
+        break;
+    }
+    return uio_init_user(u, &t->ua, uaddr(s->addr), s->len);
+}
+
+static int64_t op_transfer(struct task *t, struct uring *r, const struct io_uring_sqe *s,
+                           struct file *f)
+{
+    const bool write = op_bits(s->opcode) & OP_OUT;
+    const int64_t off = f->ops->seek && s->off != UINT64_MAX ? (int64_t)s->off : -1;
+    struct uio_seg *segs = NULL;
+    struct vfs_caller c;
+    struct uio u;
+    int64_t n = op_uio(t, r, s, &u, &segs);
+
+    if (n)
+        return n;
+    if (off < -1)
+        n = -EINVAL;
+    const int flags = (int)s->rw_flags & ~RWF_NOWAIT; /* it never waits */
+    task_vfs_caller(t, &c);
+    c.blocker = NULL;
+    if (n == 0)
+        n = write ? rw_write_result(t, f, &c, vfs_write(f, &u, off, flags, &c))
+                  : vfs_read(f, &u, off, flags, &c);
+    task_vfs_caller_end(&c);
+    free(segs);
+    return n;
+}
+
+static int64_t op_file(struct task *t, struct uring *r, const struct io_uring_sqe *s,
+                       struct file *f)
+{
+    struct vfs_caller c;
+    struct uring *to;
+    int64_t n;
+
+    switch (s->opcode) {
+    case IORING_OP_FSYNC:
+        return s->fsync_flags & ~IORING_FSYNC_DATASYNC
+                   ? -EINVAL
+                   : vfs_fsync(f, s->fsync_flags & IORING_FSYNC_DATASYNC);
+    case IORING_OP_SYNC_FILE_RANGE:
+        return vfs_fsync(f, true);
+    case IORING_OP_FALLOCATE:
+        task_vfs_caller(t, &c);
+        n = vfs_fallocate(f, (int)s->len, (int64_t)s->off, (int64_t)s->addr, &c);
+        task_vfs_caller_end(&c);
+        return n;
+    case IORING_OP_POLL_ADD: {
+        const uint32_t got = vfs_poll(f, NULL) & (s->poll32_events | EPOLLERR | EPOLLHUP);
+        return got ? (int64_t)got : -EAGAIN;
+    }
+    case IORING_OP_MSG_RING:
+        to = uring_of(f);
+        if (!to)
+            return -EBADFD;
+        if (s->addr || s->msg_ring_flags & ~IORING_MSG_RING_CQE_SKIP)
+            return -EINVAL;
+        uring_post(to, s->off, (int32_t)s->len, 0);
+        return 0;
+    default:
+        return op_transfer(t, r, s, f);
+    }
+}
+
+/* ---- by descriptor ---- */
+
+/* Offsets of a splice are values here and pointers there: only the file's own position goes. */
+static int64_t op_splice(struct task *t, const struct io_uring_sqe *s)
+{
+    if (s->off != UINT64_MAX || s->splice_off_in != UINT64_MAX ||
+        s->splice_flags & SPLICE_F_FD_IN_FIXED)
+        return -EINVAL;
+    return sys_splice(t, s->splice_fd_in, uaddr(0), s->fd, uaddr(0), s->len,
+                      s->splice_flags | SPLICE_F_NONBLOCK);
+}
+
+static int64_t op_desc(struct task *t, const struct io_uring_sqe *s)
+{
+    const int flags = (int)s->msg_flags | MSG_DONTWAIT;
+
+    switch (s->opcode) {
+    case IORING_OP_SENDMSG:
+        return sys_sendmsg(t, s->fd, uaddr(s->addr), flags | MSG_NOSIGNAL);
+    case IORING_OP_RECVMSG:
+        return sys_recvmsg(t, s->fd, uaddr(s->addr), flags);
+    case IORING_OP_SEND:
+        return sys_sendto(t, s->fd, uaddr(s->addr), s->len, flags | MSG_NOSIGNAL, uaddr(s->addr2),
+                          s->addr_len);
+    case IORING_OP_RECV:
+        return sys_recvfrom(t, s->fd, uaddr(s->addr), s->len, flags, uaddr(0), uaddr(0));
+    case IORING_OP_ACCEPT:
+        return sys_accept4(t, s->fd, uaddr(s->addr), uaddr(s->addr2), (int)s->accept_flags);
+    case IORING_OP_CONNECT:
+        return sys_connect(t, s->fd, uaddr(s->addr), (int)s->off);
+    case IORING_OP_SHUTDOWN:
+        return sys_shutdown(t, s->fd, (int)s->len);
+    case IORING_OP_FADVISE:
+        return sys_fadvise64(t, s->fd, (int64_t)s->off, s->len, (int)s->fadvise_advice);
+    case IORING_OP_SPLICE:
+        return op_splice(t, s);
+    case IORING_OP_TEE:
+        return sys_tee(t, s->splice_fd_in, s->fd, s->len, s->splice_flags | SPLICE_F_NONBLOCK);
+    case IORING_OP_FSETXATTR:
+        return sys_fsetxattr(t, s->fd, uaddr(s->addr), uaddr(s->addr2), s->len,
+                             (int)s->xattr_flags);
+    case IORING_OP_FGETXATTR:
+        return sys_fgetxattr(t, s->fd, uaddr(s->addr), uaddr(s->addr2), s->len);
+    default:
+        return -EINVAL;
+    }
+}
+
+/* ---- by path, and the rest ---- */
+
+static int64_t op_names(struct task *t, const struct io_uring_sqe *s)
+{
+    switch (s->opcode) {
+    case IORING_OP_STATX:
+        return sys_statx(t, s->fd, uaddr(s->addr), (int)s->statx_flags, s->len, uaddr(s->off));
+    case IORING_OP_RENAMEAT:
+        return sys_renameat2(t, s->fd, uaddr(s->addr), (int)s->len, uaddr(s->addr2),
+                             s->rename_flags);
+    case IORING_OP_UNLINKAT:
+        return sys_unlinkat(t, s->fd, uaddr(s->addr), (int)s->unlink_flags);
+    case IORING_OP_MKDIRAT:
+        return sys_mkdirat(t, s->fd, uaddr(s->addr), s->len);
+    case IORING_OP_SYMLINKAT:
+        return sys_symlinkat(t, uaddr(s->addr), s->fd, uaddr(s->addr2));
+    case IORING_OP_LINKAT:
+        return sys_linkat(t, s->fd, uaddr(s->addr), (int)s->len, uaddr(s->addr2),
+                          (int)s->hardlink_flags);
+    case IORING_OP_SETXATTR:
+        return sys_setxattr(t, uaddr(s->addr3), uaddr(s->addr), uaddr(s->addr2), s->len,
+                            (int)s->xattr_flags);
+    case IORING_OP_GETXATTR:
+        return sys_getxattr(t, uaddr(s->addr3), uaddr(s->addr), uaddr(s->addr2), s->len);
+    default:
+        return -EINVAL;
+    }
+}
+
+static int64_t op_other(struct task *t, struct uring *r, const struct io_uring_sqe *s)
+{
+    switch (s->opcode) {
+    case IORING_OP_NOP:
+        return 0;
+    case IORING_OP_OPENAT:
+        return s->file_index ? -EINVAL
+                             : sys_openat(t, s->fd, uaddr(s->addr), (int)s->open_flags, s->len);
+    case IORING_OP_OPENAT2:
+        return s->file_index ? -EINVAL
+                             : sys_openat2(t, s->fd, uaddr(s->addr), uaddr(s->addr2), s->len);
+    case IORING_OP_CLOSE:
+        if (s->file_index)
+            return s->fd ? -EINVAL : uring_set_file(r, s->file_index - 1, NULL);
+        return sys_close(t, s->fd);
+    case IORING_OP_MADVISE:
+        return sys_madvise(t, uaddr(s->addr), s->len, (int)s->fadvise_advice);
+    case IORING_OP_EPOLL_CTL:
+        return sys_epoll_ctl(t, s->fd, (int)s->len, (int)s->off, uaddr(s->addr));
+    case IORING_OP_SOCKET:
+        return s->file_index ? -EINVAL : sys_socket(t, s->fd, (int)s->off, (int)s->len);
+    default:
+        return op_names(t, s);
+    }
+}
+
+/* accept and connect have no flag that says "do not wait": they are tried only when it is their
+ * turn. */
+static bool op_must_wait(const struct io_uring_sqe *s, struct file *f)
+{
+    return s->opcode == IORING_OP_ACCEPT && f && f->ops->poll &&
+           (vfs_poll(f, NULL) & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0;
+}
+
+int64_t uring_op_run(struct task *t, struct uring *r, const struct io_uring_sqe *s, struct file *f)
+{
+    const unsigned bits = op_bits(s->opcode);
+    int64_t n;
+
+    if (op_must_wait(s, f))
+        n = -EAGAIN;
+    else if (bits & OP_FILE)
+        n = op_file(t, r, s, f);
+    else if (bits & OP_DESC)
+        n = op_desc(t, s);
+    else
+        n = op_other(t, r, s);
+    /* A request cannot be restarted. */
+    return n <= -ERESTARTSYS && n >= -ERESTART_RESTARTBLOCK ? -EINTR : n;
+}

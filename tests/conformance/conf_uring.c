@@ -1,0 +1,594 @@
+/* io_uring(7), by its system calls. */
+#include "harness.h"
+
+#include <linux/io_uring.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+
+CONF_FAMILY("uring");
+
+struct ring {
+    int fd;
+    struct io_uring_params p;
+    char *rings;
+    struct io_uring_sqe *sqes;
+    unsigned tail;
+};
+
+static unsigned *word(const struct ring *r, unsigned off)
+{
+    return (unsigned *)(void *)(r->rings + off);
+}
+
+static struct ring open_ring(unsigned entries, unsigned flags)
+{
+    struct ring r = {.p.flags = flags};
+
+    r.fd = (int)syscall(SYS_io_uring_setup, entries, &r.p);
+    if (r.fd < 0 && (errno == EPERM || errno == ENOSYS) && getenv("CONFORMANCE") == NULL)
+        conf_skip("not permitted here");
+    CHECK(r.fd >= 0);
+    CHECK((r.p.features & IORING_FEAT_SINGLE_MMAP) != 0);
+    size_t size = r.p.cq_off.cqes + r.p.cq_entries * sizeof(struct io_uring_cqe);
+    size_t size2 = r.p.sq_off.array + r.p.sq_entries * sizeof(unsigned);
+    r.rings = OK(mmap(NULL, size > size2 ? size : size2, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_POPULATE, r.fd, IORING_OFF_SQ_RING));
+    r.sqes = OK(mmap(NULL, r.p.sq_entries * sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_POPULATE, r.fd, IORING_OFF_SQES));
+    CHECK_EQ(*word(&r, r.p.sq_off.ring_mask), r.p.sq_entries - 1);
+    CHECK_EQ(*word(&r, r.p.cq_off.ring_entries), r.p.cq_entries);
+    return r;
+}
+
+static struct io_uring_sqe *add(struct ring *r, int op, int fd, const void *addr, unsigned len,
+                                uint64_t off, uint64_t user)
+{
+    unsigned i = r->tail & (r->p.sq_entries - 1);
+    struct io_uring_sqe *s = &r->sqes[i];
+
+    *s = (struct io_uring_sqe){.opcode = (uint8_t)op,
+                               .fd = fd,
+                               .addr = (uintptr_t)addr,
+                               .len = len,
+                               .off = off,
+                               .user_data = user};
+    word(r, r->p.sq_off.array)[i] = i;
+    r->tail++;
+    __atomic_store_n(word(r, r->p.sq_off.tail), r->tail, __ATOMIC_RELEASE);
+    return s;
+}
+
+static int enter(const struct ring *r, unsigned submit, unsigned min)
+{
+    return (int)syscall(SYS_io_uring_enter, r->fd, submit, min, min ? IORING_ENTER_GETEVENTS : 0,
+                        NULL, 0);
+}
+
+/* Takes one completion, which must be there. */
+static struct io_uring_cqe take(const struct ring *r)
+{
+    unsigned head = *word(r, r->p.cq_off.head);
+
+    CHECK(head != __atomic_load_n(word(r, r->p.cq_off.tail), __ATOMIC_ACQUIRE));
+    struct io_uring_cqe *all = (struct io_uring_cqe *)(void *)(r->rings + r->p.cq_off.cqes);
+    struct io_uring_cqe c = all[head & (r->p.cq_entries - 1)];
+    __atomic_store_n(word(r, r->p.cq_off.head), head + 1, __ATOMIC_RELEASE);
+    return c;
+}
+
+static unsigned finished(const struct ring *r)
+{
+    return __atomic_load_n(word(r, r->p.cq_off.tail), __ATOMIC_ACQUIRE) -
+           *word(r, r->p.cq_off.head);
+}
+
+/* Submits one and gives its result. */
+static int one(struct ring *r)
+{
+    CHECK_EQ(enter(r, 1, 1), 1);
+    return take(r).res;
+}
+
+/* The result of the request with this user data, among n that are there. */
+static int result_of(struct io_uring_cqe *c, unsigned n, uint64_t user)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (c[i].user_data == user)
+            return c[i].res;
+    conf_fail(__FILE__, __LINE__, "no completion for %llu", (unsigned long long)user);
+}
+
+TEST(setup)
+{
+    struct io_uring_params p = {0};
+
+    struct ring r = open_ring(5, 0);
+    CHECK_EQ(r.p.sq_entries, 8);
+    CHECK_EQ(r.p.cq_entries, 16);
+    CHECK((fcntl(r.fd, F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK_ERRNO(syscall(SYS_io_uring_setup, 0, &p), EINVAL);
+    CHECK_ERRNO(syscall(SYS_io_uring_setup, 100000, &p), EINVAL);
+    p.flags = IORING_SETUP_CLAMP;
+    OK(close((int)OK(syscall(SYS_io_uring_setup, 100000, &p))));
+    CHECK_EQ(p.sq_entries, 32768);
+    p = (struct io_uring_params){.flags = IORING_SETUP_CQSIZE, .cq_entries = 100};
+    OK(close((int)OK(syscall(SYS_io_uring_setup, 4, &p))));
+    CHECK_EQ(p.cq_entries, 128);
+    p.cq_entries = 2;
+    CHECK_ERRNO(syscall(SYS_io_uring_setup, 4, &p), EINVAL);
+    p = (struct io_uring_params){.flags = 1u << 31};
+    CHECK_ERRNO(syscall(SYS_io_uring_setup, 4, &p), EINVAL);
+    CHECK_ERRNO(syscall(SYS_io_uring_setup, 4, NULL), EFAULT);
+    CHECK_ERRNO(syscall(SYS_io_uring_enter, 0, 0, 0, 0, NULL, 0), EOPNOTSUPP);
+    CHECK_ERRNO(syscall(SYS_io_uring_enter, 999, 0, 0, 0, NULL, 0), EBADF);
+    CHECK_ERRNO(syscall(SYS_io_uring_enter, r.fd, 0, 0, 0x80000000u, NULL, 0), EINVAL);
+}
+
+TEST(nop_and_unknown)
+{
+    struct ring r = open_ring(4, 0);
+
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 7);
+    CHECK_EQ(enter(&r, 1, 1), 1);
+    struct io_uring_cqe c = take(&r);
+    CHECK_EQ(c.user_data, 7);
+    CHECK_EQ(c.res, 0);
+    add(&r, 250, -1, NULL, 0, 0, 8);
+    CHECK_EQ(one(&r), -EINVAL);
+    CHECK_EQ(enter(&r, 1, 0), 0);
+}
+
+TEST(files)
+{
+    char buf[16] = {0};
+    struct iovec v = {buf, 5};
+    struct ring r = open_ring(8, 0);
+
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0600));
+    add(&r, IORING_OP_WRITE, fd, "hello world", 11, 0, 1);
+    CHECK_EQ(one(&r), 11);
+    add(&r, IORING_OP_READ, fd, buf, 5, 6, 1);
+    CHECK_EQ(one(&r), 5);
+    CHECK_STR(buf, "world");
+    add(&r, IORING_OP_READV, fd, &v, 1, 0, 1);
+    CHECK_EQ(one(&r), 5);
+    CHECK_STR(buf, "hello");
+    /* -1: the file's own position. */
+    add(&r, IORING_OP_READ, fd, buf, 5, UINT64_MAX, 1);
+    CHECK_EQ(one(&r), 5);
+    CHECK_EQ(lseek(fd, 0, SEEK_CUR), 5);
+    add(&r, IORING_OP_FSYNC, fd, NULL, 0, 0, 1);
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_READ, fd, (void *)8, 5, 0, 1);
+    CHECK_EQ(one(&r), -EFAULT);
+    add(&r, IORING_OP_READ, 999, buf, 5, 0, 1);
+    CHECK_EQ(one(&r), -EBADF);
+    add(&r, IORING_OP_FALLOCATE, fd, (void *)100, 0, 0, 1);
+    CHECK_EQ(one(&r), 0);
+    CHECK_EQ(lseek(fd, 0, SEEK_END), 100);
+}
+
+TEST(names)
+{
+    struct statx sx;
+    struct ring r = open_ring(8, 0);
+
+    struct io_uring_sqe *s = add(&r, IORING_OP_OPENAT, AT_FDCWD, "f", 0600, 0, 1);
+    s->open_flags = O_CREAT | O_RDWR;
+    int fd = one(&r);
+    CHECK(fd >= 0);
+    add(&r, IORING_OP_WRITE, fd, "abc", 3, 0, 1);
+    CHECK_EQ(one(&r), 3);
+    add(&r, IORING_OP_CLOSE, fd, NULL, 0, 0, 1);
+    CHECK_EQ(one(&r), 0);
+    CHECK_ERRNO(fcntl(fd, F_GETFD), EBADF);
+    add(&r, IORING_OP_STATX, AT_FDCWD, "f", STATX_BASIC_STATS, (uintptr_t)&sx, 1);
+    CHECK_EQ(one(&r), 0);
+    CHECK_EQ(sx.stx_size, 3);
+    add(&r, IORING_OP_MKDIRAT, AT_FDCWD, "d", 0755, 0, 1);
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_RENAMEAT, AT_FDCWD, "f", (unsigned)AT_FDCWD, (uintptr_t) "d/g", 1);
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_LINKAT, AT_FDCWD, "d/g", (unsigned)AT_FDCWD, (uintptr_t) "d/h", 1);
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_SYMLINKAT, AT_FDCWD, "g", 0, (uintptr_t) "d/s", 1);
+    CHECK_EQ(one(&r), 0);
+    CHECK(conf_exists("d/s"));
+    add(&r, IORING_OP_UNLINKAT, AT_FDCWD, "d/g", 0, 0, 1);
+    CHECK_EQ(one(&r), 0);
+    CHECK(!conf_exists("d/g"));
+    CHECK(conf_exists("d/h"));
+    add(&r, IORING_OP_UNLINKAT, AT_FDCWD, "absent", 0, 0, 1);
+    CHECK_EQ(one(&r), -ENOENT);
+}
+
+TEST(many_at_once)
+{
+    struct ring r = open_ring(64, 0);
+
+    for (unsigned i = 0; i < 64; i++)
+        add(&r, IORING_OP_NOP, -1, NULL, 0, 0, i);
+    CHECK_EQ(enter(&r, 64, 64), 64);
+    CHECK_EQ(finished(&r), 64);
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < 64; i++)
+        sum += take(&r).user_data;
+    CHECK_EQ(sum, 64 * 63 / 2);
+}
+
+TEST(more_than_fits)
+{
+    struct ring r = open_ring(4, 0);
+
+    for (unsigned k = 0; k < 4; k++) {
+        for (unsigned i = 0; i < 4; i++)
+            add(&r, IORING_OP_NOP, -1, NULL, 0, 0, k * 4 + i);
+        CHECK_EQ(enter(&r, 4, 0), 4);
+    }
+    CHECK_EQ(finished(&r), 8);
+    CHECK((*word(&r, r.p.sq_off.flags) & IORING_SQ_CQ_OVERFLOW) != 0);
+    for (unsigned i = 0; i < 8; i++)
+        CHECK_EQ(take(&r).user_data, i);
+    CHECK_EQ(enter(&r, 0, 8), 0);
+    for (unsigned i = 8; i < 16; i++)
+        CHECK_EQ(take(&r).user_data, i);
+    CHECK_EQ(*word(&r, r.p.cq_off.overflow), 0);
+}
+
+TEST(reads_wait_for_a_pipe)
+{
+    int p[2];
+    char buf[8] = {0};
+    struct ring r = open_ring(4, 0);
+
+    OK(pipe(p));
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 3);
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    OK(write(p[1], "late", 4));
+    CHECK_EQ(enter(&r, 0, 1), 0);
+    CHECK_EQ(take(&r).res, 4);
+    CHECK_STR(buf, "late");
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        conf_sleep_ms(50);
+        OK(write(p[1], "more", 4));
+        _exit(0);
+    }
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 3);
+    CHECK_EQ(one(&r), 4);
+    CHECK_STR(buf, "more");
+    CHECK_EXIT(pid, 0);
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 3)->rw_flags = RWF_NOWAIT;
+    CHECK_EQ(one(&r), -EAGAIN);
+}
+
+TEST(poll_requests)
+{
+    int p[2];
+    struct io_uring_cqe c[2];
+    struct ring r = open_ring(4, 0);
+
+    OK(pipe(p));
+    add(&r, IORING_OP_POLL_ADD, p[0], NULL, 0, 0, 5)->poll32_events = POLLIN;
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    OK(write(p[1], "x", 1));
+    CHECK_EQ(enter(&r, 0, 1), 0);
+    CHECK((take(&r).res & POLLIN) != 0);
+    add(&r, IORING_OP_POLL_ADD, p[1], NULL, 0, 0, 5)->poll32_events = POLLOUT;
+    CHECK((one(&r) & POLLOUT) != 0);
+    char x;
+    OK(read(p[0], &x, 1));
+    add(&r, IORING_OP_POLL_ADD, p[0], NULL, 0, 0, 6)->poll32_events = POLLIN;
+    add(&r, IORING_OP_POLL_REMOVE, -1, (void *)6, 0, 0, 7);
+    CHECK_EQ(enter(&r, 2, 2), 2);
+    c[0] = take(&r);
+    c[1] = take(&r);
+    CHECK_EQ(result_of(c, 2, 6), -ECANCELED);
+    CHECK_EQ(result_of(c, 2, 7), 0);
+    add(&r, IORING_OP_POLL_REMOVE, -1, (void *)6, 0, 0, 7);
+    CHECK_EQ(one(&r), -ENOENT);
+}
+
+TEST(timeouts)
+{
+    struct __kernel_timespec ts = {.tv_nsec = 30000000}, far = {.tv_sec = 100};
+    struct io_uring_cqe c[2];
+    struct ring r = open_ring(4, 0);
+
+    int64_t start = conf_now();
+    add(&r, IORING_OP_TIMEOUT, -1, &ts, 1, 0, 1);
+    CHECK_EQ(one(&r), -ETIME);
+    CHECK(conf_now() - start >= 30000000);
+    /* Over when one other is finished. */
+    add(&r, IORING_OP_TIMEOUT, -1, &far, 1, 1, 1);
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 2);
+    CHECK_EQ(enter(&r, 2, 2), 2);
+    c[0] = take(&r);
+    c[1] = take(&r);
+    CHECK_EQ(result_of(c, 2, 1), 0);
+    CHECK_EQ(result_of(c, 2, 2), 0);
+    add(&r, IORING_OP_TIMEOUT, -1, &far, 1, 0, 3);
+    add(&r, IORING_OP_TIMEOUT_REMOVE, -1, (void *)3, 0, 0, 4);
+    CHECK_EQ(enter(&r, 2, 2), 2);
+    c[0] = take(&r);
+    c[1] = take(&r);
+    CHECK_EQ(result_of(c, 2, 3), -ECANCELED);
+    CHECK_EQ(result_of(c, 2, 4), 0);
+    add(&r, IORING_OP_TIMEOUT, -1, &ts, 2, 0, 1);
+    CHECK_EQ(one(&r), -EINVAL);
+}
+
+TEST(links)
+{
+    int p[2];
+    char buf[8] = {0};
+    struct io_uring_cqe c[3];
+    struct ring r = open_ring(8, 0);
+
+    OK(pipe(p));
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 1)->flags = IOSQE_IO_LINK;
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 2);
+    CHECK_EQ(enter(&r, 2, 0), 2);
+    CHECK_EQ(finished(&r), 0);
+    OK(write(p[1], "abcd", 4));
+    CHECK_EQ(enter(&r, 0, 2), 0);
+    CHECK_EQ(take(&r).user_data, 1);
+    CHECK_EQ(take(&r).user_data, 2);
+    /* What fails takes with it what is linked. */
+    add(&r, IORING_OP_READ, 999, buf, 4, 0, 1)->flags = IOSQE_IO_LINK;
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 2)->flags = IOSQE_IO_LINK;
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 3);
+    CHECK_EQ(enter(&r, 3, 3), 3);
+    for (int i = 0; i < 3; i++)
+        c[i] = take(&r);
+    CHECK_EQ(result_of(c, 3, 1), -EBADF);
+    CHECK_EQ(result_of(c, 3, 2), -ECANCELED);
+    CHECK_EQ(result_of(c, 3, 3), -ECANCELED);
+}
+
+TEST(linked_timeout)
+{
+    struct __kernel_timespec ts = {.tv_nsec = 20000000};
+    struct io_uring_cqe c[2];
+    int p[2];
+    char buf[8];
+    struct ring r = open_ring(8, 0);
+
+    OK(pipe(p));
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 1)->flags = IOSQE_IO_LINK;
+    add(&r, IORING_OP_LINK_TIMEOUT, -1, &ts, 1, 0, 2);
+    CHECK_EQ(enter(&r, 2, 2), 2);
+    c[0] = take(&r);
+    c[1] = take(&r);
+    CHECK_EQ(result_of(c, 2, 1), -ECANCELED);
+    CHECK_EQ(result_of(c, 2, 2), -ETIME);
+    OK(write(p[1], "abcd", 4));
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 1)->flags = IOSQE_IO_LINK;
+    add(&r, IORING_OP_LINK_TIMEOUT, -1, &ts, 1, 0, 2);
+    CHECK_EQ(enter(&r, 2, 2), 2);
+    c[0] = take(&r);
+    c[1] = take(&r);
+    CHECK_EQ(result_of(c, 2, 1), 4);
+    CHECK_EQ(result_of(c, 2, 2), -ECANCELED);
+}
+
+TEST(cancel)
+{
+    struct io_uring_cqe c[2];
+    int p[2];
+    char buf[8];
+    struct ring r = open_ring(8, 0);
+
+    OK(pipe(p));
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 1);
+    add(&r, IORING_OP_ASYNC_CANCEL, -1, (void *)1, 0, 0, 2);
+    CHECK_EQ(enter(&r, 2, 2), 2);
+    c[0] = take(&r);
+    c[1] = take(&r);
+    CHECK_EQ(result_of(c, 2, 1), -ECANCELED);
+    CHECK_EQ(result_of(c, 2, 2), 0);
+    add(&r, IORING_OP_ASYNC_CANCEL, -1, (void *)1, 0, 0, 2);
+    CHECK_EQ(one(&r), -ENOENT);
+}
+
+TEST(sockets)
+{
+    int s[2];
+    char buf[8] = {0};
+    struct ring r = open_ring(8, 0);
+
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+    add(&r, IORING_OP_RECV, s[0], buf, 4, 0, 1);
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    add(&r, IORING_OP_SEND, s[1], "ping", 4, 0, 2);
+    CHECK_EQ(enter(&r, 1, 2), 1);
+    struct io_uring_cqe c[2] = {take(&r), take(&r)};
+    CHECK_EQ(result_of(c, 2, 1), 4);
+    CHECK_EQ(result_of(c, 2, 2), 4);
+    CHECK_STR(buf, "ping");
+    struct iovec v = {buf, 8};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+    OK(write(s[1], "msg", 3));
+    add(&r, IORING_OP_RECVMSG, s[0], &m, 1, 0, 1);
+    CHECK_EQ(one(&r), 3);
+    add(&r, IORING_OP_SHUTDOWN, s[1], NULL, SHUT_WR, 0, 1);
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_RECV, s[0], buf, 4, 0, 1);
+    CHECK_EQ(one(&r), 0);
+}
+
+TEST(accept_and_connect)
+{
+    struct sockaddr name = {.sa_family = AF_UNIX};
+    struct ring r = open_ring(8, 0);
+
+    int l = OK(socket(AF_UNIX, SOCK_STREAM, 0)), c = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    (void)memcpy(name.sa_data, "sock", 5);
+    OK(bind(l, &name, sizeof(sa_family_t) + 5));
+    OK(listen(l, 5));
+    add(&r, IORING_OP_ACCEPT, l, NULL, 0, 0, 1);
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    add(&r, IORING_OP_CONNECT, c, &name, 0, sizeof(sa_family_t) + 5, 2);
+    CHECK_EQ(enter(&r, 1, 2), 1);
+    struct io_uring_cqe e[2] = {take(&r), take(&r)};
+    CHECK_EQ(result_of(e, 2, 2), 0);
+    int a = result_of(e, 2, 1);
+    CHECK(a >= 0);
+    OK(write(c, "x", 1));
+    char x;
+    CHECK_EQ(read(a, &x, 1), 1);
+}
+
+TEST(registered_files_and_buffers)
+{
+    static char pool[64];
+    struct iovec v = {pool, sizeof(pool)};
+    struct ring r = open_ring(8, 0);
+
+    conf_put("f", "0123456789");
+    int fds[2] = {OK(open("f", O_RDWR)), -1};
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_FILES, fds, 2));
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_FILES, fds, 2), EBUSY);
+    OK(close(fds[0]));
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_BUFFERS, &v, 1));
+    struct io_uring_sqe *s = add(&r, IORING_OP_READ_FIXED, 0, pool + 8, 4, 2, 1);
+    s->flags = IOSQE_FIXED_FILE;
+    s->buf_index = 0;
+    CHECK_EQ(one(&r), 4);
+    CHECK(memcmp(pool + 8, "2345", 4) == 0);
+    s = add(&r, IORING_OP_READ_FIXED, 0, pool + 62, 4, 2, 1);
+    s->flags = IOSQE_FIXED_FILE;
+    CHECK_EQ(one(&r), -EFAULT);
+    s = add(&r, IORING_OP_READ, 1, pool, 4, 0, 1);
+    s->flags = IOSQE_FIXED_FILE;
+    CHECK_EQ(one(&r), -EBADF);
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_UNREGISTER_FILES, NULL, 0));
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_UNREGISTER_FILES, NULL, 0), ENXIO);
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_UNREGISTER_BUFFERS, NULL, 0));
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, 250, NULL, 0), EINVAL);
+}
+
+TEST(probe)
+{
+    static struct {
+        struct io_uring_probe p;
+        struct io_uring_probe_op ops[64];
+    } all;
+    struct ring r = open_ring(4, 0);
+
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_PROBE, &all, 64));
+    CHECK(all.p.last_op >= IORING_OP_LINKAT);
+    CHECK((all.ops[IORING_OP_READ].flags & IO_URING_OP_SUPPORTED) != 0);
+}
+
+TEST(eventfd_and_polling)
+{
+    uint64_t count;
+    struct ring r = open_ring(4, 0);
+
+    int efd = OK(eventfd(0, EFD_NONBLOCK));
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_EVENTFD, &efd, 1));
+    struct pollfd p = {.fd = r.fd, .events = POLLIN};
+    CHECK_EQ(poll(&p, 1, 0), 0);
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 1);
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(poll(&p, 1, 5000), 1);
+    CHECK_EQ(read(efd, &count, sizeof(count)), sizeof(count));
+    (void)take(&r);
+    CHECK_EQ(poll(&p, 1, 0), 0);
+}
+
+TEST(wait_with_a_limit)
+{
+    struct __kernel_timespec ts = {.tv_nsec = 20000000};
+    struct io_uring_getevents_arg a = {.ts = (uintptr_t)&ts};
+    struct ring r = open_ring(4, 0);
+
+    CHECK_ERRNO(syscall(SYS_io_uring_enter, r.fd, 0, 1,
+                        IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &a, sizeof(a)),
+                ETIME);
+    CHECK_ERRNO(syscall(SYS_io_uring_enter, r.fd, 0, 1,
+                        IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &a, 8),
+                EINVAL);
+}
+
+TEST(disabled_ring)
+{
+    struct ring r = open_ring(4, IORING_SETUP_R_DISABLED);
+
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 1);
+    CHECK_ERRNO(enter(&r, 1, 0), EBADFD);
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0));
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0),
+                EBADFD);
+    CHECK_EQ(one(&r), 0);
+}
+
+TEST(message_to_another_ring)
+{
+    struct ring a = open_ring(4, 0), b = open_ring(4, 0);
+
+    add(&a, IORING_OP_MSG_RING, b.fd, NULL, 42, 77, 1);
+    CHECK_EQ(one(&a), 0);
+    struct io_uring_cqe c = take(&b);
+    CHECK_EQ(c.user_data, 77);
+    CHECK_EQ(c.res, 42);
+}
+
+/* Whatever stands in memory that is shared, the kernel survives. */
+TEST(hostile_rings)
+{
+    struct ring r = open_ring(4, 0);
+
+    *word(&r, r.p.cq_off.head) = 0x7fffffff;
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 1);
+    (void)enter(&r, 1, 0);
+    *word(&r, r.p.sq_off.tail) = 0x80000000u;
+    for (int i = 0; i < 4; i++)
+        word(&r, r.p.sq_off.array)[i] = 0xffffffffu;
+    (void)enter(&r, 100, 0);
+    *word(&r, r.p.sq_off.ring_mask) = 0xffffffffu;
+    *word(&r, r.p.cq_off.ring_entries) = 0;
+    (void)enter(&r, 1000, 0);
+    (void)memset(r.sqes, 0xff, 4 * sizeof(*r.sqes));
+    for (unsigned i = 0; i < 4; i++)
+        word(&r, r.p.sq_off.array)[i] = i;
+    (void)enter(&r, 8, 0);
+    struct ring fresh = open_ring(4, 0);
+    add(&fresh, IORING_OP_NOP, -1, NULL, 0, 0, 1);
+    CHECK_EQ(one(&fresh), 0);
+}
+
+TEST(closed_with_requests_waiting)
+{
+    int p[2];
+    char buf[8];
+
+    OK(pipe(p));
+    for (int i = 0; i < 50; i++) {
+        struct ring r = open_ring(4, 0);
+        struct __kernel_timespec far = {.tv_sec = 100};
+        add(&r, IORING_OP_READ, p[0], buf, 4, 0, 1);
+        add(&r, IORING_OP_TIMEOUT, -1, &far, 1, 0, 3);
+        CHECK_EQ(enter(&r, 2, 0), 2);
+        OK(close(r.fd));
+        OK(munmap(r.sqes, r.p.sq_entries * sizeof(struct io_uring_sqe)));
+    }
+    OK(close(p[0]));
+    CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+    /* Nobody reads any more: the requests went with their rings. */
+    for (int i = 0; i < 200 && write(p[1], "x", 1) == 1; i++)
+        conf_sleep_ms(10);
+    CHECK_EQ(errno, EPIPE);
+}
