@@ -48,6 +48,8 @@ int cmd_events(const struct cmd_global *g, int argc, char **argv, struct err *e)
 int cmd_wait(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_features(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_debug(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_install(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_uninstall(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_ps(const struct cmd_global *g, int argc, char **argv, struct err *e);
 
 /* One option of a command. Exactly one of flag, text and fn is given. */

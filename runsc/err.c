@@ -1,5 +1,6 @@
 #include "runsc/err.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,8 +28,20 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     return -1;
 }
 
+const char *err_reason(int code, char *buf, size_t size)
+{
+    const char *text = strerror(code < 0 ? -code : code);
+
+    /* "RFS specific error" keeps its capitals. */
+    if (!isupper((unsigned char)text[0]) || isupper((unsigned char)text[1]))
+        return text;
+    (void)snprintf(buf, size, "%c%s", tolower((unsigned char)text[0]), text + 1);
+    return buf;
+}
+
 int err_errno(struct err *e, int code, const char *fmt, ...)
 {
+    char reason[128];
     va_list ap;
     size_t used;
 
@@ -37,7 +50,8 @@ int err_errno(struct err *e, int code, const char *fmt, ...)
     err_format(e, fmt, ap);
     va_end(ap);
     used = strlen(e->text);
-    (void)snprintf(e->text + used, sizeof(e->text) - used, ": %s", strerror(e->code));
+    (void)snprintf(e->text + used, sizeof(e->text) - used, ": %s",
+                   err_reason(e->code, reason, sizeof(reason)));
     return -1;
 }
 

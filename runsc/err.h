@@ -7,6 +7,8 @@
 #ifndef RINGWALL_RUNSC_ERR_H
 #define RINGWALL_RUNSC_ERR_H
 
+#include <stddef.h>
+
 #include "base/compiler.h"
 
 /* The text is cut, never overrun. One line is what every client shows to its user. */
@@ -20,7 +22,11 @@ struct err {
 /* Set code and text anew. Returns -1 always, so `return err_set(e, ...)` reads as one step. */
 int err_set(struct err *e, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
 
-/* As err_set, with ": <strerror(code)>" appended. code may be given negative. */
+/* What went wrong, as strerror(3) says it but in the small letters that managers look for ("no such
+ * file or directory"). buf may be used. */
+const char *err_reason(int code, char *buf, size_t size);
+
+/* As err_set, with ": <err_reason(code)>" appended. code may be given negative. */
 int err_errno(struct err *e, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
 
 /* Put "<fmt>: " before the text that is there. Keeps the code. Returns -1 always. */

@@ -46,6 +46,10 @@ static const struct cmd commands[] = {
      "look into a sandbox, change what it logs", cmd_debug},
     {"features", "features", "print what this runtime can do, as the specification says",
      cmd_features},
+    {"install", "install [--config-file FILE] [--runtime NAME] [--default] [-- OPTION...]",
+     "add this runtime to docker's daemon.json", cmd_install},
+    {"uninstall", "uninstall [--config-file FILE] [--runtime NAME]", "take it out again",
+     cmd_uninstall},
     {"spec", "spec [--bundle DIR] [--rootless]", "write a config.json to start from", cmd_spec},
 };
 

@@ -59,9 +59,17 @@ int boot_find_platforms(const char *name, const struct plat_ops *out_plats[BOOT_
     return *out_count > 0 ? 0 : r;
 }
 
+static NORETURN void boot_report(const struct boot *b, const struct boot_status *st)
+{
+    if (write(b->args->status_fd, st, sizeof(*st)) != (ssize_t)sizeof(*st))
+        log_error("boot: %s", st->text);
+    _exit(125);
+}
+
 void boot_fail(const struct boot *b, int code, const char *fmt, ...)
 {
     struct boot_status st = {.code = code < 0 ? -code : code};
+    char reason[128];
     va_list ap;
 
     va_start(ap, fmt);
@@ -69,19 +77,31 @@ void boot_fail(const struct boot *b, int code, const char *fmt, ...)
     va_end(ap);
     size_t len = strlen(st.text);
     if (len < sizeof(st.text) - 1)
-        snprintf(st.text + len, sizeof(st.text) - len, ": %s", strerror(st.code));
-    if (write(b->args->status_fd, &st, sizeof(st)) != (ssize_t)sizeof(st))
-        log_error("boot: %s", st.text);
-    _exit(125);
+        snprintf(st.text + len, sizeof(st.text) - len, ": %s",
+                 err_reason(st.code, reason, sizeof(reason)));
+    boot_report(b, &st);
+}
+
+void boot_fail_said(const struct boot *b, int code, const struct boot_text *t)
+{
+    struct boot_status st = {.code = code < 0 ? -code : code};
+
+    snprintf(st.text, sizeof(st.text), "%s", t->text);
+    boot_report(b, &st);
 }
 
 int boot_say(struct boot_text *t, int code, const char *fmt, ...)
 {
+    char reason[128];
     va_list ap;
 
     va_start(ap, fmt);
     vsnprintf(t->text, sizeof(t->text), fmt, ap);
     va_end(ap);
+    size_t len = strlen(t->text);
+    if (len < sizeof(t->text) - 1)
+        snprintf(t->text + len, sizeof(t->text) - len, ": %s",
+                 err_reason(code, reason, sizeof(reason)));
     return code;
 }
 
@@ -300,9 +320,11 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         boot_fail(b, r, "gofer");
     r = boot_mounts(b, &b->root, &t);
     if (!r)
+        r = boot_sysctls(b, &b->root, &t);
+    if (!r)
         r = boot_load(b, &b->root, &b->root.spec->process, NULL, b->stdio, &b->root.init, &t);
     if (r)
-        boot_fail(b, r, "%s", t.text);
+        boot_fail_said(b, r, &t);
 }
 
 void boot_main(const struct boot_args *a)

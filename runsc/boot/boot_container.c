@@ -80,6 +80,8 @@ int boot_join(struct boot *b, const char *id, struct oci_spec *spec, const int s
     r = join_gofer(ct, gofer_fds, count, t);
     if (!r)
         r = boot_mounts(b, ct, t);
+    if (!r)
+        r = boot_sysctls(b, ct, t);
     if (r) {
         join_close(stdio, 3);
         join_free(ct);

@@ -70,11 +70,13 @@ struct boot {
 struct boot_text {
     char text[512];
 };
-/* Sets the line; returns code. */
+/* Sets the line, the reason of code at its end; returns code. */
 int boot_say(struct boot_text *t, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
 
 /* Reports a failure to the launcher and ends the process. */
 NORETURN void boot_fail(const struct boot *b, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
+/* As boot_fail, with what was said already. */
+NORETURN void boot_fail_said(const struct boot *b, int code, const struct boot_text *t);
 /* Of a memory limit of the host, what the guest may use: the rest is for the sentry and the stubs.
  */
 uint64_t boot_memory_for_guest(uint64_t limit);
@@ -107,6 +109,11 @@ MUST_CHECK int boot_kill_all(struct boot_container *ct, int sig);
 void boot_kill(struct boot_container *ct);
 /* Forgets one that joined and has ended. */
 void boot_leave(struct boot_container *ct);
+
+/* ---- boot_sysctl.c ---- */
+/* Sets linux.sysctl of the container. One that is not known fails, but for tunables of the network
+ * that our stack does not have. */
+MUST_CHECK int boot_sysctls(struct boot *b, struct boot_container *ct, struct boot_text *t);
 
 /* ---- boot_inspect.c ---- */
 /* Control operations that need no connection's state: ps, events, limits, debug. *out_reply is

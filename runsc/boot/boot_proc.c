@@ -242,7 +242,7 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
     path = malloc(VFS_PATH_MAX);
     r = path == NULL ? -ENOMEM : proc_search(&c, p, program, path);
     if (r != 0) {
-        r = boot_say(t, r, "cannot run \"%s\": not found in PATH",
+        r = boot_say(t, r, "cannot run \"%s\": executable file not found in $PATH",
                      program != NULL ? program : p->args.v[0]);
         goto out_path;
     }

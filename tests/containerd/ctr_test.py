@@ -93,7 +93,7 @@ class Ctr(Case):
     def test_update(self):
         # ctr has no such command: the runtime is asked as the shim does, below its root.
         name = self.run_detached("sleep", "1000", options=["--memory-limit", str(64 << 20)])
-        root = self.cd.dir / "rr" / self.cd.namespace
+        root = self.runtime_root()
         p = subprocess.run([RUNTIME, "--root", str(root), "update", "--resources", "-", name],
                            input=json.dumps({"memory": {"limit": 48 << 20}}), text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -103,10 +103,9 @@ class Ctr(Case):
         self.assertEqual(int(limit), 48 << 20)
 
     def test_terminal(self):
-        p = subprocess.run(["script", "-qec", "stty rows 33 cols 77; ctr -a {} -n {} run --rm -t "
-                            "--runc-binary {} --runc-root {}/rr {} {} sh -c '{}'".format(
-                                self.cd.address, self.cd.namespace, RUNTIME, self.cd.dir, IMAGE,
-                                self.new_id(), "test -t 0 && echo istty;"
+        p = subprocess.run(["script", "-qec", "stty rows 33 cols 77; ctr -a {} -n {} {} {} {} sh -c '{}'".format(
+                                self.cd.address, self.cd.namespace,
+                                " ".join(self.run_args("--rm", "-t")), IMAGE, self.new_id(), "test -t 0 && echo istty;"
                                 " until stty size 2>/dev/null | grep 33; do sleep 0.05; done; exit 6"), "/dev/null"],
                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60)
         self.assertEqual(p.returncode, 6)
@@ -138,7 +137,7 @@ class Ctr(Case):
 
     def test_nothing_left(self):
         name = self.run_detached("sleep", "1000")
-        state = self.cd.dir / "rr" / self.cd.namespace / name
+        state = self.runtime_root() / name
         self.assertTrue(state.exists())
         cgroups = pathlib.Path(f"/proc/{self.pid(name)}/cgroup").read_text().split()
         self.assertTrue(all(c.endswith(name) for c in cgroups), cgroups)

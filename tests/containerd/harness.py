@@ -17,6 +17,8 @@ import tempfile
 import time
 import unittest
 
+# Set to use our own shim, which stands beside the runtime, in place of containerd's for runc.
+OWN_SHIM = os.environ.get("CONTAINERD_OWN_SHIM") == "1"
 RUNTIME = os.path.abspath(os.environ.get("CONTAINERD_RUNTIME", shutil.which("runc") or "runc"))
 BUSYBOX = "/bin/busybox"
 IMAGE = "docker.io/library/bb:test"
@@ -109,7 +111,8 @@ def processes_naming(text):
 
 
 class Containerd:
-    """One containerd. start and stop may alternate: its containers stay."""
+    """One containerd. start and stop may alternate: its containers stay. cri(directory): the
+    configuration of the CRI plugin, which is off without."""
 
     def __init__(self, cri=None):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="rwcd-"))
@@ -123,7 +126,7 @@ class Containerd:
         (self.dir / "config.toml").write_text(
             f'version = 2\nroot = "{self.dir}/root"\nstate = "{self.dir}/state"\n'
             f"disabled_plugins = {json.dumps(off)}\n"
-            f'[grpc]\n  address = "{self.address}"\n[debug]\n  level = "debug"\n' + (cri or ""))
+            f'[grpc]\n  address = "{self.address}"\n[debug]\n  level = "debug"\n' + (cri(self.dir) if cri else ""))
         self.process = None
 
     def start(self, wrap=()):
@@ -131,7 +134,7 @@ class Containerd:
         self.process = subprocess.Popen(
             [*wrap, "containerd", "-c", str(self.dir / "config.toml")], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=self.log, start_new_session=True,
-            env={"HOME": "/root", "PATH": PATH})
+            env={"HOME": "/root", "PATH": f"{os.path.dirname(RUNTIME)}:{PATH}"})
         eventually(lambda: self.ctr("version").returncode == 0, what="containerd answers")
 
     def stop(self):
@@ -178,7 +181,15 @@ class Case(unittest.TestCase):
         return f"c{os.getpid()}-{self.serial}"
 
     def run_args(self, *args):
+        if OWN_SHIM:
+            return ["run", "--runtime", "io.containerd.runsc.v1", *args]
         return ["run", "--runc-binary", RUNTIME, "--runc-root", str(self.cd.dir / "rr"), *args]
+
+    def runtime_root(self):
+        """Where the runtime keeps its state."""
+        if OWN_SHIM:
+            return pathlib.Path("/run/containerd/runsc") / self.cd.namespace
+        return self.cd.dir / "rr" / self.cd.namespace
 
     def run_rm(self, *command, options=(), **kw):
         return self.cd.ctr(*self.run_args("--rm", *options, IMAGE, self.new_id(), *command), **kw)

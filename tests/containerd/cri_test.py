@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Pods through containerd's CRI plugin: what a kubelet asks for."""
+import json
+import pathlib
+import unittest
+
+import cri
+import grpc
+from harness import OWN_SHIM, RUNTIME, Containerd, alive, eventually, make_image
+
+IMAGE = "docker.io/library/bb:test"
+PAUSE = "docker.io/library/pause:test"
+LOOP = ("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
+
+
+def config(cd_dir):
+    kind = "runsc.v1" if OWN_SHIM else "runc.v2"
+    options = "" if OWN_SHIM else (
+        '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ringwall.options]\n'
+        f'  BinaryName = "{RUNTIME}"\n  Root = "{cd_dir}/rr"\n')
+    plugin = 'plugins."io.containerd.grpc.v1.cri"'
+    return (f'[{plugin}]\n  sandbox_image = "{PAUSE}"\n  restrict_oom_score_adj = true\n'
+            '  disable_apparmor = true\n  stream_server_address = "127.0.0.1"\n'
+            '  stream_server_port = "0"\n'
+            f'[{plugin}.containerd]\n  default_runtime_name = "other"\n'
+            f'[{plugin}.containerd.runtimes.other]\n  runtime_type = "io.containerd.runc.v2"\n'
+            f'[{plugin}.containerd.runtimes.ringwall]\n  runtime_type = "io.containerd.{kind}"\n'
+            + options)
+
+
+class Cri(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cd = Containerd(config)
+        cls.cd.namespace = "k8s.io"
+        cls.addClassCleanup(cls.cd.remove)
+        cls.cd.start()
+        for name, cmd in ((IMAGE, ("sh",)), (PAUSE, ("sleep", "1000000"))):
+            make_image(cls.cd.dir / "image.tar", name, cmd)
+            p = cls.cd.ctr("image", "import", str(cls.cd.dir / "image.tar"))
+            assert p.returncode == 0, p.stderr
+        cls.cri = cri.Client(cls.cd.address)
+        eventually(cls.cri.ready, what="the CRI plugin")
+
+    def setUp(self):
+        self.logs = self.cd.dir / f"logs-{self._testMethodName}"
+        self.logs.mkdir()
+        self.config = self.cri.pod_config(self._testMethodName.replace("_", "-"), str(self.logs))
+        self.pod = self.cri.run_pod(self.config, "ringwall")
+        self.addCleanup(self.cri.remove_pod, self.pod)
+        self.addCleanup(self.cri.stop_pod, self.pod)
+
+    def container(self, name, *command, **more):
+        cid = self.cri.create(self.pod, self.config, name, IMAGE, command, **more)
+        self.cri.start(cid)
+        return cid
+
+    def state(self, cid):
+        root = "/run/containerd/runsc/k8s.io" if OWN_SHIM else self.cd.dir / "rr/k8s.io"
+        return json.loads(pathlib.Path(root, cid, "state.json").read_text())
+
+    def log(self, name):
+        path = self.logs / f"{name}.log"
+        return [line.split(" ", 3)[3] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def test_two_containers(self):
+        one = self.container("one", *LOOP)
+        two = self.container("two", "sh", "-c", "echo hello; echo world >&2; exit 4")
+        eventually(lambda: self.cri.status(two)[0] == self.cri.EXITED, what="the second's end")
+        self.assertEqual(self.cri.status(two), (self.cri.EXITED, 4))
+        self.assertEqual(sorted(self.log("two")), ["hello", "world"])
+        self.assertEqual(self.cri.status(one)[0], self.cri.RUNNING)
+        if "runsc" in RUNTIME:
+            self.assertEqual(self.state(one)["sandbox"], self.pod, "it has a sandbox of its own")
+        self.cri.stop(one, 20)
+        self.assertEqual(self.cri.status(one), (self.cri.EXITED, 5))
+        self.cri.remove(two)
+        self.cri.remove(one)
+
+    def test_restart_in_the_same_pod(self):
+        for i in range(3):
+            cid = self.container(f"c{i}", "true")
+            eventually(lambda: self.cri.status(cid)[0] == self.cri.EXITED, what="its end")
+            self.assertEqual(self.cri.status(cid)[1], 0)
+            self.cri.remove(cid)
+
+    def test_exec(self):
+        cid = self.container("one", "sleep", "1000")
+        self.assertEqual(self.cri.exec_sync(cid, ["sh", "-c", "echo out; echo err >&2; exit 9"]),
+                         (9, "out\n", "err\n"))
+        self.assertEqual(self.cri.exec_sync(cid, ["hostname"])[1], "pod\n")
+        with self.assertRaises(grpc.RpcError):
+            self.cri.exec_sync(cid, ["sleep", "1000"], timeout=1)
+        with self.assertRaises(grpc.RpcError):
+            self.cri.exec_sync(cid, ["/no-such-program"])
+        self.assertEqual(self.cri.exec_sync(cid, ["echo", "still"]), (0, "still\n", ""))
+
+    def test_missing_executable(self):
+        with self.assertRaises(grpc.RpcError) as e:
+            self.container("one", "/no-such-program")
+        self.assertIn("no-such-program", e.exception.details())
+
+    def test_stats(self):
+        cid = self.container("one", "sh", "-c", "while :; do :; done")
+        self.assertGreater(self.cri.stats(cid)[1], 0)
+        self.cri.stop(cid, 0)
+        self.assertEqual(self.cri.status(cid), (self.cri.EXITED, 137))
+
+    def test_files_are_apart_and_mounts_are_shared(self):
+        share = self.cd.dir / "share"
+        share.mkdir(exist_ok=True)
+        mount = cri.pack((1, "/share"), (2, str(share)))
+        one = self.container("one", "sleep", "1000", mounts=[mount])
+        two = self.container("two", "sleep", "1000", mounts=[mount])
+        self.cri.exec_sync(one, ["sh", "-c", "echo mine > /own; echo ours > /share/both"])
+        self.assertNotEqual(self.cri.exec_sync(two, ["cat", "/own"])[0], 0)
+        self.assertEqual(self.cri.exec_sync(two, ["cat", "/share/both"])[1], "ours\n")
+
+    def test_the_pod_ends_with_everything(self):
+        cid = self.container("one", "sleep", "1000")
+        pids = [self.state(c)["sentry"]["pid"] for c in (self.pod, cid)]
+        self.cri.stop_pod(self.pod)
+        for pid in pids:
+            eventually(lambda: not alive(pid), what="the end of its processes")
+        self.assertEqual(self.cri.status(cid)[0], self.cri.EXITED)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
