@@ -87,6 +87,10 @@
 #define LIMIT_NETNS_ROUTES 4096
 /* Neighbours of one namespace: the one used longest ago goes; those a guest adds: ENOBUFS. */
 #define LIMIT_NETNS_NEIGHS 1024
+/* Connections over the links of one namespace, and those whose handshake is not over: ENOBUFS, SYN
+ * cookies. */
+#define LIMIT_EXT_CONNS 65536
+#define LIMIT_EXT_HALF_OPEN 1024
 /* POSIX timers of one process: EAGAIN. */
 #define LIMIT_POSIX_TIMERS 4096
 /* Robust futex list entries followed at exit (ROBUST_LIST_LIMIT). */

@@ -26,6 +26,7 @@ struct net {
     struct inet *inet;        /* immutable, owned */
     struct netns *ns;         /* immutable, owned */
     struct nl_table *netlink; /* immutable, owned */
+    struct ext_stack *ext;    /* immutable, owned */
     _Atomic uint64_t next_cookie;
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */

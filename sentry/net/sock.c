@@ -170,6 +170,11 @@ struct nl_table *net_netlink(struct net *n)
     return n->netlink;
 }
 
+struct ext_stack *net_ext(struct net *n)
+{
+    return n->ext;
+}
+
 static int sock_check(struct net *n, int family, int type, const struct sock_family **out)
 {
     if (family < 0 || family >= AF_MAX)

@@ -23,6 +23,7 @@ struct net;
 struct inet;
 struct netns;
 struct nl_table;
+struct ext_stack;
 struct sock;
 
 /* A copied-in address. len counts what the guest gave, family included; 0: none. */
@@ -138,6 +139,8 @@ void net_free(struct net *n);
 struct inet *net_inet(struct net *n);
 struct netns *net_ns(struct net *n);
 struct nl_table *net_netlink(struct net *n);
+/* What carries traffic beyond loopback; NULL where there is none yet. */
+struct ext_stack *net_ext(struct net *n);
 
 /* socket(2) without the descriptor. type without SOCK_CLOEXEC and SOCK_NONBLOCK. Owned result. */
 MUST_CHECK int sock_create(struct net *n, int family, int type, int protocol,

@@ -68,7 +68,6 @@ int netns_neigh_set(struct netns *ns, const struct netns_neigh *n, bool quiet)
     if (row) {
         row->n = *n;
         row->n.updated_ns = mono_now();
-        ns_changed(ns);
     }
     rwlock_unlock(&ns->lock);
     if (!row)
@@ -93,7 +92,6 @@ static struct ns_neigh *take_locked(struct netns *ns, struct ns_neigh *row)
 {
     list_del(&row->node);
     ns->neigh_count--;
-    ns_changed(ns);
     return row;
 }
 

@@ -1,0 +1,101 @@
+/* Frames over a packet socket of the host (packet(7)), with the header of virtio_net when the host
+ * does checksums and segmentation. */
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "sentry/net/ip/ip_priv.h"
+
+int link_send(struct ext_link *l, const struct virtio_net_hdr *v, const struct iovec *iov,
+              int count, size_t size)
+{
+    static const struct virtio_net_hdr none;
+    struct virtio_net_hdr head = v ? *v : none;
+    struct iovec all[IP_IOV_MAX + 4];
+    struct msghdr m = {.msg_iov = all};
+    int n = 0;
+
+    BUG_ON(count > IP_IOV_MAX + 2);
+    if (l->vnet_hdr)
+        all[n++] = (struct iovec){&head, sizeof(head)};
+    for (int i = 0; i < count; i++)
+        all[n++] = iov[i];
+    m.msg_iovlen = (size_t)n;
+    ssize_t r;
+    do
+        r = sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (r < 0 && errno == EINTR);
+    if (r < 0) {
+        atomic_fetch_add_explicit(&l->stats->tx_dropped, 1, memory_order_relaxed);
+        return errno == EMSGSIZE ? -EMSGSIZE : -ENOBUFS;
+    }
+    atomic_fetch_add_explicit(&l->stats->tx_packets, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->stats->tx_bytes, size, memory_order_relaxed);
+    return 0;
+}
+
+static void frame_input(struct ext_link *l, const uint8_t *p, size_t size, bool checked)
+{
+
+    atomic_fetch_add_explicit(&l->stats->rx_packets, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->stats->rx_bytes, size, memory_order_relaxed);
+    if (size < ETH_HEADER)
+        return;
+    if (p[0] & 1)
+        atomic_fetch_add_explicit(&l->stats->multicast, 1, memory_order_relaxed);
+    else if (memcmp(p, l->mac, 6) != 0)
+        return;
+    const unsigned type = (unsigned)p[12] << 8 | p[13];
+    p += ETH_HEADER;
+    size -= ETH_HEADER;
+    if (type == ETH_P_IP)
+        ip4_input(l, p, size, checked);
+    else if (type == ETH_P_IPV6)
+        ip6_input(l, p, size, checked);
+    else if (type == ETH_P_ARP)
+        arp_input(l, p, size);
+}
+
+static void message_input(struct ext_link *l, const uint8_t *p, size_t size)
+{
+    bool checked = false;
+
+    if (l->vnet_hdr) {
+        struct virtio_net_hdr v;
+        if (size < sizeof(v))
+            return;
+        memcpy(&v, p, sizeof(v));
+        checked = v.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID);
+        p += sizeof(v);
+        size -= sizeof(v);
+    }
+    frame_input(l, p, size, checked);
+}
+
+static bool link_is_up(struct ext_link *l)
+{
+    struct netns_link info;
+
+    return netns_link_get(l->st->ns, l->ifindex, &info) == 0 && info.flags & IFF_UP;
+}
+
+void link_receive(struct ext_link *l)
+{
+    struct mmsghdr m[EXT_BATCH];
+    struct iovec iov[EXT_BATCH];
+
+    memset(m, 0, sizeof(m));
+    for (size_t i = 0; i < EXT_BATCH; i++) {
+        iov[i] = (struct iovec){l->st->rx + i * EXT_FRAME_MAX, EXT_FRAME_MAX};
+        m[i].msg_hdr.msg_iov = &iov[i];
+        m[i].msg_hdr.msg_iovlen = 1;
+    }
+    const int n = recvmmsg(l->fd, m, EXT_BATCH, MSG_DONTWAIT, NULL);
+    if (n <= 0 || !link_is_up(l))
+        return;
+    for (int i = 0; i < n; i++)
+        if (!(m[i].msg_hdr.msg_flags & MSG_TRUNC))
+            message_input(l, iov[i].iov_base, m[i].msg_len);
+}
