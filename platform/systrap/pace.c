@@ -4,15 +4,15 @@
  * do, and a great deal if it has. Nobody can be asked about that, so it is tried: a pair that calls
  * often is split for some turns, and stays so while that is faster and the other is there when
  * looked for. After each failure it waits twice as long before it tries again. */
-#include <time.h>
-
 #include "platform/systrap/systrap_priv.h"
 
 /* Turns shorter than this, so many in a row, make it worth trying. */
 #define PACE_QUICK_NS 60000u
 #define PACE_QUICK_TURNS 128u
-/* Turns between two looks at how it goes; how many may end in sleep. */
-#define PACE_TRIAL_TURNS 32u
+/* Turns between two looks at how it goes, how many may end in sleep, and how many of the first do
+ * not count: the stub thread has to get to the other CPU. */
+#define PACE_TRIAL_TURNS 64u
+#define PACE_WARM_TURNS 8u
 #define PACE_MISSES 4u
 #define PACE_RETRY_FIRST_NS (UINT64_C(10) * 1000 * 1000)
 #define PACE_RETRY_LAST_NS (UINT64_C(1000) * 1000 * 1000)
@@ -37,6 +37,7 @@ static void pace_split(struct st_ctx *c)
 {
     c->pace.turns = c->pace.misses = 0;
     c->pace.sum_ns = 0;
+    c->pace.warm = PACE_WARM_TURNS;
     if (stub_seat_split(&c->seat))
         c->spin = st_plat(c->base.plat)->spin;
 }
@@ -82,6 +83,10 @@ void st_pace_turn(struct st_ctx *c, uint64_t turn_ns, bool slept, uint64_t now)
 
     if (c->spin == 0) {
         pace_bound(c, turn_ns, now);
+        return;
+    }
+    if (p->warm > 0) {
+        p->warm--;
         return;
     }
     p->sum_ns += turn_ns;

@@ -127,7 +127,7 @@ struct st_as {
 
 /* pace.c; owner */
 struct st_pace {
-    unsigned turns, misses;
+    unsigned warm, turns, misses;
     uint64_t sum_ns;            /* of the turns of a trial */
     int64_t bound_ns;           /* what a turn costs on one CPU */
     uint64_t retry_ns, next_ns; /* when to try again, and how long to wait after that */

@@ -17,8 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCHES 15
-#define BATCH_NS 20e6
+#define BATCHES 9
+#define BATCH_NS 10e6
 
 static char *self;
 static int file_fd, pair[2];

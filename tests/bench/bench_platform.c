@@ -1,6 +1,6 @@
-/* Cost of the ptrace platform alone, without a kernel above it: a system call's round trip, a fork
- * of an address space with its end, execve, a thread, mappings, two guests at once. Medians in
- * microseconds. */
+/* bench_platform ptrace|systrap: cost of a platform alone, without a kernel above it: a system
+ * call's round trip, a fork of an address space with its end, execve, a thread, mappings, two
+ * guests at once. Medians in microseconds. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "platform/ptrace/ptrace.h"
+#include "platform/systrap/systrap.h"
 #include "sentry/mem/memfile.h"
 
 #define CODE UINT64_C(0x400000)
@@ -36,7 +37,7 @@ static double now_us(void)
 static void need(bool ok, const char *what)
 {
     if (!ok) {
-        (void)fprintf(stderr, "bench_ptrace: %s\n", what);
+        (void)fprintf(stderr, "bench_platform: %s\n", what);
         exit(1);
     }
 }
@@ -195,19 +196,21 @@ static void measure(const char *name, void (*fn)(void), int rounds)
     printf("%-8s %8.2f us\n", name, batch[BATCHES / 2]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     /* mov eax, 110; syscall; jmp back; at SPIN: dec rcx; jnz back; jmp to the start */
     static const unsigned char code[] = {0xb8, 0x6e, 0,    0,    0,    0x0f, 0x05, 0xeb,
                                          0xf7, 0,    0,    0,    0,    0,    0,    0,
                                          0x48, 0xff, 0xc9, 0x75, 0xfb, 0xeb, 0xe9};
+    const struct plat_ops *ops =
+        argc > 1 && strcmp(argv[1], "ptrace") == 0 ? &ptrace_plat_ops : &systrap_plat_ops;
     char why[128];
 
     need(memfile_new(UINT64_C(1) << 30, &mf) == 0, "memory file");
     const struct plat_config cfg = {.mem_fd = memfile_fd(mf)};
     double start = now_us();
-    need(ptrace_plat_ops.probe(why, sizeof(why)) == 0, why);
-    need(ptrace_plat_ops.create(&cfg, &plat) == 0, "platform");
+    need(ops->probe(why, sizeof(why)) == 0, why);
+    need(ops->create(&cfg, &plat) == 0, "platform");
     need(plat_as_create(plat, &as) == 0 && plat_ctx_create(plat, as, &ctx) == 0, "context");
     printf("%-8s %8.2f us\n", "start", now_us() - start);
     need(memfile_alloc(mf, PAGE_SIZE, &code_off) == 0, "memory");
