@@ -7,6 +7,9 @@
 #include "base/log.h"
 #include "platform/systrap/systrap_priv.h"
 
+/* Threads that were told to end and are looked at, oldest first, before a new area is taken. */
+#define THREAD_LOOKS 8
+
 /* Waits for batch number cmd. */
 static int control_wait(struct st_as *as, uint32_t cmd, int32_t *out_value)
 {
@@ -116,20 +119,33 @@ static void thread_drop_locked(struct st_as *as, struct st_thread *t)
     free(t);
 }
 
+/* One whose thread has ended, or never was. */
+static bool thread_spare_locked(struct st_as *as, struct st_thread **out_t)
+{
+    struct st_plat *p = st_plat(as->base.plat);
+    struct st_thread *t;
+    int looked = 0;
+
+    list_for_each_entry (t, &as->spare, node) {
+        if (atomic_load(&st_area(p, t)->turn) == ST_TURN_SENTRY) {
+            list_del(&t->node);
+            *out_t = t;
+            return true;
+        }
+        if (++looked == THREAD_LOOKS)
+            break;
+    }
+    return false;
+}
+
 static int thread_new_locked(struct st_as *as, struct st_thread **out_t)
 {
     struct st_plat *p = st_plat(as->base.plat);
     struct st_thread *t;
     int32_t value;
-    bool mapped = !list_empty(&as->spare);
-    int r = 0;
+    const bool fresh = !thread_spare_locked(as, &t);
+    int r = fresh ? thread_alloc_locked(as, &t) : 0;
 
-    if (mapped) {
-        t = list_entry(as->spare.next, struct st_thread, node);
-        list_del(&t->node);
-    } else {
-        r = thread_alloc_locked(as, &t);
-    }
     if (r != 0)
         return r;
     thread_prepare(p, t);
@@ -140,10 +156,10 @@ static int thread_new_locked(struct st_as *as, struct st_thread **out_t)
         *out_t = t;
         return 0;
     }
-    if (r == 2)
+    if (r == 2 && fresh)
         thread_drop_locked(as, t);
     else
-        /* Mapped, or nobody knows. */
+        /* It is mapped, or nobody knows. */
         list_add(&t->node, &as->spare);
     return r < 0 ? r : -EAGAIN;
 }
@@ -170,11 +186,8 @@ void st_thread_give_locked(struct st_as *as, struct st_thread *t)
     s->command = ST_COMMAND_EXIT;
     atomic_store(&s->turn, ST_TURN_STUB);
     st_futex_wake(&s->turn);
-    /* If it does not end, its area stays as it is. */
-    for (int i = 0; i < 100 && atomic_load(&s->turn) != ST_TURN_SENTRY; i++)
-        st_futex_wait(&s->turn, ST_TURN_STUB, 1000 * 1000);
-    if (atomic_load(&s->turn) == ST_TURN_SENTRY)
-        list_add(&t->node, &as->spare);
+    /* The host gives its turn back when it needs the area no more. */
+    list_add_tail(&t->node, &as->spare);
 }
 
 /* ---- processes ---- */

@@ -34,7 +34,7 @@
 #define ST_STRAYS 64
 /* Number of the last batch, when the process has ended. */
 #define ST_DEAD UINT32_MAX
-#define ST_PATIENCE_NS (UINT64_C(10) * 1000 * 1000 * 1000)
+#define ST_PATIENCE_NS (UINT64_C(60) * 1000 * 1000 * 1000)
 
 /* Siblings of the one that clones: the sentry is the parent of every stub. The descriptor table is
  * the sentry's own, so that host files can be mapped. No signal says that a stub ended. */
@@ -119,8 +119,8 @@ struct st_as {
     struct mutex mu;          /* rank PLATFORM: guards the rest */
     int cpu;                  /* where the control thread is bound */
     struct stub_queue queue;
-    struct list ctxs; /* st_ctx.node */
-    struct list threads, parked, spare;
+    struct list ctxs;                   /* st_ctx.node */
+    struct list threads, parked, spare; /* spare: told to end, or never begun */
     size_t parked_count;
     uint32_t thread_count; /* indices ever used */
 };
