@@ -209,6 +209,19 @@ TEST(names)
     CHECK_EQ(one(&r), -ENOENT);
 }
 
+TEST(statx_of_a_descriptor)
+{
+    struct statx sx;
+    struct ring r = open_ring(8, 0);
+
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0600));
+    OK(unlink("f"));
+    add(&r, IORING_OP_STATX, fd, "", STATX_SIZE, (uintptr_t)&sx, 1)->statx_flags = AT_EMPTY_PATH;
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_STATX, fd, "", STATX_SIZE, (uintptr_t)&sx, 1)->statx_flags = 0;
+    CHECK_EQ(one(&r), -ENOENT);
+}
+
 TEST(many_at_once)
 {
     struct ring r = open_ring(64, 0);
