@@ -31,6 +31,8 @@ int tmpfs_inode_new(struct tmpfs *fs, uint32_t mode, uint32_t uid, uint32_t gid,
     return 0;
 }
 
+static void xattr_free(struct tmpfs *fs, struct tmpfs_xattr *x);
+
 static void tmpfs_release(struct inode *i)
 {
     struct tmpfs_inode *t = tmpfs_inode(i);
@@ -41,8 +43,7 @@ static void tmpfs_release(struct inode *i)
     while (!list_empty(&t->xattrs)) {
         struct tmpfs_xattr *x = list_first_entry(&t->xattrs, struct tmpfs_xattr, node);
         list_del(&x->node);
-        free(x->name);
-        free(x);
+        xattr_free(fs, x);
     }
     mappable_fini(&t->mappable);
     rwlock_destroy(&t->rw);
@@ -163,10 +164,30 @@ static int xattr_put_locked(struct tmpfs_inode *t, struct tmpfs_xattr *fresh, in
     return 0;
 }
 
-static void xattr_free(struct tmpfs_xattr *x)
+static uint64_t xattr_cost(const struct tmpfs_xattr *x)
 {
-    if (x != NULL)
-        free(x->name);
+    return sizeof(*x) + strlen(x->name) + 1 + x->size;
+}
+
+/* They lie in no page of the file system's: a bound of their own keeps them from growing. */
+static int xattr_charge(struct tmpfs *fs, const struct tmpfs_xattr *x)
+{
+    uint64_t cost = xattr_cost(x);
+
+    if (atomic_fetch_add(&fs->xattr_bytes, cost) + cost <= fs->max_inodes * TMPFS_XATTR_SHARE ||
+        fs->max_inodes == 0)
+        return 0;
+    atomic_fetch_sub(&fs->xattr_bytes, cost);
+    return -ENOSPC;
+}
+
+/* One that was charged. */
+static void xattr_free(struct tmpfs *fs, struct tmpfs_xattr *x)
+{
+    if (x == NULL)
+        return;
+    atomic_fetch_sub(&fs->xattr_bytes, xattr_cost(x));
+    free(x->name);
     free(x);
 }
 
@@ -181,14 +202,16 @@ static int tmpfs_setxattr(struct inode *i, const char *name, const void *buf, si
     x->name = strdup(name);
     x->size = size;
     memcpy(x->value, buf, size);
-    if (x->name == NULL) {
+    r = x->name != NULL ? xattr_charge(tmpfs_of(i->sb), x) : -ENOMEM;
+    if (r != 0) {
+        free(x->name);
         free(x);
-        return -ENOMEM;
+        return r;
     }
     mutex_lock(&i->mu);
     r = xattr_put_locked(tmpfs_inode(i), x, flags, &old);
     mutex_unlock(&i->mu);
-    xattr_free(r == 0 ? old : x);
+    xattr_free(tmpfs_of(i->sb), r == 0 ? old : x);
     return r;
 }
 
@@ -221,7 +244,7 @@ static int tmpfs_removexattr(struct inode *i, const char *name)
     mutex_unlock(&i->mu);
     if (x == NULL)
         return -ENODATA;
-    xattr_free(x);
+    xattr_free(tmpfs_of(i->sb), x);
     return 0;
 }
 

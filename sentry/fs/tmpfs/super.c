@@ -192,8 +192,12 @@ static int tmpfs_mount(const struct fs_ops *ops, void *boot_arg, const char *sou
 {
     struct memfile *mf = boot_arg;
     uint64_t ram = memfile_budget(mf);
-    struct options o = {
-        .size = ram / 2, .mode = 01777, .uid = c->cred->fsuid, .gid = c->cred->fsgid};
+    /* As Linux: half of the pages there are, and as many inodes. */
+    struct options o = {.size = ram / 2,
+                        .inodes = ram / 2 >> PAGE_SHIFT,
+                        .mode = 01777,
+                        .uid = c->cred->fsuid,
+                        .gid = c->cred->fsgid};
 
     (void)ops;
     int r = parse_options(options, ram, &o);

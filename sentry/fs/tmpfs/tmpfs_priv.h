@@ -19,11 +19,16 @@
 #define CHUNK_PAGES 64u
 #define CHUNK_SIZE ((uint64_t)CHUNK_PAGES << PAGE_SHIFT)
 
+/* Bytes of extended attributes for each inode that the mount may have, all inodes together. */
+#define TMPFS_XATTR_SHARE 1024u
+
 struct tmpfs {
     struct super sb;
     struct memfile *mf;
     _Atomic uint64_t max_pages, max_inodes; /* 0: no limit */
     _Atomic uint64_t pages, inodes;
+    _Atomic uint64_t
+        xattr_bytes; /* names and values, at most TMPFS_XATTR_SHARE per inode allowed */
     _Atomic uint64_t next_ino;
 };
 

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""The root's overlay, and files that change on the host while a container has them."""
+import os
+import resource
+import subprocess
+import unittest
+
+from harness import IS_OURS, Case, eventually, main
+
+MAPPER = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void)
+{
+    int fd = open("/m/data", O_RDWR);
+    char *m = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int status, out = open("/m/mapped", O_CREAT | O_WRONLY, 0644);
+    if (fd < 0 || m == MAP_FAILED || out < 0 || m[40000] != 'x')
+        return 1;
+    while (access("/m/go", F_OK) != 0)
+        usleep(10000);
+    if (write(out, m + 40000, 10) != -1 || errno != EFAULT)
+        return 2;
+    if (fork() == 0)
+        _exit(m[40000]);
+    if (wait(&status) < 0 || !WIFSIGNALED(status) || WTERMSIG(status) != 7)
+        return 3;
+    m[10] = 'A';
+    return m[10] == 'A' ? 0 : 4;
+}
+"""
+
+
+def admin(config):
+    for names in config["process"]["capabilities"].values():
+        names.append("CAP_SYS_ADMIN")
+
+
+@unittest.skipUnless(IS_OURS, "an overlay of its own")
+class Overlay(Case):
+    def test_the_image_stays(self):
+        p = self.shell("echo new > /etc/passwd; rm -r /root; mkdir /made; cat /etc/passwd; ls -d /root;"
+                       " mknod /w c 0 0; ls -l /w | cut -c1; mv /sys /sys2; ls -d /sys2")
+        self.assertEqual(p.stdout.split(), ["new", "c", "/sys2"])
+        self.assertEqual((self.rootfs / "etc/passwd").read_text(), "root:x:0:0:root:/root:/bin/sh\n")
+        self.assertTrue((self.rootfs / "root").is_dir())
+        self.assertFalse((self.rootfs / "made").exists())
+
+    def test_hard_links_of_the_image_stay_links(self):
+        (self.rootfs / "etc/one").write_text("text\n")
+        os.link(self.rootfs / "etc/one", self.rootfs / "etc/two")
+        p = self.shell("echo more >> /etc/two; cat /etc/one; stat -c %h /etc/one; rm /etc/two;"
+                       " stat -c %h /etc/one")
+        self.assertEqual(p.stdout.split(), ["text", "more", "2", "1"])
+        self.assertEqual((self.rootfs / "etc/one").read_text(), "text\n")
+
+    def test_a_directory_of_the_image_is_renamed(self):
+        (self.rootfs / "tree/a/b").mkdir(parents=True, exist_ok=True)
+        (self.rootfs / "tree/a/b/f").write_text("deep\n")
+        p = self.shell("mv /tree/a /tree/x && mv /tree/x/b /root/b && cat /root/b/f && ls /tree/x;"
+                       " ls /tree; echo changed > /root/b/f; cat /root/b/f")
+        self.assertEqual(p.stdout.split(), ["deep", "x", "changed"])
+
+    def test_without_overlay(self):
+        self.write(["/bin/sh", "-c", "echo through > /etc/through"])
+        p = self.call("--overlay=none", "run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual((p.returncode, p.stderr), (0, ""))
+        self.assertEqual((self.rootfs / "etc/through").read_text(), "through\n")
+
+    def test_size(self):
+        self.write(["/bin/sh", "-c", "dd if=/dev/zero of=/big bs=1M count=8 2>&1 | grep -c 'No space'"])
+        p = self.call("--overlay=root:memory,size=4m", "run", "--bundle", str(self.bundle),
+                      self.new_id())
+        self.assertEqual(p.stdout, "1\n")
+
+    def test_nonsense(self):
+        p = self.call("--overlay=everything", "list")
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("--overlay", p.stderr)
+
+    def test_a_guests_overlay_on_the_root(self):
+        p = self.shell("mkdir -p /l/d /u /w /m; echo 1 > /l/d/f; echo 2 > /l/g;"
+                       " mount -t overlay overlay -o lowerdir=/l,upperdir=/u,workdir=/w /m &&"
+                       " rm /m/g && rm -r /m/d && mkdir /m/d && ls /m/d; ls -l /u/g | cut -c1; ls /m;"
+                       " umount /m; mount -t overlay o -o lowerdir=/u:/l,upperdir=/w/u,workdir=/w/w /m;"
+                       " ls /m", admin)
+        self.assertEqual(p.stdout.split()[:2], ["c", "d"])
+
+
+@unittest.skipUnless(IS_OURS, "how the gofer serves")
+class Host(Case):
+    def test_more_files_than_descriptors(self):
+        many = self.rootfs / "many"
+        for d in range(20):
+            (many / str(d)).mkdir(parents=True, exist_ok=True)
+            for f in range(100):
+                (many / str(d) / str(f)).touch()
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+        p = self.shell("ls -lR /many | grep -c rw; find /many -type f -size 0 | wc -l",
+                       preexec_fn=limit)
+        self.assertEqual((p.stdout.split()[-1], p.stderr), ("2000", ""))
+
+    def test_a_mapped_file_is_cut_short(self):
+        shared = self.dir / "shared"
+        shared.mkdir()
+        (shared / "data").write_bytes(b"x" * 65536)
+        program = self.rootfs / "bin/mapper"
+        subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(program)], input=MAPPER,
+                       text=True, check=True)
+        self.write(["/bin/mapper"], lambda c: c["mounts"].append(
+            {"destination": "/m", "type": "bind", "source": str(shared), "options": ["bind"]}))
+        p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
+        eventually((shared / "mapped").exists, what="the mapping")
+        os.truncate(shared / "data", 4096)
+        (shared / "go").touch()
+        self.assertEqual(p.wait(60), 0)
+        self.assertEqual((shared / "data").read_bytes()[10:11], b"A")
+
+    def test_synced_data_is_on_the_host(self):
+        shared = self.dir / "shared"
+        shared.mkdir()
+        p = self.shell("echo kept > /m/f && sync /m/f && kill -9 -1; sleep 9", lambda c: c["mounts"].append(
+            {"destination": "/m", "type": "bind", "source": str(shared), "options": ["bind"]}))
+        del p
+        self.assertEqual((shared / "f").read_text(), "kept\n")
+
+
+if __name__ == "__main__":
+    main()
