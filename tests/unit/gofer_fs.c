@@ -104,6 +104,7 @@ static int64_t put(struct file *f, const char *text, int64_t pos)
     struct uio u;
 
     uio_init_kernel(&u, (void *)(uintptr_t)text, strlen(text));
+    u.append = (f->flags & O_APPEND) != 0;
     return f->ops->write(f, &u, &pos, &caller);
 }
 
