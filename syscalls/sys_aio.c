@@ -118,6 +118,7 @@ static int aio_eventfd(struct task *t, const struct iocb *cb, struct file **out)
     int r = task_file(t, (int)cb->aio_resfd, out);
     if (r == 0 && !eventfd_is(*out)) {
         file_put(*out);
+        *out = NULL;
         r = -EINVAL;
     }
     return r;

@@ -390,8 +390,15 @@ static void run_ready(struct task *t, struct uring *r)
     struct uring_req *q;
     uint32_t posted;
 
-    for (unsigned i = 0; i < LIMIT_URING_PENDING && (q = uring_ready(r, t->ua.mm)) != NULL; i++)
-        req_resume(t, r, q);
+    for (unsigned i = 0; i < LIMIT_URING_PENDING && (q = uring_ready(r)) != NULL; i++) {
+        if (q->mm == t->ua.mm) {
+            req_resume(t, r, q);
+            continue;
+        }
+        /* Another process', whose memory is out of reach. */
+        uring_stop(q);
+        req_cancel(r, q);
+    }
     while (posted = uring_posted(r), (q = uring_find(r, match_count, &posted)) != NULL) {
         struct uring_req *n = req_finish(r, q, 0);
         if (n)
@@ -486,11 +493,8 @@ static int64_t enter_ring(struct task *t, struct uring *r, uint32_t to_submit, u
     if (uring_disabled(r))
         return -EBADFD;
     run_ready(t, r);
-    if (to_submit) {
-        if (!uring_flush(r))
-            return -EBUSY;
+    if (to_submit)
         done = submit(t, r, to_submit);
-    }
     if (flags & IORING_ENTER_GETEVENTS) {
         if (a->mask)
             err = task_set_temp_sigmask(t, uaddr(a->mask), a->mask_size);

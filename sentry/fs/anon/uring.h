@@ -62,9 +62,8 @@ uint32_t uring_finished(struct uring *r);
 
 /* Lets q (heap, taken) wait: for q->events of its file (polled), and until at (timed). */
 MUST_CHECK int uring_wait(struct uring *r, struct uring_req *q, deadline_t at);
-/* One to which something happened, for whoever uses mm; NULL: none. Owned. Its waiter stays armed
- * until uring_stop. */
-struct uring_req *uring_ready(struct uring *r, const struct mm *mm);
+/* One to which something happened; NULL: none. Owned. Its waiter stays armed until uring_stop. */
+struct uring_req *uring_ready(struct uring *r);
 /* Gives one back that still has to wait. */
 void uring_again(struct uring *r, struct uring_req *q);
 /* No callback runs any more. */

@@ -73,7 +73,7 @@ static void take_locked(struct uring *r, struct uring_req *q)
         atomic_fetch_sub(&r->happened, 1);
 }
 
-struct uring_req *uring_ready(struct uring *r, const struct mm *mm)
+struct uring_req *uring_ready(struct uring *r)
 {
     struct uring_req *q, *found = NULL;
 
@@ -81,7 +81,7 @@ struct uring_req *uring_ready(struct uring *r, const struct mm *mm)
         return NULL;
     mutex_lock(&r->mu);
     list_for_each_entry (q, &r->pending, node) {
-        if (!atomic_load(&q->ready) || q->mm != mm)
+        if (!atomic_load(&q->ready))
             continue;
         take_locked(r, q);
         found = q;
