@@ -1,67 +1,98 @@
-/* Which way to an address: the loopback link, which never leaves the sandbox. */
+/* Which way to an address: stays in the sandbox, or leaves by a link. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <string.h>
 
 #include "sentry/net/inet/inet_priv.h"
-
-#define LOOPBACK_MTU 65536u
-
-static struct net_addr loopback_of(int family)
-{
-    static const uint8_t one[16] = {[15] = 1};
-
-    return family == AF_INET ? inet_addr_from4(htonl(INADDR_LOOPBACK)) : inet_addr_from6(one);
-}
+#include "sentry/net/ns/netns.h"
 
 bool inet_is_local(struct net *n, const struct net_addr *a)
 {
-    (void)n;
-    return net_addr_is_loopback(a);
+    return netns_is_local(net_ns(n), a, 0);
 }
 
 uint32_t inet_if_by_name(struct net *n, const char *name)
 {
-    (void)n;
-    return strcmp(name, "lo") == 0 ? INET_LOOPBACK_IF : 0;
+    struct netns_link l;
+
+    return netns_link_find(net_ns(n), name, &l) ? 0 : (uint32_t)l.index;
 }
 
 bool inet_if_name(struct net *n, uint32_t ifindex, char name[16])
 {
-    (void)n;
+    struct netns_link l;
+
     memset(name, 0, 16);
-    if (ifindex != INET_LOOPBACK_IF)
+    if (netns_link_get(net_ns(n), (int32_t)ifindex, &l))
         return false;
-    memcpy(name, "lo", 3);
+    memcpy(name, l.name, sizeof(l.name));
     return true;
 }
 
 bool inet_if_exists(struct net *n, uint32_t ifindex)
 {
-    (void)n;
-    return ifindex == INET_LOOPBACK_IF;
+    struct netns_link l;
+
+    return netns_link_get(net_ns(n), (int32_t)ifindex, &l) == 0;
+}
+
+struct by_addr {
+    const struct net_addr *a;
+    uint32_t ifindex;
+};
+
+static bool by_addr_row(void *arg, const struct netns_ifaddr *i)
+{
+    struct by_addr *x = arg;
+
+    if (!net_addr_equal(&i->local, x->a))
+        return true;
+    x->ifindex = (uint32_t)i->ifindex;
+    return false;
 }
 
 uint32_t inet_if_by_addr(struct net *n, const struct net_addr *a)
 {
-    return inet_is_local(n, a) ? INET_LOOPBACK_IF : 0;
+    struct by_addr x = {.a = a};
+
+    netns_for_addrs(net_ns(n), by_addr_row, &x);
+    return x.ifindex;
+}
+
+/* A group goes where the sender says, or where the routes say. */
+static void route_source(struct netns *ns, const struct net_addr *dst, struct inet_route *out)
+{
+    static const uint8_t one[16] = {[15] = 1};
+
+    if (out->src.family)
+        return;
+    if (out->ifindex == NETNS_LO_INDEX)
+        out->src = dst->family == AF_INET ? inet_addr_from4(htonl(INADDR_LOOPBACK))
+                                          : inet_addr_from6(one);
+    else
+        out->src = netns_any_addr(ns, (int32_t)out->ifindex, (uint8_t)dst->family);
 }
 
 int inet_route(struct net *n, const struct net_addr *dst, const struct net_addr *src, uint32_t oif,
                struct inet_route *out)
 {
+    const bool bound = src->family && !net_addr_is_any(src);
+    const struct net_addr none = {.family = 0};
+    struct netns *ns = net_ns(n);
+    struct netns_path p;
+
     memset(out, 0, sizeof(*out));
-    out->ifindex = INET_LOOPBACK_IF;
-    out->mtu = LOOPBACK_MTU;
-    out->src = src->family && !net_addr_is_any(src) ? *src : loopback_of(dst->family);
-    if (oif && !inet_if_exists(n, oif))
-        return -ENODEV;
-    if (net_addr_is_multicast(dst)) {
-        out->multicast = true;
-        return oif ? 0 : -ENETUNREACH;
-    }
-    if (!inet_is_local(n, dst))
-        return -ENETUNREACH;
-    out->local = true;
+    out->multicast = net_addr_is_multicast(dst);
+    int r = netns_route_lookup(ns, dst, bound ? src : &none, (int32_t)oif, &p);
+    /* A link that was named needs no route to a group. */
+    if (r && !(out->multicast && oif && inet_if_exists(n, oif)))
+        return r;
+    out->ifindex = r ? oif : (uint32_t)p.ifindex;
+    out->mtu = r ? 1500 : p.mtu;
+    out->local = !out->multicast && r == 0 && p.type == RTN_LOCAL;
+    out->broadcast = !out->multicast && r == 0 && p.type == RTN_BROADCAST;
+    out->src = bound ? *src : r ? none : p.src;
+    route_source(ns, dst, out);
     return 0;
 }
