@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "sentry/fs/pipe/pipe.h"
+#include "sentry/kernel/fasync.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
@@ -104,27 +105,32 @@ int64_t sys_dup3(struct task *t, int fd, int to, int flags)
 
 /* ---- fcntl ---- */
 
-static int fcntl_setfl(struct file *f, uint32_t arg, const struct vfs_caller *c)
+static int fcntl_setfl(struct task *t, struct file *f, int fd, uint32_t arg,
+                       const struct vfs_caller *c)
 {
     uint32_t old = atomic_load(&f->flags);
 
     if (arg & ~old & (uint32_t)O_NOATIME && c->cred->fsuid != f->inode->uid &&
         !cred_capable(c->cred, CAP_FOWNER))
         return -EPERM;
+    if ((arg ^ old) & (uint32_t)O_ASYNC && file_can_async(f)) {
+        int r = file_set_async(t, f, fd, arg & (uint32_t)O_ASYNC);
+        if (r)
+            return r;
+    }
     while (!atomic_compare_exchange_weak(&f->flags, &old, (old & ~SETFL_MASK) | (arg & SETFL_MASK)))
         ;
     return 0;
 }
 
 /* A positive owner is a process or, with F_SETOWN_EX, a thread; both are kept as one number. */
-static int fcntl_setown(struct file *f, int64_t arg)
+static int fcntl_setown(struct task *t, struct file *f, int64_t arg)
 {
     int who = (int)arg;
 
     if (who == INT_MIN)
         return -EINVAL;
-    f->owner = who;
-    return 0;
+    return file_set_owner(t, f, who);
 }
 
 static int fcntl_owner_ex(struct task *t, struct file *f, int cmd, uaddr_t arg)
@@ -139,24 +145,23 @@ static int fcntl_owner_ex(struct task *t, struct file *f, int cmd, uaddr_t arg)
             return -EINVAL;
         if (ex.pid < 0)
             return -EINVAL;
-        f->owner = ex.type == F_OWNER_PGRP ? -ex.pid : ex.pid;
-        return 0;
+        return file_set_owner(t, f, ex.type == F_OWNER_PGRP ? -ex.pid : ex.pid);
     }
     ex.type = f->owner < 0 ? F_OWNER_PGRP : F_OWNER_PID;
     ex.pid = f->owner < 0 ? -f->owner : f->owner;
     return copyout_obj(&t->ua, arg, &ex);
 }
 
-static int64_t fcntl_file(struct task *t, struct file *f, int cmd, uint64_t arg,
+static int64_t fcntl_file(struct task *t, struct file *f, int fd, int cmd, uint64_t arg,
                           const struct vfs_caller *c)
 {
     switch (cmd) {
     case F_SETFL:
-        return fcntl_setfl(f, (uint32_t)arg, c);
+        return fcntl_setfl(t, f, fd, (uint32_t)arg, c);
     case F_GETOWN:
         return f->owner;
     case F_SETOWN:
-        return fcntl_setown(f, (int64_t)arg);
+        return fcntl_setown(t, f, (int64_t)arg);
     case F_GETOWN_EX:
     case F_SETOWN_EX:
         return fcntl_owner_ex(t, f, cmd, uaddr(arg));
@@ -208,7 +213,7 @@ static int64_t fcntl_any(struct task *t, struct file *f, int fd, int cmd, uint64
         return -EBADF;
     if (fcntl_is_lock(cmd))
         return fcntl_lock(t, f, fd, cmd, uaddr(arg), c);
-    return fcntl_file(t, f, cmd, arg, c);
+    return fcntl_file(t, f, fd, cmd, arg, c);
 }
 
 int64_t sys_fcntl(struct task *t, int fd, int cmd, uint64_t arg)

@@ -69,6 +69,9 @@ void file_put(struct file *f)
     epoll_file_gone(f);
     if ((atomic_load(&f->flags) & O_PATH) == 0)
         notify_file(f, file_writable(f) ? NOTIFY_CLOSE_WRITE : NOTIFY_CLOSE_NOWRITE);
+    struct fasync *async = atomic_load(&f->async);
+    if (async != NULL)
+        async->end(async);
     /* flock and open-file-description locks are the file's own. */
     vfs_lock_drop_owner(f, f);
     if (f->ops->release != NULL)

@@ -29,8 +29,12 @@ struct file;
 struct mount;
 struct mount_ns;
 struct super;
-struct fasync; /* O_ASYNC owner, private */
 struct notify_mark;
+/* A file's watch for O_ASYNC and F_SETOWN, embedded by who sends the signals. */
+struct fasync {
+    /* The file is going: its wait queue is still there. */
+    void (*end)(struct fasync *fa);
+};
 
 /* A place in the tree; both references owned or borrowed together. */
 struct vpath {
@@ -264,16 +268,17 @@ struct file_ops {
 struct file {
     const struct file_ops *ops;
     struct ref ref;
-    struct inode *inode;    /* owned; never NULL */
-    struct vpath path;      /* owned */
-    _Atomic uint32_t flags; /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
-    struct mutex pos_mu;    /* rank FILE_POS */
-    int64_t pos;            /* guarded by pos_mu */
-    void *priv;             /* of ops' owner, through its own named down-cast */
-    int owner;              /* F_SETOWN pid (negative: group) */
-    int owner_sig;          /* F_SETSIG */
-    bool counted_writer;    /* immutable: one of inode->writers */
-    struct list epolls;     /* epoll items watching this file; guarded by epoll's lock */
+    struct inode *inode;            /* owned; never NULL */
+    struct vpath path;              /* owned */
+    _Atomic uint32_t flags;         /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
+    struct mutex pos_mu;            /* rank FILE_POS */
+    int64_t pos;                    /* guarded by pos_mu */
+    void *priv;                     /* of ops' owner, through its own named down-cast */
+    int owner;                      /* F_SETOWN pid (negative: group) */
+    int owner_sig;                  /* F_SETSIG */
+    bool counted_writer;            /* immutable: one of inode->writers */
+    _Atomic(struct fasync *) async; /* owned; set once, or NULL */
+    struct list epolls;             /* epoll items watching this file; guarded by epoll's lock */
 };
 
 /* Files without a place in the tree (pipes, eventfd, sockets): an inode on an internal super.

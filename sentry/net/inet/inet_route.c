@@ -68,8 +68,8 @@ static void route_source(struct netns *ns, const struct net_addr *dst, struct in
     if (out->src.family)
         return;
     if (out->ifindex == NETNS_LO_INDEX)
-        out->src = dst->family == AF_INET ? inet_addr_from4(htonl(INADDR_LOOPBACK))
-                                          : inet_addr_from6(one);
+        out->src =
+            dst->family == AF_INET ? inet_addr_from4(htonl(INADDR_LOOPBACK)) : inet_addr_from6(one);
     else
         out->src = netns_any_addr(ns, (int32_t)out->ifindex, (uint8_t)dst->family);
 }
