@@ -126,6 +126,7 @@ static int make(struct inode *dir, const char *name, struct ovl_make *m, struct 
     layer_unlock(ovl_upper(od));
     if (r != 0)
         return r;
+    ovl_list_drop(od);
     ovl_copy_attr(od);
     return ovl_inode_made(od, name, d, out);
 }
@@ -183,6 +184,7 @@ int ovl_link(struct inode *dir, const char *name, struct inode *target)
             r = -EIO;
     }
     layer_unlock(up);
+    ovl_list_drop(od);
     ovl_copy_attr(od);
     ovl_copy_attr(ot);
     return r == -ESTALE ? -EEXIST : r;
@@ -240,6 +242,7 @@ static int remove_name(struct inode *dir, const char *name, struct inode *victim
     mutex_unlock(&oi->up_mu);
     if (r == 0)
         ovl_count_links(oi, had ? 0 : -1);
+    ovl_list_drop(od);
     ovl_copy_attr(od);
     ovl_copy_attr(oi);
     return r;

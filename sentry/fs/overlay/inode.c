@@ -368,6 +368,7 @@ static void ovl_free_one(struct ovl_inode *oi)
     mappable_fini(&oi->map);
     mutex_destroy(&oi->up_mu);
     mutex_destroy(&oi->map_mu);
+    ovl_list_drop(oi);
     if (up != NULL)
         dentry_put(up);
     for (unsigned k = 0; k < oi->lower_count; k++)

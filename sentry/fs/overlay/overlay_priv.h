@@ -47,11 +47,14 @@ struct ovl_super {
     bool redirect, follow;
     char *options; /* owned: for /proc/mounts */
     _Atomic uint64_t serial;
+    _Atomic uint64_t list_kept; /* bytes of listings kept at inodes */
     /* guarded by mu */
     struct mutex mu;
     struct list by_lower[OVL_BUCKETS], by_upper[OVL_BUCKETS]; /* weak */
     struct list pinned;                                       /* ovl_inode.pin: owned */
 };
+
+struct ovl_list;
 
 struct ovl_lower {
     struct dentry *d; /* owned */
@@ -77,6 +80,7 @@ struct ovl_inode {
     _Atomic(struct mappable *) real_map[2]; /* lower's, upper's; owned while map_users > 0 */
     char *map_path;                         /* guarded by map_mu; owned */
     _Atomic bool impure;                    /* directories: the mark is set */
+    struct ovl_list *list;                  /* owned: what it shows, or NULL; guarded by dir_mu */
     /* immutable */
     unsigned lower_count;
     struct ovl_lower lower[];
@@ -225,6 +229,8 @@ MUST_CHECK int ovl_clear_dir(struct ovl_super *os, struct dentry *d);
 /* ---- readdir.c ---- */
 extern const struct file_ops ovl_dir_ops;
 MUST_CHECK int ovl_dir_open(struct inode *i, struct file *f);
+/* The names of dir have changed; its dir_mu is held, or nobody has dir any more. */
+void ovl_list_drop(struct ovl_inode *dir);
 /* -ENOTEMPTY when the directory shows a name. */
 MUST_CHECK int ovl_check_empty(struct ovl_inode *dir);
 /* Entries of one real directory, without the dots. */

@@ -5,7 +5,8 @@
 #include "base/hash.h"
 #include "sentry/fs/overlay/overlay_priv.h"
 
-#define LIST_MAX (64u << 20) /* bytes of entries, and of names: -ENOMEM */
+#define LIST_MAX (64u << 20)     /* bytes of entries, and of names: -ENOMEM */
+#define LIST_KEPT_MAX (4u << 20) /* of listings kept for the next reader, in all */
 #define DT_CHR_ 2u
 #define DT_DIR_ 4u
 #define DT_REG_ 8u
@@ -17,7 +18,9 @@ struct ovl_entry {
     bool whiteout;
 };
 
+/* Immutable once it is filled. */
 struct ovl_list {
+    struct ref ref;
     struct ovl_entry *entries;
     size_t count, room;
     char *names;
@@ -26,7 +29,9 @@ struct ovl_list {
     size_t table_size;
     bool merged; /* names may come again */
     const struct ovl_super *os;
-    unsigned layer; /* being read */
+    unsigned layer;           /* being read */
+    _Atomic uint64_t *charge; /* what kept counts in, or NULL */
+    uint64_t kept;
 };
 
 struct ovl_dir {
@@ -36,10 +41,12 @@ struct ovl_dir {
 
 /* ---- collecting ---- */
 
-static void listing_free(struct ovl_list *l)
+static void listing_put(struct ovl_list *l)
 {
-    if (l == NULL)
+    if (l == NULL || !ref_put(&l->ref))
         return;
+    if (l->charge != NULL)
+        atomic_fetch_sub(l->charge, l->kept);
     free(l->entries);
     free(l->names);
     free(l->table);
@@ -245,14 +252,58 @@ static int listing_read(struct ovl_inode *dir, struct ovl_list *l)
 static int listing_new(struct ovl_inode *dir, struct ovl_list **out)
 {
     struct ovl_list *l = calloc(1, sizeof(*l));
-    int r = l != NULL ? listing_read(dir, l) : -ENOMEM;
 
+    if (l == NULL)
+        return -ENOMEM;
+    ref_init(&l->ref);
+    int r = listing_read(dir, l);
     if (r != 0) {
-        listing_free(l);
+        listing_put(l);
         return r;
     }
     *out = l;
     return 0;
+}
+
+/* Nobody but the overlay changes the root's layers: what was read is good till it says otherwise.
+ * The super outlives its inodes, and open files hold theirs. */
+static void listing_keep(struct ovl_inode *dir, struct ovl_list *l)
+{
+    struct ovl_super *os = ovl_super_of(dir);
+    uint64_t size = l->room * sizeof(*l->entries) + l->names_room;
+
+    if (!os->is_root)
+        return;
+    if (atomic_fetch_add(&os->list_kept, size) + size > LIST_KEPT_MAX) {
+        atomic_fetch_sub(&os->list_kept, size);
+        return;
+    }
+    l->charge = &os->list_kept;
+    l->kept = size;
+    ref_get(&l->ref);
+    dir->list = l;
+}
+
+/* dir_mu of dir is held. Owned. */
+static int listing_get(struct ovl_inode *dir, struct ovl_list **out)
+{
+    if (dir->list != NULL) {
+        ref_get(&dir->list->ref);
+        *out = dir->list;
+        return 0;
+    }
+    int r = listing_new(dir, out);
+    if (r == 0)
+        listing_keep(dir, *out);
+    return r;
+}
+
+void ovl_list_drop(struct ovl_inode *dir)
+{
+    struct ovl_list *l = dir->list;
+
+    dir->list = NULL;
+    listing_put(l);
 }
 
 int ovl_check_empty(struct ovl_inode *dir)
@@ -265,7 +316,7 @@ int ovl_check_empty(struct ovl_inode *dir)
     for (size_t i = 0; r == 0 && i < l->count; i++)
         if (!l->entries[i].whiteout)
             r = -ENOTEMPTY;
-    listing_free(l);
+    listing_put(l);
     return r;
 }
 
@@ -280,7 +331,7 @@ static void dir_forget(struct ovl_dir *od)
 {
     if (od->real != NULL)
         file_put(od->real);
-    listing_free(od->list);
+    listing_put(od->list);
     od->real = NULL;
     od->list = NULL;
 }
@@ -300,7 +351,7 @@ static int dir_read(struct file *f)
         return layer_open(real.mnt, real.d, O_RDONLY | O_DIRECTORY, &c, &od->real);
     }
     mutex_lock(&f->inode->dir_mu);
-    r = listing_new(oi, &od->list);
+    r = listing_get(oi, &od->list);
     mutex_unlock(&f->inode->dir_mu);
     return r;
 }

@@ -184,6 +184,8 @@ static void rename_set_names(const struct ovl_rename *rn, char **moved_name, cha
 
 static void rename_done(const struct ovl_rename *rn)
 {
+    ovl_list_drop(rn->od);
+    ovl_list_drop(rn->nd);
     ovl_copy_attr(rn->od);
     ovl_copy_attr(rn->nd);
     ovl_copy_attr(rn->moved);
