@@ -1,0 +1,208 @@
+/* Advisory locks: fcntl(2) records, of processes and of open files, and flock(2). */
+#include "harness.h"
+
+#include <sys/file.h>
+
+CONF_FAMILY("lock");
+
+static int lock(int fd, int cmd, short type, off_t start, off_t len)
+{
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+    return fcntl(fd, cmd, &l);
+}
+
+static struct flock ask(int fd, int cmd, short type, off_t start, off_t len)
+{
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+    OK(fcntl(fd, cmd, &l));
+    return l;
+}
+
+/* What a process of its own says about a lock there: 0 free, else errno. */
+static int other(short type, off_t start, off_t len)
+{
+    pid_t pid = conf_fork();
+
+    if (pid == 0) {
+        int fd = OK(open("f", O_RDWR));
+        _exit(lock(fd, F_SETLK, type, start, len) == 0 ? 0 : errno);
+    }
+    int status = conf_wait(pid);
+    CHECK(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+TEST(ranges)
+{
+    conf_put("f", "0123456789");
+    int fd = OK(open("f", O_RDWR));
+    OK(lock(fd, F_SETLK, F_WRLCK, 10, 10));
+    CHECK_EQ(other(F_RDLCK, 0, 10), 0);
+    CHECK_EQ(other(F_RDLCK, 15, 1), EAGAIN);
+    CHECK_EQ(other(F_RDLCK, 20, 0), 0);
+    /* A hole in the middle leaves two. */
+    OK(lock(fd, F_SETLK, F_UNLCK, 13, 2));
+    CHECK_EQ(other(F_WRLCK, 13, 2), 0);
+    CHECK_EQ(other(F_WRLCK, 12, 2), EAGAIN);
+    CHECK_EQ(other(F_WRLCK, 14, 2), EAGAIN);
+    OK(lock(fd, F_SETLK, F_RDLCK, 15, 2));
+    CHECK_EQ(other(F_RDLCK, 15, 2), 0);
+    CHECK_EQ(other(F_WRLCK, 15, 2), EAGAIN);
+    CHECK_EQ(other(F_RDLCK, 17, 1), EAGAIN);
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
+    CHECK_EQ(other(F_WRLCK, 0, 0), 0);
+}
+
+TEST(errors)
+{
+    conf_put("f", "x");
+    int rd = OK(open("f", O_RDONLY)), wr = OK(open("f", O_WRONLY));
+    CHECK_ERRNO(lock(rd, F_SETLK, F_WRLCK, 0, 1), EBADF);
+    CHECK_ERRNO(lock(wr, F_SETLK, F_RDLCK, 0, 1), EBADF);
+    CHECK_ERRNO(lock(rd, F_SETLK, 7, 0, 1), EINVAL);
+    CHECK_ERRNO(lock(rd, F_SETLK, F_RDLCK, -1, 1), EINVAL);
+    CHECK_ERRNO(fcntl(rd, F_SETLK, NULL), EFAULT);
+    CHECK_ERRNO(flock(rd, 0), EINVAL);
+    CHECK_ERRNO(flock(999, LOCK_EX), EBADF);
+}
+
+TEST(getlk_says_who)
+{
+    conf_put("f", "x");
+    int fd = OK(open("f", O_RDWR));
+    OK(lock(fd, F_SETLK, F_WRLCK, 5, 5));
+    CHECK_EQ(ask(fd, F_GETLK, F_WRLCK, 0, 0).l_type, F_UNLCK);
+    pid_t parent = getpid(), pid = conf_fork();
+    if (pid == 0) {
+        int mine = OK(open("f", O_RDWR));
+        struct flock l = ask(mine, F_GETLK, F_RDLCK, 0, 0);
+        CHECK_EQ(l.l_type, F_WRLCK);
+        CHECK_EQ(l.l_start, 5);
+        CHECK_EQ(l.l_len, 5);
+        CHECK_EQ(l.l_pid, parent);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(any_close_drops_a_processes_locks)
+{
+    conf_put("f", "x");
+    int fd = OK(open("f", O_RDWR));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    OK(close(OK(open("f", O_RDONLY))));
+    CHECK_EQ(other(F_WRLCK, 0, 1), 0);
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        /* A child has none of them. */
+        _exit(lock(fd, F_SETLK, F_RDLCK, 0, 1) == -1 && errno == EAGAIN ? 0 : 9);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(ofd_locks)
+{
+    conf_put("f", "x");
+    int a = OK(open("f", O_RDWR)), b = OK(open("f", O_RDWR));
+    OK(lock(a, F_OFD_SETLK, F_WRLCK, 0, 10));
+    CHECK_ERRNO(lock(b, F_OFD_SETLK, F_RDLCK, 5, 1), EAGAIN);
+    CHECK_ERRNO(lock(b, F_SETLK, F_RDLCK, 5, 1), EAGAIN);
+    struct flock l = ask(b, F_OFD_GETLK, F_WRLCK, 0, 1);
+    CHECK_EQ(l.l_type, F_WRLCK);
+    CHECK_EQ(l.l_pid, -1);
+    l.l_pid = 5;
+    CHECK_ERRNO(fcntl(a, F_OFD_SETLK, &l), EINVAL);
+    /* Shared by copies, and gone with the last. */
+    int c = OK(dup(a));
+    OK(close(a));
+    CHECK_ERRNO(lock(b, F_OFD_SETLK, F_RDLCK, 5, 1), EAGAIN);
+    OK(close(c));
+    OK(lock(b, F_OFD_SETLK, F_RDLCK, 5, 1));
+}
+
+TEST(setlkw_waits)
+{
+    conf_put("f", "x");
+    int fd = OK(open("f", O_RDWR)), p[2];
+    OK(pipe(p));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(write(p[1], "x", 1));
+        OK(lock(fd, F_SETLKW, F_WRLCK, 0, 1));
+        _exit(0);
+    }
+    char c;
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    conf_sleep_ms(30);
+    CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 1));
+    CHECK_EXIT(pid, 0);
+}
+
+static void nothing(int sig)
+{
+    (void)sig;
+}
+
+TEST(setlkw_is_interrupted)
+{
+    conf_put("f", "x");
+    int fd = OK(open("f", O_RDWR));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        conf_handler(SIGALRM, nothing, 0);
+        (void)alarm(1);
+        _exit(lock(fd, F_SETLKW, F_WRLCK, 0, 1) == -1 && errno == EINTR ? 0 : 9);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(deadlock)
+{
+    volatile int *held = conf_shared(sizeof(int));
+
+    conf_put("f", "x");
+    int fd = OK(open("f", O_RDWR));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(lock(fd, F_SETLK, F_WRLCK, 1, 1));
+        *held = 1;
+        /* Waits for the parent, who lets go or is refused. */
+        int r = lock(fd, F_SETLKW, F_WRLCK, 0, 1);
+        _exit(r == 0 ? 0 : errno);
+    }
+    conf_await(held, 1);
+    conf_sleep_ms(100);
+    CHECK_ERRNO(lock(fd, F_SETLKW, F_WRLCK, 1, 1), EDEADLK);
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(flock_kinds)
+{
+    conf_put("f", "x");
+    int a = OK(open("f", O_RDONLY)), b = OK(open("f", O_RDONLY));
+    OK(flock(a, LOCK_SH));
+    OK(flock(b, LOCK_SH | LOCK_NB));
+    CHECK_ERRNO(flock(b, LOCK_EX | LOCK_NB), EWOULDBLOCK);
+    OK(flock(a, LOCK_UN));
+    OK(flock(b, LOCK_EX | LOCK_NB));
+    CHECK_ERRNO(flock(a, LOCK_SH | LOCK_NB), EWOULDBLOCK);
+    /* Another kind of lock. */
+    int w = OK(open("f", O_RDWR));
+    OK(lock(w, F_SETLK, F_WRLCK, 0, 0));
+    /* A child's copy is the same lock. */
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(flock(b, LOCK_UN));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    OK(flock(a, LOCK_EX | LOCK_NB));
+}
