@@ -98,6 +98,10 @@ struct sock_ops {
     MUST_CHECK int (*getsockopt)(struct sock *s, int level, int name, void *buf, socklen_t *len);
     MUST_CHECK int (*setsockopt)(struct sock *s, int level, int name, const void *buf,
                                  socklen_t len, const struct vfs_caller *c);
+    /* SO_ERROR of its own, negative, told once. NULL: sock.error is all. */
+    int (*take_error)(struct sock *s);
+    /* An option was set. NULL: nothing to do. */
+    void (*changed)(struct sock *s);
     /* What is not common to all (FIONREAD, TIOCOUTQ). NULL: -ENOTTY. */
     MUST_CHECK int64_t (*ioctl)(struct sock *s, unsigned cmd, uint64_t arg,
                                 const struct uaccess *ua, const struct vfs_caller *c);

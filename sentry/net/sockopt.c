@@ -139,6 +139,13 @@ static int get_rare(struct sock *s, int level, int name, void *buf, socklen_t *l
     }
 }
 
+static int take_error(struct sock *s)
+{
+    const int error = atomic_exchange(&s->error, 0);
+
+    return error || !s->ops->take_error ? error : s->ops->take_error(s);
+}
+
 int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len)
 {
     if (level != SOL_SOCKET)
@@ -153,7 +160,7 @@ int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *l
     case SO_PROTOCOL:
         return put_int(buf, len, s->protocol);
     case SO_ERROR:
-        return put_int(buf, len, -atomic_exchange(&s->error, 0));
+        return put_int(buf, len, -take_error(s));
     case SO_SNDBUF:
         return put_int(buf, len, (int)s->sndbuf);
     case SO_RCVBUF:
@@ -361,8 +368,8 @@ static int set_family(struct sock *s, int name, const void *buf, socklen_t len,
     return s->ops->setsockopt(s, SOL_SOCKET, name, buf, len, c);
 }
 
-int sock_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len,
-                    const struct vfs_caller *c)
+static int set_any(struct sock *s, int level, int name, const void *buf, socklen_t len,
+                   const struct vfs_caller *c)
 {
     int value;
 
@@ -390,4 +397,14 @@ int sock_setsockopt(struct sock *s, int level, int name, const void *buf, sockle
     if (name > 0 && name < 64 && SOCK_FLAGS & FLAG(name))
         return set_flag_checked(s, name, value);
     return set_int(s, name, value, c);
+}
+
+int sock_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len,
+                    const struct vfs_caller *c)
+{
+    int r = set_any(s, level, name, buf, len, c);
+
+    if (r == 0 && s->ops->changed)
+        s->ops->changed(s);
+    return r;
 }

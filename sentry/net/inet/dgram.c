@@ -404,6 +404,23 @@ void dgram_ttl_tos(const struct dgram_sock *s, const struct dgram_way *w, struct
     out->time_ns = inet_realtime();
 }
 
+struct ext_dgram dgram_ext(const struct dgram_sock *s, const struct dgram_way *w,
+                           const struct dgram *d)
+{
+    const bool v4 = w->to.addr.family == AF_INET;
+    const uint8_t pmtu = v4 ? s->i.pmtu : s->i.pmtu6;
+    struct ext_dgram e = {.from = d->meta.from, .to = d->meta.to};
+
+    e.ifindex = (int32_t)w->rt.ifindex;
+    e.protocol = (uint8_t)s->i.base.protocol;
+    e.ttl = d->meta.ttl;
+    e.tos = d->meta.tos;
+    e.dont_fragment = v4 ? pmtu == IP_PMTUDISC_DO || pmtu == IP_PMTUDISC_PROBE
+                         : pmtu == IPV6_PMTUDISC_DO || inet_opt(&s->i, INET_DONTFRAG);
+    e.no_checksum = sock_option(&s->i.base, SO_NO_CHECK);
+    return e;
+}
+
 /* ---- readiness, and the end ---- */
 
 uint32_t dgram_poll(struct sock *base, struct waiter *w)

@@ -6,6 +6,7 @@
 #define RINGWALL_SENTRY_NET_INET_DGRAM_PRIV_H
 
 #include "sentry/net/inet/inet_priv.h"
+#include "sentry/net/ip/ext.h"
 
 /* What a datagram costs its receiver's buffer beyond its bytes. */
 #define DGRAM_COST 256u
@@ -78,6 +79,9 @@ struct dgram_way {
 MUST_CHECK int dgram_way(struct dgram_sock *s, const struct sock_msg *m, struct dgram_way *out);
 /* Time to live and type of service that a packet of s goes with. */
 void dgram_ttl_tos(const struct dgram_sock *s, const struct dgram_way *w, struct inet_meta *out);
+/* How d, with its meta data set, is handed to the external stack. */
+struct ext_dgram dgram_ext(const struct dgram_sock *s, const struct dgram_way *w,
+                           const struct dgram *d);
 /* The packet for everyone who hears it, raw sockets included. */
 void raw_deliver(struct net *n, uint8_t protocol, const struct inet_meta *meta, const void *data,
                  size_t size);

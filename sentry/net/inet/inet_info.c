@@ -10,6 +10,10 @@ static void info_tcp(struct tcp_sock *s, struct inet_info *out)
 {
     out->state = (int)tcp_state(s);
     out->shutdown = s->shut;
+    if (s->out) {
+        out->state = -1;
+        return;
+    }
     if (out->state == TCP_LISTEN) {
         out->rqueue = s->accept_count;
         out->wqueue = s->backlog;
@@ -43,6 +47,12 @@ static void info_of(struct inet_sock *s, struct inet_info *out)
         dgram_info_locked(s, out);
     out->inode = s->base.file ? s->base.file->inode->ino : 0;
     mutex_unlock(&s->mu);
+    if (out->state == -1) {
+        struct tcp_sock *t = tcp_of_inet(s);
+        out->state = tcp_ext_state(t);
+        out->rqueue = tcp_ext_bytes(t, false, false);
+        out->wqueue = tcp_ext_bytes(t, true, false);
+    }
 }
 
 static bool info_wanted(const struct inet_sock *s, int family, int protocol)
@@ -113,6 +123,42 @@ static int info_closed(struct inet *in, int family, inet_info_fn fn, void *arg)
     return r;
 }
 
+/* Connections that only the external stack knows still: gathered first, as fn may block. */
+struct outside {
+    struct inet_info *v;
+    size_t count, space;
+    int family;
+};
+
+static int outside_row(void *arg, const struct inet_info *i)
+{
+    struct outside *x = arg;
+
+    if (x->family && i->family != x->family)
+        return 0;
+    if (x->count == x->space) {
+        const size_t space = x->space * 2 + 16;
+        struct inet_info *v = realloc(x->v, space * sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        x->v = v;
+        x->space = space;
+    }
+    x->v[x->count++] = *i;
+    return 0;
+}
+
+static int info_outside(struct net *n, int family, inet_info_fn fn, void *arg)
+{
+    struct outside x = {.family = family};
+    int r = ext_tcp_for_each(n, outside_row, &x);
+
+    for (size_t i = 0; i < x.count && r == 0; i++)
+        r = fn(arg, &x.v[i], NULL);
+    free(x.v);
+    return r;
+}
+
 int inet_for_each(struct net *n, int family, int protocol, inet_info_fn fn, void *arg)
 {
     struct inet *in = net_inet(n);
@@ -132,7 +178,10 @@ int inet_for_each(struct net *n, int family, int protocol, inet_info_fn fn, void
         sock_put(&v[i]->base);
     }
     free(v);
-    return r == 0 && protocol == IPPROTO_TCP ? info_closed(in, family, fn, arg) : r;
+    if (r || protocol != IPPROTO_TCP)
+        return r;
+    r = info_closed(in, family, fn, arg);
+    return r ? r : info_outside(n, family, fn, arg);
 }
 
 /* ---- counters ---- */

@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "sentry/net/inet/inet_priv.h"
+#include "sentry/net/ip/ext.h"
 
 #define PORT_PRIVILEGED 1024u
 #define TIME_WAIT_NS 60000000000ull
@@ -353,6 +354,8 @@ int inet_tuple_add_locked(struct inet_sock *s)
     const uint32_t h = tuple_hash(&s->local, &s->remote);
     struct inet_sock *o;
 
+    if (ext_tcp_in_use(s->base.net, &s->local, &s->remote))
+        return -EADDRNOTAVAIL;
     mutex_lock(&in->tuple_mu[h % INET_TUPLE_LOCKS]);
     for (o = in->tuples[h]; o; o = o->tuple_next)
         if (ep_equal(&o->local, &s->local) && ep_equal(&o->remote, &s->remote))

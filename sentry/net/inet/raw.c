@@ -239,6 +239,20 @@ static int packet_copy(struct dgram_sock *s, struct sock_msg *m, size_t size, st
     return 0;
 }
 
+/* By a link. Takes d. */
+static int send_out(struct dgram_sock *s, const struct dgram_way *w, struct dgram *d, bool header)
+{
+    struct ext_dgram e = dgram_ext(s, w, d);
+    struct uio u;
+
+    e.has_header = header;
+    e.from.port = e.to.port = 0;
+    uio_init_kernel(&u, d->data, d->size);
+    const int64_t n = ext_raw_send(s->i.base.net, &e, &u);
+    dgram_free(s->i.in, d);
+    return n < 0 ? (int)n : 0;
+}
+
 static int64_t ping_send(struct sock *base, struct sock_msg *m, bool nonblock,
                          const struct vfs_caller *c)
 {
@@ -269,6 +283,10 @@ static int64_t ping_send(struct sock *base, struct sock_msg *m, bool nonblock,
     memcpy(d->data + 4, &id, sizeof(id));
     dgram_ttl_tos(s, &w, &d->meta);
     set_icmp_sum(&d->meta, d->data, d->size);
+    if (!w.rt.local && w.rt.ifindex != INET_LOOPBACK_IF) {
+        r = send_out(s, &w, d, false);
+        return r ? r : (int64_t)size;
+    }
     icmp_local(base->net, (uint8_t)base->protocol, &d->meta, d->data, d->size);
     dgram_free(s->i.in, d);
     return (int64_t)size;
@@ -327,6 +345,10 @@ static int64_t raw_send(struct sock *base, struct sock_msg *m, bool nonblock,
         r = raw_header(d, &protocol, &off);
     if (r == 0 && protocol == IPPROTO_ICMPV6 && d->size >= 4)
         set_icmp_sum(&d->meta, d->data, d->size);
+    if (r == 0 && !w.rt.local && w.rt.ifindex != INET_LOOPBACK_IF) {
+        r = send_out(s, &w, d, raw_has_header(s));
+        return r ? r : (int64_t)size;
+    }
     if (r == 0 && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
         icmp_local(base->net, protocol, &d->meta, d->data + off, d->size - off);
     else if (r == 0)

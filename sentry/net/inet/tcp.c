@@ -50,6 +50,7 @@ static void tcp_release(struct sock *base)
 {
     struct tcp_sock *s = tcp_of(base);
 
+    tcp_ext_drop(s, true);
     tcp_queue_purge(s);
     atomic_fetch_add(&s->i.in->tcp_pieces, s->q.pieces);
     mutex_lock(&s->i.mu);
@@ -243,6 +244,7 @@ static void tcp_close(struct sock *base)
     if (tcp_state(s) == TCP_LISTEN)
         tcp_listen_end(s);
     tcp_dial_end(s);
+    tcp_ext_drop(s, tcp_lingers_zero(s));
     struct tcp_sock *p = tcp_lock_both(s);
     const bool unread = tcp_queued(s) > 0;
     s->closed = true;
@@ -277,6 +279,8 @@ static int tcp_shutdown(struct sock *base, int how)
             tcp_listen_end(s);
         return 0;
     }
+    if (tcp_is_out(s) && tcp_state(s) != TCP_SYN_SENT)
+        return tcp_ext_shutdown(s, how);
     if (tcp_state(s) == TCP_SYN_SENT)
         tcp_dial_end(s);
     struct tcp_sock *p = tcp_lock_both(s);
@@ -302,6 +306,8 @@ static int tcp_getname(struct sock *base, bool peer, struct sock_addr *out)
 {
     struct tcp_sock *s = tcp_of(base);
 
+    if (peer && tcp_is_out(s) && tcp_ext_state(s) == TCP_CLOSE)
+        return -ENOTCONN;
     if (peer &&
         (tcp_state(s) == TCP_CLOSE || tcp_state(s) == TCP_SYN_SENT || tcp_state(s) == TCP_LISTEN))
         return -ENOTCONN;
@@ -321,7 +327,7 @@ static int64_t tcp_ioctl(struct sock *base, unsigned cmd, uint64_t arg, const st
         value = tcp_at_mark(s);
         break;
     case 0x894b: /* SIOCOUTQNSD: everything that the window lets through was sent */
-        value = 0;
+        value = (int32_t)MIN(tcp_ext_bytes(s, true, true), (uint64_t)INT32_MAX);
         break;
     default:
         return -ENOTTY;
@@ -340,6 +346,8 @@ const struct sock_ops tcp_ops = {
     .getname = tcp_getname,
     .getsockopt = tcp_getsockopt,
     .setsockopt = tcp_setsockopt,
+    .take_error = tcp_ext_take_error,
+    .changed = tcp_options_changed,
     .ioctl = tcp_ioctl,
     .poll = tcp_poll,
     .readable = tcp_readable,

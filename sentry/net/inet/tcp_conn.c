@@ -56,6 +56,7 @@ static void child_abort(struct tcp_sock *s)
     tcp_reset_locked(s, p, &a);
     tcp_unlock_both(s, p);
     tcp_after_run(&a);
+    tcp_ext_drop(s, true);
     tcp_queue_purge(s);
     tcp_put(s);
 }
@@ -136,26 +137,31 @@ static void grow_sndbuf(struct tcp_sock *s)
         atomic_store(&s->i.base.sndbuf, TCP_SNDBUF_GROWN);
 }
 
+void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child)
+{
+    child->i.addr_bound = true;
+    child_inherit(l, child);
+    inet_port_share_locked(&l->i, &child->i);
+    atomic_store(&child->state, TCP_ESTABLISHED);
+    child->step = TCP_CONNECTED;
+    grow_sndbuf(child);
+    list_add_tail(&tcp_get(child)->waiting, &l->accepts);
+    l->accept_count++;
+    atomic_fetch_add(&l->i.in->tcp_passive, 1);
+}
+
 /* child is new and becomes the other end of s, in l's queue. s and l locked. */
 static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock *child)
 {
     child->i.local = s->i.remote;
     child->i.remote = s->i.local;
-    child->i.addr_bound = true;
-    child_inherit(l, child);
-    inet_port_share_locked(&l->i, &child->i);
-    child->in_tuples = inet_tuple_add_locked(&child->i) == 0;
     child->peer = tcp_get(s);
     s->peer = tcp_get(child);
-    atomic_store(&child->state, TCP_ESTABLISHED);
-    child->step = TCP_CONNECTED;
     atomic_store(&s->state, TCP_ESTABLISHED);
     grow_sndbuf(s);
-    grow_sndbuf(child);
-    list_add_tail(&tcp_get(child)->waiting, &l->accepts);
-    l->accept_count++;
+    tcp_child_locked(l, child);
+    child->in_tuples = inet_tuple_add_locked(&child->i) == 0;
     atomic_fetch_add(&s->i.in->tcp_active, 1);
-    atomic_fetch_add(&s->i.in->tcp_passive, 1);
 }
 
 /* 0: established. 1: the queue is full and s waits in it. */
@@ -234,6 +240,30 @@ void tcp_dial_end(struct tcp_sock *s)
     dial_fail(s, -ECONNABORTED);
 }
 
+bool tcp_is_out(struct tcp_sock *s)
+{
+    mutex_lock(&s->i.mu);
+    const bool out = s->out;
+    mutex_unlock(&s->i.mu);
+    if (LIKELY(!out))
+        return false;
+    if (tcp_state(s) != TCP_SYN_SENT)
+        return true;
+    const int r = tcp_ext_status(s);
+    if (r == -EINPROGRESS)
+        return true;
+    if (r == 0) {
+        mutex_lock(&s->i.mu);
+        if (tcp_state(s) == TCP_SYN_SENT)
+            atomic_store(&s->state, TCP_ESTABLISHED);
+        mutex_unlock(&s->i.mu);
+        return true;
+    }
+    dial_fail(s, r);
+    tcp_ext_drop(s, true);
+    return false;
+}
+
 /* ---- connect(2) ---- */
 
 /* AF_UNSPEC: back to where it was before. */
@@ -245,6 +275,7 @@ static int tcp_disconnect(struct tcp_sock *s)
         tcp_listen_end(s);
     else if (tcp_state(s) == TCP_SYN_SENT)
         tcp_dial_end(s);
+    tcp_ext_drop(s, true);
     mutex_lock(&s->q.rd);
     struct tcp_sock *p = tcp_lock_both(s);
     tcp_reset_locked(s, p, &a);
@@ -282,7 +313,7 @@ static int connect_addr(struct tcp_sock *s, const struct sock_addr *a, struct ne
 }
 
 /* Names for the new connection, which then is in SYN_SENT. mu held. */
-static int connect_names_locked(struct tcp_sock *s, const struct net_ep *to)
+static int connect_names_locked(struct tcp_sock *s, const struct net_ep *to, bool *out_local)
 {
     struct inet_route rt;
     const struct net_ep before = s->i.local;
@@ -292,8 +323,11 @@ static int connect_names_locked(struct tcp_sock *s, const struct net_ep *to)
     if (s->i.addr_bound && s->i.local.addr.family != to->addr.family)
         return to->addr.family == AF_INET ? -EAFNOSUPPORT : -EINVAL;
     int r = inet_route(s->i.base.net, &to->addr, &s->i.local.addr, s->i.bound_if, &rt);
+    if (r == 0 && rt.broadcast)
+        r = -ENETUNREACH;
     if (r)
         return r;
+    *out_local = rt.local;
     s->i.local.addr = s->i.addr_bound ? s->i.local.addr : rt.src;
     s->i.remote = *to;
     r = inet_tuple_auto_locked(&s->i);
@@ -325,8 +359,16 @@ static bool connect_self(struct tcp_sock *s)
     return self;
 }
 
-static void connect_start(struct tcp_sock *s, const struct net_ep *to)
+static void connect_start(struct tcp_sock *s, const struct net_ep *to, bool here)
 {
+    int r = -ECONNREFUSED;
+
+    if (!here) {
+        r = tcp_ext_connect(s);
+        if (r)
+            dial_fail(s, r);
+        return;
+    }
     if (connect_self(s))
         return;
     const struct net_ep local = {.addr = to->addr, .port = to->port, .ifindex = INET_LOOPBACK_IF};
@@ -334,8 +376,6 @@ static void connect_start(struct tcp_sock *s, const struct net_ep *to)
     const struct net_ep from = s->i.local;
     mutex_unlock(&s->i.mu);
     struct inet_sock *found = inet_find(s->i.in, INET_TCP, &local, &from);
-    int r = -ECONNREFUSED;
-
     if (found) {
         r = dial_once(s, tcp_of_inet(found));
         sock_put(&found->base);
@@ -406,6 +446,12 @@ static void connect_arm(struct tcp_sock *s)
         free(d);
 }
 
+static bool connect_over(struct tcp_sock *s)
+{
+    (void)tcp_is_out(s);
+    return tcp_state(s) != TCP_SYN_SENT;
+}
+
 static int connect_wait(struct tcp_sock *s, bool nonblock, const struct vfs_caller *c)
 {
     const uint64_t timeo = s->i.base.sndtimeo_ns;
@@ -414,16 +460,17 @@ static int connect_wait(struct tcp_sock *s, bool nonblock, const struct vfs_call
     int err;
 
     if (nonblock || !c->blocker) {
-        if (tcp_state(s) == TCP_SYN_SENT)
+        if (!tcp_is_out(s) && tcp_state(s) == TCP_SYN_SENT)
             connect_arm(s);
         return -EINPROGRESS;
     }
-    WAIT_EVENT(&s->i.wq, c->blocker, 0, mono_now() + (limited ? timeo : patience),
-               tcp_state(s) != TCP_SYN_SENT, err);
+    WAIT_EVENT(&s->i.wq, c->blocker, 0, mono_now() + (limited ? timeo : patience), connect_over(s),
+               err);
     if (err == -ETIMEDOUT && limited)
         return -EINPROGRESS;
     if (err == -ETIMEDOUT) {
         dial_fail(s, -ETIMEDOUT);
+        tcp_ext_drop(s, true);
         return 0;
     }
     return sock_wait_error(err, timeo);
@@ -434,13 +481,14 @@ int tcp_connect(struct sock *base, const struct sock_addr *a, bool nonblock,
 {
     struct tcp_sock *s = tcp_of(base);
     struct net_ep to;
-    bool start = false;
+    bool start = false, here = true;
     int r = 0;
 
     if (a->len < sizeof(sa_family_t))
         return -EINVAL;
     if (a->family == AF_UNSPEC)
         return tcp_disconnect(s);
+    (void)tcp_is_out(s);
     mutex_lock(&s->i.mu);
     if (s->step == TCP_CONNECTED) {
         r = -EISCONN;
@@ -451,12 +499,12 @@ int tcp_connect(struct sock *base, const struct sock_addr *a, bool nonblock,
     } else {
         r = connect_addr(s, a, &to);
         if (r == 0)
-            r = connect_names_locked(s, &to);
+            r = connect_names_locked(s, &to, &here);
         start = r == 0;
     }
     mutex_unlock(&s->i.mu);
     if (start)
-        connect_start(s, &to);
+        connect_start(s, &to, here);
     if (r == 0 && (start || tcp_state(s) == TCP_SYN_SENT))
         r = connect_wait(s, nonblock, c);
     return r ? r : connect_result(s);

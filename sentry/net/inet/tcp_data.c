@@ -191,6 +191,8 @@ int64_t tcp_send(struct sock *base, struct sock_msg *m, bool nonblock, const str
         if (r && r != -EINPROGRESS)
             return r;
     }
+    if (UNLIKELY(tcp_is_out(s)))
+        return tcp_ext_send(s, m, nonblock, c);
     int r = send_wait_connect(s, nonblock, deadline, c);
     if (r == 0)
         r = send_error(s);
@@ -379,6 +381,8 @@ int64_t tcp_recv(struct sock *base, struct sock_msg *m, bool nonblock, const str
 
     if (UNLIKELY(m->flags & MSG_ERRQUEUE))
         return inet_error_recv(&s->i, m);
+    if (UNLIKELY(tcp_is_out(s)))
+        return tcp_ext_recv(s, m, nonblock, c);
     if (tcp_state(s) == TCP_LISTEN)
         return -ENOTCONN;
     if (UNLIKELY(m->flags & MSG_OOB))
@@ -423,6 +427,8 @@ uint32_t tcp_poll(struct sock *base, struct waiter *w)
 
     if (w)
         waitq_add(&s->i.wq, w);
+    if (UNLIKELY(tcp_is_out(s)))
+        return tcp_ext_poll(s);
     const unsigned state = tcp_state(s), shut = s->shut;
     if (state == TCP_LISTEN) {
         mutex_lock(&s->i.mu);
@@ -454,6 +460,8 @@ int64_t tcp_readable(struct sock *base)
 
     if (tcp_state(s) == TCP_LISTEN)
         return -EINVAL;
+    if (tcp_is_out(s))
+        return (int64_t)tcp_ext_bytes(s, false, false);
     if (!sock_option(base, SO_OOBINLINE) && s->urgent != TCP_URGENT_NONE && pos >= out &&
         pos < out + have)
         return (int64_t)(pos - out);
@@ -467,6 +475,8 @@ int64_t tcp_unsent(struct sock *base)
 
     if (tcp_state(s) == TCP_LISTEN)
         return -EINVAL;
+    if (tcp_is_out(s))
+        return (int64_t)tcp_ext_bytes(s, true, false);
     struct tcp_sock *p = peer_get(s);
     if (!p)
         return 0;

@@ -114,6 +114,8 @@ void inet_tcp_info(struct sock *base, struct tcp_info *i)
     struct tcp_sock *s = tcp_of(base);
 
     memset(i, 0, sizeof(*i));
+    if (tcp_is_out(s) && tcp_ext_info(s, i))
+        return;
     i->tcpi_state = (uint8_t)tcp_state(s);
     if (i->tcpi_state == TCP_LISTEN) {
         mutex_lock(&s->i.mu);

@@ -58,6 +58,7 @@ struct tcp_sock {
     bool fin_queued; /* the end waits behind bytes that the peer has no room for */
     bool in_tuples;
     struct tcp_sock *peer; /* owned */
+    struct tcp_out *out;   /* owned: the peer is outside */
     struct tcp_queue q;
     _Atomic uint8_t urgent;
     uint8_t urgent_byte;
@@ -149,6 +150,29 @@ MUST_CHECK int tcp_accept(struct sock *s, bool nonblock, const struct vfs_caller
 void tcp_listen_end(struct tcp_sock *s);
 /* Leaves a listener's queue of dialers. No lock held. */
 void tcp_dial_end(struct tcp_sock *s);
+
+/* child, whose names are set, becomes an established connection in l's queue. Both locked. */
+void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child);
+/* Whether the peer is outside; a connect that came to its end meanwhile is noted. No lock held. */
+bool tcp_is_out(struct tcp_sock *s);
+
+/* ---- tcp_ext.c: when the peer is outside; all are harmless when it is not ---- */
+MUST_CHECK int tcp_ext_connect(struct tcp_sock *s);
+/* -EINPROGRESS, 0 once established, or what went wrong. */
+int tcp_ext_status(struct tcp_sock *s);
+void tcp_ext_drop(struct tcp_sock *s, bool abort);
+void tcp_options_changed(struct sock *s);
+MUST_CHECK int64_t tcp_ext_send(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
+                                const struct vfs_caller *c);
+MUST_CHECK int64_t tcp_ext_recv(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
+                                const struct vfs_caller *c);
+uint32_t tcp_ext_poll(struct tcp_sock *s);
+/* Bytes to read, or not acknowledged, or not even sent. */
+uint64_t tcp_ext_bytes(struct tcp_sock *s, bool unsent, bool not_sent_only);
+MUST_CHECK int tcp_ext_shutdown(struct tcp_sock *s, int how);
+int tcp_ext_take_error(struct sock *s);
+int tcp_ext_state(struct tcp_sock *s);
+bool tcp_ext_info(struct tcp_sock *s, struct tcp_info *i);
 
 /* ---- tcp_data.c ---- */
 MUST_CHECK int64_t tcp_send(struct sock *s, struct sock_msg *m, bool nonblock,

@@ -121,6 +121,18 @@ static void refused(struct dgram_sock *s, const struct inet_meta *meta, const vo
 
 /* ---- sending ---- */
 
+/* By a link. Takes d. */
+static int send_out(struct dgram_sock *s, const struct dgram_way *w, struct dgram *d)
+{
+    const struct ext_dgram e = dgram_ext(s, w, d);
+    struct uio u;
+
+    uio_init_kernel(&u, d->data, d->size);
+    const int64_t n = ext_udp_send(s->i.base.net, &e, &u);
+    dgram_free(s->i.in, d);
+    return n < 0 ? (int)n : 0;
+}
+
 /* One datagram on its way. Takes d. */
 static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgram *d)
 {
@@ -137,9 +149,13 @@ static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgra
         /* What leaves by the loopback link comes back whatever the option says. */
         if (loop || w->rt.broadcast || w->rt.ifindex == INET_LOOPBACK_IF)
             deliver_all(n, &d->meta, d->data, d->size);
+        if (w->rt.ifindex != INET_LOOPBACK_IF)
+            return send_out(s, w, d);
         dgram_free(in, d);
         return 0;
     }
+    if (!w->rt.local)
+        return send_out(s, w, d);
     /* An error tells what was sent, so a copy stays while nobody may be there. */
     const struct inet_meta meta = d->meta;
     const bool errors = inet_opt(&s->i, inet_is_v6(&s->i) ? INET_RECVERR6 : INET_RECVERR);
