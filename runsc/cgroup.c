@@ -214,23 +214,13 @@ static int cgroup_make_dir(const struct hierarchy *h, char *out, struct err *e)
     return rc;
 }
 
-static int cgroup_add(const struct hierarchy *h, const char *rel, const struct oci_resources *r,
-                      struct cgroup *cg, struct err *e)
+static int cgroup_add(const struct hierarchy *h, const char *rel, struct cgroup *cg, struct err *e)
 {
-    char *dir = NULL;
-
-    if (asprintf(&dir, "%s/%s", h->dir, rel) < 0)
+    if (asprintf(&cg->dirs[cg->count], "%s/%s", h->dir, rel) < 0)
         return err_set(e, ENOMEM, "out of memory");
-    if (cgroup_make_dir(h, dir, e) != 0) {
-        free(dir);
-        return -1;
-    }
-    cg->dirs[cg->count] = dir;
-    cg->procs[cg->count] = cgroup_open(dir, "cgroup.procs", O_WRONLY);
-    cg->count++;
-    if (cg->procs[cg->count - 1] < 0)
-        return err_errno(e, errno, "cgroup %s/cgroup.procs", dir);
-    return cgroup_set_limits(h, dir, r, e);
+    cg->procs[cg->count] = -1;
+    cg->in[cg->count++] = *h;
+    return 0;
 }
 
 static bool cgroup_path_ok(const char *path)
@@ -272,7 +262,7 @@ static int cgroup_rel(const char *path, const char *id, char **out, struct err *
     return n < 0 ? err_set(e, ENOMEM, "out of memory") : 0;
 }
 
-int cgroup_create(const struct oci_spec *spec, const char *id, struct cgroup *cg, struct err *e)
+int cgroup_plan(const struct oci_spec *spec, const char *id, struct cgroup *cg, struct err *e)
 {
     struct hierarchy h[HIERARCHIES_MAX];
     const char *path = spec->lx.cgroups_path;
@@ -282,19 +272,35 @@ int cgroup_create(const struct oci_spec *spec, const char *id, struct cgroup *cg
     memset(cg, 0, sizeof(*cg));
     if (path == NULL && !spec->lx.resources.present)
         return 0;
-    if (cgroup_rel(path, id, &rel, e) != 0)
+    cg->in = calloc(CGROUP_MAX, sizeof(*cg->in));
+    if (cg->in == NULL)
+        return err_set(e, ENOMEM, "out of memory");
+    if (cgroup_rel(path, id, &rel, e) != 0) {
+        cgroup_fini(cg);
         return -1;
+    }
     size_t count = cgroup_hierarchies(h);
     for (size_t i = 0; i < count && rc == 0; i++)
         if (path != NULL || cgroup_wanted(&h[i], &spec->lx.resources))
-            rc = cgroup_add(&h[i], rel, &spec->lx.resources, cg, e);
+            rc = cgroup_add(&h[i], rel, cg, e);
     free(rel);
-    if (rc == 0)
-        return 0;
-    for (size_t j = 0; j < cg->count; j++)
-        cgroup_remove(cg->dirs[j]);
-    cgroup_fini(cg);
-    return -1;
+    if (rc != 0)
+        cgroup_fini(cg);
+    return rc;
+}
+
+int cgroup_create(const struct oci_spec *spec, struct cgroup *cg, struct err *e)
+{
+    for (size_t i = 0; i < cg->count; i++) {
+        if (cgroup_make_dir(&cg->in[i], cg->dirs[i], e) != 0)
+            return -1;
+        cg->procs[i] = cgroup_open(cg->dirs[i], "cgroup.procs", O_WRONLY);
+        if (cg->procs[i] < 0)
+            return err_errno(e, errno, "cgroup %s/cgroup.procs", cg->dirs[i]);
+        if (cgroup_set_limits(&cg->in[i], cg->dirs[i], &spec->lx.resources, e) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 void cgroup_fini(struct cgroup *cg)
@@ -304,6 +310,8 @@ void cgroup_fini(struct cgroup *cg)
         if (cg->procs[i] >= 0)
             (void)close(cg->procs[i]);
     }
+    free(cg->in);
+    cg->in = NULL;
     cg->count = 0;
 }
 

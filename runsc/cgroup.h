@@ -17,10 +17,13 @@
 
 #define CGROUP_MAX 16
 
+struct hierarchy;
+
 struct cgroup {
-    char *dirs[CGROUP_MAX]; /* made by us, absolute */
-    int procs[CGROUP_MAX];  /* cgroup.procs of each, open for writing */
+    char *dirs[CGROUP_MAX]; /* absolute */
+    int procs[CGROUP_MAX];  /* cgroup.procs of each, open for writing; -1 before cgroup_create */
     size_t count;
+    struct hierarchy *in; /* the hierarchy of each; owned */
 };
 
 /* The directories of a container, as its state remembers them. */
@@ -30,12 +33,15 @@ struct cgroup_dirs {
 };
 
 /*
- * Makes the cgroups that linux.cgroupsPath or linux.resources ask for: with a path in every mounted
- * hierarchy, without one where a limit needs it. Sets the limits. Nothing asked for: count is 0. A
- * limit that the host cannot set is an error. On failure nothing is left.
+ * Which cgroups linux.cgroupsPath and linux.resources ask for: with a path one in every mounted
+ * hierarchy, without one where a limit needs it. Nothing asked for: count is 0. Nothing is made
+ * yet: their names are written down first, for whoever must clean up.
  */
-MUST_CHECK int cgroup_create(const struct oci_spec *spec, const char *id, struct cgroup *cg,
-                             struct err *e);
+MUST_CHECK int cgroup_plan(const struct oci_spec *spec, const char *id, struct cgroup *cg,
+                           struct err *e);
+/* Makes them and sets the limits. A limit that the host cannot set is an error. On failure what was
+ * made is left, to be removed as after a success. */
+MUST_CHECK int cgroup_create(const struct oci_spec *spec, struct cgroup *cg, struct err *e);
 /* Closes descriptors and frees texts; the directories stay. */
 void cgroup_fini(struct cgroup *cg);
 /* rmdir, waiting a short while for processes on their way out. */

@@ -90,8 +90,12 @@ static int life_delete(const struct cmd_global *g, const char *id, bool force, s
 {
     struct state st;
 
-    if (state_load(g->root, id, &st, e) != 0)
-        return force && e->code == ENOENT ? 0 : -1;
+    if (state_load(g->root, id, &st, e) != 0) {
+        if (!force || e->code != ENOENT)
+            return -1;
+        state_remove_incomplete(g->root, id);
+        return 0;
+    }
     const char *status = container_status(&st);
     if (!force && (strcmp(status, "running") == 0 || strcmp(status, "paused") == 0)) {
         state_fini(&st);

@@ -147,7 +147,16 @@ int container_write_pid(const char *path, pid_t pid, struct err *e)
     return rc;
 }
 
-/* Sentry and gofer exist from here on; the state knows them at once, for whoever must clean up. */
+/* Whoever cleans up knows of the processes before they could be left over. */
+static int container_made(void *arg, const struct sandbox *s, struct err *e)
+{
+    struct state *st = arg;
+
+    state_process_note(&st->sentry, s->sentry_pid);
+    state_process_note(&st->gofer, s->gofer_pid);
+    return state_save(st, e);
+}
+
 static int container_launch(const struct cmd_global *g, const struct container_args *a,
                             struct container *c, const struct cgroup *cg, struct err *e)
 {
@@ -166,6 +175,8 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .log_json = g->log_json,
         .cgroup_fds = cg->procs,
         .cgroup_fd_count = cg->count,
+        .made = container_made,
+        .made_arg = &c->st,
     };
     bool joins = c->st.sandbox != NULL;
     int rc;
@@ -176,14 +187,13 @@ static int container_launch(const struct cmd_global *g, const struct container_a
     rc = container_stdio(a, c, &s, e);
     if (rc == 0)
         rc = joins ? sandbox_join(&s, &c->sandbox, e) : sandbox_create(&s, &c->sandbox, e);
+    /* What failed has been ended already, and was no container whose end hooks are told. */
+    if (rc != 0)
+        c->st.sentry.pid = c->st.gofer.pid = 0;
     (void)close(s.control_fd);
     if (s.console_fd >= 0)
         (void)close(s.console_fd);
-    if (rc != 0)
-        return -1;
-    state_process_note(&c->st.sentry, c->sandbox.sentry_pid);
-    state_process_note(&c->st.gofer, c->sandbox.gofer_pid);
-    return state_save(&c->st, e);
+    return rc;
 }
 
 static int container_created(const struct container_args *a, struct container *c, struct err *e)
@@ -215,12 +225,14 @@ static int container_build(const struct cmd_global *g, const struct container_ar
     int rc;
 
     memset(&cg, 0, sizeof(cg));
-    if (!g->ignore_cgroups && cgroup_create(c->spec, a->id, &cg, e) != 0)
+    if (!g->ignore_cgroups && cgroup_plan(c->spec, a->id, &cg, e) != 0)
         return -1;
     for (size_t i = 0; i < cg.count; i++)
         c->st.cgroups[c->st.cgroup_count++] = strdup(cg.dirs[i]);
     /* The watcher reads the state, so what there is to clean is on disk before it is needed. */
     rc = state_save(&c->st, e);
+    if (rc == 0)
+        rc = cgroup_create(c->spec, &cg, e);
     if (rc == 0 && a->attached)
         rc = watcher_start(g->root, a->id, &c->watch_fd, e);
     if (rc == 0)

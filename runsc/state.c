@@ -235,6 +235,18 @@ void state_remove(struct state *st)
     (void)unlinkat(st->root_fd, st->id, AT_REMOVEDIR);
 }
 
+void state_remove_incomplete(const char *root, const char *id)
+{
+    struct state st;
+    struct err e;
+
+    state_init(&st);
+    if (state_open_dir(root, id, &st, &e) == 0 && faccessat(st.dir_fd, STATE_FILE, F_OK, 0) != 0 &&
+        (st.id = strdup(id)) != NULL)
+        state_remove(&st);
+    state_fini(&st);
+}
+
 void state_fini(struct state *st)
 {
     if (st->dir_fd >= 0)

@@ -48,6 +48,9 @@ MUST_CHECK int state_save(const struct state *st, struct err *e);
 MUST_CHECK int state_load(const char *root, const char *id, struct state *st, struct err *e);
 /* Removes the directory and all that is in it. Does nothing when it is gone already. */
 void state_remove(struct state *st);
+/* Removes the directory of a container whose making was cut short before anything was written down.
+ * One that has a state stays. */
+void state_remove_incomplete(const char *root, const char *id);
 void state_fini(struct state *st);
 
 /* Fills start_ticks from /proc. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -38,45 +39,60 @@ static int join_request(const struct sandbox_args *a, int conn, const int *gofer
 
 /* Nothing of the caller's stays open in it: whoever reads the other end of a pipe waits for that.
  */
-static NORETURN void keeper_child(const struct sandbox_args *a, int conn)
+static NORETURN void keeper_child(const struct sandbox_args *a, int conn, const int sync[2])
 {
     struct keeper k = {.conn = conn, .master = -1, .slave = a->console_fd};
+    char byte;
 
+    /* Nobody would know of it if the caller ended now. */
+    close(sync[1]);
+    if (read(sync[0], &byte, 1) != 1)
+        _exit(128 + SIGKILL);
     prctl(PR_SET_NAME, "runsc-keeper", 0, 0, 0);
     launch_enter_cgroups(a);
     keeper_detach(&k, -1);
     _exit(keeper_wait(&k));
 }
 
-static int start_keeper(const struct sandbox_args *a, int conn, pid_t *out_pid, struct err *e)
+static int start_keeper(const struct sandbox_args *a, int conn, struct sandbox *s, struct err *e)
 {
-    pid_t pid = fork();
+    int sync[2], r = 0;
 
-    if (pid == 0)
-        keeper_child(a, conn);
-    if (pid < 0)
-        return err_errno(e, errno, "fork the keeper");
-    *out_pid = pid;
-    return 0;
+    if (pipe2(sync, O_CLOEXEC))
+        return err_errno(e, errno, "pipe");
+    s->sentry_pid = fork();
+    if (s->sentry_pid == 0)
+        keeper_child(a, conn, sync);
+    if (s->sentry_pid < 0)
+        r = err_errno(e, errno, "fork the keeper");
+    close(sync[0]);
+    if (!r)
+        r = a->made(a->made_arg, s, e);
+    if (!r && write(sync[1], "", 1) != 1)
+        r = err_errno(e, errno, "keeper");
+    close(sync[1]);
+    if (r)
+        launch_end_child(&s->sentry_pid);
+    return r;
 }
 
 int sandbox_join(const struct sandbox_args *a, struct sandbox *out, struct err *e)
 {
     const int conn = a->control_fd;
     int fds[GOFER_CHANNELS];
-    pid_t gofer = -1, keeper = -1;
+    struct sandbox s = {.sentry_pid = -1, .gofer_pid = -1};
 
-    if (launch_gofer(a, fds, &gofer, e))
+    if (launch_gofer(a, fds, &s.gofer_pid, e))
         return -1;
     int r = join_request(a, conn, fds, e);
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
         close(fds[i]);
     if (!r)
-        r = start_keeper(a, conn, &keeper, e);
+        r = start_keeper(a, conn, &s, e);
     if (r) {
-        launch_end_child(&gofer);
+        launch_end_child(&s.gofer_pid);
         return r;
     }
-    *out = (struct sandbox){.sentry_pid = keeper, .gofer_pid = gofer};
+    *out = s;
     return 0;
 }

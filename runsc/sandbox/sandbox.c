@@ -95,6 +95,10 @@ static int start_sentry(struct launch *l, struct err *e)
     int r = confine_write_id_maps(l->sentry, &step);
     if (r)
         return err_errno(e, r, "sentry: %s", step);
+    /* Till the next line it ends with us. */
+    const struct sandbox made = {.sentry_pid = l->sentry, .gofer_pid = l->gofer};
+    if (l->a->made(l->a->made_arg, &made, e))
+        return -1;
     if (write(l->sync[1], "", 1) != 1)
         return err_errno(e, errno, "sentry: it ended during set-up");
     return 0;

@@ -15,6 +15,12 @@
 #include "runsc/err.h"
 #include "runsc/spec.h"
 
+struct sandbox {
+    pid_t sentry_pid; /* or the keeper's; in the caller's pid namespace; exits with the container's
+                         exit code, 128+n for signal n */
+    pid_t gofer_pid;
+};
+
 struct sandbox_args {
     const struct oci_spec *spec;
     const char *id;
@@ -32,12 +38,10 @@ struct sandbox_args {
     /* Each a cgroup.procs file open for writing: sentry and gofer write "0" before all else. */
     const int *cgroup_fds;
     size_t cgroup_fd_count;
-};
-
-struct sandbox {
-    pid_t sentry_pid; /* or the keeper's; in the caller's pid namespace; exits with the container's
-                         exit code, 128+n for signal n */
-    pid_t gofer_pid;
+    /* Called once the processes exist and before they would outlive the caller's sudden end: to
+     * write down whom to end. Not 0: they are ended, and the launch fails with e. */
+    int (*made)(void *arg, const struct sandbox *s, struct err *e);
+    void *made_arg;
 };
 
 /*
