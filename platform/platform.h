@@ -5,6 +5,7 @@
 #ifndef RINGWALL_PLATFORM_PLATFORM_H
 #define RINGWALL_PLATFORM_PLATFORM_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -105,6 +106,10 @@ struct plat_ctx_ops {
      * MXCSR bits give -EINVAL. Owner thread, between runs. */
     MUST_CHECK int64_t (*xstate_get)(struct plat_ctx *ctx, void *buf, size_t size);
     MUST_CHECK int (*xstate_set)(struct plat_ctx *ctx, const void *buf, size_t size);
+    /* Debug registers 0-3, 6, 7 as ptrace(2) has them in u_debugreg, checked by the host. Owner
+     * thread, between runs. NULL: there are none. */
+    MUST_CHECK int (*debugreg_get)(struct plat_ctx *ctx, unsigned n, uint64_t *out_value);
+    MUST_CHECK int (*debugreg_set)(struct plat_ctx *ctx, unsigned n, uint64_t value);
     /* User time spent in guest code so far, ns. Any thread. */
     uint64_t (*cpu_time)(struct plat_ctx *ctx);
     /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
@@ -219,6 +224,22 @@ static inline MUST_CHECK int64_t plat_ctx_xstate_get(struct plat_ctx *ctx, void 
 static inline MUST_CHECK int plat_ctx_xstate_set(struct plat_ctx *ctx, const void *buf, size_t size)
 {
     return ctx->plat->ops->ctx->xstate_set(ctx, buf, size);
+}
+
+static inline MUST_CHECK int plat_ctx_debugreg_get(struct plat_ctx *ctx, unsigned n,
+                                                   uint64_t *out_value)
+{
+    *out_value = 0;
+    return ctx->plat->ops->ctx->debugreg_get ? ctx->plat->ops->ctx->debugreg_get(ctx, n, out_value)
+                                             : 0;
+}
+
+/* Without debug registers: as when all are taken by others. */
+static inline MUST_CHECK int plat_ctx_debugreg_set(struct plat_ctx *ctx, unsigned n, uint64_t value)
+{
+    if (!ctx->plat->ops->ctx->debugreg_set)
+        return value ? -ENOSPC : 0;
+    return ctx->plat->ops->ctx->debugreg_set(ctx, n, value);
 }
 
 static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)

@@ -1,6 +1,5 @@
 /* Futexes and robust lists. */
 #include <errno.h>
-#include <linux/capability.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <time.h>
@@ -217,7 +216,7 @@ int64_t sys_get_robust_list(struct task *t, int pid, uaddr_t head, uaddr_t size)
 
     if (r != 0)
         return r;
-    if (!task_may_control(t, o, CAP_SYS_PTRACE))
+    if (!task_may_access(t, o, TASK_ACCESS_REAL))
         r = -EPERM;
     const uint64_t list = o->robust_list;
     task_put(o);

@@ -1,6 +1,5 @@
 /* Another process's memory: process_vm_readv(2), process_vm_writev(2). */
 #include <errno.h>
-#include <linux/capability.h>
 #include <stdlib.h>
 
 #include "base/limits.h"
@@ -44,7 +43,7 @@ static int procvm_open(struct task *t, int pid, struct mm **out_mm)
     int err = task_find(t, pid, &o);
     if (err)
         return err;
-    if (!task_may_control(t, o, CAP_SYS_PTRACE))
+    if (!task_may_access(t, o, TASK_ACCESS_REAL))
         err = -EPERM;
     struct mm *mm = err ? NULL : task_get_mm(o);
     task_put(o);

@@ -104,6 +104,9 @@ static int waitid_status(const struct task_wait_result *res)
         return WTERMSIG(res->status);
     case CLD_STOPPED:
         return WSTOPSIG(res->status);
+    case CLD_TRAPPED:
+        /* With a tracer's event. */
+        return res->status >> 8;
     default:
         return SIGCONT;
     }
@@ -181,7 +184,7 @@ static int pidfd_target_file(struct task *t, int pidfd, int fd, struct file **ou
     if (r)
         return r;
     struct fdtable *fdt = task_get_fdtable(o);
-    if (!task_may_control(t, o, 19 /* CAP_SYS_PTRACE */))
+    if (!task_may_access(t, o, TASK_ACCESS_REAL))
         r = -EPERM;
     else
         r = fdt ? fdtable_lookup(fdt, fd, out_file) : -ESRCH;

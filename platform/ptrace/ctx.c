@@ -3,7 +3,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -14,6 +16,7 @@
 #define XSAVE_HEADER 512
 #define XSAVE_LEGACY_SIZE 576
 #define XSTATE_X87_SSE UINT64_C(3)
+#define DEBUGREG_CONTROL 7u
 
 static void ctx_reset_regs(struct plat_regs *regs)
 {
@@ -289,12 +292,28 @@ static void ctx_end_thread(struct pt_ctx *c)
         pt_reap(c->tid);
 }
 
+static unsigned long ctx_debugreg_offset(unsigned n)
+{
+    return offsetof(struct user, u_debugreg) + n * sizeof(uint64_t);
+}
+
+/* Whoever gets the stub thread next watches nothing. */
+static void ctx_watch_end(struct pt_ctx *c)
+{
+    if (!c->watching || c->dead || !c->attached)
+        return;
+    (void)syscall(SYS_ptrace, (long)PTRACE_POKEUSER, (long)c->tid,
+                  ctx_debugreg_offset(DEBUGREG_CONTROL), 0ul);
+    c->watching = false;
+}
+
 /* Takes c out of its address space; the thread is parked for the next one, or ends. */
 static void ctx_leave(struct pt_ctx *c)
 {
     struct pt_as *as = c->as;
     bool last, park = false;
 
+    ctx_watch_end(c);
     stub_seat_unplace(&c->seat);
     mutex_lock(&as->mu);
     list_del(&c->node);
@@ -404,6 +423,35 @@ static int ctx_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
     return r != 0 && r != -ESRCH ? -EINVAL : r;
 }
 
+/* The call, unlike the library's function, has its result written to the fourth argument. */
+static int ctx_debugreg_get(struct plat_ctx *base, unsigned n, uint64_t *out_value)
+{
+    struct pt_ctx *c = pt_ctx(base);
+    int r = pt_ctx_own(c);
+
+    if (r != 0)
+        return r;
+    return syscall(SYS_ptrace, (long)PTRACE_PEEKUSER, (long)c->tid, ctx_debugreg_offset(n),
+                   out_value) == 0
+               ? 0
+               : -errno;
+}
+
+static int ctx_debugreg_set(struct plat_ctx *base, unsigned n, uint64_t value)
+{
+    struct pt_ctx *c = pt_ctx(base);
+    int r = pt_ctx_own(c);
+
+    if (r != 0)
+        return r;
+    if (syscall(SYS_ptrace, (long)PTRACE_POKEUSER, (long)c->tid, ctx_debugreg_offset(n), value) !=
+        0)
+        return -errno;
+    if (n == DEBUGREG_CONTROL)
+        c->watching = value != 0;
+    return 0;
+}
+
 const struct plat_ctx_ops pt_ctx_ops = {
     .create = ctx_create,
     .fork = ctx_fork,
@@ -413,6 +461,8 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .interrupt = pt_ctx_interrupt,
     .xstate_get = ctx_xstate_get,
     .xstate_set = ctx_xstate_set,
+    .debugreg_get = ctx_debugreg_get,
+    .debugreg_set = ctx_debugreg_set,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -81,7 +81,8 @@ struct pt_ctx {
     pid_t tid;
     /* owner */
     bool attached, dead;
-    bool synced; /* seen is what the stub thread's registers are */
+    bool watching; /* debug registers are in use */
+    bool synced;   /* seen is what the stub thread's registers are */
     struct plat_regs regs, seen;
     void *xstate; /* to be loaded at the first run, or NULL; owned */
     size_t xstate_size;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
+#include <linux/ptrace.h>
 #include <sys/resource.h>
 
 #include "sentry/ipc/ipc.h"
@@ -10,6 +11,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* Users and user namespaces are one each; of the other kinds only uts can be made. */
@@ -260,7 +262,7 @@ static void clone_link_group_locked(struct task *t, struct thread_group *tg, uin
 
 /* The last moment at which clone can fail for the caller's state. Signals that came meanwhile are
  * taken first: one sent to the whole process group must not miss the child. */
-static int clone_publish(struct task *t, struct task *c, const struct task_clone_args *a)
+static int clone_publish(struct task *t, struct task *c, const struct task_clone_args *a, int event)
 {
     struct kernel *k = t->k;
     struct pid *p;
@@ -278,6 +280,7 @@ static int clone_publish(struct task *t, struct task *c, const struct task_clone
         task_publish_locked(c, p);
         if (!(a->flags & CLONE_THREAD))
             clone_link_group_locked(t, c->tg, a->flags);
+        trace_fork_locked(t, c, event, a->flags & CLONE_PTRACE);
         atomic_fetch_add_explicit(&k->forks, 1, memory_order_relaxed);
     }
     mutex_unlock(&k->mu);
@@ -337,22 +340,26 @@ static void clone_pidfd_end(struct task *t, struct clone_pidfd *pf, bool failed)
         file_put(pf->file);
 }
 
-/* vfork(2): till the child has called execve or ended; only a fatal signal ends it earlier. */
-static void clone_vfork_wait(struct task *t, struct task *c)
+/* vfork(2): till the child has called execve or ended; only a fatal signal ends it earlier, and
+ * gives false. */
+static bool clone_vfork_wait(struct task *t, struct task *c)
 {
     struct task_priv *p = task_priv(c);
     struct waiter w;
+    bool done;
 
     waiter_init(&w, &t->blocker, 0);
     waitq_add(&p->vfork_wq, &w);
-    while (!atomic_load_explicit(&p->vfork_done, memory_order_acquire))
+    while (!(done = atomic_load_explicit(&p->vfork_done, memory_order_acquire)))
         if (blocker_wait_killable(&t->blocker, DEADLINE_NEVER))
             break;
     waitq_del(&w);
+    return done;
 }
 
 int64_t task_clone(struct task *t, const struct task_clone_args *a)
 {
+    const int event = trace_clone_event(t, a->flags, a->exit_signal);
     struct clone_pidfd pf;
     struct task *c;
     int r = clone_check(t, a);
@@ -369,7 +376,7 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
         goto out_task;
     r = clone_pidfd_prepare(t, c, a, &pf);
     if (!r)
-        r = clone_publish(t, c, a);
+        r = clone_publish(t, c, a, event);
     if (r)
         goto out_pidfd;
     const int32_t tid = c->tid;
@@ -385,8 +392,11 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
         goto out_pidfd;
     }
     clone_pidfd_end(t, &pf, false);
+    if (event)
+        trace_event(t, event, (uint32_t)tid);
     if (a->flags & CLONE_VFORK) {
-        clone_vfork_wait(t, c);
+        if (clone_vfork_wait(t, c))
+            trace_event(t, PTRACE_EVENT_VFORK_DONE, (uint32_t)tid);
         task_put(c);
     }
     return tid;

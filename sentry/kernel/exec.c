@@ -10,6 +10,7 @@
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 #define EXEC_POINTERS 64 /* fetched at a time */
@@ -276,6 +277,7 @@ static void dethread_take_lead(struct task *t)
     mutex_lock(&k->mu);
     struct task *old = tg->leader;
     const int32_t old_tid = t->tid;
+    trace_unlink_locked(old);
     struct pid *mine = k->pids[old_tid];
     struct sighand *sh = tg_lock_sig(tg);
     list_del(&task_priv(old)->thread_node);
@@ -398,7 +400,7 @@ static void exec_new_identity(struct exec *x)
     task_set_cred(t, cred_get(x->image.cred));
 }
 
-static void exec_commit(struct exec *x, const struct vfs_caller *c)
+static void exec_commit(struct exec *x, const struct vfs_caller *c, uint64_t nr)
 {
     struct task *t = x->t;
 
@@ -409,12 +411,15 @@ static void exec_commit(struct exec *x, const struct vfs_caller *c)
     exec_new_signals(x);
     exec_new_files(x, c);
     exec_new_identity(x);
-    task_init_regs(plat_ctx_regs(t->ctx), x->image.entry, x->image.stack);
-    task_priv(t)->sys_nr = -1;
+    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+    task_init_regs(regs, x->image.entry, x->image.stack);
+    regs->orig_rax = nr;
 }
 
 static int exec_run(struct exec *x, const struct vfs_caller *c)
 {
+    /* A tracer sees the call to its end. */
+    const uint64_t nr = plat_ctx_regs(x->t->ctx)->orig_rax;
     int r = exec_load(x, c);
 
     if (r)
@@ -435,13 +440,14 @@ static int exec_run(struct exec *x, const struct vfs_caller *c)
         sighand_unlock(sh);
         return r;
     }
-    exec_commit(x, c);
+    exec_commit(x, c, nr);
     return 0;
 }
 
 int task_execve(struct task *t, int dirfd, uaddr_t path, uaddr_t argv, uaddr_t envp, int flags)
 {
     struct exec x = {.t = t, .budget = exec_budget(t)};
+    const int32_t old_tid = t->tid;
     struct vfs_caller c;
 
     if (flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW))
@@ -457,5 +463,7 @@ int task_execve(struct task *t, int dirfd, uaddr_t path, uaddr_t argv, uaddr_t e
     exec_fini(&x, &c);
     cred_put(c.cred);
     task_vfs_caller_end(&c);
+    if (!r)
+        trace_exec(t, old_tid);
     return r;
 }

@@ -1,5 +1,6 @@
 /* The end of threads and processes: what is given up when, and who is told (kernel/exit.c). */
 #include <errno.h>
+#include <linux/ptrace.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -8,6 +9,7 @@
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* How long pid 1 waits for the others it has killed before the container counts as ended. */
@@ -213,10 +215,33 @@ bool tg_notify_parent_locked(struct thread_group *tg, int code, int status)
     return reap;
 }
 
-static bool exit_notify_end_locked(struct thread_group *tg)
+/* do_notify_parent for a tracer: it always wants the zombie. */
+static void exit_notify_tracer_locked(struct task *t, int status)
+{
+    struct thread_group *tg = t->tg, *up = task_priv(t)->trace.tracer->tg;
+    const bool whole = t == tg->leader && tg->parent == up;
+    const int signo = whole ? tg->exit_signal : SIGCHLD;
+    struct lx_siginfo info;
+
+    chld_info(tg, signo,
+              (status & 0x7f) == 0 ? CLD_EXITED
+              : status & 0x80      ? CLD_DUMPED
+                                   : CLD_KILLED,
+              (status & 0x7f) == 0 ? (status >> 8) & 0xff : status & 0x7f, &info);
+    info.chld.pid = t->tid;
+    if (signo > 0)
+        (void)tg_send_signal(up, &info);
+    waitq_wake(&up->child_wq, 0);
+}
+
+bool exit_notify_end_locked(struct thread_group *tg)
 {
     const int st = tg->exit_status;
 
+    if (tg->leader && task_traced(tg->leader)) {
+        exit_notify_tracer_locked(tg->leader, st);
+        return false;
+    }
     if ((st & 0x7f) == 0)
         return tg_notify_parent_locked(tg, CLD_EXITED, (st >> 8) & 0xff);
     return tg_notify_parent_locked(tg, st & 0x80 ? CLD_DUMPED : CLD_KILLED, st & 0x7f);
@@ -251,9 +276,11 @@ void tg_reaped(struct kernel *k, struct list *dead)
     while (!list_empty(dead)) {
         struct task_priv *p = list_first_entry(dead, struct task_priv, thread_node);
         struct thread_group *tg = p->t->tg;
+        const bool whole = p->t->tid == tg->tgid;
         list_del(&p->thread_node);
         task_put(p->t);
-        tg_put(tg);
+        if (whole)
+            tg_put(tg);
     }
     waitq_wake(&k->exit_wq, 0);
 }
@@ -354,6 +381,46 @@ static void exit_wake_exec(struct thread_group *tg)
     sighand_unlock(sh);
 }
 
+/* The group has ended with the thread that went last. True: just now. */
+static bool exit_try_group_end_locked(struct thread_group *tg, struct list *dead)
+{
+    if (tg->state != TG_LIVE || tg->thread_count != 1 || !task_priv(tg->leader)->zombie)
+        return false;
+    exit_group_end_locked(tg, dead);
+    return true;
+}
+
+void exit_thread_reap_locked(struct task *t, struct list *dead)
+{
+    struct thread_group *tg = t->tg;
+
+    task_unlink_locked(t);
+    list_add_tail(&task_priv(t)->thread_node, dead);
+    exit_wake_exec(tg);
+    (void)exit_try_group_end_locked(tg, dead);
+}
+
+int exit_thread_status_locked(const struct task *t)
+{
+    const struct thread_group *tg = t->tg;
+
+    return atomic_load_explicit(&tg->exiting, memory_order_relaxed) ? tg->group_status
+                                                                    : task_priv(t)->exit_code;
+}
+
+/* Who started the process from outside is to be told. A tracer may keep zombies of its threads. */
+static bool exit_over_locked(const struct thread_group *tg)
+{
+    const struct task_priv *p;
+
+    if (!tg->exit_fn || tg->thread_alive > 0)
+        return false;
+    list_for_each_entry (p, &tg->threads, thread_node)
+        if (!p->zombie)
+            return false;
+    return true;
+}
+
 /* The last step: t is nobody's any more when it returns. */
 static void exit_notify(struct task *t)
 {
@@ -361,27 +428,29 @@ static void exit_notify(struct task *t)
     struct kernel *k = t->k;
     struct list dead = LIST_INIT(dead);
     kernel_exit_fn fn = NULL;
-    void *arg = NULL;
     int status = 0;
 
     mutex_lock(&k->mu);
-    const bool is_leader = tg->leader == t;
+    trace_exit_tracer_locked(t, &dead);
     exit_pdeath_locked(t);
-    if (is_leader)
+    if (tg->leader == t || task_traced(t)) {
+        /* Whether its tracer wants to wait for it, or its process is not at its end yet. */
         task_priv(t)->zombie = true;
-    else
-        task_unlink_locked(t);
-    exit_wake_exec(tg);
-    if (tg->thread_count == 1 && task_priv(tg->leader)->zombie) {
+        if (tg->leader != t)
+            exit_notify_tracer_locked(t, exit_thread_status_locked(t));
+        exit_wake_exec(tg);
+    } else {
+        exit_thread_reap_locked(t, &dead);
+    }
+    (void)exit_try_group_end_locked(tg, &dead);
+    if (exit_over_locked(tg)) {
         fn = tg->exit_fn;
-        arg = tg->exit_arg;
-        exit_group_end_locked(tg, &dead);
-        status = tg->exit_status;
+        tg->exit_fn = NULL;
+        status = tg->state == TG_LIVE ? exit_thread_status_locked(tg->leader) : tg->exit_status;
     }
     mutex_unlock(&k->mu);
+    void *arg = tg->exit_arg;
     tg_reaped(k, &dead);
-    if (!is_leader)
-        task_put(t);
     tg_put(tg);
     if (fn)
         fn(arg, status);
@@ -394,6 +463,7 @@ static void zap_locked(struct kernel *k, struct list *dead)
     struct thread_group *tg, *next;
 
     k->dying = true;
+    trace_zap_locked(k);
     list_for_each_entry_safe (tg, next, &k->groups, node) {
         if (tg == k->init)
             continue;
@@ -433,10 +503,34 @@ static void kernel_zap(struct kernel *k)
         log_warn("pid 1 has ended, but not every other task: %d", r);
 }
 
+static int exit_status(struct task *t)
+{
+    struct sighand *sh = tg_lock_sig(t->tg);
+    const int status = exit_thread_status_locked(t);
+
+    sighand_unlock(sh);
+    return status;
+}
+
+/* Before pid 1 waits for the others to go: they may wait for it, their tracer. */
+static void exit_tracer(struct task *t)
+{
+    struct list dead = LIST_INIT(dead);
+
+    if (list_empty(&task_priv(t)->trace.tracees))
+        return;
+    mutex_lock(&t->k->mu);
+    trace_exit_tracer_locked(t, &dead);
+    mutex_unlock(&t->k->mu);
+    tg_reaped(t->k, &dead);
+}
+
 void task_exit_final(struct task *t)
 {
     struct thread_group *tg = t->tg;
 
+    if (UNLIKELY(task_traced(t)))
+        trace_event(t, PTRACE_EVENT_EXIT, (uint32_t)exit_status(t));
     task_mm_release(t);
     const bool last = exit_mark_dead(t);
     if (last) {
@@ -445,6 +539,7 @@ void task_exit_final(struct task *t)
         exit_drop_exe(tg);
     }
     exit_release(t);
+    exit_tracer(t);
     if (last && tg->tgid == 1)
         kernel_zap(t->k);
     exit_notify(t);

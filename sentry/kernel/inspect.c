@@ -135,6 +135,8 @@ static char inspect_state(const struct task *t)
         return 'X';
     if (p->dead)
         return p->zombie || t->tg->state == TG_ZOMBIE ? 'Z' : 'X';
+    if (p->trace.stopped)
+        return 't';
     if (p->stopped)
         return 'T';
     if (atomic_load_explicit(&t->blocker.word, memory_order_relaxed) & BLOCKER_SLEEPING)
@@ -176,6 +178,7 @@ static void info_tree(struct task *t, struct task_info *out)
         tg->pgrp->session->tty_show(tg->pgrp->session, &out->tty, &out->tty_pgrp);
     out->state = inspect_state(t);
     out->threads = (int32_t)tg->thread_count;
+    out->tracer = p->trace.tracer ? p->trace.tracer->tg->tgid : 0;
     out->exit_signal = tg->exit_signal;
     out->exit_code = tg->state == TG_LIVE ? 0 : tg->exit_status;
     if (tg->leader == t || tg->state != TG_LIVE) {

@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <signal.h>
 
-#include "sentry/kernel/task_priv.h"
+#include "sentry/kernel/ptrace_priv.h"
+#include "sentry/kernel/signal_priv.h"
 
 /* ---- stopping ---- */
 
@@ -29,8 +30,11 @@ void job_stop(struct task *t, int signo)
     if (!tg->stop_dequeued || tg->exec_task ||
         atomic_load_explicit(&tg->exiting, memory_order_relaxed))
         goto out_unlock;
-    if (atomic_load_explicit(&tg->stopping, memory_order_relaxed))
+    if (atomic_load_explicit(&tg->stopping, memory_order_relaxed)) {
+        /* A tracee that was let go on while its group is stopped, and is stopped again. */
+        task_priv(t)->trace.trap_stop |= task_traced(t);
         goto out_unlock;
+    }
     tg->stop_signo = signo;
     tg->stop_count = 0;
     tg->stop_reported = false;
@@ -43,23 +47,25 @@ void job_stop(struct task *t, int signo)
         p->stop_pending = true;
         tg->stop_count++;
         task_interrupt_locked(p->t, BLOCKER_INTERRUPT);
+        trace_trap_notify_locked(p->t);
     }
 out_unlock:
     sighand_unlock(sh);
 }
 
-/* One thread fewer to wait for; the last one has the parent to tell. sig held. */
-static void job_arrive_locked(struct task *t)
+bool job_arrive_locked(struct task *t)
 {
     struct thread_group *tg = t->tg;
     struct task_priv *p = task_priv(t);
 
     if (!p->stop_pending)
-        return;
+        return false;
     p->stop_pending = false;
     BUG_ON(tg->stop_count == 0);
-    if (--tg->stop_count == 0 && atomic_load_explicit(&tg->stopping, memory_order_relaxed))
-        tg->cldstop_due = true;
+    if (--tg->stop_count > 0 || !atomic_load_explicit(&tg->stopping, memory_order_relaxed))
+        return false;
+    tg->cldstop_due = true;
+    return true;
 }
 
 void job_thread_exit_locked(struct task *t)
@@ -67,7 +73,7 @@ void job_thread_exit_locked(struct task *t)
     struct thread_group *tg = t->tg;
     struct task_priv *p;
 
-    job_arrive_locked(t);
+    (void)job_arrive_locked(t);
     if (!tg->cldstop_due && !tg->cldcont_due)
         return;
     /* Somebody who stays must report: the others look when they are interrupted. */
@@ -82,6 +88,9 @@ void job_continue_locked(struct thread_group *tg)
     struct task_priv *p;
 
     tg->stop_dequeued = false;
+    list_for_each_entry (p, &tg->threads, thread_node)
+        if (!p->dead)
+            trace_trap_notify_locked(p->t);
     if (!atomic_load_explicit(&tg->stopping, memory_order_relaxed))
         return;
     /* A stop that was not complete is reported as a stop, as Linux does. */
@@ -121,20 +130,33 @@ static void job_report(struct task *t)
 
 /* ---- the thread's side ---- */
 
-enum job_state { JOB_RUN, JOB_REPORT, JOB_SLEEP };
+enum job_state { JOB_RUN, JOB_REPORT, JOB_TRAP, JOB_SLEEP };
+
+bool job_due_locked(const struct task *t)
+{
+    const struct thread_group *tg = t->tg;
+
+    if (tg->cldstop_due || tg->cldcont_due || trace_trap_due_locked(t))
+        return true;
+    return atomic_load_explicit(&tg->stopping, memory_order_relaxed) && !task_traced(t);
+}
 
 static enum job_state job_look(struct task *t)
 {
     struct thread_group *tg = t->tg;
     enum job_state state = JOB_RUN;
     struct sighand *sh = tg_lock_sig(tg);
-    const bool stopping = atomic_load_explicit(&tg->stopping, memory_order_relaxed);
+    /* A tracee stops for its tracer instead, and goes on when that says so. */
+    const bool stopping =
+        atomic_load_explicit(&tg->stopping, memory_order_relaxed) && !task_traced(t);
 
     if (stopping)
-        job_arrive_locked(t);
+        (void)job_arrive_locked(t);
     task_priv(t)->stopped = stopping;
     if (tg->cldstop_due || tg->cldcont_due)
         state = JOB_REPORT;
+    else if (trace_trap_due_locked(t))
+        state = JOB_TRAP;
     else if (stopping)
         state = JOB_SLEEP;
     sighand_unlock(sh);
@@ -154,6 +176,10 @@ void job_work(struct task *t)
     while (state != JOB_RUN) {
         if (state == JOB_REPORT)
             job_report(t);
+        else if (state == JOB_TRAP)
+            trace_trap(t);
+        if (task_dying(t))
+            break;
         state = job_look(t);
         if (state == JOB_SLEEP && blocker_wait_killable(&t->blocker, DEADLINE_NEVER))
             break;

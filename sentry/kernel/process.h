@@ -77,9 +77,12 @@ MUST_CHECK int task_sem_undo(struct task *t, struct sem_undo_list **out_list);
 void task_cred_commit(struct task *t, struct cred *c);
 /* Another live task by tid (0: the caller). Owned (task_put), -ESRCH. */
 MUST_CHECK int task_find(struct task *t, int32_t tid, struct task **out_task);
-/* May t look into or change o, as __ptrace_may_access and prlimit(2) ask: same ids or capability.
- */
-bool task_may_control(struct task *t, struct task *o, int cap);
+/* May t look into o, or stop it (ptrace(2), access mode checks): by its real ids and permitted
+ * capabilities, or by those of file system access. Its own process always. */
+enum task_access { TASK_ACCESS_REAL, TASK_ACCESS_FS };
+bool task_may_access(struct task *t, struct task *o, enum task_access mode);
+/* prlimit(2) of another: the same ids throughout, or CAP_SYS_RESOURCE. */
+bool task_may_set_limits(struct task *t, struct task *o);
 /* new, old: soft and hard, either NULL. Another task's limits when o is not t. -EINVAL, -EPERM. */
 MUST_CHECK int task_prlimit(struct task *t, struct task *o, int resource,
                             const uint64_t new_limit[2], uint64_t old_limit[2]);

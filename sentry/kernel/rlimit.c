@@ -1,4 +1,4 @@
-/* Resource limits and usage (setrlimit(2), getrusage(2)), and who may look at whom. */
+/* Resource limits and usage (setrlimit(2), getrusage(2)). */
 #include <errno.h>
 #include <linux/capability.h>
 #include <sys/resource.h>
@@ -14,21 +14,6 @@ int task_find(struct task *t, int32_t tid, struct task **out_task)
         return 0;
     }
     return kernel_find_task(t->k, tid, true, out_task);
-}
-
-bool task_may_control(struct task *t, struct task *o, int cap)
-{
-    const struct cred *c = t->cred;
-
-    if (t->tg == o->tg)
-        return true;
-    struct cred *oc = task_get_cred(o);
-    if (!oc)
-        return false;
-    const bool same = c->uid == oc->euid && c->uid == oc->suid && c->uid == oc->uid &&
-                      c->gid == oc->egid && c->gid == oc->sgid && c->gid == oc->gid;
-    cred_put(oc);
-    return same || task_capable(t, cap);
 }
 
 static int rlimit_check(struct task *t, struct task *o, int resource, const uint64_t n[2])
@@ -52,7 +37,7 @@ int task_prlimit(struct task *t, struct task *o, int resource, const uint64_t ne
 
     if (resource < 0 || resource >= LX_RLIM_COUNT)
         return -EINVAL;
-    if (!task_may_control(t, o, CAP_SYS_RESOURCE))
+    if (!task_may_set_limits(t, o))
         return -EPERM;
     mutex_lock(&tg->mu);
     if (new_limit)

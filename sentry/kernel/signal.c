@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/signal_priv.h"
 
 /* ---- handlers ---- */
@@ -150,6 +151,9 @@ static bool sig_is_ignored_locked(const struct thread_group *tg, const struct ta
     /* Blocked signals are kept even if ignored now: the action may change. */
     if (t->blocked & bit)
         return false;
+    /* A tracer sees what would be ignored, too. */
+    if (task_traced(t) && signo != SIGKILL)
+        return false;
     if (tg->tgid == 1 && a->handler == LX_SIG_DFL && !(forced && (bit & SIG_SET_KERNEL_ONLY)))
         return true;
     return a->handler == LX_SIG_IGN || (a->handler == LX_SIG_DFL && (bit & SIG_SET_IGNORE));
@@ -189,8 +193,9 @@ static bool sig_wanted_by_locked(const struct task *t, int signo)
         return false;
     if (signo == SIGKILL)
         return true;
-    return !p->stopped && !(atomic_load_explicit(&t->blocker.word, memory_order_relaxed) &
-                            (BLOCKER_INTERRUPT | BLOCKER_KILLED));
+    return !p->stopped && !p->trace.stopped &&
+           !(atomic_load_explicit(&t->blocker.word, memory_order_relaxed) &
+             (BLOCKER_INTERRUPT | BLOCKER_KILLED));
 }
 
 /* The thread that is to take it: any that is free to, the wanted one before others. */
@@ -213,7 +218,7 @@ static bool sig_is_fatal_locked(const struct thread_group *tg, const struct task
 {
     const uint64_t bit = SIG_BIT(signo);
 
-    if (t->blocked & bit)
+    if (t->blocked & bit || (task_traced(t) && signo != SIGKILL))
         return false;
     return !(bit & (SIG_SET_IGNORE | SIG_SET_STOP)) &&
            tg->sighand->action[signo - 1].handler == LX_SIG_DFL;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/signal_priv.h"
 
 /* Length of the syscall instruction: going back by it makes the call again. */
@@ -16,11 +17,13 @@ struct sig_delivery {
     struct lx_siginfo info;
     struct sig_action act;
     struct ptimer *timer; /* owned till ptimer_delivered */
+    bool traced;          /* a tracer has seen it */
 };
 
 enum sig_step {
-    SIG_STEP_DONE, /* nothing is pending */
-    SIG_STEP_NEXT, /* taken, nothing to do */
+    SIG_STEP_DONE,  /* nothing is pending */
+    SIG_STEP_NEXT,  /* taken, nothing to do */
+    SIG_STEP_TRACE, /* taken, to be shown to the tracer */
     SIG_STEP_HANDLER,
     SIG_STEP_STOP, /* a stop signal's default action */
     SIG_STEP_JOB,  /* the group is stopped, or something is to be told to the parent */
@@ -38,12 +41,10 @@ static void restart_call(struct plat_regs *regs, uint64_t nr)
 /* No handler runs: every interrupted call goes on, as if nothing had been. */
 static void restart_plain(struct task *t)
 {
-    struct task_priv *p = task_priv(t);
     struct plat_regs *regs = plat_ctx_regs(t->ctx);
 
-    if (p->sys_nr < 0)
+    if ((int64_t)regs->orig_rax < 0)
         return;
-    p->sys_nr = -1;
     switch ((int64_t)regs->rax) {
     case -ERESTARTSYS:
     case -ERESTARTNOINTR:
@@ -60,12 +61,10 @@ static void restart_plain(struct task *t)
 
 static void restart_with_handler(struct task *t, const struct sig_action *act)
 {
-    struct task_priv *p = task_priv(t);
     struct plat_regs *regs = plat_ctx_regs(t->ctx);
 
-    if (p->sys_nr < 0)
+    if ((int64_t)regs->orig_rax < 0)
         return;
-    p->sys_nr = -1;
     switch ((int64_t)regs->rax) {
     case -ERESTART_RESTARTBLOCK:
     case -ERESTARTNOHAND:
@@ -115,7 +114,9 @@ static enum sig_step sig_act_locked(struct task *t, struct sig_delivery *d)
     if ((bit & SIG_SET_IGNORE) || sig_spares_init(tg, &d->info))
         return SIG_STEP_NEXT;
     if (bit & SIG_SET_STOP) {
-        tg->stop_dequeued = true;
+        /* A SIGCONT may have come while the tracer looked at it. */
+        if (!d->traced)
+            tg->stop_dequeued = true;
         return SIG_STEP_STOP;
     }
     tg_exit_locked(tg, signo);
@@ -124,19 +125,23 @@ static enum sig_step sig_act_locked(struct task *t, struct sig_delivery *d)
 
 static enum sig_step sig_step_locked(struct task *t, struct sig_delivery *d)
 {
-    struct thread_group *tg = t->tg;
-
     d->timer = NULL;
     if (task_dying(t))
         return SIG_STEP_DIE;
-    if (atomic_load_explicit(&tg->stopping, memory_order_relaxed) || tg->cldstop_due ||
-        tg->cldcont_due)
+    if (job_due_locked(t))
         return SIG_STEP_JOB;
     if (!sig_dequeue_locked(t, t->blocked, &d->info, &d->timer)) {
         /* Who sends from now on sets it again. */
         blocker_clear_interrupt(&t->blocker);
         return SIG_STEP_DONE;
     }
+    if (UNLIKELY(task_traced(t)) && d->info.signo != SIGKILL) {
+        if (SIG_BIT(d->info.signo) & SIG_SET_STOP)
+            t->tg->stop_dequeued = true;
+        d->traced = true;
+        return SIG_STEP_TRACE;
+    }
+    d->traced = false;
     return sig_act_locked(t, d);
 }
 
@@ -148,6 +153,17 @@ static enum sig_step sig_step(struct task *t, struct sig_delivery *d)
     sighand_unlock(sh);
     if (d->timer)
         ptimer_delivered(d->timer, &d->info);
+    return step;
+}
+
+/* What the tracer makes of a signal. */
+static enum sig_step sig_show(struct task *t, struct sig_delivery *d)
+{
+    if (!trace_signal(t, &d->info))
+        return SIG_STEP_NEXT;
+    struct sighand *sh = tg_lock_sig(t->tg);
+    const enum sig_step step = task_dying(t) ? SIG_STEP_DIE : sig_act_locked(t, d);
+    sighand_unlock(sh);
     return step;
 }
 
@@ -167,6 +183,8 @@ static void sig_handle(struct task *t, const struct sig_delivery *d)
     t->has_saved_blocked = false;
     sig_set_blocked_locked(t, mask & ~SIG_SET_KERNEL_ONLY);
     sighand_unlock(sh);
+    if (UNLIKELY(atomic_load_explicit(&task_priv(t)->trace.step, memory_order_relaxed)))
+        (void)trace_notify(t, SIGTRAP, 0);
 }
 
 void sig_deliver(struct task *t)
@@ -175,7 +193,10 @@ void sig_deliver(struct task *t)
 
     /* Each turn takes a signal, stops, or ends; frames are bounded by the guest's stack. */
     for (;;) {
-        switch (sig_step(t, &d)) {
+        enum sig_step step = sig_step(t, &d);
+        if (UNLIKELY(step == SIG_STEP_TRACE))
+            step = sig_show(t, &d);
+        switch (step) {
         case SIG_STEP_DIE:
             return;
         case SIG_STEP_DONE:
@@ -193,6 +214,7 @@ void sig_deliver(struct task *t)
         case SIG_STEP_JOB:
             job_work(t);
             break;
+        case SIG_STEP_TRACE:
         default:
             BUG_ON(true);
         }
@@ -211,7 +233,7 @@ void sig_force(struct task *t, const struct lx_siginfo *info)
         a->handler = LX_SIG_DFL;
         t->blocked &= ~bit;
     }
-    if (a->handler == LX_SIG_DFL)
+    if (a->handler == LX_SIG_DFL && !task_traced(t))
         tg_exit_locked(t->tg, info->signo);
     else
         (void)!sig_send_locked(t->tg, t, info, true);

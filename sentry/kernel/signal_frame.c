@@ -328,7 +328,6 @@ int64_t task_sigreturn(struct task *t)
     struct plat_regs *regs = plat_ctx_regs(t->ctx);
     struct lx_ucontext uc;
 
-    task_priv(t)->sys_nr = -1;
     t->restart_fn = NULL;
     /* The handler's return has popped pretcode. */
     int r = copyin_obj(&t->ua, &uc, uaddr(regs->rsp));

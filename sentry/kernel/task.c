@@ -9,6 +9,7 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ptrace_priv.h"
 
 OBJCOUNT_DEFINE(task);
 OBJCOUNT_DEFINE(thread_group);
@@ -43,7 +44,8 @@ int task_new(struct kernel *k, struct task **out_task)
     waitq_init(&p->vfork_wq);
     mutex_init(&p->start_mu, LOCK_RANK_LEAF);
     cond_init(&p->start_cond);
-    p->sys_nr = -1;
+    list_init(&p->trace.node);
+    list_init(&p->trace.tracees);
     p->start_ns = mono_now() - k->boot_mono_ns;
     p->timer_slack_ns = p->timer_slack_born = 50000;
     p->altstack_flags = 2; /* SS_DISABLE */
@@ -183,6 +185,7 @@ void task_unlink_locked(struct task *t)
     struct kernel *k = t->k;
 
     mutex_assert_held(&k->mu);
+    trace_unlink_locked(t);
     struct sighand *sh = tg_lock_sig(tg);
     list_del(&task_priv(t)->thread_node);
     tg->thread_count--;
@@ -199,6 +202,8 @@ void task_interrupt_locked(struct task *t, uint32_t bits)
     blocker_interrupt(&t->blocker, bits);
     if (p->dead || !t->ctx)
         return;
+    if (UNLIKELY(p->trace.stopped) && (bits & BLOCKER_KILLED))
+        trace_kick(t);
     /* A read-modify-write, as the owner's step to odd is: of the two, the later one sees what went
      * before the other. Either the owner finds the bits, or we find it in the guest. */
     if (atomic_fetch_or_explicit(&p->guest_seq, 0, memory_order_acq_rel) & 1)

@@ -10,6 +10,34 @@
 
 #include "sentry/kernel/kernel_priv.h"
 
+struct trace_work;
+
+/* ptrace(2): who traces this task, and how it stands with that. Guard: sig, unless said. */
+struct task_trace {
+    struct task *tracer; /* tree and sig to change, either to read; weak */
+    struct list node;    /* tree: tracer's tracees */
+    struct list tracees; /* tree: whom this task traces */
+    bool seized;
+    uint32_t options;            /* PTRACE_O_* */
+    bool trap_stop, trap_notify; /* has a stop to make, PTRACE_EVENT_STOP when seized */
+    bool stopped;                /* in a stop; what follows is of that stop */
+    bool even_dying;             /* ... that a death does not end */
+    bool listening;              /* PTRACE_LISTEN */
+    bool resumed;                /* the tracer lets it go on */
+    bool frozen;                 /* the tracer is at work on it: stays whatever comes */
+    bool has_info;
+    int code; /* what wait(2) shows, 0 once shown; then what to go on with */
+    uint64_t message;
+    struct lx_siginfo info;
+    struct trace_work *work; /* to be done by the tracee for the tracer */
+    uint32_t kicks;          /* start_mu: counts what start_cond was signalled for */
+    _Atomic bool step;       /* one instruction only; changed while stopped */
+};
+
+/* Bits of task_priv.sys_work. */
+#define SYS_WORK_TRACE 1u /* stop before and after each call */
+#define SYS_WORK_EMU 2u   /* stop before each call and do not make it */
+
 struct task_priv {
     struct task *t;
     struct list thread_node;        /* tree and sig: thread_group.threads */
@@ -28,8 +56,7 @@ struct task_priv {
 
     /* owner */
     pthread_t thread;
-    int64_t sys_nr; /* number of the call being made; -1 outside, or once it may not restart */
-    int exit_code;  /* as wait(2) encodes it */
+    int exit_code;          /* as wait(2) encodes it */
     uint64_t set_child_tid; /* CLONE_CHILD_SETTID: stored by the child before its first step */
     struct plat_ctx *start_ctx;
     bool in_exec;     /* an execve cannot fail any more */
@@ -37,6 +64,7 @@ struct task_priv {
     bool no_guest;    /* killed from outside, or never started: no user state to return to */
 
     /* atomic */
+    _Atomic uint32_t sys_work; /* SYS_WORK_*: what is to be done around system calls */
     /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
     _Atomic uint32_t guest_seq;
     _Atomic bool asleep; /* 'S' or 'D' for /proc; a hint */
@@ -69,6 +97,8 @@ struct task_priv {
     struct mutex start_mu; /* rank LEAF */
     struct cond start_cond;
     int start_state; /* START_* in task_run.c */
+
+    struct task_trace trace;
 
     /* ---- signals (signal.c) ---- */
     struct sig_pending pending; /* sig */
@@ -141,8 +171,20 @@ void tg_reaped(struct kernel *k, struct list *dead);
 /* Tells the parent of what happened to tg, CLD_*: signal and wake-up. tree held. True: nobody wants
  * a zombie, so reap it. */
 MUST_CHECK bool tg_notify_parent_locked(struct thread_group *tg, int code, int status);
+/* The group's end is told to whoever waits for it: the tracer of its leader, or its parent. tree
+ * held. True: nobody wants the zombie. */
+MUST_CHECK bool exit_notify_end_locked(struct thread_group *tg);
+/* A thread that has ended and is no leader vanishes; perhaps its group ends with that. tree held.
+ */
+void exit_thread_reap_locked(struct task *t, struct list *dead);
+/* What wait(2) says of a thread that has ended. tree or sig held. */
+int exit_thread_status_locked(const struct task *t);
 /* A thread that is counted in a group stop goes. sig held. */
 void job_thread_exit_locked(struct task *t);
+/* One thread fewer to wait for. True: it was the last, and the parent is to be told. sig held. */
+bool job_arrive_locked(struct task *t);
+/* job_work has something to do. sig held. */
+bool job_due_locked(const struct task *t);
 /* Wait for child processes sees tg as stopped: every thread has. sig held. */
 static inline bool job_stopped_locked(const struct thread_group *tg)
 {
@@ -193,7 +235,7 @@ void sig_task_exit_locked(struct task *t);
 /* Owner, before a return to the guest, when the task was interrupted or its call returned
  * ERESTART*: clears INTERRUPT; takes signals and acts: default actions end the group
  * (tg_exit_locked) or stop it (job_stop); one handler frame per signal that has one; the call is
- * restarted or turned to EINTR (task_priv.sys_nr >= 0 and rax). Returns also when the task is to
+ * restarted or turned to EINTR (orig_rax and rax). Returns also when the task is to
  * end or to stop: the loop looks at BLOCKER_KILLED and at job_work before it runs the guest. */
 void sig_deliver(struct task *t);
 /* Owner: a synchronous signal for what guest code did (siginfo from f; forced: blocked or ignored

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* Stacks are touched as deep as calls go; the rest is address space. */
@@ -35,16 +36,14 @@ static int64_t syscall_missing(struct task *t, uint32_t nr)
 }
 
 /* Linux looks at the low 32 bits of the number (do_syscall_64). */
-static void syscall_dispatch(struct task *t)
+static int64_t syscall_call(struct task *t)
 {
     const struct sys_table *st = t->k->cfg.syscalls;
-    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+    const struct plat_regs *regs = plat_ctx_regs(t->ctx);
     const uint32_t nr = (uint32_t)regs->orig_rax;
     const uint64_t a[6] = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9};
-    struct task_priv *p = task_priv(t);
     int64_t ret;
 
-    p->sys_nr = (int64_t)nr;
     const bool trace =
         UNLIKELY(atomic_load_explicit(&t->k->strace, memory_order_relaxed)) && st->trace;
     if (trace)
@@ -55,11 +54,37 @@ static void syscall_dispatch(struct task *t)
         ret = syscall_missing(t, nr);
     if (trace)
         st->trace(t, nr, a, true, ret);
-    regs->rax = (uint64_t)ret;
-    /* Calls that replaced the registers have set sys_nr to -1: nothing to restart. */
+    return ret;
+}
+
+/* A call that somebody looks at. */
+static void syscall_watched(struct task *t)
+{
+    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+
+    /* Who looks may change number, arguments and result; -1 is no call at all. */
+    if (trace_syscall_enter(t) && (int32_t)regs->orig_rax != -1)
+        regs->rax = (uint64_t)syscall_call(t);
+    trace_syscall_exit(t);
+}
+
+static void syscall_dispatch(struct task *t)
+{
+    struct task_priv *p = task_priv(t);
+    struct plat_regs *regs = plat_ctx_regs(t->ctx);
+
+    if (LIKELY(!atomic_load_explicit(&p->sys_work, memory_order_relaxed) &&
+               !atomic_load_explicit(&p->trace.step, memory_order_relaxed))) {
+        regs->rax = (uint64_t)syscall_call(t);
+        /* Attached to meanwhile: it stops at the end of the call. */
+        if (UNLIKELY(atomic_load_explicit(&p->sys_work, memory_order_relaxed)))
+            trace_syscall_exit(t);
+    } else {
+        syscall_watched(t);
+    }
+    const int64_t ret = (int64_t)regs->rax;
     if (UNLIKELY(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK))
         sig_deliver(t);
-    p->sys_nr = -1;
 }
 
 /* ---- what guest code does otherwise ---- */
@@ -103,17 +128,22 @@ static inline void guest_leave(struct task_priv *p)
 static void task_step(struct task *t)
 {
     struct plat_fault f;
-    enum plat_event ev = plat_ctx_run(t->ctx, false, &f);
+    struct task_priv *p = task_priv(t);
+    const bool step = atomic_load_explicit(&p->trace.step, memory_order_relaxed);
+    enum plat_event ev = plat_ctx_run(t->ctx, step, &f);
 
-    guest_leave(task_priv(t));
+    guest_leave(p);
     switch (ev) {
     case PLAT_EVENT_SYSCALL:
         syscall_dispatch(t);
         break;
     case PLAT_EVENT_FAULT:
+        plat_ctx_regs(t->ctx)->orig_rax = UINT64_MAX;
         fault_handle(t, &f);
         break;
     case PLAT_EVENT_INTERRUPT:
+        /* No call is being made that could be made again. */
+        plat_ctx_regs(t->ctx)->orig_rax = UINT64_MAX;
         break;
     case PLAT_EVENT_DEAD:
         stub_gone(t);

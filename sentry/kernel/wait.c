@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 #ifndef __WNOTHREAD
@@ -36,15 +37,16 @@ static bool wait_matches(const struct wait_query *q, const struct thread_group *
     return (c->exit_signal != SIGCHLD) == ((q->options & (unsigned)__WCLONE) != 0);
 }
 
-static void wait_fill(const struct wait_query *q, struct thread_group *c, int code, int status)
+static void wait_fill(const struct wait_query *q, struct task *o, int code, int status)
 {
     struct task_wait_result *out = q->out;
+    struct thread_group *c = o->tg;
     struct task_usage u;
 
-    out->pid = c->tgid;
-    mutex_lock(&c->leader->mu);
-    out->uid = c->leader->cred->uid;
-    mutex_unlock(&c->leader->mu);
+    out->pid = o->tid;
+    mutex_lock(&o->mu);
+    out->uid = o->cred->uid;
+    mutex_unlock(&o->mu);
     out->code = code;
     out->status = status;
     tg_usage_locked(c, &u);
@@ -72,13 +74,16 @@ static void wait_account(struct thread_group *up, const struct task_usage_out *u
     c->max_rss = MAX(c->max_rss, u->max_rss);
 }
 
+static int wait_end_code(int status)
+{
+    return (status & 0x7f) == 0 ? CLD_EXITED : status & 0x80 ? CLD_DUMPED : CLD_KILLED;
+}
+
 static bool wait_zombie(struct wait_query *q, struct thread_group *c)
 {
     if (c->state != TG_ZOMBIE || !(q->options & WEXITED))
         return false;
-    const int st = c->exit_status;
-    const int code = (st & 0x7f) == 0 ? CLD_EXITED : st & 0x80 ? CLD_DUMPED : CLD_KILLED;
-    wait_fill(q, c, code, st);
+    wait_fill(q, c->leader, wait_end_code(c->exit_status), c->exit_status);
     if (!(q->options & WNOWAIT)) {
         wait_account(q->t->tg, &q->out->usage);
         tg_reap_locked(c, &q->dead);
@@ -101,10 +106,23 @@ static bool wait_job(struct wait_query *q, struct thread_group *c)
         c->cont_unreported = false;
     sighand_unlock(sh);
     if (stopped)
-        wait_fill(q, c, CLD_STOPPED, signo << 8 | 0x7f);
+        wait_fill(q, c->leader, CLD_STOPPED, signo << 8 | 0x7f);
     else if (continued)
-        wait_fill(q, c, CLD_CONTINUED, 0xffff);
+        wait_fill(q, c->leader, CLD_CONTINUED, 0xffff);
     return stopped || continued;
+}
+
+static bool wait_continued(struct wait_query *q, struct thread_group *c)
+{
+    struct sighand *sh = tg_lock_sig(c);
+    const bool continued = c->state == TG_LIVE && c->cont_unreported;
+
+    if (continued && !(q->options & WNOWAIT))
+        c->cont_unreported = false;
+    sighand_unlock(sh);
+    if (continued)
+        wait_fill(q, c->leader, CLD_CONTINUED, 0xffff);
+    return continued;
 }
 
 static bool wait_one(struct wait_query *q, struct thread_group *c)
@@ -112,7 +130,100 @@ static bool wait_one(struct wait_query *q, struct thread_group *c)
     if (!wait_matches(q, c))
         return false;
     q->any = true;
+    if (UNLIKELY(c->leader && task_traced(c->leader))) {
+        /* A zombie is its tracer's; and what we trace ourselves shows its stops as a tracee. */
+        if (task_priv(c->leader)->trace.tracer->tg == q->t->tg)
+            return false;
+        return wait_job(q, c);
+    }
     return wait_zombie(q, c) || wait_job(q, c);
+}
+
+/* ---- tracees ---- */
+
+static bool wait_traced_matches(const struct wait_query *q, const struct task *o)
+{
+    if (q->kind == TASK_WAIT_PID)
+        return o->tid == q->id;
+    return q->kind != TASK_WAIT_PGRP || (o->tg->pgrp && o->tg->pgrp->id == q->id);
+}
+
+/* A leader that was somebody else's child is waited for a second time, by its parent. */
+static void wait_traced_leader_reap(struct wait_query *q, struct task *o)
+{
+    struct thread_group *tg = o->tg;
+    const bool natural = tg->parent == q->t->tg;
+
+    trace_unlink_locked(o);
+    if (natural)
+        wait_account(q->t->tg, &q->out->usage);
+    if (natural || exit_notify_end_locked(tg))
+        tg_reap_locked(tg, &q->dead);
+}
+
+static bool wait_traced_zombie(struct wait_query *q, struct task *o)
+{
+    const bool leader = o->tg->leader == o;
+    int status;
+
+    if (!task_priv(o)->zombie || (leader && o->tg->state != TG_ZOMBIE))
+        return false;
+    if (!(q->options & WEXITED))
+        return false;
+    status = leader ? o->tg->exit_status : exit_thread_status_locked(o);
+    wait_fill(q, o, wait_end_code(status), status);
+    if (q->options & WNOWAIT)
+        return true;
+    if (leader)
+        wait_traced_leader_reap(q, o);
+    else
+        exit_thread_reap_locked(o, &q->dead);
+    return true;
+}
+
+/* Stops of tracees are seen whatever the options say. */
+static bool wait_traced_stop(struct wait_query *q, struct task *o)
+{
+    struct task_trace *tr = &task_priv(o)->trace;
+    struct sighand *sh = tg_lock_sig(o->tg);
+    const bool stopped = tr->stopped && !tr->resumed && !tr->listening && tr->code;
+    const int code = tr->code;
+
+    if (stopped && !(q->options & WNOWAIT))
+        tr->code = 0;
+    sighand_unlock(sh);
+    if (stopped)
+        wait_fill(q, o, CLD_TRAPPED, code << 8 | 0x7f);
+    return stopped;
+}
+
+static bool wait_traced_of(struct wait_query *q, struct task *tracer)
+{
+    struct task_trace *tr, *next;
+
+    list_for_each_entry_safe (tr, next, &task_priv(tracer)->trace.tracees, node) {
+        struct task *o = container_of(tr, struct task_priv, trace)->t;
+        if (!wait_traced_matches(q, o))
+            continue;
+        q->any = true;
+        if (wait_traced_zombie(q, o) || wait_traced_stop(q, o))
+            return true;
+        if (o->tg->leader == o && (q->options & WCONTINUED) && wait_continued(q, o->tg))
+            return true;
+    }
+    return false;
+}
+
+static bool wait_traced(struct wait_query *q)
+{
+    struct task_priv *p;
+
+    if (q->options & (unsigned)__WNOTHREAD)
+        return wait_traced_of(q, q->t);
+    list_for_each_entry (p, &q->t->tg->threads, thread_node)
+        if (wait_traced_of(q, p->t))
+            return true;
+    return false;
 }
 
 /* 1: *out is filled; 0: nothing yet; -ECHILD. */
@@ -137,6 +248,8 @@ static int wait_scan(struct wait_query *q)
                 break;
         }
     }
+    if (!found)
+        found = wait_traced(q);
     mutex_unlock(&k->mu);
     tg_reaped(k, &q->dead);
     if (found)

@@ -43,6 +43,12 @@ MUST_CHECK int64_t copyin_str(const struct uaccess *ua, char *dst, uaddr_t src, 
 #define copyin_obj(ua, dst_ptr, src) copyin((ua), (dst_ptr), (src), sizeof(*(dst_ptr)))
 #define copyout_obj(ua, dst, src_ptr) copyout((ua), (dst), (src_ptr), sizeof(*(src_ptr)))
 
+/* A debugger's access to memory of a process that is not running, or of another: bytes done. Pages
+ * that the process itself may not read or write are no obstacle; a private page that is written
+ * becomes the process's own. The caller has checked that it may. */
+size_t mm_peek(struct mm *mm, uaddr_t addr, void *buf, size_t size);
+size_t mm_poke(struct mm *mm, uaddr_t addr, const void *buf, size_t size);
+
 /* Extensible structs (clone3, openat2, sched_setattr): size from the guest, known from us.
  * Short ones are zero-extended, longer ones must have a zero tail (-E2BIG). copy_struct_from_user.
  */

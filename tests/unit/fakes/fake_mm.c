@@ -305,3 +305,17 @@ bool memfile_full(const struct memfile *mf)
     (void)mf;
     return false;
 }
+
+size_t mm_peek(struct mm *mm, uaddr_t addr, void *buf, size_t size)
+{
+    const struct uaccess ua = {.mm = mm};
+
+    return copyin_partial(&ua, buf, addr, size);
+}
+
+size_t mm_poke(struct mm *mm, uaddr_t addr, const void *buf, size_t size)
+{
+    const struct uaccess ua = {.mm = mm};
+
+    return copyout_partial(&ua, addr, buf, size);
+}
