@@ -15,6 +15,7 @@
 /* An owned reference to a thread-group leader (or to any thread when any_thread), or -ESRCH. */
 MUST_CHECK int kernel_find_task(struct kernel *k, int32_t tid, bool any_thread,
                                 struct task **out_task);
+struct task *task_get(struct task *t);
 void task_put(struct task *t);
 /* First thread-group id >= from, or -ENOENT; zombies included. */
 int32_t kernel_next_tgid(struct kernel *k, int32_t from);

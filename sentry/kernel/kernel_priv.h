@@ -17,6 +17,7 @@
 #include "base/objcount.h"
 #include "base/ref.h"
 #include "sentry/kernel/image.h"
+#include "sentry/kernel/inspect.h"
 #include "sentry/kernel/task.h"
 
 #define LX_NSIG 64
@@ -211,7 +212,6 @@ static inline void sighand_unlock(struct sighand *sh)
 {
     mutex_unlock(&sh->mu);
 }
-struct task *task_get(struct task *t);
 /* Owned, live or zombie; -ESRCH. */
 MUST_CHECK int kernel_find_tg(struct kernel *k, int32_t tgid, struct thread_group **out_tg);
 /* What all of the group's threads have used so far. Takes tree. */

@@ -99,8 +99,12 @@ static int trace_leave_locked(struct task *t)
     tr->has_info = false;
     tr->message = 0;
     tr->code = 0;
-    /* What came meanwhile has interrupted nobody. */
-    blocker_interrupt(&t->blocker, BLOCKER_INTERRUPT);
+    /* What came meanwhile has interrupted nobody; and it was for nothing that has been taken back.
+     */
+    if (sig_pending_locked(t, t->blocked) || job_due_locked(t))
+        blocker_interrupt(&t->blocker, BLOCKER_INTERRUPT);
+    else
+        blocker_clear_interrupt(&t->blocker);
     return code;
 }
 

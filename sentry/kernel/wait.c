@@ -272,7 +272,10 @@ int task_wait(struct task *t, enum task_wait_kind kind, int32_t id, int options,
     if (r || (options & WNOHANG))
         return r < 0 ? r : 0;
     WAIT_EVENT(&t->tg->child_wq, &t->blocker, 0, DEADLINE_NEVER, (r = wait_scan(&q)) != 0, err);
-    if (err)
+    /* The signal may be that of what is waited for. */
+    if (err && !r)
+        r = wait_scan(&q);
+    if (err && !r)
         return -ERESTARTSYS;
     return r < 0 ? r : 0;
 }

@@ -18,6 +18,8 @@
 #define STACK_AUX_MAX 24
 #define STACK_RANDOM 16
 
+_Static_assert(2 * STACK_AUX_MAX <= MM_AUXV_WORDS, "all of it is remembered");
+
 static const char stack_platform[] = "x86_64";
 
 /* What lies where, addresses of the guest; the buffer holds [low, top). */
@@ -123,7 +125,8 @@ static uint64_t stack_put_pointers(const struct stack_plan *p, uint64_t at,
 }
 
 static int stack_fill(const struct stack_plan *p, const struct task_image_args *a,
-                      const struct image_strings *argv, const struct stack_facts *f)
+                      const struct image_strings *argv, const struct stack_facts *f,
+                      struct mm_layout *layout)
 {
     char random[STACK_RANDOM];
     struct stack_aux aux;
@@ -141,6 +144,8 @@ static int stack_fill(const struct stack_plan *p, const struct task_image_args *
     at = stack_put_pointers(p, at, &a->envp, p->env);
     stack_aux_fill(&aux, p, f);
     stack_put(p, at, aux.v, aux.count * sizeof(aux.v[0]));
+    memcpy(layout->auxv, aux.v, aux.count * sizeof(aux.v[0]));
+    layout->auxv_words = (uint32_t)(2 * aux.count);
     return 0;
 }
 
@@ -171,7 +176,7 @@ int stack_build(struct mm *mm, const struct task_image_args *a, const struct ima
 
     if (r != 0)
         return r;
-    r = stack_fill(&p, a, argv, f);
+    r = stack_fill(&p, a, argv, f, layout);
     if (r == 0)
         r = stack_map(mm, a, &p, f->elf->exec_stack);
     if (r == 0)

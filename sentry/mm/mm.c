@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/objcount.h"
 #include "sentry/mm/mm_priv.h"
+#include "sentry/wait/wait.h"
 
 #define MM_SPARES 6u
 #define MM_SPARES_MAX 32u
@@ -53,6 +54,7 @@ int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct m
     mm->min_addr = ALIGN_UP(plat->min_addr, PAGE_SIZE);
     mm->max_addr = ALIGN_DOWN(plat->max_addr, PAGE_SIZE);
     mm->ram = memfile_host_ram(mf);
+    mm->born_ns = mono_now();
     mm->stack_limit = MM_STACK_DEFAULT;
     mm->as_limit = UINT64_MAX;
     mm->memlock_limit = UINT64_MAX;
@@ -161,6 +163,11 @@ void mm_put(struct mm *mm)
 {
     if (mm && ref_put(&mm->ref))
         mm_destroy(mm);
+}
+
+uint64_t mm_born(const struct mm *mm)
+{
+    return mm->born_ns;
 }
 
 struct plat_as *mm_as(struct mm *mm)

@@ -26,12 +26,15 @@ struct mm_limits {
     bool ipc_lock; /* CAP_IPC_LOCK */
 };
 
+#define MM_AUXV_WORDS 48
 /* Layout facts kept for exec, brk, prctl(PR_SET_MM) and /proc. */
 struct mm_layout {
     uint64_t start_code, end_code, start_data, end_data;
     uint64_t start_brk, brk, start_stack;
     uint64_t arg_start, arg_end, env_start, env_end;
     uint64_t vdso;
+    uint64_t auxv[MM_AUXV_WORDS]; /* pairs, as the program got them */
+    uint32_t auxv_words;          /* used, with the closing pair */
 };
 
 /* An empty address space on the platform. Owned result. */
@@ -43,6 +46,8 @@ void mm_put(struct mm *mm);
 MUST_CHECK int mm_fork(struct mm *mm, struct plat_ctx *parent_ctx, const struct mm_limits *lim,
                        struct mm **out_mm, struct plat_ctx **out_child);
 struct plat_as *mm_as(struct mm *mm);
+/* CLOCK_MONOTONIC at which it was made, ns: tells it from a later one at the same place. */
+uint64_t mm_born(const struct mm *mm);
 struct mm_layout *mm_layout(struct mm *mm); /* guarded by the mm lock; exec may write before use */
 /* Where the first stack ends (below the top, by a random distance). */
 uint64_t mm_stack_top(const struct mm *mm);

@@ -80,6 +80,7 @@ struct mm {
     uint64_t min_addr, max_addr;
     uint64_t mmap_base, stack_top;
     uint64_t ram;
+    uint64_t born_ns;
 
     struct rwlock lock;   /* rank MM; guards the rest */
     struct plat_ctx *ctx; /* of the operation under way, or NULL */

@@ -74,6 +74,52 @@ class Programs(Case):
         self.assertEqual(words[0], digest)
         self.assertEqual(words[2:6], ["100", "equal", "2", "3"])
 
+    def test_gdb_breakpoints_threads_and_calls(self):
+        out = self.bash(r"""cat > /tmp/t.c <<X
+#include <pthread.h>
+#include <unistd.h>
+static int g;
+int sum(int a, int b)
+{
+    g = a;
+    return a + b;
+}
+static void *run(void *p) { sum(3, 4); return p; }
+int main(void)
+{
+    pthread_t t;
+    sum(1, 2);
+    pthread_create(&t, 0, run, 0);
+    pthread_join(t, 0);
+    return g == 3 ? 7 : 1;
+}
+X
+gcc -g -o /tmp/t /tmp/t.c -pthread
+gdb -batch -ex 'break sum' -ex run -ex bt -ex 'watch g' -ex continue -ex 'delete 2' \
+    -ex next -ex finish -ex continue -ex 'info threads' -ex 'print b' -ex delete \
+    -ex 'print sum(20, 30)' -ex 'set var g = 3' -ex continue /tmp/t 2>&1""")
+        for wanted in (r"Breakpoint 1, .*sum \(a=1, b=2\)", r"#1 .* in main \(\)", r"New value = 1",
+                       r"Value returned is \$\d+ = 3", r"hit Breakpoint 1, sum \(a=3, b=4\)",
+                       r"\* 2 +Thread ", r"\$\d+ = 4\n", r"\$\d+ = 50\n"):
+            self.assertRegex(out, wanted)
+        self.assertRegex(out, r"exited with code 07|exited with code 01")
+
+    def test_gdb_attach(self):
+        out = self.bash("sleep 100 & sleep 0.2; gdb -batch -p $! -ex 'info registers rip'"
+                        " -ex detach 2>&1; kill $!; wait $! || echo $?")
+        self.assertIn("rip ", out)
+        self.assertIn("detached", out)
+        self.assertEqual(out.split()[-1], "143")
+
+    def test_strace(self):
+        out = self.bash("strace -f -o /tmp/o sh -c 'ls / | wc -l; exit 3' || echo $?; cat /tmp/o")
+        self.assertRegex(out, r"(?m)^\d+\n3\n")
+        for wanted in (r"execve\(.*/sh\", .*= 0\n", r"pipe2\(\[3, 4\]", r"execve\(.*/ls\", \[\"ls\"",
+                       r"getdents64\(3, ", r"exit_group\(3\) ", r"exited with 3"):
+            self.assertRegex(out, wanted)
+        out = self.bash("sleep 1 & strace -c -f -p $! 2>&1")
+        self.assertIn("clock_nanosleep", out)
+
     def test_perl(self):
         out = self.bash("perl -e 'my %h; $h{$_ % 7}++ for 1..100000; print join(\",\", map"
                         " {\"$_=$h{$_}\"} sort keys %h), \"\\n\"; my $p = fork; if (!$p) { exit 5 }"

@@ -235,10 +235,20 @@ const struct file_ops proc_dir_ops = {.readdir = proc_readdir, .seek = proc_seek
 
 int proc_open(struct inode *i, struct file *f, const struct vfs_caller *c)
 {
-    (void)c;
+    const struct proc_entry *e = proc_node(i)->entry;
+
     if (S_ISDIR(i->mode)) {
         f->ops = &proc_dir_ops;
         return 0;
+    }
+    if (e->open) {
+        struct proc_ctx pc;
+        int r = proc_ctx_begin(i, c, &pc);
+        if (r)
+            return r;
+        r = e->open(&pc, f, c);
+        proc_ctx_end(&pc);
+        return r;
     }
     struct proc_text *pt = calloc(1, sizeof(*pt));
     if (!pt)

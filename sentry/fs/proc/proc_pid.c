@@ -368,7 +368,8 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
 }
 
 #define PID_COMMON                                                                                 \
-    {.name = "cgroup", .mode = 0444, .show = show_cgroup},                                         \
+    {.name = "auxv", .mode = 0400, .show = proc_show_auxv},                                        \
+        {.name = "cgroup", .mode = 0444, .show = show_cgroup},                                     \
         {.name = "cmdline", .mode = 0444, .show = show_cmdline},                                   \
         {.name = "comm", .mode = 0644, .show = show_comm, .store = store_comm},                    \
         {.name = "cwd", .mode = 0777, .readlink = readlink_cwd, .follow = follow_cwd},             \
@@ -380,6 +381,7 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "limits", .mode = 0444, .show = show_limits},                                     \
         {.name = "loginuid", .mode = 0644, .show = show_no_login, .store = store_no_login},        \
         {.name = "maps", .mode = 0444, .show = proc_show_maps},                                    \
+        {.name = "mem", .mode = 0600, .open = proc_open_mem},                                      \
         {.name = "mountinfo", .mode = 0444, .show = show_mountinfo},                               \
         {.name = "mounts", .mode = 0444, .show = show_mounts},                                     \
         {.name = "net", .mode = 0555, .children = proc_net_entries},                               \

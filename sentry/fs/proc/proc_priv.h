@@ -17,7 +17,7 @@ struct proc_ctx {
     const struct vfs_caller *c;
 };
 
-/* One name of a directory. Exactly one of show, text, children, readlink, list is set (a directory
+/* One name of a directory. Exactly one of show, open, text, children, readlink, list is set (a directory
  * may have both children and a list). To add an entry: a row in the table of its directory, or a
  * table of your own that a directory names as more. */
 struct proc_entry {
@@ -25,6 +25,8 @@ struct proc_entry {
     uint32_t mode; /* permission bits; the type follows from what is set */
     /* Writes the file's text. Negative errno fails the read. */
     int (*show)(const struct proc_ctx *pc, FILE *out);
+    /* Opens it as a file of its own kind: fills in f->ops and f->priv. */
+    int (*open)(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c);
     /* Takes what one write(2) gave, NUL-terminated: bytes taken or an error. NULL: not writable. */
     int64_t (*store)(const struct proc_ctx *pc, const char *text, size_t len);
     const char *text;                  /* the whole file, when it is always the same */
@@ -69,6 +71,8 @@ int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out);
 int proc_show_pid_status(const struct proc_ctx *pc, FILE *out);
 int proc_show_maps(const struct proc_ctx *pc, FILE *out);
 int proc_show_smaps(const struct proc_ctx *pc, FILE *out);
+int proc_show_auxv(const struct proc_ctx *pc, FILE *out);
+int proc_open_mem(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c);
 
 #define PROC_IPC_LIMIT(name)                                                                       \
     int proc_show_##name(const struct proc_ctx *pc, FILE *out);                                    \
