@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/prctl.h>
+#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <signal.h>
 #include <string.h>
 
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/seccomp.h"
 #include "syscalls/handlers.h"
 
 struct prctl_args {
@@ -183,6 +185,18 @@ static int64_t prctl_timerslack(struct task *t, int64_t ns)
     return 0;
 }
 
+static int64_t prctl_seccomp(struct task *t, uint64_t mode, uint64_t filter)
+{
+    switch (mode) {
+    case SECCOMP_MODE_STRICT:
+        return task_seccomp_strict(t);
+    case SECCOMP_MODE_FILTER:
+        return task_seccomp_filter(t, 0, uaddr(filter));
+    default:
+        return -EINVAL;
+    }
+}
+
 static int64_t prctl_cred(struct task *t, int op, const struct prctl_args *a)
 {
     switch (op) {
@@ -261,7 +275,9 @@ int64_t sys_prctl(struct task *t, int op, uint64_t a2, uint64_t a3, uint64_t a4,
     case PR_GET_TIMERSLACK:
         return (int64_t)task_timer_slack(t);
     case PR_GET_SECCOMP:
-        return 0;
+        return task_seccomp_mode(t);
+    case PR_SET_SECCOMP:
+        return prctl_seccomp(t, a2, a3);
     default:
         return prctl_group(t, op, &a);
     }

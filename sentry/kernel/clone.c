@@ -12,6 +12,7 @@
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
+#include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* Users and user namespaces are one each; of the other kinds only uts can be made. */
@@ -277,6 +278,7 @@ static int clone_publish(struct task *t, struct task *c, const struct task_clone
     if (!r)
         r = pid_new_locked(k, a->want_tid, &p);
     if (!r) {
+        seccomp_fork(t, c);
         task_publish_locked(c, p);
         if (!(a->flags & CLONE_THREAD))
             clone_link_group_locked(t, c->tg, a->flags);

@@ -10,6 +10,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
+#include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* How long pid 1 waits for the others it has killed before the container counts as ended. */
@@ -23,6 +24,12 @@
 void task_exit(struct task *t, int status)
 {
     task_priv(t)->exit_code = (status & 0xff) << 8;
+    blocker_interrupt(&t->blocker, BLOCKER_KILLED | BLOCKER_INTERRUPT);
+}
+
+void task_exit_signal(struct task *t, int signo)
+{
+    task_priv(t)->exit_code = signo;
     blocker_interrupt(&t->blocker, BLOCKER_KILLED | BLOCKER_INTERRUPT);
 }
 
@@ -108,6 +115,7 @@ static void exit_release(struct task *t)
     fdtable_put(fdt, &c);
     task_vfs_caller_end(&c);
     task_forget_fs(t);
+    seccomp_task_exit(t);
     fs_ctx_put(fs);
     mount_ns_put(ns);
     uts_put(uts);

@@ -6,6 +6,7 @@
 
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task_priv.h"
 #include "sentry/mem/memfile.h"
 
@@ -214,6 +215,8 @@ void task_info(struct task *t, struct task_info *out)
     for (int i = 0; i < LX_RLIM_COUNT; i++)
         for (int j = 0; j < 2; j++)
             out->rlimits[i][j] = atomic_load(&t->tg->rlimits[i][j]);
+    out->seccomp_mode = (uint32_t)task_seccomp_mode(t);
+    out->seccomp_filters = task_seccomp_count(t);
     struct cred *c = task_get_cred(t);
     if (c) {
         out->no_new_privs = c->no_new_privs;

@@ -36,7 +36,7 @@ struct task_info {
     uint64_t rlimits[16][2];
     uint32_t umask;
     bool no_new_privs;
-    uint32_t seccomp_mode;
+    uint32_t seccomp_mode, seccomp_filters;
     uint64_t vol_switches, invol_switches;
     size_t fd_size;
 };

@@ -11,6 +11,7 @@
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 static int load_files(struct task *t, const struct kernel_exec *x)
@@ -219,6 +220,8 @@ int kernel_exec_load(struct kernel *k, const struct kernel_exec *x, kernel_exit_
         r = load_files(t, x);
     if (!r)
         r = load_paths(t, x);
+    if (!r && x->seccomp)
+        r = seccomp_lay(t, x->seccomp);
     if (!r)
         r = load_image(t, x);
     if (r)

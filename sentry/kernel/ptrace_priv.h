@@ -43,6 +43,7 @@ int trace_stop(struct task *t, int code, int why, uint64_t message, const struct
 int trace_notify(struct task *t, int code, uint64_t message);
 /* PTRACE_EVENT_*, when the tracer has asked for it. tracee. */
 void trace_event(struct task *t, int event, uint64_t message);
+bool trace_event_wanted(const struct task *t, int event);
 /* execve(2) has succeeded. old_tid: the caller's number before. tracee. */
 void trace_exec(struct task *t, int32_t old_tid);
 /* Which event a clone with these arguments is, if it is asked for: else 0. tracee. */

@@ -7,6 +7,7 @@
 
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ptrace_priv.h"
+#include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/signal_priv.h"
 
 #define OLD_SETOPTIONS 21
@@ -268,6 +269,10 @@ int64_t trace_request(struct task *t, struct task *o, int64_t request, uint64_t 
         return request_syscall_info(t, o, addr, data);
     case PTRACE_GET_RSEQ_CONFIGURATION:
         return request_rseq(t, o, addr, data);
+    case PTRACE_SECCOMP_GET_FILTER:
+        return seccomp_show(t, o, addr, uaddr(data));
+    case PTRACE_SECCOMP_GET_METADATA:
+        return seccomp_show_flags(t, o, addr, uaddr(data));
     case PTRACE_CONT:
     case PTRACE_SYSCALL:
     case PTRACE_SINGLESTEP:

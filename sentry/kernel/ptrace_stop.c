@@ -194,7 +194,7 @@ int trace_notify(struct task *t, int code, uint64_t message)
     return trace_notify_as(t, SIGTRAP, code, CLD_TRAPPED, message, false);
 }
 
-static bool trace_event_wanted(const struct task *t, int event)
+bool trace_event_wanted(const struct task *t, int event)
 {
     const struct task_trace *tr = &task_priv(t)->trace;
     struct sighand *sh = tg_lock_sig(t->tg);

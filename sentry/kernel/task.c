@@ -10,6 +10,7 @@
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ptrace_priv.h"
+#include "sentry/kernel/seccomp_priv.h"
 
 OBJCOUNT_DEFINE(task);
 OBJCOUNT_DEFINE(thread_group);
@@ -81,6 +82,7 @@ void task_put(struct task *t)
     uts_put(p->uts);
     task_sem_undo_exit(t);
     ipc_ns_put(p->ipc);
+    seccomp_task_exit(t);
     if (t->tg)
         tg_put(t->tg);
     waitq_fini(&p->vfork_wq);

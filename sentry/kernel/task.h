@@ -36,6 +36,7 @@ struct memfile;
 struct net;
 struct task_image_args;
 struct task_image;
+struct kernel_seccomp; /* seccomp.h */
 
 /* Linux layout of siginfo_t, 128 bytes. */
 struct lx_siginfo {
@@ -208,6 +209,9 @@ struct kernel_exec {
     struct file *tty;    /* controlling terminal or NULL, borrowed */
     struct mount_ns *ns; /* borrowed */
     bool new_session;
+    /* Filter over the program's system calls, the first of them its execve's; borrowed, NULL: none.
+     * -EINVAL for one that is no good. */
+    const struct kernel_seccomp *seccomp;
 };
 /* Called when the process ends: status as wait(2) encodes it. From some sentry thread. */
 typedef void (*kernel_exit_fn)(void *arg, int wait_status);

@@ -11,6 +11,7 @@
 #include "sentry/kernel/kernel_priv.h"
 
 struct trace_work;
+struct seccomp_filter;
 
 /* ptrace(2): who traces this task, and how it stands with that. Guard: sig, unless said. */
 struct task_trace {
@@ -37,6 +38,7 @@ struct task_trace {
 /* Bits of task_priv.sys_work. */
 #define SYS_WORK_TRACE 1u /* stop before and after each call */
 #define SYS_WORK_EMU 2u   /* stop before each call and do not make it */
+#define SYS_WORK_SECCOMP 4u
 
 struct task_priv {
     struct task *t;
@@ -100,6 +102,11 @@ struct task_priv {
 
     struct task_trace trace;
 
+    /* ---- seccomp (seccomp.c) ---- */
+    struct seccomp_filter *seccomp; /* sig to change, owner to read; owned, as a user */
+    _Atomic int seccomp_mode;       /* SECCOMP_MODE_* */
+    _Atomic bool nnp_due;           /* no_new_privs by another thread's SECCOMP_FILTER_FLAG_TSYNC */
+
     /* ---- signals (signal.c) ---- */
     struct sig_pending pending; /* sig */
     uint64_t wait_set;          /* sig: what sigtimedwait(2) wants: delivered though blocked */
@@ -160,6 +167,8 @@ static inline bool task_dying(const struct task *t)
 /* ---- exit.c ---- */
 /* The last thing a task's thread does. The task may be freed when it returns. */
 void task_exit_final(struct task *t);
+/* As task_exit, but wait(2) is to see that signal. Owner. */
+void task_exit_signal(struct task *t, int signo);
 /* The mm is being left (exit, execve): robust list, clear_tid. Owner, with the old mm. */
 void task_mm_release(struct task *t);
 /* The task uses its parent's memory no more: ends the wait of vfork(2). Owner. */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
+#include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* Stacks are touched as deep as calls go; the rest is address space. */
@@ -63,7 +64,7 @@ static void syscall_watched(struct task *t)
     struct plat_regs *regs = plat_ctx_regs(t->ctx);
 
     /* Who looks may change number, arguments and result; -1 is no call at all. */
-    if (trace_syscall_enter(t) && (int32_t)regs->orig_rax != -1)
+    if (trace_syscall_enter(t) && seccomp_enter(t) && (int32_t)regs->orig_rax != -1)
         regs->rax = (uint64_t)syscall_call(t);
     trace_syscall_exit(t);
 }
@@ -77,7 +78,7 @@ static void syscall_dispatch(struct task *t)
                !atomic_load_explicit(&p->trace.step, memory_order_relaxed))) {
         regs->rax = (uint64_t)syscall_call(t);
         /* Attached to meanwhile: it stops at the end of the call. */
-        if (UNLIKELY(atomic_load_explicit(&p->sys_work, memory_order_relaxed)))
+        if (UNLIKELY(atomic_load_explicit(&p->sys_work, memory_order_relaxed) & SYS_WORK_TRACE))
             trace_syscall_exit(t);
     } else {
         syscall_watched(t);

@@ -165,8 +165,8 @@ int proc_show_pid_status(const struct proc_ctx *pc, FILE *out)
             i.sig_pending, i.sig_shared_pending, i.sig_blocked);
     fprintf(out, "SigIgn:\t%016" PRIx64 "\nSigCgt:\t%016" PRIx64 "\n", i.sig_ignored, i.sig_caught);
     status_caps(pc->t, out);
-    fprintf(out, "NoNewPrivs:\t%d\nSeccomp:\t%u\nSeccomp_filters:\t0\n", i.no_new_privs,
-            i.seccomp_mode);
+    fprintf(out, "NoNewPrivs:\t%d\nSeccomp:\t%u\nSeccomp_filters:\t%u\n", i.no_new_privs,
+            i.seccomp_mode, i.seccomp_filters);
     status_cpus(pc->k, out);
     fprintf(out,
             "voluntary_ctxt_switches:\t%" PRIu64 "\nnonvoluntary_ctxt_switches:\t%" PRIu64 "\n",
