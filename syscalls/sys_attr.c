@@ -9,6 +9,7 @@
 
 #include "sentry/time/clock.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_ids.h"
 #include "syscalls/sys_path.h"
 #include "syscalls/sys_rw.h"
 
@@ -159,10 +160,10 @@ int64_t sys_fchmod(struct task *t, int fd, uint32_t mode)
     return attr_set_fd(t, fd, &a);
 }
 
-/* -1 leaves an id as it is. */
-static struct vfs_setattr attr_owner(uint32_t uid, uint32_t gid)
+/* -1 leaves an id as it is; one that is nobody here becomes -1 and is refused. */
+static struct vfs_setattr attr_owner(const struct task *t, uint32_t uid, uint32_t gid)
 {
-    struct vfs_setattr a = {.uid = uid, .gid = gid};
+    struct vfs_setattr a = {.uid = uid_in(t, uid), .gid = gid_in(t, gid)};
 
     if (uid != UINT32_MAX)
         a.valid |= VFS_SET_UID;
@@ -171,32 +172,38 @@ static struct vfs_setattr attr_owner(uint32_t uid, uint32_t gid)
     return a;
 }
 
+static bool attr_owner_known(const struct vfs_setattr *a)
+{
+    return !((a->valid & VFS_SET_UID) && a->uid == UINT32_MAX) &&
+           !((a->valid & VFS_SET_GID) && a->gid == UINT32_MAX);
+}
+
 int64_t sys_chown(struct task *t, uaddr_t path, uint32_t uid, uint32_t gid)
 {
-    const struct vfs_setattr a = attr_owner(uid, gid);
+    const struct vfs_setattr a = attr_owner(t, uid, gid);
 
-    return attr_set_at(t, AT_FDCWD, path, VFS_FOLLOW, &a);
+    return attr_owner_known(&a) ? attr_set_at(t, AT_FDCWD, path, VFS_FOLLOW, &a) : -EINVAL;
 }
 
 int64_t sys_lchown(struct task *t, uaddr_t path, uint32_t uid, uint32_t gid)
 {
-    const struct vfs_setattr a = attr_owner(uid, gid);
+    const struct vfs_setattr a = attr_owner(t, uid, gid);
 
-    return attr_set_at(t, AT_FDCWD, path, 0, &a);
+    return attr_owner_known(&a) ? attr_set_at(t, AT_FDCWD, path, 0, &a) : -EINVAL;
 }
 
 int64_t sys_fchown(struct task *t, int fd, uint32_t uid, uint32_t gid)
 {
-    const struct vfs_setattr a = attr_owner(uid, gid);
+    const struct vfs_setattr a = attr_owner(t, uid, gid);
 
-    return attr_set_fd(t, fd, &a);
+    return attr_owner_known(&a) ? attr_set_fd(t, fd, &a) : -EINVAL;
 }
 
 int64_t sys_fchownat(struct task *t, int dirfd, uaddr_t path, uint32_t uid, uint32_t gid, int flags)
 {
-    const struct vfs_setattr a = attr_owner(uid, gid);
+    const struct vfs_setattr a = attr_owner(t, uid, gid);
 
-    if (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
+    if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) || !attr_owner_known(&a))
         return -EINVAL;
     return attr_set_at(t, dirfd, path, path_at_flags(flags), &a);
 }

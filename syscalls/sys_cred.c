@@ -7,6 +7,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_ids.h"
 
 #define ID_KEEP UINT32_MAX
 
@@ -21,24 +22,42 @@ static int64_t cred_end(struct task *t, struct cred *n, int r)
     return 0;
 }
 
+typedef uint32_t (*id_in_fn)(const struct task *t, uint32_t id);
+
+/* Ids as the guest gave them become the sandbox's; -1 stays. third: NULL, there is none. */
+static int ids_in(const struct task *t, id_in_fn in, uint32_t *first, uint32_t *second,
+                  uint32_t *third)
+{
+    uint32_t *const ids[] = {first, second, third};
+
+    for (size_t i = 0; i < 3; i++) {
+        if (!ids[i] || *ids[i] == ID_KEEP)
+            continue;
+        *ids[i] = in(t, *ids[i]);
+        if (*ids[i] == ID_KEEP)
+            return -EINVAL;
+    }
+    return 0;
+}
+
 int64_t sys_getuid(struct task *t)
 {
-    return t->cred->uid;
+    return uid_out(t, t->cred->uid);
 }
 
 int64_t sys_geteuid(struct task *t)
 {
-    return t->cred->euid;
+    return uid_out(t, t->cred->euid);
 }
 
 int64_t sys_getgid(struct task *t)
 {
-    return t->cred->gid;
+    return gid_out(t, t->cred->gid);
 }
 
 int64_t sys_getegid(struct task *t)
 {
-    return t->cred->egid;
+    return gid_out(t, t->cred->egid);
 }
 
 static int64_t three_ids(struct task *t, uaddr_t r, uaddr_t e, uaddr_t s, const uint32_t ids[3])
@@ -54,14 +73,16 @@ static int64_t three_ids(struct task *t, uaddr_t r, uaddr_t e, uaddr_t s, const 
 
 int64_t sys_getresuid(struct task *t, uaddr_t ruid, uaddr_t euid, uaddr_t suid)
 {
-    const uint32_t ids[3] = {t->cred->uid, t->cred->euid, t->cred->suid};
+    const uint32_t ids[3] = {uid_out(t, t->cred->uid), uid_out(t, t->cred->euid),
+                             uid_out(t, t->cred->suid)};
 
     return three_ids(t, ruid, euid, suid, ids);
 }
 
 int64_t sys_getresgid(struct task *t, uaddr_t rgid, uaddr_t egid, uaddr_t sgid)
 {
-    const uint32_t ids[3] = {t->cred->gid, t->cred->egid, t->cred->sgid};
+    const uint32_t ids[3] = {gid_out(t, t->cred->gid), gid_out(t, t->cred->egid),
+                             gid_out(t, t->cred->sgid)};
 
     return three_ids(t, rgid, egid, sgid, ids);
 }
@@ -73,12 +94,13 @@ int64_t sys_setuid(struct task *t, uint32_t uid)
     const struct cred *o = t->cred;
     struct cred *n;
 
+    uid = uid_in(t, uid);
     if (uid == ID_KEEP)
         return -EINVAL;
     int r = cred_dup(o, &n);
     if (r)
         return r;
-    if (cred_capable(o, CAP_SETUID))
+    if (cred_self_capable(o, CAP_SETUID))
         n->uid = n->suid = uid;
     else if (uid != o->uid && uid != o->suid)
         r = -EPERM;
@@ -90,9 +112,13 @@ int64_t sys_setuid(struct task *t, uint32_t uid)
 int64_t sys_setreuid(struct task *t, uint32_t ruid, uint32_t euid)
 {
     const struct cred *o = t->cred;
-    const bool cap = cred_capable(o, CAP_SETUID);
+    const bool cap = cred_self_capable(o, CAP_SETUID);
     struct cred *n;
-    int r = cred_dup(o, &n);
+    int r = ids_in(t, uid_in, &ruid, &euid, NULL);
+
+    if (r)
+        return r;
+    r = cred_dup(o, &n);
 
     if (r)
         return r;
@@ -122,12 +148,15 @@ int64_t sys_setresuid(struct task *t, uint32_t ruid, uint32_t euid, uint32_t sui
 {
     const struct cred *o = t->cred;
     struct cred *n;
+    int r = ids_in(t, uid_in, &ruid, &euid, &suid);
 
-    if (!cred_capable(o, CAP_SETUID) &&
+    if (r)
+        return r;
+    if (!cred_self_capable(o, CAP_SETUID) &&
         (!is_one_of(ruid, o->uid, o->euid, o->suid) || !is_one_of(euid, o->uid, o->euid, o->suid) ||
          !is_one_of(suid, o->uid, o->euid, o->suid)))
         return -EPERM;
-    int r = cred_dup(o, &n);
+    r = cred_dup(o, &n);
     if (r)
         return r;
     if (ruid != ID_KEEP)
@@ -145,12 +174,13 @@ int64_t sys_setresuid(struct task *t, uint32_t ruid, uint32_t euid, uint32_t sui
 int64_t sys_setfsuid(struct task *t, uint32_t uid)
 {
     const struct cred *o = t->cred;
-    const uint32_t old = o->fsuid;
+    const uint32_t old = uid_out(t, o->fsuid);
     struct cred *n;
 
-    if (uid == ID_KEEP || uid == old)
+    uid = uid_in(t, uid);
+    if (uid == ID_KEEP || uid == o->fsuid)
         return old;
-    if (!is_one_of(uid, o->uid, o->euid, o->suid) && !cred_capable(o, CAP_SETUID))
+    if (!is_one_of(uid, o->uid, o->euid, o->suid) && !cred_self_capable(o, CAP_SETUID))
         return old;
     if (cred_dup(o, &n))
         return old;
@@ -167,12 +197,13 @@ int64_t sys_setgid(struct task *t, uint32_t gid)
     const struct cred *o = t->cred;
     struct cred *n;
 
+    gid = gid_in(t, gid);
     if (gid == ID_KEEP)
         return -EINVAL;
     int r = cred_dup(o, &n);
     if (r)
         return r;
-    if (cred_capable(o, CAP_SETGID))
+    if (cred_self_capable(o, CAP_SETGID))
         n->gid = n->sgid = gid;
     else if (gid != o->gid && gid != o->sgid)
         r = -EPERM;
@@ -183,9 +214,13 @@ int64_t sys_setgid(struct task *t, uint32_t gid)
 int64_t sys_setregid(struct task *t, uint32_t rgid, uint32_t egid)
 {
     const struct cred *o = t->cred;
-    const bool cap = cred_capable(o, CAP_SETGID);
+    const bool cap = cred_self_capable(o, CAP_SETGID);
     struct cred *n;
-    int r = cred_dup(o, &n);
+    int r = ids_in(t, gid_in, &rgid, &egid, NULL);
+
+    if (r)
+        return r;
+    r = cred_dup(o, &n);
 
     if (r)
         return r;
@@ -209,12 +244,15 @@ int64_t sys_setresgid(struct task *t, uint32_t rgid, uint32_t egid, uint32_t sgi
 {
     const struct cred *o = t->cred;
     struct cred *n;
+    int r = ids_in(t, gid_in, &rgid, &egid, &sgid);
 
-    if (!cred_capable(o, CAP_SETGID) &&
+    if (r)
+        return r;
+    if (!cred_self_capable(o, CAP_SETGID) &&
         (!is_one_of(rgid, o->gid, o->egid, o->sgid) || !is_one_of(egid, o->gid, o->egid, o->sgid) ||
          !is_one_of(sgid, o->gid, o->egid, o->sgid)))
         return -EPERM;
-    int r = cred_dup(o, &n);
+    r = cred_dup(o, &n);
     if (r)
         return r;
     if (rgid != ID_KEEP)
@@ -230,12 +268,13 @@ int64_t sys_setresgid(struct task *t, uint32_t rgid, uint32_t egid, uint32_t sgi
 int64_t sys_setfsgid(struct task *t, uint32_t gid)
 {
     const struct cred *o = t->cred;
-    const uint32_t old = o->fsgid;
+    const uint32_t old = gid_out(t, o->fsgid);
     struct cred *n;
 
-    if (gid == ID_KEEP || gid == old)
+    gid = gid_in(t, gid);
+    if (gid == ID_KEEP || gid == o->fsgid)
         return old;
-    if (!is_one_of(gid, o->gid, o->egid, o->sgid) && !cred_capable(o, CAP_SETGID))
+    if (!is_one_of(gid, o->gid, o->egid, o->sgid) && !cred_self_capable(o, CAP_SETGID))
         return old;
     if (cred_dup(o, &n))
         return old;
@@ -246,6 +285,18 @@ int64_t sys_setfsgid(struct task *t, uint32_t gid)
 
 /* ---- supplementary groups ---- */
 
+static int groups_copyout(struct task *t, uaddr_t list, const struct cred *c)
+{
+    if (LIKELY(!c->user_ns))
+        return copyout_array(&t->ua, list, c->groups, c->group_count, sizeof(*c->groups));
+    int r = 0;
+    for (uint32_t i = 0; !r && i < c->group_count; i++) {
+        const uint32_t gid = gid_out(t, c->groups[i]);
+        r = copyout_obj(&t->ua, uaddr_add(list, i * sizeof(gid)), &gid);
+    }
+    return r;
+}
+
 int64_t sys_getgroups(struct task *t, int size, uaddr_t list)
 {
     const struct cred *c = t->cred;
@@ -255,7 +306,7 @@ int64_t sys_getgroups(struct task *t, int size, uaddr_t list)
     if (size > 0) {
         if ((uint32_t)size < c->group_count)
             return -EINVAL;
-        int r = copyout_array(&t->ua, list, c->groups, c->group_count, sizeof(*c->groups));
+        int r = groups_copyout(t, list, c);
         if (r)
             return r;
     }
@@ -267,7 +318,7 @@ int64_t sys_setgroups(struct task *t, int size, uaddr_t list)
     uint32_t *groups = NULL;
     struct cred *n;
 
-    if (!task_capable(t, CAP_SETGID))
+    if (!cred_self_capable(t->cred, CAP_SETGID) || !user_ns_may_setgroups(t->cred->user_ns))
         return -EPERM;
     if ((unsigned)size > CRED_GROUPS_MAX)
         return -EINVAL;
@@ -278,9 +329,11 @@ int64_t sys_setgroups(struct task *t, int size, uaddr_t list)
         groups = calloc((size_t)size, sizeof(*groups));
         r = groups ? copyin_array(&t->ua, groups, list, (size_t)size, sizeof(*groups)) : -ENOMEM;
     }
-    for (int i = 0; !r && i < size; i++)
+    for (int i = 0; !r && i < size; i++) {
+        groups[i] = gid_in(t, groups[i]);
         if (groups[i] == ID_KEEP)
             r = -EINVAL;
+    }
     if (!r)
         r = cred_set_groups(n, groups, (size_t)size);
     free(groups);
@@ -345,7 +398,8 @@ static int capset_check(const struct cred *o, const struct cred *n)
 {
     const uint64_t inheritable = n->cap_inheritable;
 
-    if (!cred_capable(o, CAP_SETPCAP) && (inheritable & ~(o->cap_inheritable | o->cap_permitted)))
+    if (!cred_self_capable(o, CAP_SETPCAP) &&
+        (inheritable & ~(o->cap_inheritable | o->cap_permitted)))
         return -EPERM;
     if (inheritable & ~(o->cap_inheritable | o->cap_bounding))
         return -EPERM;
@@ -365,7 +419,7 @@ int64_t sys_capset(struct task *t, uaddr_t header, uaddr_t data)
 
     if (r)
         return r;
-    if (h.pid != 0 && h.pid != t->tid)
+    if (h.pid != 0 && h.pid != t->vtid)
         return -EPERM;
     memset(d, 0, sizeof(d));
     r = copyin_array(&t->ua, d, data, words, sizeof(d[0]));

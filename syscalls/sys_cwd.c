@@ -18,7 +18,7 @@ static int64_t cwd_from_path(struct task *t, uaddr_t path, bool root)
     int r = path_lookup(t, &c, AT_FDCWD, path, VFS_FOLLOW | VFS_DIRECTORY, &p);
     if (r == 0) {
         r = vfs_permission(&c, p.dentry->inode, 1);
-        if (r == 0 && root && !task_capable(t, CAP_SYS_CHROOT))
+        if (r == 0 && root && !cred_self_capable(t->cred, CAP_SYS_CHROOT))
             r = -EPERM;
         if (r == 0 && root)
             fs_ctx_set_root(t->fs, &p);

@@ -111,7 +111,7 @@ static int fcntl_setfl(struct task *t, struct file *f, int fd, uint32_t arg,
     uint32_t old = atomic_load(&f->flags);
 
     if (arg & ~old & (uint32_t)O_NOATIME && c->cred->fsuid != f->inode->uid &&
-        !cred_capable(c->cred, CAP_FOWNER))
+        !cred_file_capable(c->cred, f->inode->uid, f->inode->gid, CAP_FOWNER))
         return -EPERM;
     if ((arg ^ old) & (uint32_t)O_ASYNC && file_can_async(f)) {
         int r = file_set_async(t, f, fd, arg & (uint32_t)O_ASYNC);

@@ -57,7 +57,7 @@ static int64_t prctl_capbset_drop(struct task *t, uint64_t cap)
 {
     struct cred *n;
 
-    if (!task_capable(t, CAP_SETPCAP))
+    if (!cred_self_capable(t->cred, CAP_SETPCAP))
         return -EPERM;
     if (cap > CAP_LAST_CAP)
         return -EINVAL;
@@ -130,7 +130,7 @@ static int64_t prctl_set_securebits(struct task *t, uint64_t bits)
     if (bits & ~(uint64_t)(SECURE_ALL_BITS | SECURE_ALL_LOCKS))
         return -EPERM;
     if (((old & locks) >> 1) & (old ^ (uint32_t)bits) || (old & locks & ~(uint32_t)bits) ||
-        !task_capable(t, CAP_SETPCAP))
+        !cred_self_capable(t->cred, CAP_SETPCAP))
         return -EPERM;
     return set_securebits(t, (uint32_t)bits);
 }

@@ -186,7 +186,7 @@ int64_t sys_rt_tgsigqueueinfo(struct task *t, int tgid, int tid, int signo, uadd
         return r;
     if (tid <= 0 || tgid <= 0)
         return -EINVAL;
-    if (siginfo_is_forged(&si) && tid != t->tid)
+    if (siginfo_is_forged(&si) && tid != t->vtid)
         return -EPERM;
     return task_kill_thread(t, tgid, tid, signo, &si);
 }
@@ -217,8 +217,12 @@ static int pidfd_target(struct task *t, int fd)
     if (r != 0)
         return r;
     r = pidfd_pid(f);
-    if (r == -EBADF)
+    if (r > 0) {
+        r = task_pid_out(t, r);
+        r = r ? r : -EINVAL;
+    } else if (r == -EBADF) {
         r = proc_dir_target(f);
+    }
     file_put(f);
     return r;
 }

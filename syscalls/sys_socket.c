@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "sentry/kernel/ns.h"
 #include "syscalls/handlers.h"
 
 int sock_arg_get(struct task *t, int fd, struct sock_arg *out)
@@ -101,7 +102,7 @@ int64_t sys_socket(struct task *t, int family, int type, int protocol)
     if (r)
         return r;
     task_vfs_caller(t, &c);
-    r = sock_create(kernel_net(t->k), family, kind, protocol, &c, &s);
+    r = sock_create(task_net(t), family, kind, protocol, &c, &s);
     task_vfs_caller_end(&c);
     return r ? r : sock_install(t, s, type);
 }
@@ -126,7 +127,7 @@ int64_t sys_socketpair(struct task *t, int family, int type, int protocol, uaddr
     if (r)
         return r;
     task_vfs_caller(t, &c);
-    r = sock_create_pair(kernel_net(t->k), family, kind, protocol, &c, pair);
+    r = sock_create_pair(task_net(t), family, kind, protocol, &c, pair);
     task_vfs_caller_end(&c);
     if (r)
         return r;

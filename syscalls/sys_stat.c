@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "syscalls/handlers.h"
+#include "syscalls/sys_ids.h"
 #include "syscalls/sys_path.h"
 
 /* Newer than the headers here. */
@@ -29,8 +30,8 @@ static int stat_out(struct task *t, const struct vfs_attr *a, uaddr_t buf)
     st.st_ino = a->ino;
     st.st_nlink = a->nlink;
     st.st_mode = a->mode;
-    st.st_uid = a->uid;
-    st.st_gid = a->gid;
+    st.st_uid = uid_out(t, a->uid);
+    st.st_gid = gid_out(t, a->gid);
     st.st_rdev = a->rdev;
     st.st_size = (off_t)a->size;
     st.st_blksize = a->blksize;
@@ -92,14 +93,15 @@ static struct statx_timestamp statx_time(struct vfs_time v)
     return (struct statx_timestamp){.tv_sec = v.sec, .tv_nsec = v.nsec};
 }
 
-static void statx_fill(const struct vfs_attr *a, unsigned mask, struct statx *x)
+static void statx_fill(const struct task *t, const struct vfs_attr *a, unsigned mask,
+                       struct statx *x)
 {
     memset(x, 0, sizeof(*x));
     x->stx_mask = STATX_KNOWN;
     x->stx_blksize = a->blksize;
     x->stx_nlink = a->nlink;
-    x->stx_uid = a->uid;
-    x->stx_gid = a->gid;
+    x->stx_uid = uid_out(t, a->uid);
+    x->stx_gid = gid_out(t, a->gid);
     x->stx_mode = (uint16_t)a->mode;
     x->stx_ino = a->ino;
     x->stx_size = a->size;
@@ -137,7 +139,7 @@ int64_t sys_statx(struct task *t, int dirfd, uaddr_t path, int flags, unsigned m
     r = stat_place(t, dirfd, path, flags & ~sync, &a);
     if (r != 0)
         return r;
-    statx_fill(&a, mask, &x);
+    statx_fill(t, &a, mask, &x);
     return copyout_obj(&t->ua, buf, &x);
 }
 

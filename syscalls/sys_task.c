@@ -9,6 +9,7 @@
 #include "syscalls/handlers.h"
 
 #define CLONE3_SIZE_VER0 64u
+#define SET_TID_MAX 32u /* MAX_PID_NS_LEVEL */
 
 int64_t sys_getpid(struct task *t)
 {
@@ -17,7 +18,7 @@ int64_t sys_getpid(struct task *t)
 
 int64_t sys_gettid(struct task *t)
 {
-    return t->tid;
+    return t->vtid;
 }
 
 int64_t sys_getppid(struct task *t)
@@ -28,7 +29,7 @@ int64_t sys_getppid(struct task *t)
 int64_t sys_set_tid_address(struct task *t, uaddr_t addr)
 {
     t->clear_tid = addr.v;
-    return t->tid;
+    return t->vtid;
 }
 
 int64_t sys_exit(struct task *t, int status)
@@ -80,17 +81,17 @@ int64_t sys_clone(struct task *t, uint64_t flags, uint64_t stack, uaddr_t parent
     return task_clone(t, &a);
 }
 
-static int clone3_set_tid(struct task *t, const struct clone_args *c, int32_t *out_tid)
+/* Numbers from the innermost namespace outwards. */
+static int clone3_set_tid(struct task *t, const struct clone_args *c, int32_t tids[SET_TID_MAX])
 {
-    *out_tid = 0;
     if (!c->set_tid && !c->set_tid_size)
         return 0;
-    /* There is one pid namespace. */
-    if (!c->set_tid || c->set_tid_size != 1)
+    if (!c->set_tid || !c->set_tid_size || c->set_tid_size > SET_TID_MAX)
         return -EINVAL;
-    int r = copyin_obj(&t->ua, out_tid, uaddr(c->set_tid));
-    if (!r && *out_tid <= 0)
-        r = -EINVAL;
+    int r = copyin_array(&t->ua, tids, uaddr(c->set_tid), c->set_tid_size, sizeof(tids[0]));
+    for (size_t i = 0; !r && i < c->set_tid_size; i++)
+        if (tids[i] <= 0)
+            r = -EINVAL;
     return r;
 }
 
@@ -116,7 +117,7 @@ static int clone3_check(const struct task *t, const struct clone_args *c)
 int64_t sys_clone3(struct task *t, uaddr_t args, uint64_t size)
 {
     struct clone_args c;
-    int32_t want;
+    int32_t want[SET_TID_MAX] = {0};
 
     if (size > PAGE_SIZE)
         return -E2BIG;
@@ -127,7 +128,7 @@ int64_t sys_clone3(struct task *t, uaddr_t args, uint64_t size)
     if (!r)
         r = clone3_check(t, &c);
     if (!r)
-        r = clone3_set_tid(t, &c, &want);
+        r = clone3_set_tid(t, &c, want);
     if (r)
         return r;
     const struct task_clone_args a = {
@@ -138,7 +139,8 @@ int64_t sys_clone3(struct task *t, uaddr_t args, uint64_t size)
         .parent_tid = uaddr(c.parent_tid),
         .stack = c.stack ? c.stack + c.stack_size : 0,
         .tls = c.tls,
-        .want_tid = want,
+        .want = want,
+        .want_count = c.set_tid_size,
     };
     return task_clone(t, &a);
 }

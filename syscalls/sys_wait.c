@@ -69,7 +69,7 @@ static int waitid_pidfd(struct task *t, int fd, struct waitid_query *q)
     if (r < 0)
         return r;
     q->kind = TASK_WAIT_PID;
-    q->id = r;
+    q->id = task_pid_out(t, r);
     return 0;
 }
 

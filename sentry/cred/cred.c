@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/objcount.h"
+#include "sentry/cred/user_ns.h"
 
 OBJCOUNT_DEFINE(cred);
 
@@ -48,6 +49,7 @@ int cred_dup(const struct cred *c, struct cred **out_cred)
         }
         memcpy(n->groups, c->groups, c->group_count * sizeof(*n->groups));
     }
+    (void)user_ns_get(n->user_ns);
     OBJCOUNT_INC(cred);
     *out_cred = n;
     return 0;
@@ -89,14 +91,54 @@ void cred_put(struct cred *c)
 {
     if (!c || !ref_put(&c->ref))
         return;
+    user_ns_put(c->user_ns);
     free(c->groups);
     free(c);
     OBJCOUNT_DEC(cred);
 }
 
-bool cred_capable(const struct cred *c, int cap)
+bool cred_self_capable(const struct cred *c, int cap)
 {
     return cap >= 0 && cap < 64 && (c->cap_effective & CAP_BIT(cap));
+}
+
+bool cred_capable(const struct cred *c, int cap)
+{
+    return !c->user_ns && cred_self_capable(c, cap);
+}
+
+/* security/commoncap.c: cap_capable. Who made a namespace and stands in its parent may do all. */
+bool cred_ns_capable(const struct cred *c, const struct user_ns *ns, int cap)
+{
+    const uint32_t level = c->user_ns ? c->user_ns->level : 0;
+
+    for (; ns != c->user_ns; ns = ns->parent) {
+        if (!ns || ns->level <= level)
+            return false;
+        if (ns->parent == c->user_ns && ns->owner == c->euid)
+            return true;
+    }
+    return cred_self_capable(c, cap);
+}
+
+bool cred_file_capable(const struct cred *c, uint32_t uid, uint32_t gid, int cap)
+{
+    if (!cred_self_capable(c, cap))
+        return false;
+    return !c->user_ns || (user_ns_out(c->user_ns, USER_NS_UID, uid) != USER_NS_NONE &&
+                           user_ns_out(c->user_ns, USER_NS_GID, gid) != USER_NS_NONE);
+}
+
+void cred_enter_user_ns(struct cred *c, struct user_ns *ns)
+{
+    const uint64_t all = (CAP_BIT(CAP_LAST_CAP) << 1) - 1;
+
+    user_ns_put(c->user_ns);
+    c->user_ns = ns;
+    c->securebits = 0;
+    c->cap_inheritable = 0;
+    c->cap_permitted = c->cap_effective = c->cap_bounding = all;
+    c->cap_ambient = 0;
 }
 
 bool cred_in_group(const struct cred *c, uint32_t gid)
@@ -118,11 +160,19 @@ bool cred_in_group(const struct cred *c, uint32_t gid)
     return false;
 }
 
+/* Id 0 inside; one that nobody has when there is none. */
+static uint32_t cred_root_id(const struct cred *c)
+{
+    return user_ns_in(c->user_ns, USER_NS_UID, 0);
+}
+
 static void fix_caps_after_setfsuid(struct cred *c, const struct cred *old)
 {
-    if (old->fsuid == 0 && c->fsuid != 0)
+    const uint32_t root = cred_root_id(c);
+
+    if (old->fsuid == root && c->fsuid != root)
         c->cap_effective &= ~CAP_FS_BITS;
-    if (old->fsuid != 0 && c->fsuid == 0)
+    if (old->fsuid != root && c->fsuid == root)
         c->cap_effective |= c->cap_permitted & CAP_FS_BITS;
 }
 
@@ -135,8 +185,9 @@ void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old)
         fix_caps_after_setfsuid(c, old);
         return;
     }
-    bool had_root = old->uid == 0 || old->euid == 0 || old->suid == 0;
-    bool has_root = c->uid == 0 || c->euid == 0 || c->suid == 0;
+    const uint32_t root = cred_root_id(c);
+    bool had_root = old->uid == root || old->euid == root || old->suid == root;
+    bool has_root = c->uid == root || c->euid == root || c->suid == root;
     if (had_root && !has_root) {
         if (!(c->securebits & SECBIT_KEEP_CAPS)) {
             c->cap_permitted = 0;
@@ -145,9 +196,9 @@ void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old)
         /* Even with keep-caps: programs that drop root do not know about ambient ones. */
         c->cap_ambient = 0;
     }
-    if (old->euid == 0 && c->euid != 0)
+    if (old->euid == root && c->euid != root)
         c->cap_effective = 0;
-    if (old->euid != 0 && c->euid == 0)
+    if (old->euid != root && c->euid == root)
         c->cap_effective = c->cap_permitted;
 }
 
@@ -155,12 +206,13 @@ void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old)
 void cred_caps_at_exec(struct cred *c, const struct cred *old, bool setuid_root)
 {
     bool set_id = setuid_root || c->euid != old->uid || c->egid != old->gid;
+    const uint32_t root = cred_root_id(c);
     bool effective = false;
     uint64_t permitted = 0;
 
-    if (!(c->securebits & SECBIT_NOROOT) && (c->euid == 0 || c->uid == 0)) {
+    if (!(c->securebits & SECBIT_NOROOT) && (c->euid == root || c->uid == root)) {
         permitted = c->cap_bounding | old->cap_inheritable;
-        effective = c->euid == 0;
+        effective = c->euid == root;
     }
     if (c->no_new_privs && (permitted & ~old->cap_permitted)) {
         c->euid = c->uid;

@@ -14,11 +14,14 @@
 
 #define CRED_GROUPS_MAX 65536
 
+struct user_ns;
+
 struct cred {
     struct ref ref;
     uint32_t uid, euid, suid, fsuid;
     uint32_t gid, egid, sgid, fsgid;
     uint64_t cap_effective, cap_permitted, cap_inheritable, cap_bounding, cap_ambient;
+    struct user_ns *user_ns; /* owned; NULL: the sandbox's own. Ids above are the sandbox's */
     uint32_t securebits;
     bool no_new_privs;
     uint32_t group_count;
@@ -33,8 +36,16 @@ MUST_CHECK int cred_dup(const struct cred *c, struct cred **out_cred);
 MUST_CHECK int cred_set_groups(struct cred *c, const uint32_t *groups, size_t count);
 struct cred *cred_get(struct cred *c);
 void cred_put(struct cred *c);
-/* capable(2) in the sandbox: cap is CAP_* from linux/capability.h. */
+/* capable() of Linux: over the sandbox as a whole. cap is CAP_* from linux/capability.h. */
 bool cred_capable(const struct cred *c, int cap);
+/* ns_capable(): over what belongs to user namespace ns (NULL: the sandbox's own). */
+bool cred_ns_capable(const struct cred *c, const struct user_ns *ns, int cap);
+/* Over what belongs to c's own user namespace. */
+bool cred_self_capable(const struct cred *c, int cap);
+/* capable_wrt_inode_uidgid(): over a file whose owners are known in c's user namespace. */
+bool cred_file_capable(const struct cred *c, uint32_t uid, uint32_t gid, int cap);
+/* c, not published, becomes all-powerful in ns (taken), as by clone(CLONE_NEWUSER) or setns. */
+void cred_enter_user_ns(struct cred *c, struct user_ns *ns);
 /* gid is fsgid or a supplementary group. */
 bool cred_in_group(const struct cred *c, uint32_t gid);
 /* credentials(7): what set*id does to capabilities (cap_emulate_setxuid, fsuid rules). */

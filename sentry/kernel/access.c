@@ -16,7 +16,7 @@ static bool access_permitted(const struct cred *c, const struct cred *oc, int du
                              enum task_access mode)
 {
     const bool real = mode == TASK_ACCESS_REAL;
-    const bool cap = cred_capable(c, CAP_SYS_PTRACE);
+    const bool cap = cred_ns_capable(c, oc->user_ns, CAP_SYS_PTRACE);
     const uint32_t uid = real ? c->uid : c->fsuid, gid = real ? c->gid : c->fsgid;
 
     if (cap)
@@ -24,7 +24,8 @@ static bool access_permitted(const struct cred *c, const struct cred *oc, int du
     if (!access_same_ids(uid, gid, oc) || dumpable != 1)
         return false;
     /* cap_ptrace_access_check */
-    return !(oc->cap_permitted & ~(real ? c->cap_permitted : c->cap_effective));
+    return c->user_ns == oc->user_ns &&
+           !(oc->cap_permitted & ~(real ? c->cap_permitted : c->cap_effective));
 }
 
 bool task_may_access(struct task *t, struct task *o, enum task_access mode)
@@ -47,7 +48,8 @@ bool task_may_set_limits(struct task *t, struct task *o)
     struct cred *oc = task_get_cred(o);
     if (!oc)
         return false;
-    const bool ok = access_same_ids(t->cred->uid, t->cred->gid, oc);
+    const bool ok = access_same_ids(t->cred->uid, t->cred->gid, oc) ||
+                    cred_ns_capable(t->cred, oc->user_ns, CAP_SYS_RESOURCE);
     cred_put(oc);
-    return ok || task_capable(t, CAP_SYS_RESOURCE);
+    return ok;
 }

@@ -171,7 +171,7 @@ size_t task_each_in_pgrp(struct task *t, int32_t pgid, task_each_fn fn, void *ar
     size_t n = 0;
 
     mutex_lock(&t->k->mu);
-    const struct pid *p = pgid ? pid_find_locked(t->k, pgid) : NULL;
+    const struct pid *p = pgid ? pid_find_in_locked(t->k, t->tg->pid_ns, pgid) : NULL;
     struct pgrp *pg = pgid ? (p ? p->pgrp : NULL) : t->tg->pgrp;
     if (pg) {
         list_for_each_entry (tg, &pg->members, pgrp_node) {
@@ -246,21 +246,6 @@ static int unshare_files(struct task *t)
     return 0;
 }
 
-static int unshare_uts(struct task *t)
-{
-    struct uts_ns *uts;
-    int r = uts_dup(task_priv(t)->uts, &uts);
-
-    if (r)
-        return r;
-    mutex_lock(&t->mu);
-    struct uts_ns *old = task_priv(t)->uts;
-    task_priv(t)->uts = uts;
-    mutex_unlock(&t->mu);
-    uts_put(old);
-    return 0;
-}
-
 static bool unshare_single(struct task *t)
 {
     mutex_lock(&t->k->mu);
@@ -283,7 +268,5 @@ int task_unshare(struct task *t, uint64_t flags)
         r = unshare_files(t);
     if (!r && (flags & CLONE_SYSVSEM))
         task_sem_undo_exit(t);
-    if (!r && (flags & CLONE_NEWUTS))
-        r = unshare_uts(t);
-    return r;
+    return r ? r : task_unshare_ns(t, flags);
 }

@@ -9,16 +9,14 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
-/* Users and user namespaces are one each; of the other kinds only uts can be made. */
-#define CLONE_NS_FLAGS                                                                             \
-    (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |  \
-     CLONE_NEWNET | CLONE_NEWTIME)
+#define CLONE_NS_FLAGS (NS_CLONE_ALL | CLONE_NEWTIME)
 
 struct clone_pidfd {
     struct file *file; /* owned */
@@ -27,15 +25,23 @@ struct clone_pidfd {
 
 static int clone_check_ns(struct task *t, uint64_t flags)
 {
+    /* Threads are where their process is. */
+    if ((flags & CLONE_THREAD) && task_priv(t)->pid_ns_children != t->tg->pid_ns)
+        return -EINVAL;
     if (!(flags & CLONE_NS_FLAGS))
         return 0;
     if ((flags & CLONE_FS) && (flags & (CLONE_NEWNS | CLONE_NEWUSER)))
         return -EINVAL;
     if ((flags & CLONE_THREAD) && (flags & (CLONE_NEWPID | CLONE_NEWUSER)))
         return -EINVAL;
-    if (!task_capable(t, CAP_SYS_ADMIN))
+    if ((flags & CLONE_NEWIPC) && (flags & CLONE_SYSVSEM))
+        return -EINVAL;
+    /* With a user namespace of its own the child has all rights in it. */
+    if ((flags & CLONE_NS_FLAGS & ~(uint64_t)CLONE_NEWUSER) && !(flags & CLONE_NEWUSER) &&
+        !cred_self_capable(t->cred, CAP_SYS_ADMIN))
         return -EPERM;
-    return flags & CLONE_NS_FLAGS & ~(uint64_t)CLONE_NEWUTS ? -EINVAL : 0;
+    /* Clocks are one for all: as a kernel that was built so. */
+    return flags & CLONE_NEWTIME ? -EINVAL : 0;
 }
 
 static int clone_check(struct task *t, const struct task_clone_args *a)
@@ -50,10 +56,17 @@ static int clone_check(struct task *t, const struct task_clone_args *a)
         return -EINVAL;
     if (f & CLONE_INTO_CGROUP)
         return -EOPNOTSUPP;
-    if ((f & CLONE_PARENT) && t->tg->tgid == 1)
+    if ((f & CLONE_PARENT) && tg_is_init(t->tg))
         return -EINVAL;
-    if (a->want_tid && !task_capable(t, CAP_SYS_ADMIN) && !task_capable(t, CAP_CHECKPOINT_RESTORE))
-        return -EPERM;
+    if (a->want_count) {
+        const uint32_t level =
+            task_priv(t)->pid_ns_children ? task_priv(t)->pid_ns_children->level : 0;
+        if (a->want_count > level + 1 + ((f & CLONE_NEWPID) != 0))
+            return -EINVAL;
+        if (!cred_self_capable(t->cred, CAP_SYS_ADMIN) &&
+            !cred_self_capable(t->cred, CAP_CHECKPOINT_RESTORE))
+            return -EPERM;
+    }
     if ((f & CLONE_SETTLS) && a->tls >= t->k->cfg.plat->max_addr)
         return -EPERM;
     return clone_check_ns(t, f);
@@ -121,6 +134,7 @@ static int clone_group(struct task *t, struct task *c, const struct task_clone_a
     int r = tg_new(t->k, &tg);
     if (r)
         return r;
+    tg->pid_ns = pid_ns_get(task_priv(c)->pid_ns_children);
     r = clone_sighand(t, a->flags, &tg->sighand);
     if (r) {
         tg_put(tg);
@@ -159,11 +173,30 @@ static int clone_files(struct task *t, struct task *c, uint64_t flags)
         r = fs_ctx_dup(t->fs, &c->fs);
     if (r)
         return r;
-    task_priv(c)->ns = mount_ns_get(task_priv(t)->ns);
-    task_priv(c)->ipc = ipc_ns_get(task_priv(t)->ipc);
-    if (flags & CLONE_NEWUTS)
-        return uts_dup(task_priv(t)->uts, &task_priv(c)->uts);
-    task_priv(c)->uts = uts_get(task_priv(t)->uts);
+    struct ns_tag *tags[NS_TAGS];
+    r = ns_tags_make(t, flags, c->cred, tags);
+    if (r)
+        return r;
+    ns_tags_install(c, tags);
+    ns_tags_put(tags);
+    return 0;
+}
+
+/* Who the child is, and where its children's numbers come from. */
+static int clone_identity(struct task *t, struct task *c, uint64_t flags)
+{
+    struct task_priv *from = task_priv(t), *to = task_priv(c);
+    int r = 0;
+
+    if (flags & CLONE_NEWUSER)
+        r = ns_user_make(t, &c->cred);
+    else
+        c->cred = cred_get(t->cred);
+    if (r)
+        return r;
+    if (flags & CLONE_NEWPID)
+        return pid_ns_new(t->k, from->pid_ns_children, c->cred->user_ns, &to->pid_ns_children);
+    to->pid_ns_children = pid_ns_get(from->pid_ns_children);
     return 0;
 }
 
@@ -172,7 +205,6 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     struct task_priv *from = task_priv(t), *to = task_priv(c);
     const bool reset = atomic_load(&from->sched_reset_on_fork);
 
-    c->cred = cred_get(t->cred);
     task_get_comm(t, c->comm);
     atomic_store(&to->nice, reset ? MAX(atomic_load(&from->nice), 0) : atomic_load(&from->nice));
     atomic_store(&to->sched_policy, reset ? 0 : atomic_load(&from->sched_policy));
@@ -227,8 +259,10 @@ static int clone_memory(struct task *t, struct task *c, const struct task_clone_
 
 static int clone_build(struct task *t, struct task *c, const struct task_clone_args *a)
 {
-    int r = clone_group(t, c, a);
+    int r = clone_identity(t, c, a->flags);
 
+    if (!r)
+        r = clone_group(t, c, a);
     if (r)
         return r;
     clone_attrs(t, c, a);
@@ -252,7 +286,8 @@ static void clone_link_group_locked(struct task *t, struct thread_group *tg, uin
 
     tg->parent = up;
     tg->parent_tid = flags & CLONE_PARENT ? t->tg->parent_tid : t->tid;
-    atomic_store_explicit(&tg->ppid, up ? up->tgid : 0, memory_order_relaxed);
+    atomic_store_explicit(&tg->ppid, up ? pid_out_locked(t->k, tg->pid_ns, up->tgid) : 0,
+                          memory_order_relaxed);
     if (flags & CLONE_PARENT)
         tg->exit_signal = t->tg->exit_signal;
     if (up)
@@ -263,7 +298,8 @@ static void clone_link_group_locked(struct task *t, struct thread_group *tg, uin
 
 /* The last moment at which clone can fail for the caller's state. Signals that came meanwhile are
  * taken first: one sent to the whole process group must not miss the child. */
-static int clone_publish(struct task *t, struct task *c, const struct task_clone_args *a, int event)
+static int clone_publish(struct task *t, struct task *c, const struct task_clone_args *a, int event,
+                         int32_t *out_tid)
 {
     struct kernel *k = t->k;
     struct pid *p;
@@ -276,13 +312,14 @@ static int clone_publish(struct task *t, struct task *c, const struct task_clone
     if (!r)
         r = check_nproc_locked(t);
     if (!r)
-        r = pid_new_locked(k, a->want_tid, &p);
+        r = pid_new_locked(k, c->tg->pid_ns, a->want, a->want_count, &p);
     if (!r) {
         seccomp_fork(t, c);
         task_publish_locked(c, p);
         if (!(a->flags & CLONE_THREAD))
             clone_link_group_locked(t, c->tg, a->flags);
         trace_fork_locked(t, c, event, a->flags & CLONE_PTRACE);
+        *out_tid = pid_nr_in(p, t->tg->pid_ns);
         atomic_fetch_add_explicit(&k->forks, 1, memory_order_relaxed);
     }
     mutex_unlock(&k->mu);
@@ -364,6 +401,7 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
     const int event = trace_clone_event(t, a->flags, a->exit_signal);
     struct clone_pidfd pf;
     struct task *c;
+    int32_t tid = 0;
     int r = clone_check(t, a);
 
     if (r)
@@ -378,10 +416,10 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
         goto out_task;
     r = clone_pidfd_prepare(t, c, a, &pf);
     if (!r)
-        r = clone_publish(t, c, a, event);
+        r = clone_publish(t, c, a, event, &tid);
     if (r)
         goto out_pidfd;
-    const int32_t tid = c->tid;
+    const int32_t root_tid = c->tid;
     if (a->flags & CLONE_PARENT_SETTID)
         (void)!copyout_obj(&t->ua, a->parent_tid, &tid);
     if (a->flags & CLONE_VFORK)
@@ -395,10 +433,10 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
     }
     clone_pidfd_end(t, &pf, false);
     if (event)
-        trace_event(t, event, (uint32_t)tid);
+        trace_event(t, event, (uint32_t)root_tid);
     if (a->flags & CLONE_VFORK) {
         if (clone_vfork_wait(t, c))
-            trace_event(t, PTRACE_EVENT_VFORK_DONE, (uint32_t)tid);
+            trace_event(t, PTRACE_EVENT_VFORK_DONE, (uint32_t)root_tid);
         task_put(c);
     }
     return tid;

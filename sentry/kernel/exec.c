@@ -284,6 +284,7 @@ static void dethread_take_lead(struct task *t)
     tg->thread_count--;
     tg->leader = t;
     t->tid = tg->tgid;
+    t->vtid = tg->vtgid;
     sighand_unlock(sh);
     k->pids[tg->tgid]->task = t;
     mine->task = NULL;

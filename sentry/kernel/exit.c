@@ -8,6 +8,7 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/seccomp_priv.h"
@@ -108,6 +109,11 @@ static void exit_release(struct task *t)
     p->ns = NULL;
     p->uts = NULL;
     p->ipc = NULL;
+    struct ns_tag *tags[NS_TAGS];
+    for (int kind = 0; kind < NS_TAGS; kind++) {
+        tags[kind] = p->tags[kind];
+        p->tags[kind] = NULL;
+    }
     mutex_unlock(&t->mu);
     mm_put(mm);
     task_vfork_done(t);
@@ -120,6 +126,7 @@ static void exit_release(struct task *t)
     mount_ns_put(ns);
     uts_put(uts);
     ipc_ns_put(ipc);
+    ns_tags_put(tags);
 }
 
 static void exit_drop_exe(struct thread_group *tg)
@@ -171,15 +178,16 @@ static bool exit_mark_dead(struct task *t)
 
 /* ---- telling the parent ---- */
 
-static void chld_info(struct thread_group *tg, int signo, int code, int status,
-                      struct lx_siginfo *info)
+/* As to knows tg. tree held. */
+static void chld_info(struct thread_group *tg, const struct thread_group *to, int signo, int code,
+                      int status, struct lx_siginfo *info)
 {
     struct task_usage u;
     const uint64_t tick = 10000000; /* clock_t is 1/100 s */
 
     tg_usage_locked(tg, &u);
     *info = (struct lx_siginfo){.signo = signo, .code = code};
-    info->chld.pid = tg->tgid;
+    info->chld.pid = pid_out_locked(tg->k, to->pid_ns, tg->tgid);
     if (tg->leader) {
         mutex_lock(&tg->leader->mu);
         info->chld.uid = tg->leader->cred->uid;
@@ -203,7 +211,7 @@ bool tg_notify_parent_locked(struct thread_group *tg, int code, int status)
     int signo = ended ? tg->exit_signal : SIGCHLD;
     bool reap = false;
 
-    if (!up || tg->k->dying)
+    if (!up || tg->k->dying || (tg->pid_ns && tg->pid_ns->dying && up->pid_ns == tg->pid_ns))
         return ended;
     if (signo == SIGCHLD) {
         struct sighand *sh = tg_lock_sig(up);
@@ -216,7 +224,7 @@ bool tg_notify_parent_locked(struct thread_group *tg, int code, int status)
     }
     if (signo > 0) {
         struct lx_siginfo info;
-        chld_info(tg, signo, code, status, &info);
+        chld_info(tg, up, signo, code, status, &info);
         (void)tg_send_signal(up, &info);
     }
     waitq_wake(&up->child_wq, 0);
@@ -231,12 +239,12 @@ static void exit_notify_tracer_locked(struct task *t, int status)
     const int signo = whole ? tg->exit_signal : SIGCHLD;
     struct lx_siginfo info;
 
-    chld_info(tg, signo,
+    chld_info(tg, up, signo,
               (status & 0x7f) == 0 ? CLD_EXITED
               : status & 0x80      ? CLD_DUMPED
                                    : CLD_KILLED,
               (status & 0x7f) == 0 ? (status >> 8) & 0xff : status & 0x7f, &info);
-    info.chld.pid = t->tid;
+    info.chld.pid = pid_out_locked(t->k, up->pid_ns, t->tid);
     if (signo > 0)
         (void)tg_send_signal(up, &info);
     waitq_wake(&up->child_wq, 0);
@@ -271,6 +279,8 @@ void tg_reap_locked(struct thread_group *tg, struct list *dead)
     list_del(&tg->node);
     if (k->init == tg)
         k->init = NULL;
+    if (tg->pid_ns && tg->pid_ns->init == tg)
+        tg->pid_ns->init = NULL;
     pgrp_leave_locked(tg);
     p->tg = NULL;
     task_unlink_locked(leader);
@@ -299,9 +309,12 @@ void tg_reaped(struct kernel *k, struct list *dead)
  * the tree is deep, so LIMIT_TASKS bounds it. */
 static struct thread_group *exit_find_reaper_locked(struct thread_group *tg)
 {
-    struct thread_group *init = tg->k->init;
+    struct thread_group *init = tg->pid_ns ? tg->pid_ns->init : tg->k->init;
 
-    for (struct thread_group *up = tg->parent; up && up != init; up = up->parent)
+    if (init == tg)
+        init = tg->k->init;
+    for (struct thread_group *up = tg->parent; up && up != init && up->pid_ns == tg->pid_ns;
+         up = up->parent)
         if (up->is_subreaper && up->state == TG_LIVE && up->thread_alive > 0)
             return up;
     return init != tg && init && init->state == TG_LIVE ? init : NULL;
@@ -312,7 +325,8 @@ static void exit_adopt_locked(struct thread_group *child, struct thread_group *u
 {
     child->parent = up;
     child->parent_tid = up ? up->tgid : 0;
-    atomic_store_explicit(&child->ppid, up ? up->tgid : 0, memory_order_relaxed);
+    atomic_store_explicit(&child->ppid, up ? pid_out_locked(up->k, child->pid_ns, up->tgid) : 0,
+                          memory_order_relaxed);
     list_del(&child->sibling);
     if (up)
         list_add_tail(&child->sibling, &up->children);
@@ -466,14 +480,23 @@ static void exit_notify(struct task *t)
 
 /* ---- pid 1 ---- */
 
-static void zap_locked(struct kernel *k, struct list *dead)
+static bool zap_is_member(struct kernel *k, const struct thread_group *tg,
+                          const struct thread_group *init)
+{
+    return tg != init && pid_out_locked(k, init->pid_ns, tg->tgid) != 0;
+}
+
+static void zap_locked(struct kernel *k, struct thread_group *init, struct list *dead)
 {
     struct thread_group *tg, *next;
 
-    k->dying = true;
-    trace_zap_locked(k);
+    if (init->pid_ns)
+        init->pid_ns->dying = true;
+    else
+        k->dying = true;
+    trace_zap_locked(k, init->pid_ns);
     list_for_each_entry_safe (tg, next, &k->groups, node) {
-        if (tg == k->init)
+        if (!zap_is_member(k, tg, init))
             continue;
         if (tg->state == TG_ZOMBIE) {
             tg_reap_locked(tg, dead);
@@ -485,28 +508,31 @@ static void zap_locked(struct kernel *k, struct list *dead)
     }
 }
 
-static bool zap_done(struct kernel *k)
+static bool zap_done(struct kernel *k, const struct thread_group *init)
 {
+    const struct thread_group *tg;
+    bool done = true;
+
     mutex_lock(&k->mu);
-    const bool done =
-        !k->init || (k->groups.next == &k->init->node && k->init->node.next == &k->groups);
+    list_for_each_entry (tg, &k->groups, node)
+        done = done && !zap_is_member(k, tg, init);
     mutex_unlock(&k->mu);
     return done;
 }
 
 /* pid_namespaces(7): with pid 1 everybody ends, and pid 1 ends last. */
-static void kernel_zap(struct kernel *k)
+static void kernel_zap(struct kernel *k, struct thread_group *init)
 {
     struct list dead = LIST_INIT(dead);
     struct blocker b; /* the task's own one is past waiting: it was killed */
     int r;
 
     mutex_lock(&k->mu);
-    zap_locked(k, &dead);
+    zap_locked(k, init, &dead);
     mutex_unlock(&k->mu);
     tg_reaped(k, &dead);
     blocker_init(&b);
-    WAIT_EVENT(&k->exit_wq, &b, 0, mono_now() + ZAP_PATIENCE_NS, zap_done(k), r);
+    WAIT_EVENT(&k->exit_wq, &b, 0, mono_now() + ZAP_PATIENCE_NS, zap_done(k, init), r);
     if (r)
         log_warn("pid 1 has ended, but not every other task: %d", r);
 }
@@ -548,7 +574,7 @@ void task_exit_final(struct task *t)
     }
     exit_release(t);
     exit_tracer(t);
-    if (last && tg->tgid == 1)
-        kernel_zap(t->k);
+    if (last && tg_is_init(tg))
+        kernel_zap(t->k, tg);
     exit_notify(t);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/futex_priv.h"
 #include "sentry/kernel/inspect.h"
 
@@ -18,11 +19,11 @@ struct futex_waiter *futex_pi_first_locked(struct futex_bucket *b, const struct 
     return NULL;
 }
 
-bool futex_pi_owner_lives(struct kernel *k, int32_t tid)
+bool futex_pi_owner_lives(struct task *t, int32_t tid)
 {
     struct task *o;
 
-    if (kernel_find_task(k, tid, true, &o))
+    if (task_find(t, tid, &o))
         return false;
     const bool lives = !atomic_load(&task_priv(o)->futex_gone);
     task_put(o);
@@ -83,7 +84,7 @@ static int pi_begin(struct task *t, uaddr_t addr, struct futex_waiter *w, struct
 
     mutex_lock(&b->mu);
     int r =
-        futex_pi_take_locked(&t->ua, t->tid, addr, futex_pi_first_locked(b, &w->key) != NULL, p);
+        futex_pi_take_locked(&t->ua, t->vtid, addr, futex_pi_first_locked(b, &w->key) != NULL, p);
     if (r == -EINPROGRESS) {
         w->pi_owner = p->owner;
         futex_enqueue_locked(b, w);
@@ -96,7 +97,7 @@ static int pi_begin(struct task *t, uaddr_t addr, struct futex_waiter *w, struct
 static int pi_wait(struct task *t, struct futex_waiter *w, int32_t owner, deadline_t deadline)
 {
     /* Queued first, looked at then: an owner that ends from now on finds this waiter. */
-    int r = owner != 0 && !futex_pi_owner_lives(t->k, owner) ? -ESRCH : 0;
+    int r = owner != 0 && !futex_pi_owner_lives(t, owner) ? -ESRCH : 0;
 
     while (r == 0 && !atomic_load_explicit(&w->woken, memory_order_acquire)) {
         if (atomic_load_explicit(&w->orphaned, memory_order_acquire))
@@ -158,7 +159,7 @@ static int pi_hand_over_locked(const struct uaccess *ua, struct futex_bucket *b,
 
     if (!next)
         return futex_cmpxchg(ua, addr, old, 0);
-    const int32_t tid = next->t->tid;
+    const int32_t tid = next->t->vtid;
     /* Whether others wait too is not worth a search: the bit only makes the unlock a call. */
     int r = futex_cmpxchg(ua, addr, old, (uint32_t)tid | FUTEX_WAITERS);
     if (r)
@@ -182,7 +183,7 @@ int64_t task_futex_unlock_pi(struct task *t, struct task_futex f)
     struct futex_bucket *b = futex_bucket_of(t->k, &key);
     mutex_lock(&b->mu);
     r = user_load32(&t->ua, f.addr, &old);
-    if (r == 0 && (old & FUTEX_TID_MASK) != (uint32_t)t->tid)
+    if (r == 0 && (old & FUTEX_TID_MASK) != (uint32_t)t->vtid)
         r = -EPERM;
     if (r == 0)
         r = pi_hand_over_locked(&t->ua, b, &key, f.addr, old, &wakes);
@@ -215,7 +216,7 @@ void futex_pi_exit(struct task *t)
         return;
     for (size_t i = 0; i < FUTEX_BUCKETS; i++) {
         mutex_lock(&ft->buckets[i].mu);
-        futex_pi_orphan_locked(&ft->buckets[i], t->tid);
+        futex_pi_orphan_locked(&ft->buckets[i], t->vtid);
         mutex_unlock(&ft->buckets[i].mu);
     }
 }

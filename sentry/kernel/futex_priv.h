@@ -76,7 +76,7 @@ MUST_CHECK int futex_pi_take_locked(const struct uaccess *ua, int32_t tid, uaddr
                                     bool others_wait, struct futex_pi_try *p);
 struct futex_waiter *futex_pi_first_locked(struct futex_bucket *b, const struct mm_futex_key *key);
 /* Can the owner still be waited for? */
-bool futex_pi_owner_lives(struct kernel *k, int32_t tid);
+bool futex_pi_owner_lives(struct task *t, int32_t tid);
 /* Bucket locked: tid has ended, and who waits for it has to look again. */
 void futex_pi_orphan_locked(struct futex_bucket *b, int32_t tid);
 /* The rest of what lock_pi does, once the key is known. died: an owner of the word that has ended

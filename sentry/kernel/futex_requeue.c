@@ -82,7 +82,7 @@ static int requeue_pi_top_locked(struct task *t, struct requeue_pi *p, struct fu
 
     if (!requeue_pi_ok(top, p))
         return -EINVAL;
-    const int32_t tid = top->t->tid;
+    const int32_t tid = top->t->vtid;
     int r = futex_pi_take_locked(&t->ua, tid, lock_addr,
                                  more || futex_pi_first_locked(p->b2, &p->lock) != NULL, &try);
     p->owner = r == 0 ? tid : try.owner;
@@ -92,7 +92,7 @@ static int requeue_pi_top_locked(struct task *t, struct requeue_pi *p, struct fu
     }
     if (r != -EINPROGRESS)
         return r;
-    return futex_pi_owner_lives(t->k, try.owner) ? 0 : -ESRCH;
+    return futex_pi_owner_lives(t, try.owner) ? 0 : -ESRCH;
 }
 
 static int requeue_pi_rest_locked(struct requeue_pi *p, int count)
@@ -155,7 +155,7 @@ int64_t task_futex_requeue_pi(struct task *t, struct task_futex f, struct task_f
     if (r == 0)
         r = seen == cmp ? requeue_pi_locked(t, &p, lock.addr, move, &wakes) : -EAGAIN;
     /* Moved first, looked at then: an owner that ends from now on finds them. */
-    if (r > 0 && !futex_pi_owner_lives(t->k, p.owner))
+    if (r > 0 && !futex_pi_owner_lives(t, p.owner))
         futex_pi_orphan_locked(p.b2, p.owner);
     mutex_unlock_pair(&p.b->mu, &p.b2->mu);
     futex_wakes_run(&wakes);

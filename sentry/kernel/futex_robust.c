@@ -37,7 +37,7 @@ static bool robust_release(struct task *t, uint64_t addr, bool pi, bool pending)
             futex_wake_word(t, uaddr(addr), 1);
             return true;
         }
-        if ((v & FUTEX_TID_MASK) != (uint32_t)t->tid)
+        if ((v & FUTEX_TID_MASK) != (uint32_t)t->vtid)
             return true;
         int r = futex_cmpxchg(&t->ua, uaddr(addr), v, (v & FUTEX_WAITERS) | FUTEX_OWNER_DIED);
         if (r == 0) {

@@ -26,13 +26,20 @@ int32_t kernel_next_tgid(struct kernel *k, int32_t from)
 
 int32_t task_next_tid(struct task *t, int32_t from)
 {
+    return task_next_tid_in(t, NULL, from);
+}
+
+int32_t task_next_tid_in(struct task *t, const struct pid_ns *ns, int32_t from)
+{
     const struct task_priv *p;
     int32_t best = INT32_MAX;
 
     mutex_lock(&t->k->mu);
-    list_for_each_entry (p, &t->tg->threads, thread_node)
-        if (p->t->tid >= from && p->t->tid < best)
-            best = p->t->tid;
+    list_for_each_entry (p, &t->tg->threads, thread_node) {
+        const int32_t nr = pid_out_locked(t->k, ns, p->t->tid);
+        if (nr && nr >= from && nr < best)
+            best = nr;
+    }
     mutex_unlock(&t->k->mu);
     return best == INT32_MAX ? -ENOENT : best;
 }
@@ -234,6 +241,21 @@ void task_info(struct task *t, struct task_info *out)
         out->fd_size = fdtable_size(fdt);
         fdtable_put(fdt, NULL);
     }
+}
+
+void task_info_in(struct task *t, const struct pid_ns *ns, struct task_info *out)
+{
+    int32_t *const numbers[] = {&out->pid,     &out->tgid,   &out->ppid,    &out->pgrp,
+                                &out->session, &out->tracer, &out->tty_pgrp};
+
+    task_info(t, out);
+    if (!ns)
+        return;
+    mutex_lock(&t->k->mu);
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        if (*numbers[i] > 0)
+            *numbers[i] = pid_out_locked(t->k, ns, *numbers[i]);
+    mutex_unlock(&t->k->mu);
 }
 
 /* ---- the whole sandbox ---- */

@@ -12,6 +12,8 @@
 #include "base/compiler.h"
 #include "sentry/kernel/task.h"
 
+struct pid_ns;
+
 /* An owned reference to a thread-group leader (or to any thread when any_thread), or -ESRCH. */
 MUST_CHECK int kernel_find_task(struct kernel *k, int32_t tid, bool any_thread,
                                 struct task **out_task);
@@ -21,6 +23,7 @@ void task_put(struct task *t);
 int32_t kernel_next_tgid(struct kernel *k, int32_t from);
 /* First tid >= from in t's group, or -ENOENT. */
 int32_t task_next_tid(struct task *t, int32_t from);
+int32_t task_next_tid_in(struct task *t, const struct pid_ns *ns, int32_t from);
 
 struct task_info {
     int32_t pid, tgid, ppid, pgrp, session, tracer;
@@ -43,6 +46,8 @@ struct task_info {
 void task_info(struct task *t, struct task_info *out);
 /* /proc/<pid>/oom_score. */
 int64_t task_oom_score(struct task *t);
+/* With the numbers that pid namespace ns knows (NULL: the sandbox's), 0 for strangers. */
+void task_info_in(struct task *t, const struct pid_ns *ns, struct task_info *out);
 
 /* Owned references, or NULL when the task has none any more (zombie, exiting). */
 struct mm *task_get_mm(struct task *t);

@@ -7,8 +7,10 @@
 
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
+#include "sentry/net/sock.h"
 
 OBJCOUNT_DEFINE(uts_ns);
 
@@ -67,6 +69,11 @@ static int uts_set(struct uts_ns *u, bool domain, const char *name, size_t len)
     return 0;
 }
 
+void uts_rename(struct uts_ns *u, const char *node)
+{
+    (void)!uts_set(u, false, node, strnlen(node, LX_UTS_LEN));
+}
+
 void task_uts_names(struct task *t, char *node, char *domain)
 {
     struct uts_ns *u = task_priv(t)->uts;
@@ -115,6 +122,42 @@ static uint64_t realtime_now(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static int kernel_tag(struct kernel *k, enum ns_kind kind, uint64_t id, void *obj)
+{
+    struct ns_tag *tag;
+    int r = ns_tag_new(k, kind, NULL, obj, &tag);
+
+    if (r)
+        return r;
+    tag->id = id;
+    k->tags[kind] = tag;
+    return 0;
+}
+
+/* The sandbox's own namespaces, but for that of mounts. */
+static int kernel_ns_parts(struct kernel *k)
+{
+    atomic_store(&k->next_ns_id, NS_FIRST_NEW_ID);
+    int r = ns_super_new(&k->nsfs);
+    if (!r)
+        r = kernel_tag(k, NS_CGROUP, NS_FIRST_ID_CGROUP, NULL);
+    if (!r)
+        r = kernel_tag(k, NS_NET, NS_FIRST_ID_NET, k->cfg.net ? net_get(k->cfg.net) : NULL);
+    if (!r)
+        r = kernel_tag(k, NS_IPC, NS_FIRST_ID_IPC, ipc_ns_get(k->ipc));
+    if (!r)
+        r = kernel_tag(k, NS_UTS, NS_FIRST_ID_UTS, uts_get(k->uts));
+    return r;
+}
+
+static void kernel_ns_fini(struct kernel *k)
+{
+    for (int kind = 0; kind < NS_TAGS; kind++)
+        ns_tag_put(k->tags[kind]);
+    if (k->nsfs)
+        super_put(k->nsfs);
+}
+
 static int kernel_parts(struct kernel *k)
 {
     int r = uts_new(k->cfg.hostname, k->cfg.domainname, &k->uts);
@@ -122,6 +165,8 @@ static int kernel_parts(struct kernel *k)
     if (r)
         return r;
     r = ipc_ns_new(k->cfg.mf, NULL, &k->ipc);
+    if (!r)
+        r = kernel_ns_parts(k);
     if (r)
         goto out_uts;
     r = futex_table_new(&k->futexes);
@@ -134,6 +179,7 @@ static int kernel_parts(struct kernel *k)
 out_futexes:
     futex_table_free(k->futexes);
 out_ipc:
+    kernel_ns_fini(k);
     ipc_ns_put(k->ipc);
 out_uts:
     uts_put(k->uts);
@@ -187,6 +233,7 @@ void kernel_free(struct kernel *k)
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);
     uts_put(k->uts);
+    kernel_ns_fini(k);
     ipc_ns_put(k->ipc);
     waitq_fini(&k->exit_wq);
     idalloc_fini(&k->ids);
@@ -237,6 +284,15 @@ static void kill_tg_locked(struct thread_group *tg, int signo)
     (void)tg_send_signal(tg, &info);
 }
 
+/* tg is in the pid namespace of process pid, which may have ended. */
+static bool kill_all_concerns_locked(struct kernel *k, int32_t pid, const struct thread_group *tg)
+{
+    const struct pid *p = pid_find_locked(k, pid);
+    const struct pid_ns *ns = p && p->tg ? p->tg->pid_ns : NULL;
+
+    return pid_out_locked(k, ns, tg->tgid) != 0;
+}
+
 int kernel_kill(struct kernel *k, int32_t pid, int signo, bool all)
 {
     struct thread_group *tg;
@@ -246,7 +302,7 @@ int kernel_kill(struct kernel *k, int32_t pid, int signo, bool all)
         return -EINVAL;
     mutex_lock(&k->mu);
     list_for_each_entry (tg, &k->groups, node) {
-        if (!all && tg->tgid != pid)
+        if (all ? !kill_all_concerns_locked(k, pid, tg) : tg->tgid != pid)
             continue;
         r = tg->state == TG_LIVE ? 0 : r;
         if (signo)

@@ -9,7 +9,9 @@
 #include "base/log.h"
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
+#include "sentry/cred/user_ns.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
@@ -27,14 +29,164 @@ static int load_files(struct task *t, const struct kernel_exec *x)
     return r;
 }
 
+/* ---- namespaces ---- */
+
+/* The mount namespace's tag: that of like, of the sandbox, or a new one. */
+static int load_mnt_tag(struct kernel *k, const struct kernel_exec *x, const struct ns_tag *like,
+                        struct ns_tag **out_tag)
+{
+    struct ns_tag *own = k->tags[NS_MNT], *tag;
+
+    if (like && (!x->ns || like->obj == x->ns)) {
+        *out_tag = ns_tag_get((struct ns_tag *)(uintptr_t)like);
+        return 0;
+    }
+    if (own && own->obj == x->ns) {
+        *out_tag = ns_tag_get(own);
+        return 0;
+    }
+    int r = ns_tag_new(k, NS_MNT, NULL, mount_ns_get(x->ns), &tag);
+    if (r) {
+        mount_ns_put(x->ns);
+        return r;
+    }
+    if (!own) {
+        tag->id = NS_FIRST_ID_MNT;
+        k->tags[NS_MNT] = ns_tag_get(tag);
+    }
+    *out_tag = tag;
+    return 0;
+}
+
+static int load_uts_tag(struct kernel *k, const struct kernel_exec *x, struct ns_tag **out_tag)
+{
+    struct uts_ns *uts;
+    int r = uts_dup(k->uts, &uts);
+
+    if (r)
+        return r;
+    if (x->hostname)
+        uts_rename(uts, x->hostname);
+    r = ns_tag_new(k, NS_UTS, NULL, uts, out_tag);
+    if (r)
+        uts_put(uts);
+    return r;
+}
+
+static int load_tags(struct task *t, const struct kernel_exec *x, const struct task *like)
+{
+    struct kernel *k = t->k;
+    struct ns_tag *const *from = like ? task_priv(like)->tags : k->tags;
+    struct ns_tag *tags[NS_TAGS] = {NULL};
+    int r = load_mnt_tag(k, x, like ? from[NS_MNT] : NULL, &tags[NS_MNT]);
+
+    if (!r && x->new_pid_ns)
+        r = load_uts_tag(k, x, &tags[NS_UTS]);
+    if (!r) {
+        for (int kind = 0; kind < NS_TAGS; kind++)
+            if (!tags[kind])
+                tags[kind] = ns_tag_get(from[kind]);
+        ns_tags_install(t, tags);
+    }
+    ns_tags_put(tags);
+    return r;
+}
+
+/* cred's ids are those inside. */
+static int load_user_ids(struct cred *c)
+{
+    uint32_t *const uids[] = {&c->uid, &c->euid, &c->suid, &c->fsuid};
+    uint32_t *const gids[] = {&c->gid, &c->egid, &c->sgid, &c->fsgid};
+
+    for (size_t i = 0; i < ARRAY_SIZE(uids); i++) {
+        *uids[i] = user_ns_in(c->user_ns, USER_NS_UID, *uids[i]);
+        *gids[i] = user_ns_in(c->user_ns, USER_NS_GID, *gids[i]);
+        if (*uids[i] == USER_NS_NONE || *gids[i] == USER_NS_NONE)
+            return -EINVAL;
+    }
+    for (uint32_t i = 0; i < c->group_count; i++) {
+        c->groups[i] = user_ns_in(c->user_ns, USER_NS_GID, c->groups[i]);
+        if (c->groups[i] == USER_NS_NONE)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+static int load_user(struct task *t, const struct kernel_exec *x, const struct task *like)
+{
+    struct user_ns *ns = NULL;
+    struct cred *n;
+    int r = 0;
+
+    if (x->uid_map_count == 0 && (!like || !like->cred->user_ns))
+        return 0;
+    if (x->uid_map_count == 0) {
+        ns = user_ns_get(like->cred->user_ns);
+    } else {
+        r = user_ns_new(t->cred, kernel_new_ns_id(t->k), &ns);
+        if (!r)
+            r = user_ns_set_map(ns, USER_NS_UID, x->uid_map, x->uid_map_count);
+        if (!r)
+            r = user_ns_set_map(ns, USER_NS_GID, x->gid_map, x->gid_map_count);
+    }
+    if (!r)
+        r = cred_dup(t->cred, &n);
+    if (r) {
+        user_ns_put(ns);
+        return r;
+    }
+    user_ns_put(n->user_ns);
+    n->user_ns = ns;
+    r = load_user_ids(n);
+    if (r) {
+        cred_put(n);
+        return r;
+    }
+    task_set_cred(t, n);
+    return 0;
+}
+
+static int load_pid_ns(struct task *t, const struct kernel_exec *x, const struct task *like)
+{
+    struct pid_ns *ns = like ? pid_ns_get(like->tg->pid_ns) : NULL;
+
+    if (x->new_pid_ns) {
+        pid_ns_put(ns);
+        int r = pid_ns_new(t->k, NULL, t->cred->user_ns, &ns);
+        if (r)
+            return r;
+    }
+    t->tg->pid_ns = ns;
+    task_priv(t)->pid_ns_children = pid_ns_get(ns);
+    return 0;
+}
+
+static int load_namespaces(struct task *t, const struct kernel_exec *x)
+{
+    struct task *like = NULL;
+    int r = 0;
+
+    if (x->like_pid)
+        r = kernel_find_task(t->k, x->like_pid, false, &like);
+    if (!r && like && !task_priv(like)->tags[NS_MNT])
+        r = -ESRCH;
+    if (!r)
+        r = load_user(t, x, like);
+    if (!r)
+        r = load_pid_ns(t, x, like);
+    if (!r)
+        r = load_tags(t, x, like);
+    if (like)
+        task_put(like);
+    return r;
+}
+
 static int load_paths(struct task *t, const struct kernel_exec *x)
 {
-    struct vfs_caller c = {.cred = t->cred, .ns = x->ns, .fsize_limit = UINT64_MAX};
+    struct mount_ns *ns = task_priv(t)->ns;
+    struct vfs_caller c = {.cred = t->cred, .ns = ns, .fsize_limit = UINT64_MAX};
 
-    task_priv(t)->ns = mount_ns_get(x->ns);
-    task_priv(t)->uts = uts_get(t->k->uts);
-    task_priv(t)->ipc = ipc_ns_get(t->k->ipc);
-    mount_ns_root(x->ns, &c.root);
+    mount_ns_root(ns, &c.root);
     c.cwd = c.root;
     struct vpath cwd;
     int r = vfs_lookup(&c, NULL, x->cwd ? x->cwd : "/", VFS_FOLLOW | VFS_DIRECTORY, &cwd);
@@ -156,14 +308,14 @@ static int load_publish_locked(struct task *t, const struct kernel_exec *x)
 
     if (k->dying || (k->last_pid && !k->init))
         return -ESRCH;
-    int r = pid_new_locked(k, 0, &p);
+    int r = pid_new_locked(k, t->tg->pid_ns, NULL, 0, &p);
     if (r)
         return r;
     task_publish_locked(t, p);
     struct thread_group *tg = t->tg;
     if (!k->init)
         k->init = tg;
-    if (x->new_session || tg == k->init)
+    if (x->new_session || tg == k->init || x->new_pid_ns)
         r = session_new_locked(tg);
     else
         pgrp_join_locked(tg, k->init->pgrp);
@@ -218,6 +370,8 @@ int kernel_exec_load(struct kernel *k, const struct kernel_exec *x, kernel_exit_
     r = load_group(t, x, fn, arg);
     if (!r)
         r = load_files(t, x);
+    if (!r)
+        r = load_namespaces(t, x);
     if (!r)
         r = load_paths(t, x);
     if (!r && x->seccomp)

@@ -27,18 +27,44 @@
 struct kernel_timers;
 struct futex_table;
 struct ipc_ns;
+struct user_ns;
+struct ns_tag;
 struct sem_undo_list;
 struct tg_timers;
 struct cpu_limit;
 struct tty;
 
+/* A pid namespace below the sandbox's own, which is NULL. */
+struct pid_ns {
+    struct ref ref;
+    /* immutable */
+    struct kernel *k;
+    struct pid_ns *parent; /* owned */
+    struct user_ns *owner; /* owned */
+    uint32_t level;        /* 1 and up */
+    uint64_t id;
+    /* tree */
+    struct idalloc ids;
+    struct pid **table;        /* LIMIT_TASKS + 1 slots */
+    struct thread_group *init; /* weak; NULL before the first process and once it has gone */
+    bool dying;                /* its init has ended */
+};
+
+/* A number of a pid in a namespace that is not the sandbox's own. */
+struct pid_slot {
+    struct pid_ns *ns; /* owned */
+    uint32_t nr;
+};
+
 /* A number in use, as task, group, process group or session id. Guard: tree. */
 struct pid {
-    uint32_t nr;
+    uint32_t nr;       /* in the sandbox's own namespace: what everything here goes by */
     struct task *task; /* weak, all four */
     struct thread_group *tg;
     struct pgrp *pgrp;
     struct session *session;
+    uint32_t level;          /* of the namespace it was made in */
+    struct pid_slot slots[]; /* level of them, from the outside in */
 };
 
 struct session {
@@ -99,7 +125,9 @@ struct thread_group {
     struct ref ref;
     struct kernel *k;
     int32_t tgid;
-    uint64_t start_ns; /* since boot */
+    int32_t vtgid;         /* in its own namespace */
+    struct pid_ns *pid_ns; /* owned; NULL: the sandbox's own */
+    uint64_t start_ns;     /* since boot */
 
     struct mutex mu;                            /* rank TASK_GROUP: guards this part */
     _Atomic uint64_t rlimits[LX_RLIM_COUNT][2]; /* mu to change, read without */
@@ -112,7 +140,7 @@ struct thread_group {
     enum tg_state state;
     struct thread_group *parent; /* weak; NULL for init and for what runsc exec started */
     int32_t parent_tid;          /* the thread that made it, for __WNOTHREAD and pdeathsig */
-    _Atomic int32_t ppid;        /* parent's tgid or 0; read without a lock */
+    _Atomic int32_t ppid;        /* parent's number as seen from here, or 0; read without a lock */
     struct list children, sibling;
     struct list node;  /* kernel.groups */
     struct pgrp *pgrp; /* owned */
@@ -168,6 +196,10 @@ struct kernel {
     uint64_t boot_mono_ns, boot_realtime_ns;
     struct uts_ns *uts; /* of the sandbox */
     struct ipc_ns *ipc; /* of the sandbox */
+    struct super *nsfs; /* inodes of files that name namespaces */
+    struct ns_tag
+        *tags[5]; /* NS_TAGS, of the sandbox; that of mounts comes with the first program */
+    _Atomic uint64_t next_ns_id;
 
     struct mutex mu; /* rank KERNEL, "tree": guards this part */
     struct idalloc ids;
@@ -188,9 +220,17 @@ struct kernel {
 };
 
 /* ---- pid.c; all with tree held ---- */
-/* A fresh number for a new task; -EAGAIN. want 0: any. */
-MUST_CHECK int pid_new_locked(struct kernel *k, int32_t want, struct pid **out_pid);
+/* A fresh number for a new task of ns, in it and all above; -EAGAIN, -EEXIST, -ENOMEM when a
+ * namespace has ended. want: wish_count numbers from the inside out, NULL: any. */
+MUST_CHECK int pid_new_locked(struct kernel *k, struct pid_ns *ns, const int32_t *want,
+                              size_t want_count, struct pid **out_pid);
 struct pid *pid_find_locked(struct kernel *k, int32_t nr);
+/* By its number in ns. */
+struct pid *pid_find_in_locked(struct kernel *k, const struct pid_ns *ns, int32_t nr);
+/* p's number as seen from ns; 0: cannot be seen. */
+int32_t pid_nr_in(const struct pid *p, const struct pid_ns *ns);
+/* The same of a number of the sandbox's, in use. */
+int32_t pid_out_locked(struct kernel *k, const struct pid_ns *ns, int32_t nr);
 /* Frees the number when nothing uses it any more. */
 void pid_release_locked(struct kernel *k, struct pid *p);
 /* A new session and process group with id nr around tg, which leaves its own. */
@@ -202,6 +242,18 @@ void pgrp_leave_locked(struct thread_group *tg);
 /* Drops the reference of pgrp_new_locked. */
 void pgrp_release_locked(struct kernel *k, struct pgrp *pg);
 bool pgrp_orphaned_locked(struct pgrp *pg, const struct thread_group *ignored);
+
+/* ---- pidns.c ---- */
+/* A child of parent with no process yet; -ENOSPC too deep. Owned result. */
+MUST_CHECK int pid_ns_new(struct kernel *k, struct pid_ns *parent, struct user_ns *owner,
+                          struct pid_ns **out_ns);
+struct pid_ns *pid_ns_get(struct pid_ns *ns); /* NULL allowed, as below */
+void pid_ns_put(struct pid_ns *ns);
+/* tg is the first process of its namespace, whose end is the end of all in it. */
+static inline bool tg_is_init(const struct thread_group *tg)
+{
+    return tg->vtgid == 1;
+}
 
 /* ---- task.c ---- */
 struct thread_group *tg_get(struct thread_group *tg);
@@ -223,6 +275,7 @@ uint64_t tg_rlimit(struct thread_group *tg, int resource);
 MUST_CHECK int uts_dup(struct uts_ns *u, struct uts_ns **out_uts);
 struct uts_ns *uts_get(struct uts_ns *u);
 void uts_put(struct uts_ns *u);
+void uts_rename(struct uts_ns *u, const char *node); /* cut to what fits */
 
 /* ---- exit.c ---- */
 /* Begins the end of a group (exit_group, a fatal signal); the first status counts. sig held. */

@@ -15,22 +15,95 @@ struct pid *pid_find_locked(struct kernel *k, int32_t nr)
     return k->pids[nr];
 }
 
-int pid_new_locked(struct kernel *k, int32_t want, struct pid **out_pid)
+struct pid *pid_find_in_locked(struct kernel *k, const struct pid_ns *ns, int32_t nr)
 {
-    uint32_t nr = (uint32_t)want;
+    if (LIKELY(!ns))
+        return pid_find_locked(k, nr);
+    mutex_assert_held(&k->mu);
+    return nr <= 0 || nr > LIMIT_TASKS ? NULL : ns->table[nr];
+}
+
+int32_t pid_nr_in(const struct pid *p, const struct pid_ns *ns)
+{
+    if (!p)
+        return 0;
+    if (LIKELY(!ns))
+        return (int32_t)p->nr;
+    if (ns->level > p->level || p->slots[ns->level - 1].ns != ns)
+        return 0;
+    return (int32_t)p->slots[ns->level - 1].nr;
+}
+
+int32_t pid_out_locked(struct kernel *k, const struct pid_ns *ns, int32_t nr)
+{
+    return LIKELY(!ns) ? nr : pid_nr_in(pid_find_locked(k, nr), ns);
+}
+
+static int pid_take(struct idalloc *ids, int32_t want, uint32_t *out_nr)
+{
+    *out_nr = (uint32_t)want;
+    int r = want ? idalloc_take(ids, *out_nr) : idalloc_next(ids, out_nr);
+    return r == -ENOSPC ? -EAGAIN : r;
+}
+
+/* Numbers below the outermost: those of ns and of what stands between. */
+static int pid_fill_slots(struct pid *p, struct pid_ns *ns, const int32_t *want, size_t want_count)
+{
+    size_t i = 0;
+    int r = 0;
+
+    for (; ns; ns = ns->parent, i++) {
+        struct pid_slot *slot = &p->slots[ns->level - 1];
+        /* The first process of a namespace is its init. */
+        const int32_t wish = i < want_count ? want[i] : 0;
+        if (ns->dying || (!ns->init && wish > 1))
+            r = ns->dying ? -ENOMEM : -EINVAL;
+        if (!r)
+            r = pid_take(&ns->ids, wish, &slot->nr);
+        if (r)
+            return r;
+        slot->ns = pid_ns_get(ns);
+        ns->table[slot->nr] = p;
+    }
+    return 0;
+}
+
+static void pid_drop_slots(struct pid *p)
+{
+    for (uint32_t i = 0; i < p->level; i++) {
+        struct pid_slot *slot = &p->slots[i];
+        if (!slot->ns)
+            continue;
+        slot->ns->table[slot->nr] = NULL;
+        idalloc_free(&slot->ns->ids, slot->nr);
+        pid_ns_put(slot->ns);
+    }
+}
+
+int pid_new_locked(struct kernel *k, struct pid_ns *ns, const int32_t *want, size_t want_count,
+                   struct pid **out_pid)
+{
+    const uint32_t level = ns ? ns->level : 0;
 
     mutex_assert_held(&k->mu);
-    struct pid *p = calloc(1, sizeof(*p));
+    struct pid *p = calloc(1, sizeof(*p) + level * sizeof(p->slots[0]));
     if (!p)
         return -ENOMEM;
-    int r = want ? idalloc_take(&k->ids, nr) : idalloc_next(&k->ids, &nr);
+    p->level = level;
+    int r = pid_take(&k->ids, want_count > level ? want[level] : 0, &p->nr);
     if (r) {
         free(p);
-        return r == -ENOSPC ? -EAGAIN : r;
+        return r;
     }
-    p->nr = nr;
-    k->pids[nr] = p;
-    k->last_pid = (int32_t)nr;
+    r = pid_fill_slots(p, ns, want, want_count);
+    if (r) {
+        pid_drop_slots(p);
+        idalloc_free(&k->ids, p->nr);
+        free(p);
+        return r;
+    }
+    k->pids[p->nr] = p;
+    k->last_pid = (int32_t)p->nr;
     *out_pid = p;
     return 0;
 }
@@ -42,6 +115,7 @@ void pid_release_locked(struct kernel *k, struct pid *p)
         return;
     k->pids[p->nr] = NULL;
     idalloc_free(&k->ids, p->nr);
+    pid_drop_slots(p);
     free(p);
 }
 

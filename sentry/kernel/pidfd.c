@@ -59,7 +59,7 @@ int pidfd_open_pid(struct task *t, int32_t pid, uint32_t flags, struct file **ou
     int r = -ESRCH;
 
     mutex_lock(&k->mu);
-    const struct pid *p = pid_find_locked(k, pid);
+    const struct pid *p = pid_find_in_locked(k, t->tg->pid_ns, pid);
     if (p && p->tg) {
         tg = tg_get(p->tg);
         r = 0;

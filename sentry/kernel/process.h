@@ -19,7 +19,8 @@ struct task_clone_args {
     uaddr_t pidfd, child_tid, parent_tid;
     uint64_t stack; /* value for rsp; 0: the parent's */
     uint64_t tls;
-    int32_t want_tid; /* clone3 set_tid of the one pid namespace; 0: any */
+    const int32_t *want; /* clone3 set_tid: numbers from the innermost pid namespace outwards */
+    size_t want_count;
 };
 /* The child's tid; -EINVAL, -EAGAIN, -ENOMEM, -EPERM. With CLONE_VFORK returns when the child has
  * let go of the memory, or the caller was killed. */
@@ -60,6 +61,10 @@ MUST_CHECK int task_setpgid(struct task *t, int32_t pid, int32_t pgid);
 MUST_CHECK int task_getpgid(struct task *t, int32_t pid);
 MUST_CHECK int task_getsid(struct task *t, int32_t pid);
 int32_t task_tgid(const struct task *t);
+/* Numbers of tasks and groups that the guest gave as the sandbox's, and the other way round; 0:
+ * there is none in its pid namespace. */
+int32_t task_pid_in(struct task *t, int32_t nr);
+int32_t task_pid_out(struct task *t, int32_t nr);
 int32_t task_ppid(struct task *t);
 
 /* ---- System V IPC ---- */
@@ -95,8 +100,11 @@ void task_change_comm(struct task *t, const char *name);
 void task_uts_names(struct task *t, char *node, char *domain);
 /* len <= 64, else -EINVAL. No permission check. */
 MUST_CHECK int task_uts_set(struct task *t, bool domain, const char *name, size_t len);
-/* unshare(2): CLONE_FS CLONE_FILES CLONE_NEWUTS and what is without effect for a single thread. */
+/* unshare(2), flags checked for being known; those that ask for what must not be shared included.
+ */
 MUST_CHECK int task_unshare(struct task *t, uint64_t flags);
+/* Its part that makes namespaces. */
+MUST_CHECK int task_unshare_ns(struct task *t, uint64_t flags);
 
 /* ---- small per-task and per-group state that calls set and show ---- */
 enum task_attr {

@@ -93,7 +93,7 @@ void trace_exit_tracer_locked(struct task *t, struct list *dead)
     }
 }
 
-void trace_zap_locked(struct kernel *k)
+void trace_zap_locked(struct kernel *k, const struct pid_ns *ns)
 {
     struct thread_group *tg;
     struct task_priv *p;
@@ -101,7 +101,7 @@ void trace_zap_locked(struct kernel *k)
     list_for_each_entry (tg, &k->groups, node) {
         struct sighand *sh = tg_lock_sig(tg);
         list_for_each_entry (p, &tg->threads, thread_node) {
-            if (!p->trace.stopped)
+            if (!p->trace.stopped || !pid_out_locked(k, ns, tg->tgid))
                 continue;
             p->trace.resumed = true;
             trace_kick(p->t);
@@ -133,8 +133,8 @@ static int trace_me_locked(struct task *t)
     if (!c)
         return -EPERM;
     /* cap_ptrace_traceme: the parent may not gain by it. */
-    const bool may =
-        !(t->cred->cap_permitted & ~c->cap_permitted) || cred_capable(c, CAP_SYS_PTRACE);
+    const bool may = !(t->cred->cap_permitted & ~c->cap_permitted) ||
+                     cred_ns_capable(c, t->cred->user_ns, CAP_SYS_PTRACE);
     cred_put(c);
     if (!may)
         return -EPERM;
@@ -308,7 +308,7 @@ int64_t task_ptrace(struct task *t, int64_t request, int32_t pid, uint64_t addr,
         return trace_me(t);
     if (pid <= 0)
         return -ESRCH;
-    int64_t r = kernel_find_task(t->k, pid, true, &o);
+    int64_t r = task_find(t, pid, &o);
     if (r)
         return r;
     r = trace_of(t, o, request, addr, data);

@@ -31,8 +31,8 @@ void trace_unlink_locked(struct task *o);
 /* t ends: lets go of what it traces. Zombies that nobody else waits for are put on dead, for
  * tg_reaped. tree held. */
 void trace_exit_tracer_locked(struct task *t, struct list *dead);
-/* pid 1 has ended: nobody stops for a tracer any more. tree held. */
-void trace_zap_locked(struct kernel *k);
+/* The first process of ns has ended: nobody in it stops for a tracer any more. tree held. */
+void trace_zap_locked(struct kernel *k, const struct pid_ns *ns);
 
 /* ---- ptrace_stop.c: the tracee ---- */
 /* Stops with code for the tracer to see until it says what to go on with: the value. The stop does

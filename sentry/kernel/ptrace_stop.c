@@ -42,7 +42,7 @@ static void trace_tell_locked(struct task *t, struct thread_group *up, int why, 
     const bool quiet = a->handler == LX_SIG_IGN || (a->flags & SA_NOCLDSTOP);
 
     sighand_unlock(sh);
-    info.chld.pid = t->tid;
+    info.chld.pid = pid_out_locked(t->k, up->pid_ns, t->tid);
     info.chld.uid = t->cred->uid;
     info.chld.status = code & 0x7f;
     info.chld.utime = (int64_t)(task_utime_ns(t) / 10000000);
@@ -58,7 +58,8 @@ static bool trace_enter_locked(struct task *t, int code, uint64_t message,
     struct task_priv *p = task_priv(t);
     struct task_trace *tr = &p->trace;
 
-    if (!tr->tracer || t->k->dying || (task_dying(t) && !even_dying))
+    if (!tr->tracer || t->k->dying || (t->tg->pid_ns && t->tg->pid_ns->dying) ||
+        (task_dying(t) && !even_dying))
         return false;
     tr->stopped = true;
     tr->even_dying = even_dying;
@@ -184,7 +185,7 @@ static int trace_notify_as(struct task *t, int signo, int code, int why, uint64_
 {
     struct lx_siginfo info = {.signo = signo, .code = code};
 
-    info.kill.pid = t->tid;
+    info.kill.pid = t->vtid;
     info.kill.uid = t->cred->uid;
     return trace_stop(t, code, why, message, &info, even_dying);
 }
@@ -204,10 +205,22 @@ bool trace_event_wanted(const struct task *t, int event)
     return wanted;
 }
 
+/* A number of the sandbox's as the tracer knows it. */
+static uint32_t trace_nr_for_tracer(struct task *t, int32_t nr)
+{
+    mutex_lock(&t->k->mu);
+    const struct task *tracer = task_priv(t)->trace.tracer;
+    const int32_t out = tracer ? pid_out_locked(t->k, tracer->tg->pid_ns, nr) : nr;
+    mutex_unlock(&t->k->mu);
+    return (uint32_t)out;
+}
+
 void trace_event(struct task *t, int event, uint64_t message)
 {
     if (!task_traced(t) || !trace_event_wanted(t, event))
         return;
+    if (event != PTRACE_EVENT_EXIT && event != PTRACE_EVENT_SECCOMP)
+        message = trace_nr_for_tracer(t, (int32_t)message);
     (void)trace_notify_as(t, SIGTRAP, event << 8 | SIGTRAP, CLD_TRAPPED, message,
                           event == PTRACE_EVENT_EXIT);
 }
@@ -272,7 +285,7 @@ bool trace_signal(struct task *t, struct lx_siginfo *info)
         const struct task *tracer = task_priv(t)->trace.tracer;
         *info = (struct lx_siginfo){.signo = signo, .code = SI_USER};
         if (tracer) {
-            info->kill.pid = tracer->tg->tgid;
+            info->kill.pid = tracer->tg->pid_ns == t->tg->pid_ns ? tracer->tg->vtgid : 0;
             info->kill.uid = tracer->cred->uid;
         }
     }

@@ -9,11 +9,12 @@
 
 int task_find(struct task *t, int32_t tid, struct task **out_task)
 {
-    if (tid == 0 || tid == t->tid) {
+    if (tid == 0 || tid == t->vtid) {
         *out_task = task_get(t);
         return 0;
     }
-    return kernel_find_task(t->k, tid, true, out_task);
+    tid = task_pid_in(t, tid);
+    return tid ? kernel_find_task(t->k, tid, true, out_task) : -ESRCH;
 }
 
 static int rlimit_check(struct task *t, struct task *o, int resource, const uint64_t n[2])

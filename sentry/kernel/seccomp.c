@@ -142,7 +142,7 @@ static int32_t seccomp_sync_hinders_locked(struct task *t)
             continue;
         if (mode == SECCOMP_MODE_FILTER && seccomp_is_below(p->seccomp, task_priv(t)->seccomp))
             continue;
-        return p->t->tid;
+        return p->t->vtid;
     }
     return 0;
 }
@@ -207,7 +207,7 @@ static int seccomp_fetch(struct task *t, unsigned flags, uaddr_t fprog,
     if (prog.len == 0 || prog.len > BPF_MAXINSNS)
         return -EINVAL;
     /* Without this a program with set-user-ID could be misled by its caller's filter. */
-    if (!t->cred->no_new_privs && !task_capable(t, CAP_SYS_ADMIN))
+    if (!t->cred->no_new_privs && !cred_self_capable(t->cred, CAP_SYS_ADMIN))
         return -EACCES;
     if (!prog.filter)
         return -EINVAL;

@@ -70,7 +70,7 @@ int task_setsid(struct task *t)
         goto out_unlock;
     r = session_new_locked(tg);
     if (!r)
-        r = tg->tgid;
+        r = tg->vtgid;
 out_unlock:
     mutex_unlock(&k->mu);
     return r;
@@ -123,12 +123,10 @@ int task_setpgid(struct task *t, int32_t pid, int32_t pgid)
 {
     struct thread_group *tg;
 
-    if (pid == 0)
-        pid = t->tg->tgid;
-    if (pgid == 0)
-        pgid = pid;
-    if (pgid < 0)
+    if (pgid < 0 || (pgid == 0 && pid < 0))
         return -EINVAL;
+    pid = pid ? task_pid_in(t, pid) : t->tg->tgid;
+    pgid = pgid ? task_pid_in(t, pgid) : pid;
     mutex_lock(&t->k->mu);
     int r = setpgid_target_locked(t, pid, &tg);
     if (!r)
@@ -145,10 +143,11 @@ static int session_ids(struct task *t, int32_t pid, bool sid)
     int r = -ESRCH;
 
     mutex_lock(&k->mu);
-    const struct pid *p = pid_find_locked(k, pid ? pid : t->tid);
+    const struct pid *p =
+        pid ? pid_find_in_locked(k, t->tg->pid_ns, pid) : pid_find_locked(k, t->tid);
     const struct task *o = p ? p->task : NULL;
     if (o && o->tg->pgrp)
-        r = sid ? o->tg->pgrp->session->id : o->tg->pgrp->id;
+        r = pid_out_locked(k, t->tg->pid_ns, sid ? o->tg->pgrp->session->id : o->tg->pgrp->id);
     mutex_unlock(&k->mu);
     return r;
 }
@@ -167,7 +166,7 @@ int task_getsid(struct task *t, int32_t pid)
 
 int32_t task_tgid(const struct task *t)
 {
-    return t->tg->tgid;
+    return t->tg->vtgid;
 }
 
 int32_t task_ppid(struct task *t)

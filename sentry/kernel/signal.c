@@ -154,7 +154,7 @@ static bool sig_is_ignored_locked(const struct thread_group *tg, const struct ta
     /* A tracer sees what would be ignored, too. */
     if (task_traced(t) && signo != SIGKILL)
         return false;
-    if (tg->tgid == 1 && a->handler == LX_SIG_DFL && !(forced && (bit & SIG_SET_KERNEL_ONLY)))
+    if (tg_is_init(tg) && a->handler == LX_SIG_DFL && !(forced && (bit & SIG_SET_KERNEL_ONLY)))
         return true;
     return a->handler == LX_SIG_IGN || (a->handler == LX_SIG_DFL && (bit & SIG_SET_IGNORE));
 }
@@ -324,7 +324,7 @@ void task_raise(struct task *t, int signo)
     /* As send_sig(sig, current, 0): it counts as the task's own. */
     struct lx_siginfo info = {.signo = signo, .code = SI_USER};
 
-    info.kill.pid = t->tg->tgid;
+    info.kill.pid = t->tg->vtgid;
     info.kill.uid = t->cred->uid;
     (void)task_send_signal(t, &info);
 }

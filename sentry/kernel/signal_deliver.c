@@ -91,7 +91,7 @@ static bool sig_spares_init(const struct thread_group *tg, const struct lx_sigin
 {
     const uint64_t bit = SIG_BIT(info->signo);
 
-    if (tg->tgid != 1 || (bit & SIG_SET_KERNEL_ONLY))
+    if (!tg_is_init(tg) || (bit & SIG_SET_KERNEL_ONLY))
         return false;
     return !(info->code > 0 && (bit & SIG_SET_SYNC));
 }

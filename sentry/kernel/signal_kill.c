@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 #include <signal.h>
 
+#include "sentry/cred/user_ns.h"
 #include "sentry/kernel/signal.h"
 #include "sentry/kernel/signal_priv.h"
 
@@ -17,12 +18,31 @@ static bool kill_permitted_locked(struct task *t, struct task *o, int signo)
         return true;
     mutex_lock(&o->mu);
     const uint32_t uid = o->cred->uid, suid = o->cred->suid;
+    const bool cap = cred_ns_capable(c, o->cred->user_ns, CAP_KILL);
     mutex_unlock(&o->mu);
     if (c->euid == suid || c->euid == uid || c->uid == suid || c->uid == uid)
         return true;
-    if (cred_capable(c, CAP_KILL))
+    if (cap)
         return true;
     return signo == SIGCONT && from && to && from->session == to->session;
+}
+
+/* The sender as the receiver knows it: one from outside its namespaces is nobody, and cannot be
+ * resisted. tree held. */
+static struct lx_siginfo kill_info_for_locked(struct task *t, struct task *o,
+                                              const struct lx_siginfo *info)
+{
+    struct lx_siginfo seen = *info;
+
+    if (info->code > 0)
+        return seen;
+    if (UNLIKELY(o->tg->pid_ns != t->tg->pid_ns))
+        seen.kill.pid = pid_out_locked(t->k, o->tg->pid_ns, t->tg->tgid);
+    mutex_lock(&o->mu);
+    if (UNLIKELY(o->cred->user_ns != NULL))
+        seen.kill.uid = user_ns_show(o->cred->user_ns, USER_NS_UID, seen.kill.uid);
+    mutex_unlock(&o->mu);
+    return seen;
 }
 
 /* tree held. group: to all of o's process. */
@@ -36,14 +56,15 @@ static int kill_send_locked(struct task *t, struct task *o, bool group, int sign
         return -EPERM;
     if (signo == 0)
         return 0;
-    return group ? tg_send_signal(o->tg, info) : task_send_signal(o, info);
+    const struct lx_siginfo seen = kill_info_for_locked(t, o, info);
+    return group ? tg_send_signal(o->tg, &seen) : task_send_signal(o, &seen);
 }
 
 static struct lx_siginfo kill_info(const struct task *t, int signo, int code)
 {
     struct lx_siginfo info = {.signo = signo, .code = code};
 
-    info.kill.pid = t->tg->tgid;
+    info.kill.pid = t->tg->vtgid;
     info.kill.uid = t->cred->uid;
     return info;
 }
@@ -63,7 +84,7 @@ int task_kill_process(struct task *t, int32_t pid, int signo, const struct lx_si
     struct kernel *k = t->k;
 
     mutex_lock(&k->mu);
-    const struct pid *p = pid_find_locked(k, pid);
+    const struct pid *p = pid_find_in_locked(k, t->tg->pid_ns, pid);
     int r = p && p->task ? kill_send_locked(t, p->task, true, signo, &info) : -ESRCH;
     mutex_unlock(&k->mu);
     return r;
@@ -78,8 +99,8 @@ int task_kill_thread(struct task *t, int32_t tgid, int32_t tid, int signo,
     int r = -ESRCH;
 
     mutex_lock(&k->mu);
-    const struct pid *p = pid_find_locked(k, tid);
-    if (p && p->task && (tgid == 0 || p->task->tg->tgid == tgid))
+    const struct pid *p = pid_find_in_locked(k, t->tg->pid_ns, tid);
+    if (p && p->task && (tgid == 0 || pid_out_locked(k, t->tg->pid_ns, p->task->tg->tgid) == tgid))
         r = kill_send_locked(t, p->task, false, signo, &info);
     mutex_unlock(&k->mu);
     return r;
@@ -93,7 +114,7 @@ static int kill_all_locked(struct task *t, int signo, const struct lx_siginfo *i
     bool first = true;
 
     list_for_each_entry (tg, &t->k->groups, node) {
-        if (tg->tgid == 1 || tg == t->tg || !tg->leader)
+        if (tg == t->tg || !tg->leader || pid_out_locked(t->k, t->tg->pid_ns, tg->tgid) <= 1)
             continue;
         int err = kill_send_locked(t, tg->leader, true, signo, info);
         if (first)
@@ -139,7 +160,7 @@ int task_kill(struct task *t, int32_t pid, int signo)
     } else if (pid == 0) {
         r = t->tg->pgrp ? kill_pgrp_locked(t, t->tg->pgrp, signo, &info) : -ESRCH;
     } else {
-        p = pid_find_locked(k, -pid);
+        p = pid_find_in_locked(k, t->tg->pid_ns, -pid);
         r = p && p->pgrp ? kill_pgrp_locked(t, p->pgrp, signo, &info) : -ESRCH;
     }
     mutex_unlock(&k->mu);

@@ -9,6 +9,7 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/seccomp_priv.h"
 
@@ -82,6 +83,8 @@ void task_put(struct task *t)
     uts_put(p->uts);
     task_sem_undo_exit(t);
     ipc_ns_put(p->ipc);
+    pid_ns_put(p->pid_ns_children);
+    ns_tags_put(p->tags);
     seccomp_task_exit(t);
     if (t->tg)
         tg_put(t->tg);
@@ -134,6 +137,7 @@ void tg_put(struct thread_group *tg)
     exe_put(&tg->exe);
     if (tg->sighand)
         sighand_put(tg->sighand);
+    pid_ns_put(tg->pid_ns);
     waitq_fini(&tg->child_wq);
     waitq_fini(&tg->stop_wq);
     waitq_fini(&tg->sig_wq);
@@ -160,9 +164,13 @@ void task_publish_locked(struct task *t, struct pid *p)
     mutex_assert_held(&k->mu);
     struct sighand *sh = tg_lock_sig(tg);
     t->tid = (int32_t)p->nr;
+    t->vtid = pid_nr_in(p, tg->pid_ns);
     p->task = t;
     if (!tg->leader) {
         tg->tgid = t->tid;
+        tg->vtgid = t->vtid;
+        if (tg->pid_ns && t->vtid == 1)
+            tg->pid_ns->init = tg;
         tg->leader = t;
         p->tg = tg_get(tg);
         list_add_tail(&tg->node, &k->groups);

@@ -37,6 +37,7 @@ struct net;
 struct task_image_args;
 struct task_image;
 struct kernel_seccomp; /* seccomp.h */
+struct user_ns_extent; /* cred/user_ns.h */
 
 /* Linux layout of siginfo_t, 128 bytes. */
 struct lx_siginfo {
@@ -88,7 +89,8 @@ struct task {
     /* immutable */
     struct ref ref;
     struct kernel *k;
-    int32_t tid; /* in the root pid namespace of the sandbox */
+    int32_t tid;  /* in the root pid namespace of the sandbox */
+    int32_t vtid; /* in its own: what the guest knows */
     struct thread_group *tg;
 
     /* owner thread only */
@@ -207,8 +209,17 @@ struct kernel_exec {
     int oom_score_adj;
     struct file *fds[3]; /* borrowed, NULL: closed */
     struct file *tty;    /* controlling terminal or NULL, borrowed */
-    struct mount_ns *ns; /* borrowed */
+    struct mount_ns *ns; /* borrowed; NULL: that of like_pid */
     bool new_session;
+    /* It becomes the first process of a new pid namespace below the sandbox's, with host names of
+     * its own (hostname NULL: the sandbox's): a second container. */
+    bool new_pid_ns;
+    const char *hostname;
+    /* It joins the namespaces of that process, a number of the sandbox's; 0: the sandbox's own. */
+    int32_t like_pid;
+    /* Its user namespace, ids of cred being those inside; count 0: that of like_pid, or none. */
+    const struct user_ns_extent *uid_map, *gid_map;
+    size_t uid_map_count, gid_map_count;
     /* Filter over the program's system calls, the first of them its execve's; borrowed, NULL: none.
      * -EINVAL for one that is no good. */
     const struct kernel_seccomp *seccomp;
@@ -220,6 +231,7 @@ typedef void (*kernel_exit_fn)(void *arg, int wait_status);
 MUST_CHECK int kernel_exec_load(struct kernel *k, const struct kernel_exec *x, kernel_exit_fn fn,
                                 void *arg, int32_t *out_pid);
 void kernel_exec_start(struct kernel *k, int32_t pid);
+/* all: everything in the pid namespace of process pid. */
 int kernel_kill(struct kernel *k, int32_t pid, int signo, bool all);
 /* pids in the sandbox: fills up to max, returns the count. */
 size_t kernel_pids(struct kernel *k, int32_t *pids, size_t max);

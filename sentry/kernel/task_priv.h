@@ -12,6 +12,8 @@
 
 struct trace_work;
 struct seccomp_filter;
+struct ns_tag;
+struct pid_ns;
 
 /* ptrace(2): who traces this task, and how it stands with that. Guard: sig, unless said. */
 struct task_trace {
@@ -46,6 +48,8 @@ struct task_priv {
     struct uts_ns *uts;             /* guard: task.mu; owned */
     struct mount_ns *ns;            /* guard: task.mu; owned */
     struct ipc_ns *ipc;             /* guard: task.mu; owned */
+    struct ns_tag *tags[5];         /* NS_TAGS; guard: task.mu; owned */
+    struct pid_ns *pid_ns_children; /* owner to change, task.mu; owned: where children are born */
     struct sem_undo_list *sem_undo; /* owner; owned, NULL till it is needed */
     uint64_t start_ns;              /* since boot; immutable */
 

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/timer_priv.h"
 
 #define CPUCLOCK_MAX 3
@@ -28,22 +29,22 @@ static int cpu_clock_of_id(struct task *t, int clock, struct cpu_clock *out)
     out->kind = (enum cpu_kind)(clock & 3);
     out->thread = clock & CPUCLOCK_PERTHREAD;
     if (out->thread) {
-        if (pid == 0 || pid == t->tid) {
+        if (pid == 0 || pid == t->vtid) {
             out->task = task_get(t);
             return 0;
         }
-        r = kernel_find_task(t->k, pid, true, &out->task);
+        r = task_find(t, pid, &out->task);
         if (!r && out->task->tg != t->tg) {
             task_put(out->task);
             r = -EINVAL;
         }
         return r ? -EINVAL : 0;
     }
-    if (pid == 0 || pid == t->tid) {
+    if (pid == 0 || pid == t->vtid) {
         out->tg = tg_get(t->tg);
         return 0;
     }
-    return kernel_find_tg(t->k, pid, &out->tg) ? -EINVAL : 0;
+    return kernel_find_tg(t->k, task_pid_in(t, pid), &out->tg) ? -EINVAL : 0;
 }
 
 int cpu_clock_get(struct task *t, int clock, struct cpu_clock *out)

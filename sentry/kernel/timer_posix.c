@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/timer_priv.h"
 
 /* A periodic timer whose signal is ignored ticks no faster than this. */
@@ -220,7 +221,7 @@ static int ptimer_event_init(struct task *t, const struct task_sigevent *ev, str
     tm->entry.info.timer.value = ev->value;
     switch (ev->notify) {
     case SIGEV_SIGNAL | SIGEV_THREAD_ID: {
-        int r = kernel_find_task(t->k, ev->tid, true, &tm->target);
+        int r = task_find(t, ev->tid, &tm->target);
         if (r)
             return -EINVAL;
         if (tm->target->tg != t->tg)

@@ -229,6 +229,14 @@ int tty_check(struct kernel *k, const struct vfs_caller *c, struct tty *tty, int
     return r;
 }
 
+/* As the caller knows it. */
+static int32_t tty_nr_locked(struct kernel *k, const struct vfs_caller *c, int32_t nr)
+{
+    const struct thread_group *tg = tty_caller_locked(k, c);
+
+    return tg ? pid_out_locked(k, tg->pid_ns, nr) : nr;
+}
+
 int tty_get_pgrp(struct kernel *k, const struct vfs_caller *c, struct tty *tty, bool any,
                  int32_t *out_pgrp)
 {
@@ -238,7 +246,7 @@ int tty_get_pgrp(struct kernel *k, const struct vfs_caller *c, struct tty *tty, 
     if (!any && tty_current_locked(tty_caller_locked(k, c)) != tty)
         r = -ENOTTY;
     else
-        *out_pgrp = tty->pgrp ? tty->pgrp->id : 0;
+        *out_pgrp = tty->pgrp ? tty_nr_locked(k, c, tty->pgrp->id) : 0;
     mutex_unlock(&k->mu);
     return r;
 }
@@ -252,7 +260,7 @@ int tty_get_sid(struct kernel *k, const struct vfs_caller *c, struct tty *tty, b
     if ((!any && tty_current_locked(tty_caller_locked(k, c)) != tty) || !tty->session)
         r = -ENOTTY;
     else
-        *out_sid = tty->session->id;
+        *out_sid = tty_nr_locked(k, c, tty->session->id);
     mutex_unlock(&k->mu);
     return r;
 }
@@ -266,7 +274,7 @@ static int tty_set_pgrp_locked(struct kernel *k, const struct vfs_caller *c, str
         return -EINVAL;
     if (!tg || tty_current_locked(tg) != tty || tty->session != tg->pgrp->session)
         return -ENOTTY;
-    const struct pid *p = pid_find_locked(k, pgid);
+    const struct pid *p = pid_find_in_locked(k, tg->pid_ns, pgid);
     if (!p)
         return -ESRCH;
     if (!p->pgrp || p->pgrp->session != tg->pgrp->session)

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "sentry/cred/user_ns.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
@@ -43,9 +44,9 @@ static void wait_fill(const struct wait_query *q, struct task *o, int code, int 
     struct thread_group *c = o->tg;
     struct task_usage u;
 
-    out->pid = o->tid;
+    out->pid = pid_out_locked(o->tg->k, q->t->tg->pid_ns, o->tid);
     mutex_lock(&o->mu);
-    out->uid = o->cred->uid;
+    out->uid = user_ns_show(q->t->cred->user_ns, USER_NS_UID, o->cred->uid);
     mutex_unlock(&o->mu);
     out->code = code;
     out->status = status;
@@ -268,6 +269,8 @@ int task_wait(struct task *t, enum task_wait_kind kind, int32_t id, int options,
     *out = (struct task_wait_result){0};
     if (kind == TASK_WAIT_PGRP && id == 0)
         q.id = task_getpgid(t, 0);
+    if (kind != TASK_WAIT_ANY)
+        q.id = task_pid_in(t, q.id);
     r = wait_scan(&q);
     if (r || (options & WNOHANG))
         return r < 0 ? r : 0;

@@ -23,7 +23,7 @@ void sock_init(struct sock *s, const struct sock_ops *ops, struct net *n, int fa
                int protocol)
 {
     s->ops = ops;
-    s->net = n;
+    s->net = net_get(n);
     s->family = family;
     s->type = type;
     s->protocol = protocol;
@@ -44,8 +44,12 @@ void sock_get(struct sock *s)
 
 void sock_put(struct sock *s)
 {
-    if (ref_put(&s->ref))
-        s->ops->release(s);
+    struct net *n = s->net;
+
+    if (!ref_put(&s->ref))
+        return;
+    s->ops->release(s);
+    net_put(n);
 }
 
 deadline_t sock_deadline(uint64_t timeo_ns)
@@ -123,6 +127,7 @@ int net_new(struct net **out_net)
 
     if (!n)
         return -ENOMEM;
+    ref_init(&n->ref);
     int r = netns_new(&n->ns);
     if (r == 0)
         r = netlink_new(n, n->ns, &n->netlink);
@@ -144,9 +149,21 @@ int net_new(struct net **out_net)
     return 0;
 }
 
+struct net *net_get(struct net *n)
+{
+    ref_get(&n->ref);
+    return n;
+}
+
 void net_free(struct net *n)
 {
-    if (!n)
+    if (n)
+        net_put(n);
+}
+
+void net_put(struct net *n)
+{
+    if (!ref_put(&n->ref))
         return;
     inet_free(n->inet);
     netlink_free(n->netlink);

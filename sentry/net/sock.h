@@ -138,8 +138,10 @@ struct sock {
 
 /* One per network namespace of the sandbox. Owned result. */
 MUST_CHECK int net_new(struct net **out_net);
-/* No socket is left. */
-void net_free(struct net *n);
+struct net *net_get(struct net *n);
+/* Sockets keep it. */
+void net_put(struct net *n);
+void net_free(struct net *n); /* as net_put; NULL: nothing */
 struct inet *net_inet(struct net *n);
 struct netns *net_ns(struct net *n);
 struct nl_table *net_netlink(struct net *n);

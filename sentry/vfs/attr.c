@@ -83,7 +83,8 @@ int vfs_kill_privs(const struct vfs_caller *c, struct inode *i)
 
     if ((i->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
         kill |= S_ISGID;
-    if (LIKELY(kill == 0) || !S_ISREG(i->mode) || cred_capable(c->cred, CAP_FSETID))
+    if (LIKELY(kill == 0) || !S_ISREG(i->mode) ||
+        cred_file_capable(c->cred, i->uid, i->gid, CAP_FSETID))
         return 0;
     a.mode = i->mode & 07777 & ~kill;
     return inode_setattr(i, &a);
@@ -91,13 +92,13 @@ int vfs_kill_privs(const struct vfs_caller *c, struct inode *i)
 
 static bool attr_is_owner(const struct vfs_caller *c, const struct inode *i)
 {
-    return c->cred->fsuid == i->uid || cred_capable(c->cred, CAP_FOWNER);
+    return c->cred->fsuid == i->uid || cred_file_capable(c->cred, i->uid, i->gid, CAP_FOWNER);
 }
 
 static int attr_may_chown(const struct vfs_caller *c, const struct inode *i,
                           const struct vfs_setattr *a)
 {
-    if (cred_capable(c->cred, CAP_CHOWN))
+    if (cred_file_capable(c->cred, i->uid, i->gid, CAP_CHOWN))
         return 0;
     if ((a->valid & VFS_SET_UID) != 0 && (c->cred->fsuid != i->uid || a->uid != i->uid))
         return -EPERM;
@@ -127,7 +128,7 @@ static void attr_adjust_mode(const struct vfs_caller *c, const struct inode *i,
 
     if ((a->valid & VFS_SET_MODE) != 0) {
         a->mode &= 07777;
-        if (!cred_in_group(c->cred, gid) && !cred_capable(c->cred, CAP_FSETID))
+        if (!cred_in_group(c->cred, gid) && !cred_file_capable(c->cred, i->uid, i->gid, CAP_FSETID))
             a->mode &= ~(uint32_t)S_ISGID;
     } else if ((a->valid & (VFS_SET_UID | VFS_SET_GID)) != 0 && !S_ISDIR(i->mode) &&
                (i->mode & (S_ISUID | S_ISGID)) != 0) {
@@ -228,10 +229,10 @@ static int xattr_permission(const struct vfs_caller *c, struct inode *i, const c
 {
     if (strncmp(name, "trusted.", 8) == 0)
         return cred_capable(c->cred, CAP_SYS_ADMIN) ? 0 : write ? -EPERM : -ENODATA;
-    if (strncmp(name, "security.", 9) == 0) {
-        int cap = strcmp(name, "security.capability") == 0 ? CAP_SETFCAP : CAP_SYS_ADMIN;
-        return write && !cred_capable(c->cred, cap) ? -EPERM : 0;
-    }
+    if (strcmp(name, "security.capability") == 0)
+        return write && !cred_file_capable(c->cred, i->uid, i->gid, CAP_SETFCAP) ? -EPERM : 0;
+    if (strncmp(name, "security.", 9) == 0)
+        return write && !cred_capable(c->cred, CAP_SYS_ADMIN) ? -EPERM : 0;
     if (strncmp(name, "system.", 7) == 0)
         return write && !attr_is_owner(c, i) ? -EPERM : 0;
     if (strncmp(name, "user.", 5) != 0)

@@ -87,7 +87,8 @@ void vfs_init_owner(const struct inode *dir, const struct vfs_caller *c, uint32_
     if (S_ISDIR(*mode))
         *mode |= S_ISGID;
     else if ((*mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
-             !cred_in_group(c->cred, dir->gid) && !cred_capable(c->cred, 4 /* CAP_FSETID */))
+             !cred_in_group(c->cred, dir->gid) &&
+             !cred_file_capable(c->cred, dir->uid, dir->gid, 4 /* CAP_FSETID */))
         *mode &= ~(uint32_t)S_ISGID;
 }
 

@@ -239,7 +239,7 @@ static int may_delete(const struct vfs_caller *c, const struct inode *dir,
     if (r != 0 || (dir->mode & S_ISVTX) == 0)
         return r;
     if (c->cred->fsuid == victim->uid || c->cred->fsuid == dir->uid ||
-        cred_capable(c->cred, CAP_FOWNER))
+        cred_file_capable(c->cred, victim->uid, victim->gid, CAP_FOWNER))
         return 0;
     return -EPERM;
 }

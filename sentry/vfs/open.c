@@ -57,7 +57,7 @@ static int open_check_access(const struct vfs_caller *c, struct inode *i, uint32
         mask |= 2;
     int r = vfs_permission(c, i, mask);
     if (r == 0 && (flags & O_NOATIME) != 0 && c->cred->fsuid != i->uid &&
-        !cred_capable(c->cred, CAP_FOWNER))
+        !cred_file_capable(c->cred, i->uid, i->gid, CAP_FOWNER))
         r = -EPERM;
     return r;
 }

@@ -354,10 +354,10 @@ int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask)
     if ((mask & ~bits & 7) == 0)
         return 0;
     if ((S_ISDIR(mode) || (mask & 1) == 0 || (mode & 0111) != 0) &&
-        cred_capable(c->cred, CAP_DAC_OVERRIDE))
+        cred_file_capable(c->cred, i->uid, i->gid, CAP_DAC_OVERRIDE))
         return 0;
     if ((mask == 4 || (S_ISDIR(mode) && (mask & 2) == 0)) &&
-        cred_capable(c->cred, CAP_DAC_READ_SEARCH))
+        cred_file_capable(c->cred, i->uid, i->gid, CAP_DAC_READ_SEARCH))
         return 0;
     return -EACCES;
 }

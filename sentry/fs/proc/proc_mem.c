@@ -15,7 +15,7 @@ struct proc_mem {
     uint64_t born_ns;
 };
 
-static bool proc_may_access(const struct proc_ctx *pc, const struct vfs_caller *c)
+bool proc_may_access(const struct proc_ctx *pc, const struct vfs_caller *c)
 {
     struct task *self;
 

@@ -7,6 +7,8 @@
 
 #include "base/limits.h"
 #include "proc_priv.h"
+#include "sentry/cred/user_ns.h"
+#include "sentry/kernel/ns.h"
 #include "sentry/kernel/process.h"
 
 /* ---- command line and environment, from the guest's own memory ---- */
@@ -159,19 +161,97 @@ static int show_mountstats(const struct proc_ctx *pc, FILE *out)
     return show_mounts_style(pc, out, 2);
 }
 
-/* One user namespace and one cgroup are all there is. */
-static int show_id_map(const struct proc_ctx *pc, FILE *out)
+/* ---- user namespaces ---- */
+
+static struct user_ns *pid_user_ns(const struct proc_ctx *pc, struct cred **out_cred)
 {
-    (void)pc;
-    fprintf(out, "%10u %10u %10u\n", 0, 0, UINT32_MAX);
+    *out_cred = task_get_cred(pc->t);
+    return *out_cred ? (*out_cred)->user_ns : NULL;
+}
+
+static int show_map(const struct proc_ctx *pc, FILE *out, enum user_ns_map map)
+{
+    struct cred *cred;
+    const struct user_ns *ns = pid_user_ns(pc, &cred);
+    const struct user_ns *seen = pc->c && pc->c->cred->user_ns != ns ? pc->c->cred->user_ns
+                                 : ns                                ? ns->parent
+                                                                     : NULL;
+    const struct user_ns_table *t = ns ? atomic_load(&ns->maps[map]) : NULL;
+
+    if (!ns)
+        fprintf(out, "%10u %10u %10u\n", 0, 0, UINT32_MAX);
+    for (uint32_t i = 0; t && i < t->count; i++)
+        fprintf(out, "%10u %10u %10u\n", t->extents[i].inside,
+                user_ns_out(seen, map, t->extents[i].outside), t->extents[i].count);
+    cred_put(cred);
     return 0;
+}
+
+static int64_t store_map(const struct proc_ctx *pc, const char *text, size_t len,
+                         enum user_ns_map map)
+{
+    struct cred *cred;
+    struct user_ns *ns = pid_user_ns(pc, &cred);
+    const int r = pc->c ? user_ns_write_map(ns, map, pc->c->cred, text) : -EPERM;
+
+    cred_put(cred);
+    return r ? r : (int64_t)len;
+}
+
+static int show_uid_map(const struct proc_ctx *pc, FILE *out)
+{
+    return show_map(pc, out, USER_NS_UID);
+}
+
+static int64_t store_uid_map(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    return store_map(pc, text, len, USER_NS_UID);
+}
+
+static int show_gid_map(const struct proc_ctx *pc, FILE *out)
+{
+    return show_map(pc, out, USER_NS_GID);
+}
+
+static int64_t store_gid_map(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    return store_map(pc, text, len, USER_NS_GID);
+}
+
+static int show_projid_map(const struct proc_ctx *pc, FILE *out)
+{
+    return show_map(pc, out, USER_NS_PROJID);
+}
+
+static int64_t store_projid_map(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    return store_map(pc, text, len, USER_NS_PROJID);
 }
 
 static int show_setgroups(const struct proc_ctx *pc, FILE *out)
 {
-    (void)pc;
-    fputs("allow\n", out);
+    struct cred *cred;
+    const struct user_ns *ns = pid_user_ns(pc, &cred);
+
+    fputs(ns && atomic_load(&ns->setgroups_denied) ? "deny\n" : "allow\n", out);
+    cred_put(cred);
     return 0;
+}
+
+static int64_t store_setgroups(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    const size_t word = strcspn(text, " \t\n");
+    const bool allow = word == 5 && strncmp(text, "allow", 5) == 0;
+
+    if (!allow && !(word == 4 && strncmp(text, "deny", 4) == 0))
+        return -EINVAL;
+    if (text[word + strspn(text + word, " \t\n")])
+        return -EINVAL;
+    struct cred *cred;
+    struct user_ns *ns = pid_user_ns(pc, &cred);
+    const int r = pc->c ? user_ns_write_setgroups(ns, pc->c->cred, allow) : -EPERM;
+    cred_put(cred);
+    return r ? r : (int64_t)len;
 }
 
 static int show_cgroup(const struct proc_ctx *pc, FILE *out)
@@ -328,35 +408,66 @@ static const struct proc_entry fd_item = {
     .name = "fd", .mode = 0700, .readlink = readlink_fd, .follow = follow_fd};
 static const struct proc_entry fdinfo_item = {.name = "fdinfo", .mode = 0400, .show = show_fdinfo};
 
-/* ---- ns/: one namespace of each kind ---- */
+/* ---- ns/ ---- */
 
-static int64_t ns_text(const char *kind, unsigned number, char *buf, size_t size)
+static int pid_ns_handle(const struct proc_ctx *pc, enum ns_kind kind, struct ns_handle *out)
 {
-    return snprintf(buf, size, "%s:[%u]", kind, number);
+    if (pc->c && !proc_may_access(pc, pc->c))
+        return -EACCES;
+    return task_get_ns(pc->t, kind, out);
 }
 
-#define NS_LINK(kind, number)                                                                      \
-    static int64_t readlink_ns_##kind(const struct proc_ctx *pc, char *buf, size_t size)           \
-    {                                                                                              \
-        (void)pc;                                                                                  \
-        return ns_text(#kind, number, buf, size);                                                  \
-    }
-NS_LINK(cgroup, 4026531835u)
-NS_LINK(ipc, 4026531839u)
-NS_LINK(mnt, 4026531841u)
-NS_LINK(net, 4026531840u)
-NS_LINK(pid, 4026531836u)
-NS_LINK(user, 4026531837u)
-NS_LINK(uts, 4026531838u)
+static int64_t readlink_ns(const struct proc_ctx *pc, char *buf, size_t size, enum ns_kind kind)
+{
+    struct ns_handle h;
+    int r = pid_ns_handle(pc, kind, &h);
 
+    if (r)
+        return r;
+    r = snprintf(buf, size, "%s:[%" PRIu64 "]", ns_kind_name(kind), ns_handle_id(&h));
+    ns_handle_put(&h);
+    return r;
+}
+
+static int follow_ns(const struct proc_ctx *pc, struct vpath *out, enum ns_kind kind)
+{
+    struct ns_handle h;
+    int r = pid_ns_handle(pc, kind, &h);
+
+    return r ? r : ns_handle_place(pc->k, &h, out);
+}
+
+#define NS_LINK(kind)                                                                              \
+    static int64_t readlink_##kind(const struct proc_ctx *pc, char *buf, size_t size)              \
+    {                                                                                              \
+        return readlink_ns(pc, buf, size, kind);                                                   \
+    }                                                                                              \
+    static int follow_##kind(const struct proc_ctx *pc, struct vpath *out)                         \
+    {                                                                                              \
+        return follow_ns(pc, out, kind);                                                           \
+    }
+NS_LINK(NS_CGROUP)
+NS_LINK(NS_IPC)
+NS_LINK(NS_MNT)
+NS_LINK(NS_NET)
+NS_LINK(NS_PID)
+NS_LINK(NS_PID_CHILDREN)
+NS_LINK(NS_USER)
+NS_LINK(NS_UTS)
+
+#define NS_ENTRY(name_, kind)                                                                      \
+    {                                                                                              \
+        .name = name_, .mode = 0777, .readlink = readlink_##kind, .follow = follow_##kind          \
+    }
 static const struct proc_entry ns_entries[] = {
-    {.name = "cgroup", .mode = 0777, .readlink = readlink_ns_cgroup},
-    {.name = "ipc", .mode = 0777, .readlink = readlink_ns_ipc},
-    {.name = "mnt", .mode = 0777, .readlink = readlink_ns_mnt},
-    {.name = "net", .mode = 0777, .readlink = readlink_ns_net},
-    {.name = "pid", .mode = 0777, .readlink = readlink_ns_pid},
-    {.name = "user", .mode = 0777, .readlink = readlink_ns_user},
-    {.name = "uts", .mode = 0777, .readlink = readlink_ns_uts},
+    NS_ENTRY("cgroup", NS_CGROUP),
+    NS_ENTRY("ipc", NS_IPC),
+    NS_ENTRY("mnt", NS_MNT),
+    NS_ENTRY("net", NS_NET),
+    NS_ENTRY("pid", NS_PID),
+    NS_ENTRY("pid_for_children", NS_PID_CHILDREN),
+    NS_ENTRY("user", NS_USER),
+    NS_ENTRY("uts", NS_UTS),
     {0},
 };
 
@@ -364,7 +475,7 @@ static const struct proc_entry ns_entries[] = {
 
 static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
 {
-    return task_next_tid(pc->t, from);
+    return task_next_tid_in(pc->t, pc->ns, from);
 }
 
 #define PID_COMMON                                                                                 \
@@ -377,7 +488,7 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "exe", .mode = 0777, .readlink = readlink_exe, .follow = follow_exe},             \
         {.name = "fd", .mode = 0500, .list = list_fds, .item = &fd_item},                          \
         {.name = "fdinfo", .mode = 0555, .list = list_fds, .item = &fdinfo_item},                  \
-        {.name = "gid_map", .mode = 0444, .show = show_id_map},                                    \
+        {.name = "gid_map", .mode = 0644, .show = show_gid_map, .store = store_gid_map},           \
         {.name = "limits", .mode = 0444, .show = show_limits},                                     \
         {.name = "loginuid", .mode = 0644, .show = show_no_login, .store = store_no_login},        \
         {.name = "maps", .mode = 0444, .show = proc_show_maps},                                    \
@@ -391,16 +502,16 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
          .mode = 0644,                                                                             \
          .show = proc_show_oom_score_adj,                                                          \
          .store = proc_store_oom_score_adj},                                                       \
-        {.name = "projid_map", .mode = 0444, .show = show_id_map},                                 \
+        {.name = "projid_map", .mode = 0644, .show = show_projid_map, .store = store_projid_map},  \
         {.name = "root", .mode = 0777, .readlink = readlink_root, .follow = follow_root},          \
         {.name = "sessionid", .mode = 0444, .show = show_no_login},                                \
-        {.name = "setgroups", .mode = 0444, .show = show_setgroups},                               \
+        {.name = "setgroups", .mode = 0644, .show = show_setgroups, .store = store_setgroups},     \
         {.name = "smaps", .mode = 0444, .show = proc_show_smaps},                                  \
         {.name = "stat", .mode = 0444, .show = proc_show_pid_stat},                                \
         {.name = "statm", .mode = 0444, .show = show_statm},                                       \
         {.name = "status", .mode = 0444, .show = proc_show_pid_status},                            \
     {                                                                                              \
-        .name = "uid_map", .mode = 0444, .show = show_id_map                                       \
+        .name = "uid_map", .mode = 0644, .show = show_uid_map, .store = store_uid_map              \
     }
 
 const struct proc_entry proc_tid_entries[] = {

@@ -12,8 +12,9 @@
 
 struct proc_ctx {
     struct kernel *k;
-    struct task *t; /* NULL outside /proc/<pid> */
-    int fd;         /* in fd/ and fdinfo/, else -1 */
+    struct pid_ns *ns; /* whose numbers are shown; borrowed, NULL: the sandbox's */
+    struct task *t;    /* NULL outside /proc/<pid> */
+    int fd;            /* in fd/ and fdinfo/, else -1 */
     const struct vfs_caller *c;
 };
 
@@ -72,6 +73,8 @@ int proc_show_pid_status(const struct proc_ctx *pc, FILE *out);
 int proc_show_maps(const struct proc_ctx *pc, FILE *out);
 int proc_show_smaps(const struct proc_ctx *pc, FILE *out);
 int proc_show_auxv(const struct proc_ctx *pc, FILE *out);
+/* ptrace(2)'s access check, by file system ids. */
+bool proc_may_access(const struct proc_ctx *pc, const struct vfs_caller *c);
 int proc_open_mem(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c);
 
 #define PROC_IPC_LIMIT(name)                                                                       \

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proc_priv.h"
+#include "sentry/kernel/ns.h"
 
 #define SEC_NS 1000000000u
 
@@ -146,12 +147,17 @@ static int show_swaps(const struct proc_ctx *pc, FILE *out)
 
 static int64_t readlink_self(const struct proc_ctx *pc, char *buf, size_t size)
 {
-    return pc->c ? snprintf(buf, size, "%d", pc->c->tgid) : -ENOENT;
+    const int32_t tgid = pc->c ? kernel_pid_out(pc->k, pc->ns, pc->c->tgid) : 0;
+
+    return tgid ? snprintf(buf, size, "%d", tgid) : -ENOENT;
 }
 
 static int64_t readlink_thread_self(const struct proc_ctx *pc, char *buf, size_t size)
 {
-    return pc->c ? snprintf(buf, size, "%d/task/%d", pc->c->tgid, pc->c->pid) : -ENOENT;
+    const int32_t tgid = pc->c ? kernel_pid_out(pc->k, pc->ns, pc->c->tgid) : 0;
+
+    return tgid ? snprintf(buf, size, "%d/task/%d", tgid, kernel_pid_out(pc->k, pc->ns, pc->c->pid))
+                : -ENOENT;
 }
 
 static int64_t readlink_mounts(const struct proc_ctx *pc, char *buf, size_t size)

@@ -8,6 +8,8 @@
 
 #include "base/limits.h"
 #include "proc_priv.h"
+#include "sentry/cred/user_ns.h"
+#include "sentry/kernel/ns.h"
 
 static void get_mm_facts(struct task *t, struct mm_stats *s, struct mm_layout *l)
 {
@@ -30,7 +32,7 @@ int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out)
     struct mm_stats s;
     struct mm_layout l;
 
-    task_info(pc->t, &i);
+    task_info_in(pc->t, pc->ns, &i);
     get_mm_facts(pc->t, &s, &l);
     fprintf(out, "%d (%.15s) %c %d %d %d %d %d %u %" PRIu64 " 0 %" PRIu64 " 0 ", i.pid, i.comm,
             i.state, i.ppid, i.pgrp, i.session, (int)i.tty, i.tty_pgrp, 0u, i.min_flt, i.maj_flt);
@@ -70,24 +72,48 @@ static const char *state_text(char state)
     }
 }
 
-static void status_ids(struct task *t, FILE *out)
+static void status_ids(struct task *t, const struct user_ns *ns, FILE *out)
 {
     struct cred *c = task_get_cred(t);
 
     if (!c)
         return;
-    fprintf(out, "Uid:\t%u\t%u\t%u\t%u\n", c->uid, c->euid, c->suid, c->fsuid);
-    fprintf(out, "Gid:\t%u\t%u\t%u\t%u\n", c->gid, c->egid, c->sgid, c->fsgid);
+    fprintf(out, "Uid:\t%u\t%u\t%u\t%u\n", user_ns_show(ns, USER_NS_UID, c->uid),
+            user_ns_show(ns, USER_NS_UID, c->euid), user_ns_show(ns, USER_NS_UID, c->suid),
+            user_ns_show(ns, USER_NS_UID, c->fsuid));
+    fprintf(out, "Gid:\t%u\t%u\t%u\t%u\n", user_ns_show(ns, USER_NS_GID, c->gid),
+            user_ns_show(ns, USER_NS_GID, c->egid), user_ns_show(ns, USER_NS_GID, c->sgid),
+            user_ns_show(ns, USER_NS_GID, c->fsgid));
     cred_put(c);
 }
 
-static void status_groups(struct task *t, FILE *out)
+/* The numbers of each namespace from here inwards. */
+static void status_chains(const struct proc_ctx *pc, FILE *out)
+{
+    struct task_info i;
+    int32_t chain[33];
+
+    task_info(pc->t, &i);
+    const struct {
+        const char *name;
+        int32_t nr;
+    } rows[] = {{"NStgid", i.tgid}, {"NSpid", i.pid}, {"NSpgid", i.pgrp}, {"NSsid", i.session}};
+    for (size_t row = 0; row < ARRAY_SIZE(rows); row++) {
+        const size_t n = kernel_pid_chain(pc->k, pc->ns, rows[row].nr, chain, ARRAY_SIZE(chain));
+        fprintf(out, "%s:", rows[row].name);
+        for (size_t k = 0; k < n; k++)
+            fprintf(out, "\t%d", chain[k]);
+        fputs(n ? "\n" : "\t0\n", out);
+    }
+}
+
+static void status_groups(struct task *t, const struct user_ns *ns, FILE *out)
 {
     struct cred *c = task_get_cred(t);
 
     fputs("Groups:\t", out);
     for (uint32_t i = 0; c && i < c->group_count; i++)
-        fprintf(out, "%u ", c->groups[i]);
+        fprintf(out, "%u ", user_ns_show(ns, USER_NS_GID, c->groups[i]));
     fputc('\n', out);
     if (c)
         cred_put(c);
@@ -147,16 +173,15 @@ int proc_show_pid_status(const struct proc_ctx *pc, FILE *out)
     struct mm_stats s;
     struct mm_layout l;
 
-    task_info(pc->t, &i);
+    task_info_in(pc->t, pc->ns, &i);
     get_mm_facts(pc->t, &s, &l);
     fprintf(out, "Name:\t%.15s\nUmask:\t%04o\nState:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\n", i.comm,
             i.umask, state_text(i.state), i.tgid, i.pid);
     fprintf(out, "PPid:\t%d\nTracerPid:\t%d\n", i.ppid, i.tracer);
-    status_ids(pc->t, out);
+    status_ids(pc->t, pc->c ? pc->c->cred->user_ns : NULL, out);
     fprintf(out, "FDSize:\t%zu\n", i.fd_size);
-    status_groups(pc->t, out);
-    fprintf(out, "NStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\n", i.tgid, i.pid, i.pgrp,
-            i.session);
+    status_groups(pc->t, pc->c ? pc->c->cred->user_ns : NULL, out);
+    status_chains(pc, out);
     if (s.virt)
         status_memory(&s, &l, out);
     fprintf(out, "CoreDumping:\t0\nThreads:\t%d\nSigQ:\t%u/%" PRIu64 "\n", i.threads, i.sig_queued,

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "proc_priv.h"
 #include "proc_node.h"
+#include "sentry/kernel/ns.h"
 
 #define PROC_SUPER_MAGIC 0x9fa0
 #define SYSFS_MAGIC 0x62656572
@@ -14,6 +15,7 @@
 struct proc_super {
     struct super sb;
     struct kernel *k;
+    struct pid_ns *ns; /* owned */
 };
 
 static struct proc_super *proc_super(struct super *sb)
@@ -25,7 +27,8 @@ int proc_ctx_begin(struct inode *i, const struct vfs_caller *c, struct proc_ctx 
 {
     struct proc_node *n = proc_node(i);
 
-    *out = (struct proc_ctx){.k = proc_super(i->sb)->k, .fd = n->fd, .c = c};
+    *out = (struct proc_ctx){
+        .k = proc_super(i->sb)->k, .ns = proc_super(i->sb)->ns, .fd = n->fd, .c = c};
     if (n->tid == 0)
         return 0;
     int r = kernel_find_task(out->k, n->tid, n->thread, &out->t);
@@ -127,7 +130,8 @@ static int lookup_number(struct inode *dir, const struct proc_ctx *pc, const cha
     }
     bool thread = item == &proc_tid_dir || n->tid == 0;
     struct task *t;
-    r = kernel_find_task(pc->k, num, thread, &t);
+    num = kernel_pid_in(pc->k, pc->ns, num);
+    r = num ? kernel_find_task(pc->k, num, thread, &t) : -ENOENT;
     if (r)
         return -ENOENT;
     struct task_info info;
@@ -262,6 +266,7 @@ static int proc_statfs(struct super *sb, struct vfs_statfs *out)
 
 static void proc_destroy(struct super *sb)
 {
+    pid_ns_put(proc_super(sb)->ns);
     free(proc_super(sb));
 }
 
@@ -291,7 +296,7 @@ static const struct super_ops proc_super_ops = {
 
 static int32_t list_tasks(const struct proc_ctx *pc, int32_t from)
 {
-    return kernel_next_tgid(pc->k, from);
+    return kernel_next_tgid_in(pc->k, pc->ns, from);
 }
 
 static const struct proc_entry proc_root_dir = {
@@ -328,8 +333,12 @@ int proc_super_new(const struct fs_ops *fs, struct kernel *k, const char *source
 static int proc_mount(const struct fs_ops *fs, void *boot_arg, const char *source,
                       const char *options, const struct vfs_caller *c, struct super **out_super)
 {
-    (void)options, (void)c;
-    return proc_super_new(fs, boot_arg, source, &proc_root_dir, out_super);
+    (void)options;
+    int r = proc_super_new(fs, boot_arg, source, &proc_root_dir, out_super);
+    /* The pid namespace of who mounts it. */
+    if (r == 0 && c && c->pid)
+        proc_super(*out_super)->ns = kernel_pid_ns_of(boot_arg, c->pid);
+    return r;
 }
 
 const struct fs_ops proc_fs_ops = {.name = "proc", .mount = proc_mount};

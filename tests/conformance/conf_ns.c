@@ -1,0 +1,577 @@
+/* Namespaces: user ids and capabilities, pids, host names, IPC, files that name them, setns. */
+#include "harness.h"
+
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/nsfs.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+CONF_FAMILY("ns");
+
+static int put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, text, strlen(text));
+    int e = errno;
+    close(fd);
+    return n < 0 ? -e : 0;
+}
+
+/* A child in new namespaces; ids are mapped to 0 by itself. */
+static pid_t ns_child(unsigned long flags, bool map)
+{
+    unsigned uid = geteuid(), gid = getegid();
+    pid_t pid = (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+    if (pid < 0)
+        conf_fail(__FILE__, __LINE__, "clone 0x%lx: errno %d", flags, errno);
+    if (pid == 0 && map) {
+        char text[64];
+        snprintf(text, sizeof(text), "0 %u 1", uid);
+        CHECK_EQ(put("/proc/self/uid_map", text), 0);
+        CHECK_EQ(put("/proc/self/setgroups", "deny"), 0);
+        snprintf(text, sizeof(text), "0 %u 1", gid);
+        CHECK_EQ(put("/proc/self/gid_map", text), 0);
+    }
+    return pid;
+}
+
+static ino_t ns_ino(const char *path)
+{
+    struct stat st;
+    OK(stat(path, &st));
+    return st.st_ino;
+}
+
+static uint64_t cap_effective(void)
+{
+    char text[2048];
+    conf_get("/proc/self/status", text, sizeof(text));
+    const char *p = strstr(text, "CapEff:");
+    return p ? strtoull(p + 7, NULL, 16) : 0;
+}
+
+/* ---- user ---- */
+
+TEST(user_ids_without_a_map)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, false);
+    if (pid == 0) {
+        CHECK_EQ(getuid(), 65534);
+        CHECK_EQ(getgid(), 65534);
+        CHECK(cap_effective() & 1ull << CAP_SYS_ADMIN);
+        CHECK_ERRNO(setuid(0), EINVAL);
+        CHECK_ERRNO(setgroups(0, NULL), EPERM);
+        struct stat st;
+        OK(stat("/proc/self", &st));
+        CHECK_EQ(st.st_uid, 65534);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(user_map_by_itself)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        char text[128];
+        CHECK_EQ(getuid(), 0);
+        CHECK_EQ(getgid(), 0);
+        conf_get("/proc/self/uid_map", text, sizeof(text));
+        unsigned in, out, count;
+        CHECK_EQ(sscanf(text, "%u %u %u", &in, &out, &count), 3);
+        CHECK_EQ(in, 0);
+        CHECK_EQ(count, 1);
+        conf_get("/proc/self/setgroups", text, sizeof(text));
+        CHECK_STR(text, "deny\n");
+        CHECK_EQ(put("/proc/self/setgroups", "allow"), -EPERM);
+        CHECK_EQ(put("/proc/self/uid_map", "0 0 1"), -EPERM);
+        CHECK_ERRNO(setuid(5), EINVAL);
+        OK(setuid(0));
+        CHECK_ERRNO(setgroups(0, NULL), EPERM);
+        int fd = OK(open("f", O_CREAT | O_WRONLY, 0600));
+        struct stat st;
+        OK(fstat(fd, &st));
+        CHECK_EQ(st.st_uid, 0);
+        CHECK_ERRNO(fchown(fd, 5, (gid_t)-1), EINVAL);
+        OK(fchown(fd, 0, 0));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(user_map_text)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, false);
+    if (pid == 0) {
+        CHECK_EQ(put("/proc/self/uid_map", "x"), -EINVAL);
+        CHECK_EQ(put("/proc/self/uid_map", "0 0"), -EINVAL);
+        CHECK_EQ(put("/proc/self/uid_map", "0 0 0"), -EINVAL);
+        CHECK_EQ(put("/proc/self/uid_map", "0 0 1 x"), -EINVAL);
+        CHECK_EQ(put("/proc/self/uid_map", "0 0 2\n1 5 1\n"), -EINVAL);
+        CHECK_EQ(put("/proc/self/uid_map", "4294967295 0 1"), -EINVAL);
+        CHECK_EQ(put("/proc/self/setgroups", "maybe"), -EINVAL);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(user_map_by_the_parent)
+{
+    NEED_ROOT();
+    volatile int *shared = conf_shared(CONF_PAGE);
+    pid_t pid = ns_child(CLONE_NEWUSER, false);
+    if (pid == 0) {
+        conf_await(&shared[0], 1);
+        CHECK_EQ(getuid(), 100);
+        OK(setgroups(0, NULL));
+        OK(setresuid(3, 3, 3));
+        CHECK_EQ(getuid(), 3);
+        /* Root's powers went with root. */
+        CHECK_EQ(cap_effective() & 1ull << CAP_SYS_ADMIN, 1ull << CAP_SYS_ADMIN);
+        _exit(0);
+    }
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
+    CHECK_EQ(put(path, "100 0 1\n0 1000 10\n"), 0);
+    snprintf(path, sizeof(path), "/proc/%d/gid_map", pid);
+    CHECK_EQ(put(path, "0 0 5"), 0);
+    shared[0] = 1;
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(capabilities_stay_inside)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        char name[] = "x";
+        /* Not over what belongs outside. */
+        CHECK_ERRNO(sethostname(name, 1), EPERM);
+        CHECK_ERRNO(mknod("dev", S_IFCHR | 0600, 0x103), EPERM);
+        OK(unshare(CLONE_NEWUTS));
+        OK(sethostname(name, 1));
+        OK(prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(unshare_user)
+{
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        ino_t before = ns_ino("/proc/self/ns/user");
+        OK(unshare(CLONE_NEWUSER));
+        CHECK(ns_ino("/proc/self/ns/user") != before);
+        CHECK_EQ(getuid(), 65534);
+        OK(unshare(CLONE_NEWUTS | CLONE_NEWIPC));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(user_needs_a_mapped_creator)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, false);
+    if (pid == 0) {
+        CHECK_ERRNO(unshare(CLONE_NEWUSER), EPERM);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(flags_that_do_not_go_together)
+{
+    CHECK_ERRNO(unshare(0x1), EINVAL);
+    CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, 0, 0, 0, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWNS | CLONE_FS | SIGCHLD, 0, 0, 0, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWPID | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | SIGCHLD,
+                        0, 0, 0, 0),
+                EINVAL);
+}
+
+TEST(nobody_may_without_rights)
+{
+    NEED_ROOT();
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        conf_become(1234);
+        CHECK_ERRNO(unshare(CLONE_NEWUTS), EPERM);
+        CHECK_ERRNO(unshare(CLONE_NEWPID), EPERM);
+        CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWIPC | SIGCHLD, 0, 0, 0, 0), EPERM);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+/* ---- pid ---- */
+
+TEST(pid_numbers)
+{
+    volatile int *shared = conf_shared(CONF_PAGE);
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        int status;
+        CHECK_EQ(getpid(), 1);
+        CHECK_EQ(syscall(SYS_gettid), 1);
+        CHECK_EQ(getppid(), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            CHECK_EQ(getpid(), 2);
+            CHECK_EQ(getppid(), 1);
+            CHECK_EQ(getpgrp(), 0);
+            OK(setsid());
+            CHECK_EQ(getsid(0), 2);
+            CHECK_EQ(getpgid(0), 2);
+            shared[0] = 1;
+            _exit(7);
+        }
+        CHECK_EQ(child, 2);
+        CHECK_EQ(waitpid(child, &status, 0), 2);
+        CHECK_EQ(WEXITSTATUS(status), 7);
+        CHECK_ERRNO(kill(9999, 0), ESRCH);
+        _exit(5);
+    }
+    CHECK(pid > 1);
+    CHECK_EXIT(pid, 5);
+    CHECK_EQ(shared[0], 1);
+}
+
+static volatile int got_pid, got_code;
+
+static void on_usr1(int sig, siginfo_t *si, void *uc)
+{
+    (void)sig;
+    (void)uc;
+    got_pid = si->si_pid + 1000;
+    got_code = si->si_code;
+}
+
+TEST(pid_init_is_shielded)
+{
+    volatile int *shared = conf_shared(CONF_PAGE);
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        conf_sigaction(SIGUSR1, on_usr1, 0);
+        pid_t child = fork();
+        if (child == 0) {
+            /* Neither death nor what has no handler reaches it from inside. */
+            OK(kill(1, SIGTERM));
+            OK(kill(1, SIGKILL));
+            OK(kill(1, SIGSTOP));
+            OK(kill(1, SIGUSR1));
+            _exit(0);
+        }
+        while (!got_code && got_pid == 0)
+            conf_sleep_ms(1);
+        CHECK_EQ(got_pid, 1002);
+        CHECK_EQ(waitpid(child, NULL, 0), child);
+        got_pid = 0;
+        shared[0] = 1;
+        while (got_pid == 0)
+            conf_sleep_ms(1);
+        CHECK_EQ(got_pid, 1000);
+        shared[0] = 2;
+        for (;;)
+            pause();
+    }
+    conf_await(&shared[0], 1);
+    OK(kill(pid, SIGUSR1));
+    conf_await(&shared[0], 2);
+    OK(kill(pid, SIGTERM));
+    conf_sleep_ms(10);
+    CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
+    OK(kill(pid, SIGKILL));
+    CHECK_KILLED(pid, SIGKILL);
+}
+
+TEST(pid_end_of_init_ends_all)
+{
+    volatile int *shared = conf_shared(CONF_PAGE);
+    int fds[2];
+    OK(pipe(fds));
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        close(fds[0]);
+        for (int i = 0; i < 3; i++) {
+            if (fork() == 0) {
+                if (i == 1)
+                    setsid();
+                shared[i] = 1;
+                for (;;)
+                    pause();
+            }
+        }
+        for (int i = 0; i < 3; i++)
+            conf_await(&shared[i], 1);
+        _exit(3);
+    }
+    close(fds[1]);
+    CHECK_EXIT(pid, 3);
+    char c;
+    CHECK_EQ(read(fds[0], &c, 1), 0);
+}
+
+TEST(pid_orphans_go_to_the_namespaces_init)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        pid_t mid = fork();
+        if (mid == 0) {
+            if (fork() == 0) {
+                while (getppid() != 1)
+                    conf_sleep_ms(1);
+                _exit(9);
+            }
+            _exit(0);
+        }
+        int status, sum = 0;
+        for (int i = 0; i < 2; i++) {
+            CHECK(wait(&status) > 1);
+            sum += WEXITSTATUS(status);
+        }
+        CHECK_EQ(sum, 9);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(pid_unshare_is_for_children)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        pid_t before = getpid();
+        ino_t own = ns_ino("/proc/self/ns/pid");
+        OK(unshare(CLONE_NEWPID));
+        CHECK_EQ(getpid(), before);
+        CHECK_EQ(ns_ino("/proc/self/ns/pid"), own);
+        CHECK_ERRNO(unshare(CLONE_NEWPID), EINVAL);
+        CHECK_ERRNO(syscall(SYS_clone, CLONE_VM | CLONE_SIGHAND | CLONE_THREAD, 0, 0, 0, 0),
+                    EINVAL);
+        pid_t child = fork();
+        if (child == 0)
+            _exit(getpid() == 1 ? 4 : 5);
+        CHECK(child > 1);
+        CHECK_EXIT(child, 4);
+        /* With its init the namespace has ended. */
+        CHECK_ERRNO(fork(), ENOMEM);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(pid_set_tid)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        pid_t want[2] = {77, 0};
+        struct clone_args a = {
+            .exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)want, .set_tid_size = 1};
+        pid_t child = (pid_t)syscall(SYS_clone3, &a, sizeof(a));
+        if (child == 0)
+            _exit(getpid() == 77 ? 0 : 1);
+        CHECK_EQ(child, 77);
+        CHECK_EXIT(child, 0);
+        want[0] = 1;
+        CHECK_ERRNO(syscall(SYS_clone3, &a, sizeof(a)), EEXIST);
+        a.set_tid_size = 33;
+        CHECK_ERRNO(syscall(SYS_clone3, &a, sizeof(a)), EINVAL);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(pid_nested)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        pid_t inner = (pid_t)syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
+        if (inner == 0) {
+            CHECK_EQ(getpid(), 1);
+            pid_t c = fork();
+            if (c == 0)
+                _exit(2);
+            CHECK_EQ(c, 2);
+            CHECK_EXIT(c, 2);
+            _exit(6);
+        }
+        CHECK_EQ(inner, 2);
+        CHECK_EXIT(inner, 6);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+/* ---- the others ---- */
+
+TEST(uts_and_ipc_are_their_own)
+{
+    struct utsname u, v;
+    OK(uname(&u));
+    int id = OK(shmget(0x4e5358, 4096, IPC_CREAT | 0600));
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC, true);
+    if (pid == 0) {
+        OK(sethostname("inside", 6));
+        OK(uname(&v));
+        CHECK_STR(v.nodename, "inside");
+        CHECK_ERRNO(shmget(0x4e5358, 4096, 0600), ENOENT);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    OK(uname(&v));
+    CHECK_STR(v.nodename, u.nodename);
+    OK(shmctl(id, IPC_RMID, NULL));
+}
+
+TEST(net_is_its_own)
+{
+    int fd = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    struct sockaddr sa = {.sa_family = AF_UNIX};
+    memcpy(sa.sa_data, "\0nstest", 7);
+    OK(bind(fd, &sa, 9));
+    OK(listen(fd, 1));
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWNET, true);
+    if (pid == 0) {
+        int s = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+        CHECK_ERRNO(connect(s, &sa, 9), ECONNREFUSED);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    int s = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    OK(connect(s, &sa, 9));
+}
+
+TEST(files_name_namespaces)
+{
+    static const char *const names[] = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"};
+    char path[64], text[64], want[64];
+    dev_t dev = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        struct stat st;
+        snprintf(path, sizeof(path), "/proc/self/ns/%s", names[i]);
+        ssize_t n = OK(readlink(path, text, sizeof(text) - 1));
+        text[n] = 0;
+        OK(stat(path, &st));
+        snprintf(want, sizeof(want), "%s:[%lu]", names[i], st.st_ino);
+        CHECK_STR(text, want);
+        CHECK(S_ISREG(st.st_mode));
+        CHECK(dev == 0 || dev == st.st_dev);
+        dev = st.st_dev;
+    }
+    int fd = OK(open("/proc/self/ns/uts", O_RDONLY));
+    CHECK_EQ(OK(ioctl(fd, NS_GET_NSTYPE)), CLONE_NEWUTS);
+    CHECK_ERRNO(ioctl(fd, NS_GET_PARENT), EINVAL);
+    CHECK_ERRNO(ioctl(fd, 0x1234), ENOTTY);
+    uid_t uid;
+    CHECK_ERRNO(ioctl(fd, NS_GET_OWNER_UID, &uid), EINVAL);
+    CHECK_EQ(ns_ino("/proc/self/ns/pid"), ns_ino("/proc/self/ns/pid_for_children"));
+}
+
+TEST(ioctls_of_a_namespaces_file)
+{
+    ino_t outer = ns_ino("/proc/self/ns/user");
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS, true);
+    if (pid == 0) {
+        struct stat st;
+        uid_t uid = 9;
+        int fd = OK(open("/proc/self/ns/uts", O_RDONLY));
+        int user = OK(ioctl(fd, NS_GET_USERNS));
+        OK(fstat(user, &st));
+        CHECK_EQ(st.st_ino, ns_ino("/proc/self/ns/user"));
+        CHECK(st.st_ino != outer);
+        CHECK_EQ(OK(ioctl(user, NS_GET_NSTYPE)), CLONE_NEWUSER);
+        OK(ioctl(user, NS_GET_OWNER_UID, &uid));
+        CHECK_EQ(uid, 0);
+        /* What is above is out of sight. */
+        CHECK_ERRNO(ioctl(user, NS_GET_PARENT), EPERM);
+        int pfd = OK(open("/proc/self/ns/pid", O_RDONLY));
+        CHECK_ERRNO(ioctl(pfd, NS_GET_PARENT), EPERM);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(setns_back_and_forth)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        struct utsname u;
+        OK(unshare(CLONE_NEWUTS));
+        OK(sethostname("first", 5));
+        int fd = OK(open("/proc/self/ns/uts", O_RDONLY));
+        OK(unshare(CLONE_NEWUTS));
+        OK(sethostname("second", 6));
+        CHECK_ERRNO(setns(fd, CLONE_NEWIPC), EINVAL);
+        OK(setns(fd, CLONE_NEWUTS));
+        OK(uname(&u));
+        CHECK_STR(u.nodename, "first");
+        int user = OK(open("/proc/self/ns/user", O_RDONLY));
+        CHECK_ERRNO(setns(user, 0), EINVAL);
+        CHECK_ERRNO(setns(999, 0), EBADF);
+        int null = OK(open("/dev/null", O_RDONLY));
+        CHECK_ERRNO(setns(null, 0), EINVAL);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(setns_by_pidfd)
+{
+    volatile int *shared = conf_shared(CONF_PAGE);
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWUTS, true);
+    if (pid == 0) {
+        OK(sethostname("there", 5));
+        shared[0] = 1;
+        conf_await(&shared[0], 2);
+        _exit(0);
+    }
+    conf_await(&shared[0], 1);
+    pid_t other = conf_fork();
+    if (other == 0) {
+        struct utsname u;
+        int fd = (int)OK(syscall(SYS_pidfd_open, pid, 0));
+        CHECK_ERRNO(setns(fd, 0), EINVAL);
+        OK(setns(fd, CLONE_NEWUSER | CLONE_NEWUTS));
+        OK(uname(&u));
+        CHECK_STR(u.nodename, "there");
+        CHECK_EQ(getuid(), 0);
+        _exit(0);
+    }
+    CHECK_EXIT(other, 0);
+    shared[0] = 2;
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(setns_pid_is_for_children)
+{
+    volatile int *shared = conf_shared(CONF_PAGE);
+    pid_t pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        pid_t init = (pid_t)syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
+        if (init == 0) {
+            shared[0] = 1;
+            for (;;)
+                pause();
+        }
+        conf_await(&shared[0], 1);
+        int fd = (int)OK(syscall(SYS_pidfd_open, init, 0));
+        OK(setns(fd, CLONE_NEWPID));
+        pid_t c = fork();
+        if (c == 0)
+            _exit(getpid() == 2 && getppid() == 0 ? 8 : 1);
+        CHECK_EXIT(c, 8);
+        OK(kill(init, SIGKILL));
+        CHECK_KILLED(init, SIGKILL);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
