@@ -18,12 +18,8 @@ static const struct {
     const struct fs_ops *fs;
     enum fs_arg arg;
 } types[] = {
-    {&proc_fs_ops, ARG_KERNEL},
-    {&sysfs_fs_ops, ARG_KERNEL},
-    {&devpts_fs_ops, ARG_KERNEL},
-    {&tmpfs_fs_ops, ARG_MEMFILE},
-    {&mqueue_fs_ops, ARG_IPC},
-    {&overlay_fs_ops, ARG_MEMFILE},
+    {&proc_fs_ops, ARG_KERNEL},   {&sysfs_fs_ops, ARG_KERNEL}, {&devpts_fs_ops, ARG_KERNEL},
+    {&tmpfs_fs_ops, ARG_MEMFILE}, {&mqueue_fs_ops, ARG_IPC},   {&overlay_fs_ops, ARG_MEMFILE},
 };
 
 static void *type_arg(struct task *t, enum fs_arg arg)

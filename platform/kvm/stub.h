@@ -1,4 +1,7 @@
-/* What stub.S and the C code agree on. Included by both: numbers only. */
+/* What stub.S and the C code agree on: numbers only.
+ * Depends on: nothing; included by assembly too.
+ * Threading: constants.
+ * Ownership: none. */
 #ifndef RINGWALL_PLATFORM_KVM_STUB_H
 #define RINGWALL_PLATFORM_KVM_STUB_H
 
