@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
+#include "base/limits.h"
 #include "sentry/vfs/epoll.h"
 #include "syscalls/handlers.h"
 #include "syscalls/timeout.h"
 
-/* Events of one call; the caller comes again for more. */
-#define EPOLL_BATCH 1024
+/* Events of one call; a caller that asks for more has to call again. */
+#define EPOLL_BATCH LIMIT_POLL_FDS
 
 int64_t sys_epoll_create1(struct task *t, int flags)
 {

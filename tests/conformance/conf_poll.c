@@ -707,3 +707,21 @@ TEST(timerfd_in_epoll)
         CHECK(take(fd) >= 1);
     }
 }
+
+/* All that is ready comes in one call, however much that is. */
+TEST(epoll_many_at_once)
+{
+    enum { COUNT = 1500 };
+    static struct epoll_event events[COUNT + 100];
+    struct rlimit lim;
+    OK(getrlimit(RLIMIT_NOFILE, &lim));
+    lim.rlim_cur = lim.rlim_max < 4096 ? lim.rlim_max : 4096;
+    OK(setrlimit(RLIMIT_NOFILE, &lim));
+    int ep = OK(epoll_create1(0));
+    for (int i = 0; i < COUNT; i++) {
+        struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)i};
+        OK(epoll_ctl(ep, EPOLL_CTL_ADD, OK(eventfd(1, 0)), &ev));
+    }
+    CHECK_EQ(epoll_wait(ep, events, COUNT + 100, 0), COUNT);
+    CHECK_EQ(epoll_wait(ep, events, COUNT - 100, 0), COUNT - 100);
+}

@@ -14,6 +14,9 @@ from harness import Case, default_config, main
 DEBIAN_ROOT = os.environ.get("DEBIAN_ROOT", "")
 TIMEOUT = 300
 
+# Stressors of devices, namespaces and file systems that no sandbox has; others' areas.
+STRESS_NEEDS_MORE = "inotify,netlink-proc,netlink-task,uprobe,softlockup,loadavg,prefetch,stream"
+
 # What fails in Python's own tests, and why. A failure that is not here fails the test.
 INET = "needs AF_INET sockets"
 PYTHON_KNOWN = {
@@ -176,6 +179,59 @@ X
                         "for t in ts: t.join()\n"
                         "print(total[0])\"")
         self.assertEqual(out, "10000\n")
+
+    def test_node_workers(self):
+        out = self.bash("""cat > /tmp/w.js <<'X'
+const {Worker} = require("worker_threads");
+const shared = new SharedArrayBuffer(4), sum = new Int32Array(shared);
+const body = `const a = new Int32Array(require("worker_threads").workerData);
+  for (let i = 0; i < 50000; i++) Atomics.add(a, 0, 1);`;
+let ended = 0;
+for (let i = 0; i < 4; i++)
+  new Worker(body, {eval: true, workerData: shared}).on("exit", () => {
+    if (++ended == 4) console.log(sum[0]); });
+X
+            node /tmp/w.js""")
+        self.assertEqual(out, "200000\n")
+
+    def test_java_compiles_and_runs_threads(self):
+        out = self.bash("""cd /tmp; cat > T.java <<'X'
+import java.util.*; import java.util.concurrent.*;
+public class T { public static void main(String[] a) throws Exception {
+  ExecutorService e = Executors.newFixedThreadPool(8); long sum = 0; List<Future<Long>> l = new ArrayList<>();
+  for (int i = 0; i < 64; i++) { final int k = i; l.add(e.submit(() -> { long x = 0;
+    for (int j = 0; j < 20000; j++) x += (j * k) % 7; return x; })); }
+  for (Future<Long> f : l) sum += f.get();
+  e.shutdown(); System.out.println(sum > 0 ? "done" : "wrong"); } }
+X
+            javac T.java && java T""")
+        self.assertEqual(out, "done\n")
+
+    def test_postgres(self):
+        out = self.bash("""mkdir /tmp/pg; chown postgres /tmp/pg; cd /tmp/pg
+            as() { runuser -u postgres -- "$@"; }
+            PATH=$PATH:/usr/lib/postgresql/15/bin
+            as initdb -D data >log
+            as pg_ctl -D data -o "-c unix_socket_directories=/tmp -c listen_addresses=" -w -l server.log start >>log
+            as psql -qAth /tmp -c "create table t(a int); insert into t select
+                generate_series(1, 1000); select sum(a) from t" postgres
+            as pg_ctl -D data stop >>log""")
+        self.assertEqual(out, "500500\n")
+
+    def test_ipcs(self):
+        out = self.bash("id=$(ipcmk -M 4096 -p 0640 | grep -o '[0-9]*$'); ipcs -m | grep -c 640;"
+                        "ipcrm -m $id; ipcmk -S 3 >/dev/null; ipcs -s | tail -n 2 | head -1 | awk"
+                        " '{print $5}'; ipcmk -Q >/dev/null; ipcs -q | grep -c 644; ipcrm -a;"
+                        "ipcs | grep -c 0x || true")
+        self.assertEqual(out.split(), ["1", "3", "1", "0"])
+
+    def test_stress(self):
+        for kind in ("cpu", "vm", "memory", "scheduler", "interrupt", "pipe"):
+            p = self.debian("timeout", "200", "stress-ng", "--class", kind, "--sequential", "1", "-t",
+                            "1", "--exclude", STRESS_NEEDS_MORE, timeout=900)
+            bad = [l for l in (p.stdout + p.stderr).splitlines() if " fail: " in l]
+            self.assertEqual(bad, [], kind)
+            self.assertIn(p.returncode, (0, 124), (p.stdout + p.stderr)[-2000:])
 
     def python_suite(self, name):
         p = self.debian("python3", "-m", "test", "-v", name)

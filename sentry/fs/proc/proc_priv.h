@@ -18,9 +18,9 @@ struct proc_ctx {
     const struct vfs_caller *c;
 };
 
-/* One name of a directory. Exactly one of show, open, text, children, readlink, list is set (a directory
- * may have both children and a list). To add an entry: a row in the table of its directory, or a
- * table of your own that a directory names as more. */
+/* One name of a directory. Exactly one of show, open, text, children, readlink, list is set (a
+ * directory may have both children and a list). To add an entry: a row in the table of its
+ * directory, or a table of your own that a directory names as more. */
 struct proc_entry {
     const char *name;
     uint32_t mode; /* permission bits; the type follows from what is set */
