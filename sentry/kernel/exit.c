@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "sentry/ipc/ipc.h"
+#include "sentry/kernel/coredump.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
@@ -563,6 +564,7 @@ void task_exit_final(struct task *t)
 {
     struct thread_group *tg = t->tg;
 
+    task_coredump_join(t);
     if (UNLIKELY(task_traced(t)))
         trace_event(t, PTRACE_EVENT_EXIT, (uint32_t)exit_status(t));
     task_mm_release(t);

@@ -208,12 +208,15 @@ int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
         return -ENOMEM;
     }
     mutex_init(&k->mu, LOCK_RANK_KERNEL);
+    mutex_init(&k->core_mu, LOCK_RANK_LEAF);
+    memcpy(k->core_pattern, "core", sizeof("core"));
     idalloc_init(&k->ids, 1, LIMIT_TASKS);
     list_init(&k->groups);
     waitq_init(&k->exit_wq);
     int r = kernel_parts(k);
     if (r) {
         waitq_fini(&k->exit_wq);
+        mutex_destroy(&k->core_mu);
         mutex_destroy(&k->mu);
         free(k->pids);
         free(k);
@@ -237,6 +240,7 @@ void kernel_free(struct kernel *k)
     ipc_ns_put(k->ipc);
     waitq_fini(&k->exit_wq);
     idalloc_fini(&k->ids);
+    mutex_destroy(&k->core_mu);
     mutex_destroy(&k->mu);
     free(k->pids);
     free(k);

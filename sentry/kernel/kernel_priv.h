@@ -16,6 +16,7 @@
 #include "base/lock.h"
 #include "base/objcount.h"
 #include "base/ref.h"
+#include "sentry/kernel/coredump.h"
 #include "sentry/kernel/image.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/task.h"
@@ -24,6 +25,7 @@
 #define LX_RLIM_COUNT 16
 #define LX_UTS_LEN 64
 
+struct coredump;
 struct kernel_timers;
 struct futex_table;
 struct ipc_ns;
@@ -164,6 +166,7 @@ struct thread_group {
     /* guard: sig */
     struct sig_pending pending; /* shared */
     int group_status;           /* valid when exiting */
+    struct coredump *core;      /* being written; on the dumper's stack */
     struct task *exec_task;     /* thread that ends the others to execve; weak */
     uint32_t stop_count;        /* threads that still have to stop */
     int stop_signo;
@@ -200,6 +203,10 @@ struct kernel {
     struct ns_tag
         *tags[5]; /* NS_TAGS, of the sandbox; that of mounts comes with the first program */
     _Atomic uint64_t next_ns_id;
+
+    struct mutex core_mu; /* rank LEAF: guards core_pattern */
+    char core_pattern[CORE_PATTERN_MAX];
+    _Atomic bool core_uses_pid;
 
     struct mutex mu; /* rank KERNEL, "tree": guards this part */
     struct idalloc ids;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include "sentry/kernel/coredump.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/signal_priv.h"
 
@@ -27,6 +28,7 @@ enum sig_step {
     SIG_STEP_HANDLER,
     SIG_STEP_STOP, /* a stop signal's default action */
     SIG_STEP_JOB,  /* the group is stopped, or something is to be told to the parent */
+    SIG_STEP_CORE, /* its default action writes a core file */
     SIG_STEP_DIE,
 };
 
@@ -119,6 +121,8 @@ static enum sig_step sig_act_locked(struct task *t, struct sig_delivery *d)
             tg->stop_dequeued = true;
         return SIG_STEP_STOP;
     }
+    if (bit & SIG_SET_CORE)
+        return SIG_STEP_CORE;
     tg_exit_locked(tg, signo);
     return SIG_STEP_DIE;
 }
@@ -197,6 +201,9 @@ void sig_deliver(struct task *t)
         if (UNLIKELY(step == SIG_STEP_TRACE))
             step = sig_show(t, &d);
         switch (step) {
+        case SIG_STEP_CORE:
+            task_coredump(t, &d.info);
+            return;
         case SIG_STEP_DIE:
             return;
         case SIG_STEP_DONE:
@@ -233,11 +240,15 @@ void sig_force(struct task *t, const struct lx_siginfo *info)
         a->handler = LX_SIG_DFL;
         t->blocked &= ~bit;
     }
-    if (a->handler == LX_SIG_DFL && !task_traced(t))
-        tg_exit_locked(t->tg, info->signo);
-    else
+    const bool dies = a->handler == LX_SIG_DFL && !task_traced(t);
+    const bool core = dies && (bit & SIG_SET_CORE);
+    if (!dies)
         (void)!sig_send_locked(t->tg, t, info, true);
+    else if (!core)
+        tg_exit_locked(t->tg, info->signo);
     sighand_unlock(sh);
+    if (core)
+        task_coredump(t, info);
 }
 
 void sig_force_segv(struct task *t, int signo)

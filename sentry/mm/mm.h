@@ -127,6 +127,8 @@ struct mm_vma_info {
     uint64_t start, end, off, dev, ino;
     int prot, flags; /* PROT_*, MAP_SHARED/MAP_PRIVATE/MAP_GROWSDOWN */
     bool may_read_write_exec;
+    bool anonymous; /* no file behind it: private memory, shared memory without a name */
+    bool dont_dump; /* MADV_DONTDUMP */
     uint64_t rss, pss, anon;
     char path[4096 - 128];
 };

@@ -100,3 +100,8 @@ int mm_shmem_new(struct memfile *mf, uint64_t size, const char *name, struct map
     *out_m = &s->m;
     return 0;
 }
+
+bool mm_is_shmem(const struct mappable *m)
+{
+    return m->ops == &shmem_ops;
+}

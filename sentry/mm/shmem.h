@@ -17,4 +17,7 @@ struct memfile;
 MUST_CHECK int mm_shmem_new(struct memfile *mf, uint64_t size, const char *name,
                             struct mappable **out_m);
 
+/* Whether m was made by it. */
+bool mm_is_shmem(const struct mappable *m);
+
 #endif

@@ -90,6 +90,8 @@ int mm_vma_next(struct mm *mm, uint64_t from, struct mm_vma_info *out)
     out->prot = v->prot;
     out->flags = stats_flags(v);
     out->may_read_write_exec = v->max_prot == (PROT_READ | PROT_WRITE | PROT_EXEC);
+    out->anonymous = !v->m || mm_is_shmem(v->m);
+    out->dont_dump = (v->flags & VMA_DONTDUMP) != 0;
     out->anon = 0;
     out->rss = stats_resident(mm, v->start, v->end, &out->anon);
     out->pss = out->rss;

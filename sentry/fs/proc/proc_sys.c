@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "proc_priv.h"
+#include "sentry/kernel/coredump.h"
 
 static int show_hostname(const struct proc_ctx *pc, FILE *out)
 {
@@ -85,7 +86,6 @@ NUMBER(show_overflow_id, "65534")
 NUMBER(show_zero, "0")
 NUMBER(show_one, "1")
 NUMBER(show_two, "2")
-NUMBER(show_core_pattern, "core")
 NUMBER(show_max_map_count, "65530")
 NUMBER(show_min_addr, "65536")
 NUMBER(show_nr_open, "1048576")
@@ -94,6 +94,39 @@ NUMBER(show_pipe_max, "1048576")
 NUMBER(show_somaxconn, "4096")
 NUMBER(show_port_range, "32768\t60999")
 
+static int show_core_pattern(const struct proc_ctx *pc, FILE *out)
+{
+    char text[CORE_PATTERN_MAX];
+
+    kernel_core_pattern(pc->k, text);
+    fprintf(out, "%s\n", text);
+    return 0;
+}
+
+static int64_t store_core_pattern(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    if (!pc->c || !cred_capable(pc->c->cred, 21 /* CAP_SYS_ADMIN */))
+        return -EPERM;
+    int r = kernel_set_core_pattern(pc->k, text, strcspn(text, "\n"));
+    return r ? r : (int64_t)len;
+}
+
+static int show_core_uses_pid(const struct proc_ctx *pc, FILE *out)
+{
+    fprintf(out, "%d\n", kernel_core_uses_pid(pc->k));
+    return 0;
+}
+
+static int64_t store_core_uses_pid(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    if (!pc->c || !cred_capable(pc->c->cred, 21 /* CAP_SYS_ADMIN */))
+        return -EPERM;
+    if (text[0] != '0' && text[0] != '1')
+        return -EINVAL;
+    kernel_set_core_uses_pid(pc->k, text[0] == '1');
+    return (int64_t)len;
+}
+
 static const struct proc_entry random_entries[] = {
     {.name = "uuid", .mode = 0444, .show = show_uuid},
     {0},
@@ -101,7 +134,11 @@ static const struct proc_entry random_entries[] = {
 
 static const struct proc_entry kernel_entries[] = {
     {.name = "cap_last_cap", .mode = 0444, .show = show_cap_last_cap},
-    {.name = "core_pattern", .mode = 0444, .show = show_core_pattern},
+    {.name = "core_pattern", .mode = 0644, .show = show_core_pattern, .store = store_core_pattern},
+    {.name = "core_uses_pid",
+     .mode = 0644,
+     .show = show_core_uses_pid,
+     .store = store_core_uses_pid},
     {.name = "hostname", .mode = 0644, .show = show_hostname, .store = store_hostname},
     {.name = "msgmax", .mode = 0644, .show = proc_show_msgmax, .store = proc_store_msgmax},
     {.name = "msgmnb", .mode = 0644, .show = proc_show_msgmnb, .store = proc_store_msgmnb},
