@@ -43,7 +43,7 @@ static int core_write_at(struct core_file *o, const void *data, uint64_t size, u
 static uint64_t core_dump_size(const struct mm_vma_info *v)
 {
     if (v->dont_dump || !(v->prot & PROT_READ))
-        return v->dont_dump || v->anon == 0 ? 0 : v->end - v->start;
+        return 0;
     if (v->anonymous || v->anon > 0)
         return v->end - v->start;
     return v->off == 0 && !(v->flags & MAP_SHARED) ? PAGE_SIZE : 0;
@@ -91,7 +91,7 @@ static int core_chunk(struct core_file *o, uint64_t addr, uint64_t size, uint64_
         any |= o->present[i] & 1;
     if (!any)
         return 0;
-    const size_t n = mm_peek(mm, uaddr(addr), o->chunk, size);
+    const size_t n = copyin_partial(&o->c->t->ua, o->chunk, uaddr(addr), size);
     return n > 0 ? core_write_at(o, o->chunk, n, off) : 0;
 }
 

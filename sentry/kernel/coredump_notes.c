@@ -146,7 +146,7 @@ static void put_auxv(struct core_buf *b, const struct coredump *c)
     uint64_t words[MM_AUXV_WORDS];
 
     mm_lock_layout(c->t->ua.mm);
-    const size_t n = MIN(l->auxv_words, MM_AUXV_WORDS);
+    const size_t n = MIN(l->auxv_words, (uint32_t)MM_AUXV_WORDS);
     memcpy(words, l->auxv, sizeof(words));
     mm_unlock_layout(c->t->ua.mm);
     put_note(b, NOTE_NAME, NT_AUXV, words, n * sizeof(words[0]));

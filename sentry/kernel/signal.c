@@ -220,7 +220,8 @@ static bool sig_is_fatal_locked(const struct thread_group *tg, const struct task
 
     if (t->blocked & bit || (task_traced(t) && signo != SIGKILL))
         return false;
-    return !(bit & (SIG_SET_IGNORE | SIG_SET_STOP)) &&
+    /* Who takes one that dumps core writes the file. */
+    return !(bit & (SIG_SET_IGNORE | SIG_SET_STOP | SIG_SET_CORE)) &&
            tg->sighand->action[signo - 1].handler == LX_SIG_DFL;
 }
 
