@@ -17,6 +17,7 @@
 #include "runsc/console.h"
 #include "runsc/control.h"
 #include "runsc/hooks.h"
+#include "runsc/network.h"
 #include "runsc/watcher.h"
 
 static int container_hooks(struct state *st, const struct oci_hook_list *list, const char *stage,
@@ -196,13 +197,17 @@ static int container_launch(const struct cmd_global *g, const struct container_a
     return rc;
 }
 
-static int container_created(const struct container_args *a, struct container *c, struct err *e)
+static int container_created(const struct cmd_global *g, const struct container_args *a,
+                             struct container *c, struct err *e)
 {
     const struct oci_hooks *h = &c->spec->hooks;
 
     if (container_hooks(&c->st, &h->prestart, "prestart", "creating", e) != 0 ||
         container_hooks(&c->st, &h->create_runtime, "createRuntime", "creating", e) != 0 ||
         container_hooks(&c->st, &h->create_container, "createContainer", "creating", e) != 0)
+        return -1;
+    if (strcmp(g->network, "sandbox") == 0 && c->st.sandbox == NULL &&
+        network_take_over(c->spec, c->sandbox.sentry_pid, c->st.dir_fd, e) != 0)
         return -1;
     if (a->pid_file != NULL)
         return container_write_pid(a->pid_file, c->sandbox.sentry_pid, e);
@@ -238,7 +243,7 @@ static int container_build(const struct cmd_global *g, const struct container_ar
     if (rc == 0)
         rc = container_launch(g, a, c, &cg, e);
     if (rc == 0)
-        rc = container_created(a, c, e);
+        rc = container_created(g, a, c, e);
     cgroup_fini(&cg);
     return rc;
 }

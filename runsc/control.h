@@ -40,6 +40,10 @@
  *             "cpu":{"usage":nanoseconds,"user":N,"kernel":N}
  *   limits    "memory":bytes  A new memory limit of the whole sandbox.
  *   debug     ["level":0..3] ["strace":B]  What the sandbox logs from now on.
+ *   network   "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast"}]}]
+ *             "routes":[{"family","dst","len","via","src","link",...}]
+ *             "neighs":[{"link","a","mac"}], an eventfd and a packet socket for each link. EINVAL
+ *             after start.
  */
 #ifndef RINGWALL_RUNSC_CONTROL_H
 #define RINGWALL_RUNSC_CONTROL_H
@@ -53,7 +57,7 @@ struct json_t;
 
 #define CONTROL_SOCKET_NAME "control.sock"
 #define CONTROL_PACKET_MAX (160u * 1024)
-#define CONTROL_FDS_MAX 7 /* standard streams and the channels of a gofer */
+#define CONTROL_FDS_MAX 9 /* standard streams and the channels of a gofer; links */
 #define CONTROL_BACKLOG 16
 
 /* ---- transport, for both ends (negative errno) ---- */

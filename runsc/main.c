@@ -68,6 +68,8 @@ static void main_usage(FILE *f)
           "  --root DIR            where the state of containers is kept\n"
           "  --platform NAME       how guest code runs: systrap, ptrace, kvm, or auto, the\n"
           "                        best that can be used here (default)\n"
+          "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
+          "                        container's network namespace; none: loopback only\n"
           "  --log FILE            append log lines to FILE instead of standard error\n"
           "  --log-format F        text or json\n"
           "  --debug               log more\n"
@@ -182,6 +184,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     const struct cmd_opt opts[] = {
         {"root", 0, NULL, &g->root, NULL, NULL},
         {"platform", 0, NULL, &g->platform, NULL, NULL},
+        {"network", 0, NULL, &g->network, NULL, NULL},
         {"log", 0, NULL, &g->log_path, NULL, NULL},
         {"log-format", 0, NULL, &format, NULL, NULL},
         {"debug", 0, &g->debug, NULL, NULL, NULL},
@@ -199,12 +202,15 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
         return -1;
     if (!main_overlay_ok(g->overlay))
         return err_set(e, EINVAL, "--overlay must be none or root:memory[,size=N]");
+    if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0)
+        return err_set(e, EINVAL, "--network must be sandbox or none");
     return main_open_log(g, format, e);
 }
 
 int main(int argc, char **argv)
 {
-    struct cmd_global g = {.platform = "auto", .overlay = "root:memory", .log_fd = -1};
+    struct cmd_global g = {
+        .platform = "auto", .overlay = "root:memory", .network = "sandbox", .log_fd = -1};
     struct err e = {0};
     bool version = false, help = false;
     char *default_root = main_default_root();

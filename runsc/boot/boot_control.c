@@ -263,6 +263,13 @@ static int dispatch_plain(struct server *s, struct conn *c, struct boot_containe
     return op_inspect(c, ct, op, req);
 }
 
+static int op_network(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
+{
+    const int r = boot_network(s->boot, req, fds, count);
+
+    return r ? reply_error(c, r, "the links could not be taken over") : reply_ok(c, NULL);
+}
+
 static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
 {
     const char *op = json_string_value(json_object_get(req, "op"));
@@ -275,6 +282,8 @@ static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fd
         return op_create(s, c, req, fds, count);
     if (ct && strcmp(op, "exec") == 0)
         return op_exec(s, c, ct, req, fds, count);
+    if (strcmp(op, "network") == 0)
+        return op_network(s, c, req, fds, count);
     close_all(fds, count);
     if (!ct)
         return reply_error(c, ESRCH, "container not running");

@@ -121,6 +121,11 @@ MUST_CHECK int boot_sysctls(struct boot *b, struct boot_container *ct, struct bo
 MUST_CHECK int boot_inspect(struct boot_container *ct, const char *op, const struct json_t *req,
                             struct json_t **out_reply);
 
+/* ---- boot_network.c ---- */
+struct json_t;
+/* The control request `network`: takes the descriptors, on failure too. */
+MUST_CHECK int boot_network(struct boot *b, const struct json_t *req, const int *fds, size_t count);
+
 /* ---- boot_tty.c ---- */
 /* A guest terminal (a pty of the container's devpts) whose other side is the host terminal fd,
  * which is set raw and taken. *out_file is the guest's side, owned. */

@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "sentry/errno_internal.h"
 #include "sentry/net/ifioctl.h"
+#include "sentry/net/ip/ext.h"
 #include "sentry/net/net_priv.h"
 #include "sentry/net/netlink/netlink.h"
 #include "sentry/net/ns/netns.h"
@@ -133,7 +134,10 @@ int net_new(struct net **out_net)
         r = netlink_new(n, n->ns, &n->netlink);
     if (r == 0)
         r = inet_new(&n->inet);
+    if (r == 0)
+        r = ext_new(n, &n->ext);
     if (r) {
+        inet_free(n->inet);
         netlink_free(n->netlink);
         netns_free(n->ns);
         free(n);
@@ -165,6 +169,7 @@ void net_put(struct net *n)
 {
     if (!ref_put(&n->ref))
         return;
+    ext_free(n->ext);
     inet_free(n->inet);
     netlink_free(n->netlink);
     netns_free(n->ns);

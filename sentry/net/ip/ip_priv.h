@@ -19,7 +19,7 @@
 #include "sentry/net/tcp/tcp.h"
 
 #define EXT_LINKS_MAX 8
-#define EXT_BATCH 8
+#define EXT_BATCH 16
 /* A frame: Ethernet header and the longest packet. */
 #define EXT_FRAME_MAX (65536u + 64u)
 #define ETH_HEADER 14u
@@ -85,7 +85,7 @@ struct ext_stack {
     struct ext_bucket *buckets;
     _Atomic uint32_t conn_count, half_open;
     _Atomic uint16_t next_id;
-    uint8_t *rx; /* EXT_BATCH frames */
+    uint8_t *rx; /* one frame */
 };
 
 /* A packet that came in, past its IP header. */

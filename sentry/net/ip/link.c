@@ -83,19 +83,14 @@ static bool link_is_up(struct ext_link *l)
 
 void link_receive(struct ext_link *l)
 {
-    struct mmsghdr m[EXT_BATCH];
-    struct iovec iov[EXT_BATCH];
+    const bool up = link_is_up(l);
 
-    memset(m, 0, sizeof(m));
-    for (size_t i = 0; i < EXT_BATCH; i++) {
-        iov[i] = (struct iovec){l->st->rx + i * EXT_FRAME_MAX, EXT_FRAME_MAX};
-        m[i].msg_hdr.msg_iov = &iov[i];
-        m[i].msg_hdr.msg_iovlen = 1;
+    for (int i = 0; i < EXT_BATCH; i++) {
+        const ssize_t n =
+            recvfrom(l->fd, l->st->rx, EXT_FRAME_MAX, MSG_DONTWAIT | MSG_TRUNC, NULL, NULL);
+        if (n < 0)
+            return;
+        if (up && (size_t)n <= EXT_FRAME_MAX)
+            message_input(l, l->st->rx, (size_t)n);
     }
-    const int n = recvmmsg(l->fd, m, EXT_BATCH, MSG_DONTWAIT, NULL);
-    if (n <= 0 || !link_is_up(l))
-        return;
-    for (int i = 0; i < n; i++)
-        if (!(m[i].msg_hdr.msg_flags & MSG_TRUNC))
-            message_input(l, iov[i].iov_base, m[i].msg_len);
 }

@@ -189,7 +189,7 @@ static int start(struct ext_stack *st)
     if (st->running)
         return 0;
     st->buckets = calloc(EXT_BUCKETS, sizeof(*st->buckets));
-    st->rx = malloc((size_t)EXT_BATCH * EXT_FRAME_MAX);
+    st->rx = malloc(EXT_FRAME_MAX);
     if (!st->buckets || !st->rx) {
         free_tables(st);
         return -ENOMEM;
