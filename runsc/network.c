@@ -130,7 +130,7 @@ static json_t *known_link(const struct taken *t, int index)
 
 /* ---- links ---- */
 
-static int packet_socket(int index, bool *out_vnet, struct err *e)
+static int packet_socket(int index, struct err *e)
 {
     const struct sockaddr_ll a = {
         .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = index};
@@ -140,10 +140,11 @@ static int packet_socket(int index, bool *out_vnet, struct err *e)
 
     if (fd < 0)
         return err_errno(e, errno, "network: packet socket");
-    *out_vnet = setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) == 0;
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-    if (setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) != 0 ||
+    /* Without its header, frames of a neighbour on this machine come with half a checksum. */
+    if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) != 0 ||
+        setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) != 0 ||
         bind(fd, (const struct sockaddr *)&a, sizeof(a)) != 0 ||
         setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all)) != 0) {
         (void)err_errno(e, errno, "network: packet socket");
@@ -158,7 +159,6 @@ static int take_link(struct taken *t, const struct nlmsghdr *h, struct err *e)
     const struct ifinfomsg *m = NLMSG_DATA(h);
     struct attrs a;
     char mac[13];
-    bool vnet;
 
     attrs_read(&a, IFLA_RTA(m), IFLA_PAYLOAD(h));
     if (m->ifi_type != ARPHRD_ETHER || !(m->ifi_flags & IFF_UP) || a.size[IFLA_ADDRESS] != 6 ||
@@ -166,7 +166,7 @@ static int take_link(struct taken *t, const struct nlmsghdr *h, struct err *e)
         return 0;
     if (t->known_count == NETWORK_LINKS_MAX)
         return err_set(e, E2BIG, "network: more than %u links", NETWORK_LINKS_MAX);
-    int fd = packet_socket(m->ifi_index, &vnet, e);
+    int fd = packet_socket(m->ifi_index, e);
     if (fd < 0)
         return -1;
     t->fds[t->fd_count++] = fd;
@@ -175,7 +175,7 @@ static int take_link(struct taken *t, const struct nlmsghdr *h, struct err *e)
     uint32_t mtu;
     memcpy(&mtu, a.data[IFLA_MTU], 4);
     json_t *doc = json_pack("{s:s,s:s,s:I,s:b,s:[]}", "name", (const char *)a.data[IFLA_IFNAME],
-                            "mac", mac, "mtu", (json_int_t)mtu, "vnet", vnet, "addrs");
+                            "mac", mac, "mtu", (json_int_t)mtu, "vnet", true, "addrs");
     if (doc == NULL || json_array_append_new(t->links, doc) != 0)
         return err_set(e, ENOMEM, "out of memory");
     t->known[t->known_count].index = m->ifi_index;

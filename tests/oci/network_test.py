@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""A container's network: links of its namespace taken over, and none where there is none."""
+import contextlib
+import os
+import socket
+import subprocess
+import unittest
+
+from harness import BUSYBOX, IS_OURS, Case, eventually, main
+
+HOST, GUEST = "10.231.7.1", "10.231.7.2"
+HOST6, GUEST6 = "fd31:7::1", "fd31:7::2"
+
+
+def ip(*args):
+    subprocess.run(["ip", *args], check=True)
+
+
+@contextlib.contextmanager
+def namespace():
+    """A namespace with eth0, whose other end is on the host; both under names nobody has."""
+    tag = f"rw{os.getpid() % 100000}"
+    ip("netns", "add", tag)
+    try:
+        ip("link", "add", tag, "type", "veth", "peer", "name", "eth0", "netns", tag)
+        ip("addr", "add", HOST + "/24", "dev", tag)
+        ip("addr", "add", HOST6 + "/64", "dev", tag, "nodad")
+        ip("link", "set", tag, "up")
+        ip("-n", tag, "addr", "add", GUEST + "/24", "dev", "eth0")
+        ip("-n", tag, "addr", "add", GUEST6 + "/64", "dev", "eth0", "nodad")
+        ip("-n", tag, "link", "set", "eth0", "up")
+        ip("-n", tag, "route", "add", "default", "via", HOST)
+        yield tag
+    finally:
+        subprocess.run(["ip", "link", "del", tag], stderr=subprocess.DEVNULL, check=False)
+        ip("netns", "del", tag)
+
+
+def in_namespace(tag):
+    def change(config):
+        for ns in config["linux"]["namespaces"]:
+            if ns["type"] == "network":
+                ns["path"] = f"/run/netns/{tag}"
+    return change
+
+
+@unittest.skipUnless(IS_OURS and os.geteuid() == 0, "needs root")
+class Network(Case):
+    def test_without_links(self):
+        p = self.shell("ip -o link; cat /proc/net/route | wc -l")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("lo:", p.stdout)
+        self.assertNotIn("eth0", p.stdout)
+
+    def test_takes_over_what_is_configured(self):
+        with namespace() as tag:
+            p = self.shell("ip -o addr; ip route; ip -6 route", in_namespace(tag))
+            self.assertEqual(p.returncode, 0, p.stderr)
+            for text in (GUEST + "/24", GUEST6 + "/64", f"default via {HOST} dev eth0"):
+                self.assertIn(text, p.stdout)
+            left = subprocess.run(["ip", "-n", tag, "addr", "show", "dev", "eth0"], check=True,
+                                  stdout=subprocess.PIPE, text=True).stdout
+            self.assertNotIn("inet", left)
+
+    def test_answers_from_outside(self):
+        with namespace() as tag:
+            cid = self.create(["sleep", "100"], in_namespace(tag))
+            self.assertEqual(self.call("start", cid).returncode, 0)
+            for args in ([GUEST], [GUEST6], ["-s", "9000", GUEST], ["-s", "9000", GUEST6]):
+                eventually(lambda a=args: subprocess.run(
+                    [BUSYBOX, "ping", "-c", "1", "-W", "1", *a], stdout=subprocess.DEVNULL,
+                    check=False).returncode == 0, what=f"ping {args}")
+            # Nobody listens: a reset, at once.
+            for family, address in ((socket.AF_INET, GUEST), (socket.AF_INET6, GUEST6)):
+                with socket.socket(family, socket.SOCK_STREAM) as s:
+                    s.settimeout(20)
+                    with self.assertRaises(ConnectionRefusedError):
+                        s.connect((address, 81))
+
+    def test_mode_none(self):
+        with namespace() as tag:
+            self.write(["/bin/ip", "-o", "addr"], in_namespace(tag))
+            p = self.call("--network", "none", "run", "--bundle", str(self.bundle), self.new_id())
+            self.assertEqual(p.returncode, 0)
+            self.assertNotIn("eth0", p.stdout)
+
+    def test_unknown_mode(self):
+        p = self.call("--network", "cable", "list")
+        self.assertEqual(p.returncode, 125)
+        self.assertIn("--network", p.stderr)
+
+
+if __name__ == "__main__":
+    main()
