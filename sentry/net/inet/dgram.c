@@ -352,7 +352,9 @@ static int way_to(struct dgram_sock *s, const struct sock_msg *m, struct dgram_w
     int r = inet_addr_in(&s->i, &a, &w->to);
     if (r)
         return r;
-    return inet_table_of(&s->i) == INET_UDP && w->to.port == 0 ? -EINVAL : 0;
+    return inet_table_of(&s->i) != INET_PING && s->i.base.type != SOCK_RAW && w->to.port == 0
+               ? -EINVAL
+               : 0;
 }
 
 int dgram_way(struct dgram_sock *s, const struct sock_msg *m, struct dgram_way *w)

@@ -6,6 +6,9 @@
 #include "sentry/net/inet/dgram_priv.h"
 
 #define LX_SOL_UDP 17
+#define LX_SOL_UDPLITE 136
+#define LX_UDPLITE_SEND_CSCOV 10
+#define LX_UDPLITE_RECV_CSCOV 11
 #define LX_SOL_RAW 255
 #define LX_SOL_ICMPV6 58
 #define LX_ICMP_FILTER 1
@@ -94,6 +97,23 @@ static int set_udp(struct dgram_sock *s, int name, const void *buf, socklen_t le
     }
 }
 
+/* How much the checksum covers: the header at least (net/ipv4/udp.c, UDP-Lite). */
+static int set_udplite(struct dgram_sock *s, int name, const void *buf, socklen_t len,
+                       const struct vfs_caller *c)
+{
+    int v;
+
+    if (name != LX_UDPLITE_SEND_CSCOV && name != LX_UDPLITE_RECV_CSCOV)
+        return set_udp(s, name, buf, len, c);
+    if (inet_get_int(buf, len, &v))
+        return -EINVAL;
+    const uint32_t cover = v != 0 && v < (int)UDP_HEAD ? UDP_HEAD
+                           : v > UINT16_MAX            ? UINT16_MAX
+                                                       : (uint32_t)v;
+    atomic_store(name == LX_UDPLITE_SEND_CSCOV ? &s->coverage_out : &s->coverage_in, cover);
+    return 0;
+}
+
 static bool is_filter(const struct dgram_sock *s, int level, int name)
 {
     if (s->i.base.type != SOCK_RAW)
@@ -129,6 +149,13 @@ int dgram_getsockopt(struct sock *base, int level, int name, void *buf, socklen_
 
     if (level == LX_SOL_UDP && base->protocol == IPPROTO_UDP)
         return get_udp(s, name, buf, len);
+    if (level == LX_SOL_UDPLITE && base->protocol == IPPROTO_UDPLITE) {
+        if (name == LX_UDPLITE_SEND_CSCOV)
+            return inet_put_int(buf, len, (int)s->coverage_out);
+        if (name == LX_UDPLITE_RECV_CSCOV)
+            return inet_put_int(buf, len, (int)s->coverage_in);
+        return get_udp(s, name, buf, len);
+    }
     if (is_filter(s, level, name))
         return get_filter(s, buf, len);
     return inet_getsockopt(base, level, name, buf, len);
@@ -141,6 +168,8 @@ int dgram_setsockopt(struct sock *base, int level, int name, const void *buf, so
 
     if (level == LX_SOL_UDP && base->protocol == IPPROTO_UDP)
         return set_udp(s, name, buf, len, c);
+    if (level == LX_SOL_UDPLITE && base->protocol == IPPROTO_UDPLITE)
+        return set_udplite(s, name, buf, len, c);
     if (is_filter(s, level, name))
         return set_filter(s, buf, len);
     return inet_setsockopt(base, level, name, buf, len, c);

@@ -34,8 +34,8 @@ struct dgram_sock {
     _Atomic int32_t corked; /* UDP_CORK */
     struct dgram *cork;     /* owned: what was sent with MSG_MORE; guard: i.mu */
     struct net_ep cork_to;
-    uint32_t filter_size;
-    uint64_t icmp_filter[4]; /* raw: bit set: not wanted */
+    _Atomic uint32_t coverage_out, coverage_in; /* UDP-Lite */
+    uint64_t icmp_filter[4];                    /* raw: bit set: not wanted */
 };
 
 static inline struct dgram_sock *dgram_of(struct sock *s)

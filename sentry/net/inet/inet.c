@@ -78,9 +78,9 @@ int inet_create(struct net *n, int family, int type, int protocol, const struct 
     case SOCK_DGRAM:
         if (protocol == ping)
             return ping_create(n, family, protocol, c, out_sock);
-        if (protocol != IPPROTO_IP && protocol != IPPROTO_UDP)
+        if (protocol != IPPROTO_IP && protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE)
             return -EPROTONOSUPPORT;
-        return udp_create(n, family, IPPROTO_UDP, c, out_sock);
+        return udp_create(n, family, protocol ? protocol : IPPROTO_UDP, c, out_sock);
     case SOCK_RAW:
         return create_raw(n, family, protocol, c, out_sock);
     default:

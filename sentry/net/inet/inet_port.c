@@ -16,8 +16,9 @@ enum inet_table inet_table_of(const struct inet_sock *s)
 {
     if (s->base.type == SOCK_STREAM)
         return INET_TCP;
-    return s->base.protocol == IPPROTO_UDP || s->base.protocol == IPPROTO_UDPLITE ? INET_UDP
-                                                                                  : INET_PING;
+    if (s->base.protocol == IPPROTO_UDPLITE)
+        return INET_UDPLITE;
+    return s->base.protocol == IPPROTO_UDP ? INET_UDP : INET_PING;
 }
 
 static struct inet_bucket *bucket_of(struct inet *in, enum inet_table t, uint16_t port)

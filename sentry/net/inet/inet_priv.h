@@ -18,7 +18,7 @@
 #define INET_SHUT_WR 2u
 #define INET_LOOPBACK_IF 1u
 
-enum inet_table { INET_TCP, INET_UDP, INET_PING, INET_TABLES };
+enum inet_table { INET_TCP, INET_UDP, INET_UDPLITE, INET_PING, INET_TABLES };
 
 struct inet_sock;
 

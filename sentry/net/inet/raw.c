@@ -139,7 +139,8 @@ static bool raw_deliver_all(struct net *n, uint8_t protocol, const struct inet_m
 }
 
 /* Raw sockets that hear UDP see its header. */
-static void raw_deliver_udp(struct net *n, const struct inet_meta *m, const void *data, size_t size)
+static void raw_deliver_udp(struct net *n, uint8_t protocol, const struct inet_meta *m,
+                            const void *data, size_t size)
 {
     uint8_t *p = malloc(size + UDP_HEAD);
     const uint16_t head[4] = {htons(m->from.port), htons(m->to.port),
@@ -149,15 +150,15 @@ static void raw_deliver_udp(struct net *n, const struct inet_meta *m, const void
         return;
     memcpy(p, head, UDP_HEAD);
     memcpy(p + UDP_HEAD, data, size);
-    (void)raw_deliver_all(n, IPPROTO_UDP, m, p, size + UDP_HEAD);
+    (void)raw_deliver_all(n, protocol, m, p, size + UDP_HEAD);
     free(p);
 }
 
 void raw_deliver(struct net *n, uint8_t protocol, const struct inet_meta *m, const void *data,
                  size_t size)
 {
-    if (protocol == IPPROTO_UDP)
-        raw_deliver_udp(n, m, data, size);
+    if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
+        raw_deliver_udp(n, protocol, m, data, size);
     else
         (void)raw_deliver_all(n, protocol, m, data, size);
 }

@@ -41,12 +41,13 @@ static struct dgram *copy_of(struct inet *in, const struct inet_meta *meta, cons
 }
 
 /* To everyone who has the port and, for a group, hears it there. */
-static void deliver_all(struct net *n, const struct inet_meta *meta, const void *data, size_t size)
+static void deliver_all(struct net *n, enum inet_table table, const struct inet_meta *meta,
+                        const void *data, size_t size)
 {
     struct inet_sock *all[UDP_GROUP_MAX];
     struct inet *in = net_inet(n);
     const bool group = net_addr_is_multicast(&meta->to.addr);
-    const size_t count = inet_find_all(in, INET_UDP, &meta->to, &meta->from, all, ARRAY_SIZE(all));
+    const size_t count = inet_find_all(in, table, &meta->to, &meta->from, all, ARRAY_SIZE(all));
     bool joined = !group;
 
     /* What nobody joined does not come in at all, IP_MULTICAST_ALL or not. */
@@ -66,9 +67,9 @@ static void deliver_all(struct net *n, const struct inet_meta *meta, const void 
 }
 
 /* Takes d. -ECONNREFUSED: nobody is there. */
-static int deliver_one(struct inet *in, struct dgram *d)
+static int deliver_one(struct inet *in, enum inet_table table, struct dgram *d)
 {
-    struct inet_sock *to = inet_find(in, INET_UDP, &d->meta.to, &d->meta.from);
+    struct inet_sock *to = inet_find(in, table, &d->meta.to, &d->meta.from);
 
     if (!to) {
         atomic_fetch_add(&in->udp_no_ports, 1);
@@ -93,11 +94,11 @@ int inet_udp_input(struct net *n, const struct inet_packet *p)
     struct inet *in = net_inet(n);
 
     if (net_addr_is_multicast(&p->to.addr) || !inet_is_local(n, &p->to.addr)) {
-        deliver_all(n, &meta, p->payload, p->size);
+        deliver_all(n, INET_UDP, &meta, p->payload, p->size);
         return 0;
     }
     struct dgram *d = copy_of(in, &meta, p->payload, p->size);
-    return d ? deliver_one(in, d) : 0;
+    return d ? deliver_one(in, INET_UDP, d) : 0;
 }
 
 /* What ICMP would say to s of a port where nobody is. */
@@ -108,7 +109,7 @@ static void refused(struct dgram_sock *s, const struct inet_meta *meta, const vo
     const struct inet_icmp_error e = {
         .local = meta->from,
         .remote = meta->to,
-        .protocol = IPPROTO_UDP,
+        .protocol = (uint8_t)s->i.base.protocol,
         .origin = v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6,
         .type = v4 ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH,
         .code = v4 ? ICMP_PORT_UNREACH : ICMP6_DST_UNREACH_NOPORT,
@@ -121,9 +122,13 @@ static void refused(struct dgram_sock *s, const struct inet_meta *meta, const vo
 
 /* ---- sending ---- */
 
-/* By a link. Takes d. */
+/* By a link. Takes d. UDP-Lite speaks on loopback alone. */
 static int send_out(struct dgram_sock *s, const struct dgram_way *w, struct dgram *d)
 {
+    if (s->i.base.protocol == IPPROTO_UDPLITE) {
+        dgram_free(s->i.in, d);
+        return -ENETUNREACH;
+    }
     const struct ext_dgram e = dgram_ext(s, w, d);
     struct uio u;
 
@@ -142,13 +147,13 @@ static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     dgram_ttl_tos(s, w, &d->meta);
     atomic_fetch_add_explicit(&in->udp_out, 1, memory_order_relaxed);
     if (atomic_load_explicit(&in->raw_count, memory_order_relaxed))
-        raw_deliver(n, IPPROTO_UDP, &d->meta, d->data, d->size);
+        raw_deliver(n, (uint8_t)s->i.base.protocol, &d->meta, d->data, d->size);
     if (w->rt.multicast || w->rt.broadcast) {
         const bool loop =
             inet_opt(&s->i, w->to.addr.family == AF_INET ? INET_MC_LOOP : INET_MC_LOOP6);
         /* What leaves by the loopback link comes back whatever the option says. */
         if (loop || w->rt.broadcast || w->rt.ifindex == INET_LOOPBACK_IF)
-            deliver_all(n, &d->meta, d->data, d->size);
+            deliver_all(n, inet_table_of(&s->i), &d->meta, d->data, d->size);
         if (w->rt.ifindex != INET_LOOPBACK_IF)
             return send_out(s, w, d);
         dgram_free(in, d);
@@ -160,7 +165,7 @@ static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     const struct inet_meta meta = d->meta;
     const bool errors = inet_opt(&s->i, inet_is_v6(&s->i) ? INET_RECVERR6 : INET_RECVERR);
     struct dgram *copy = errors ? copy_of(in, &meta, d->data, d->size) : NULL;
-    if (deliver_one(in, d) == -ECONNREFUSED)
+    if (deliver_one(in, inet_table_of(&s->i), d) == -ECONNREFUSED)
         refused(s, &meta, copy ? copy->data : NULL, copy ? copy->size : 0);
     dgram_free(in, copy);
     return 0;
