@@ -350,7 +350,8 @@ static int dir_read(struct file *f)
         const struct vfs_caller c = ovl_caller(os);
         return layer_open(real.mnt, real.d, O_RDONLY | O_DIRECTORY, &c, &od->real);
     }
-    mutex_lock(&f->inode->dir_mu);
+    /* An overlay on this one may hold its own directory's. */
+    mutex_lock_nested(&f->inode->dir_mu);
     r = listing_get(oi, &od->list);
     mutex_unlock(&f->inode->dir_mu);
     return r;
