@@ -319,3 +319,28 @@ size_t mm_poke(struct mm *mm, uaddr_t addr, const void *buf, size_t size)
 
     return copyout_partial(&ua, addr, buf, size);
 }
+
+int mm_find_object(struct mm *mm, uaddr_t addr, const struct mappable_ops *ops,
+                   struct mappable **out_m)
+{
+    (void)mm, (void)addr, (void)ops, (void)out_m;
+    return -EINVAL;
+}
+
+int mm_mincore(struct mm *mm, uaddr_t addr, uint64_t size, unsigned char *vec)
+{
+    (void)mm, (void)addr, (void)size, (void)vec;
+    return -ENOMEM;
+}
+
+int mm_vma_next(struct mm *mm, uint64_t from, struct mm_vma_info *out)
+{
+    (void)mm, (void)from, (void)out;
+    return -ENOENT;
+}
+
+void uio_init_kernel(struct uio *u, void *buf, size_t size)
+{
+    (void)buf;
+    *u = (struct uio){.left = size};
+}
