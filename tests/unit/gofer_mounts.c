@@ -100,7 +100,7 @@ static void expect_error(const char *words)
 Test(mounts, source_that_does_not_exist)
 {
     mounts[3].source = "absent";
-    expect_error("mounts[3].source: absent: No such file or directory");
+    expect_error("mounts[3].source: absent: no such file or directory");
 }
 
 Test(mounts, no_source)

@@ -173,7 +173,7 @@ static void g_clone_refused(struct plat_regs *g)
     G_ASSERT(G_RET == -EINVAL);
     G_CALL(__NR_clone, CLONE_PIDFD | SIGCHLD, 0, 8);
     G_ASSERT(G_RET == -EFAULT);
-    G_CALL(__NR_clone, CLONE_NEWPID | SIGCHLD, 0);
+    G_CALL(__NR_clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, 0);
     G_ASSERT(G_RET == -EINVAL);
     G_CALL(__NR_clone, 77, 0);
     G_ASSERT(G_RET == -EINVAL);

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "base/limits.h"
 #include "base/objcount.h"
 #include "sentry/net/inet/inet.h"
+#include "sentry/net/ns/netns.h"
 #include "sentry/net/sock.h"
 
 static struct net *net;
@@ -20,6 +22,9 @@ static void setup(void)
     static struct blocker blocker;
 
     cr_assert_eq(net_new(&net), 0);
+    netns_config_lock(net_ns(net));
+    cr_assert_eq(netns_link_set_flags(net_ns(net), NETNS_LO_INDEX, IFF_UP, IFF_UP), 0);
+    netns_config_unlock(net_ns(net));
     cr_assert_eq(cred_new_root(UINT64_MAX, &caller.cred), 0);
     blocker_init(&blocker);
     caller.blocker = &blocker;
