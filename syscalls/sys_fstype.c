@@ -10,6 +10,7 @@
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/image.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/ns.h"
 #include "syscalls/sys_mount.h"
 
 enum fs_arg { ARG_KERNEL, ARG_MEMFILE, ARG_IPC };
@@ -48,5 +49,5 @@ const struct fs_ops *mount_fs_type(struct task *t, const char *name, void **out_
 
 bool mount_allowed(struct task *t)
 {
-    return task_capable(t, CAP_SYS_ADMIN);
+    return task_may_mount(t);
 }

@@ -174,7 +174,7 @@ static int clone_files(struct task *t, struct task *c, uint64_t flags)
     if (r)
         return r;
     struct ns_tag *tags[NS_TAGS];
-    r = ns_tags_make(t, flags, c->cred, tags);
+    r = ns_tags_make(t, flags, c->cred, c->fs, tags);
     if (r)
         return r;
     ns_tags_install(c, tags);

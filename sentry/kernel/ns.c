@@ -87,6 +87,11 @@ struct net *task_net(struct task *t)
     return task_priv(t)->tags[NS_NET]->obj;
 }
 
+bool task_may_mount(struct task *t)
+{
+    return cred_ns_capable(t->cred, task_priv(t)->tags[NS_MNT]->owner, CAP_SYS_ADMIN);
+}
+
 bool task_may_rename_host(struct task *t)
 {
     return cred_ns_capable(t->cred, task_priv(t)->tags[NS_UTS]->owner, CAP_SYS_ADMIN);

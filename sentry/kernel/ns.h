@@ -76,6 +76,8 @@ size_t kernel_pid_chain(struct kernel *k, const struct pid_ns *ns, int32_t nr, i
 MUST_CHECK int task_setns(struct task *t, struct file *f, uint64_t type);
 /* sethostname(2): CAP_SYS_ADMIN over the uts namespace. */
 bool task_may_rename_host(struct task *t);
+/* mount(2): CAP_SYS_ADMIN over the mount namespace. */
+bool task_may_mount(struct task *t);
 /* Sockets that the task makes belong to it; borrowed. */
 struct net *task_net(struct task *t);
 

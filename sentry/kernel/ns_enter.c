@@ -14,7 +14,29 @@
 
 /* ---- making ---- */
 
-static int ns_make_obj(struct task *from, const struct ns_tag *old, void **out_obj)
+static int ns_make_mnt(const struct ns_tag *old, const struct cred *cred, struct fs_ctx *fs,
+                       void **out_obj)
+{
+    struct mount_ns *ns;
+
+    mutex_lock(&fs->mu);
+    struct vpath root = fs->root, cwd = fs->cwd;
+    mutex_unlock(&fs->mu);
+    /* Nobody else has this fs_ctx. The places' references pass to and fro. */
+    int r = mount_ns_copy(old->obj, cred->user_ns != old->owner, &root, &cwd, &ns);
+    if (r)
+        return r;
+    mutex_lock(&fs->mu);
+    fs->root = root;
+    fs->cwd = cwd;
+    mutex_unlock(&fs->mu);
+    atomic_fetch_add(&fs->version, 1);
+    *out_obj = ns;
+    return 0;
+}
+
+static int ns_make_obj(struct task *from, const struct ns_tag *old, const struct cred *cred,
+                       struct fs_ctx *fs, void **out_obj)
 {
     struct kernel *k = from->k;
 
@@ -26,7 +48,7 @@ static int ns_make_obj(struct task *from, const struct ns_tag *old, void **out_o
     case NS_NET:
         return net_new((struct net **)out_obj);
     case NS_MNT:
-        return -EINVAL; /* one table of mounts is all there is */
+        return ns_make_mnt(old, cred, fs, out_obj);
     case NS_CGROUP:
     case NS_PID:
     case NS_PID_CHILDREN:
@@ -39,14 +61,14 @@ static int ns_make_obj(struct task *from, const struct ns_tag *old, void **out_o
 }
 
 static int ns_make_tag(struct task *from, const struct ns_tag *old, const struct cred *cred,
-                       struct ns_tag **out_tag)
+                       struct fs_ctx *fs, struct ns_tag **out_tag)
 {
     struct ns_tag *tag;
     int r = ns_tag_new(from->k, old->kind, cred->user_ns, NULL, &tag);
 
     if (r)
         return r;
-    r = ns_make_obj(from, old, &tag->obj);
+    r = ns_make_obj(from, old, cred, fs, &tag->obj);
     if (r) {
         /* There is no object to give up. */
         tag->kind = NS_CGROUP;
@@ -57,7 +79,7 @@ static int ns_make_tag(struct task *from, const struct ns_tag *old, const struct
     return 0;
 }
 
-int ns_tags_make(struct task *from, uint64_t flags, const struct cred *cred,
+int ns_tags_make(struct task *from, uint64_t flags, const struct cred *cred, struct fs_ctx *fs,
                  struct ns_tag *tags[NS_TAGS])
 {
     struct ns_tag *const *old = task_priv(from)->tags;
@@ -67,7 +89,7 @@ int ns_tags_make(struct task *from, uint64_t flags, const struct cred *cred,
         tags[kind] = NULL;
     for (int kind = 0; !r && kind < NS_TAGS; kind++) {
         if (flags & ns_kind_flag((enum ns_kind)kind))
-            r = ns_make_tag(from, old[kind], cred, &tags[kind]);
+            r = ns_make_tag(from, old[kind], cred, fs, &tags[kind]);
         else
             tags[kind] = ns_tag_get(old[kind]);
     }
@@ -173,7 +195,7 @@ static int unshare_pid(struct task *t, const struct cred *cred)
 static int unshare_tags(struct task *t, uint64_t flags, const struct cred *cred)
 {
     struct ns_tag *tags[NS_TAGS];
-    int r = ns_tags_make(t, flags, cred, tags);
+    int r = ns_tags_make(t, flags, cred, t->fs, tags);
 
     if (r)
         return r;

@@ -29,9 +29,10 @@ const struct ns_handle *ns_file_handle(const struct file *f);
 MUST_CHECK int ns_super_new(struct super **out_sb);
 
 /* The set of namespaces that a task is to have: copies of from's tags, with those that flags asks
- * for made anew for cred's user namespace. All entries are owned by the caller. */
+ * for made anew for cred's user namespace. fs: where root and cwd move to a new mount namespace.
+ * All entries are owned by the caller. */
 MUST_CHECK int ns_tags_make(struct task *from, uint64_t flags, const struct cred *cred,
-                            struct ns_tag *tags[NS_TAGS]);
+                            struct fs_ctx *fs, struct ns_tag *tags[NS_TAGS]);
 void ns_tags_put(struct ns_tag *tags[NS_TAGS]);
 /* o takes tags over, with the shortcuts that task_priv has; the old ones go to tags. o's own
  * thread, or nobody else knows o. */

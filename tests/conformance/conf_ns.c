@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -207,6 +208,7 @@ TEST(nobody_may_without_rights)
         conf_become(1234);
         CHECK_ERRNO(unshare(CLONE_NEWUTS), EPERM);
         CHECK_ERRNO(unshare(CLONE_NEWPID), EPERM);
+        CHECK_ERRNO(unshare(CLONE_NEWNS), EPERM);
         CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWIPC | SIGCHLD, 0, 0, 0, 0), EPERM);
         _exit(0);
     }
@@ -571,6 +573,62 @@ TEST(setns_pid_is_for_children)
         CHECK_EXIT(c, 8);
         OK(kill(init, SIGKILL));
         CHECK_KILLED(init, SIGKILL);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+/* ---- mounts ---- */
+
+TEST(mount_is_its_own)
+{
+    OK(mkdir("m", 0755));
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWNS, true);
+    if (pid == 0) {
+        OK(mount("tmpfs", "m", "tmpfs", 0, NULL));
+        conf_put("m/f", "x");
+        CHECK(conf_exists("m/f"));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    CHECK(!conf_exists("m/f"));
+}
+
+TEST(mount_needs_rights_over_the_namespace)
+{
+    OK(mkdir("m", 0755));
+    pid_t pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        CHECK_ERRNO(mount("tmpfs", "m", "tmpfs", 0, NULL), EPERM);
+        OK(unshare(CLONE_NEWNS));
+        OK(mount("tmpfs", "m", "tmpfs", 0, NULL));
+        OK(umount("m"));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(proc_shows_its_namespace)
+{
+    OK(mkdir("p", 0755));
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID, true);
+    if (pid == 0) {
+        char text[2048];
+        OK(mount("proc", "p", "proc", 0, NULL));
+        ssize_t n = OK(readlink("p/self", text, sizeof(text) - 1));
+        text[n] = 0;
+        CHECK_STR(text, "1");
+        CHECK(conf_exists("p/1"));
+        CHECK(!conf_exists("p/2"));
+        pid_t c = fork();
+        if (c == 0) {
+            conf_get("p/self/status", text, sizeof(text));
+            CHECK(strstr(text, "\nPid:\t2\n") != NULL);
+            CHECK(strstr(text, "\nPPid:\t1\n") != NULL);
+            CHECK(strstr(text, "\nNSpid:\t2\n") != NULL);
+            _exit(0);
+        }
+        CHECK_EXIT(c, 0);
         _exit(0);
     }
     CHECK_EXIT(pid, 0);
