@@ -185,7 +185,9 @@ static int container_launch(const struct cmd_global *g, const struct container_a
     if ((joins ? container_connect(&c->st, &s.control_fd, e)
                : control_listen(c->st.dir_fd, &s.control_fd, e)) != 0)
         return -1;
-    rc = container_stdio(a, c, &s, e);
+    rc = guest_seccomp_build(c->spec->lx.seccomp, &s.seccomp, e);
+    if (rc == 0)
+        rc = container_stdio(a, c, &s, e);
     if (rc == 0)
         rc = joins ? sandbox_join(&s, &c->sandbox, e) : sandbox_create(&s, &c->sandbox, e);
     /* What failed has been ended already, and was no container whose end hooks are told. */

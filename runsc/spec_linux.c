@@ -148,7 +148,8 @@ static int spec_parse_devices(const struct jnode *n, struct oci_linux *out)
     return 0;
 }
 
-/* The value decides about confinement, so its shape is checked here and its rules in the sentry. */
+/* The value decides about confinement, so its shape is checked here, its rules when it becomes a
+ * program. */
 static int spec_parse_seccomp(const struct jnode *n, struct oci_linux *out)
 {
     struct jnode action = jn_member(n, "defaultAction"), calls = jn_member(n, "syscalls");

@@ -336,6 +336,7 @@ void boot_main(const struct boot_args *a)
     list_init(&b.execs);
     list_init(&b.containers);
     b.root.spec = a->sandbox->spec;
+    b.root.seccomp = a->sandbox->seccomp;
     b.root.init.boot = &b;
     b.root.id = strdup(a->sandbox->id);
     list_add_tail(&b.root.node, &b.containers);

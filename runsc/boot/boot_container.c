@@ -39,6 +39,7 @@ static void join_free(struct boot_container *ct)
         mount_ns_put(ct->ns);
     gof_client_put(ct->gofer);
     spec_free(ct->joined_spec);
+    guest_seccomp_free(&ct->seccomp);
     free(ct->id);
     free(ct);
 }
@@ -60,9 +61,9 @@ static int join_gofer(struct boot_container *ct, const int *fds, size_t count, s
     return 0;
 }
 
-int boot_join(struct boot *b, const char *id, struct oci_spec *spec, const int stdio[3],
-              const int *gofer_fds, size_t count, struct boot_container **out_ct,
-              struct boot_text *t)
+int boot_join(struct boot *b, const char *id, struct oci_spec *spec,
+              const struct guest_seccomp *seccomp, const int stdio[3], const int *gofer_fds,
+              size_t count, struct boot_container **out_ct, struct boot_text *t)
 {
     struct boot_container *ct = calloc(1, sizeof(*ct));
     int r;
@@ -71,11 +72,14 @@ int boot_join(struct boot *b, const char *id, struct oci_spec *spec, const int s
         join_close(gofer_fds, count);
         join_close(stdio, 3);
         spec_free(spec);
+        struct guest_seccomp unused = *seccomp;
+        guest_seccomp_free(&unused);
         if (ct)
             join_free(ct);
         return boot_say(t, -EEXIST, "no room for container \"%.128s\", or it is there already", id);
     }
     ct->spec = ct->joined_spec = spec;
+    ct->seccomp = *seccomp;
     ct->init.boot = b;
     r = join_gofer(ct, gofer_fds, count, t);
     if (!r)

@@ -237,7 +237,14 @@ static int op_create(struct server *s, struct conn *c, json_t *req, const int *f
         close_all(fds, count);
         return reply_error(c, e.code ? e.code : EINVAL, e.text);
     }
-    int r = boot_join(s->boot, id, spec, fds, fds + 3, count - 3, &ct, &t);
+    json_t *profile = json_object_get(req, "seccomp");
+    struct guest_seccomp seccomp = {0};
+    if (profile && guest_seccomp_parse(profile, &seccomp)) {
+        close_all(fds, count);
+        spec_free(spec);
+        return reply_error(c, EINVAL, "create: a bad seccomp program");
+    }
+    int r = boot_join(s->boot, id, spec, &seccomp, fds, fds + 3, count - 3, &ct, &t);
     if (r)
         return reply_error(c, r, t.text);
     c->proc = &ct->init;

@@ -40,6 +40,7 @@ struct boot_container {
     char *id;         /* owned */
     const struct oci_spec *spec;
     struct oci_spec *joined_spec; /* spec when it joined, owned; else NULL */
+    struct guest_seccomp seccomp; /* laid over its programs; owned when it joined */
     struct gof_client *gofer;     /* a reference */
     struct mount_ns *ns;          /* a reference */
     struct boot_process init;
@@ -95,8 +96,9 @@ int boot_serve(struct boot *b);
 
 /* ---- boot_container.c ---- */
 /* A container of a pod: its files by the sockets of its own gofer, its init loaded with stdio.
- * Takes spec and the descriptors, on failure too. */
-MUST_CHECK int boot_join(struct boot *b, const char *id, struct oci_spec *spec, const int stdio[3],
+ * Takes spec, what seccomp holds and the descriptors, on failure too. */
+MUST_CHECK int boot_join(struct boot *b, const char *id, struct oci_spec *spec,
+                         const struct guest_seccomp *seccomp, const int stdio[3],
                          const int *gofer_fds, size_t count, struct boot_container **out_ct,
                          struct boot_text *t);
 /* By its id; NULL: the sandbox's own. NULL when there is none of that name. */

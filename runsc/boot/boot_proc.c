@@ -14,6 +14,7 @@
 #include "runsc/boot/boot_priv.h"
 #include "sentry/fs/anon/hostfd.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/seccomp.h"
 
 /* What a program is searched in when its environment names no PATH. */
 #define BOOT_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -221,6 +222,8 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
         .new_session = true,
         .oom_score_adj = p->has_oom_score_adj ? p->oom_score_adj : 0,
     };
+    const struct kernel_seccomp filter = {
+        .insns = ct->seccomp.insns, .count = ct->seccomp.count, .flags = ct->seccomp.flags};
     int fds[3] = {stdio[0], stdio[1], stdio[2]};
     struct vfs_caller c;
     char *path;
@@ -247,6 +250,7 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
         goto out_path;
     }
     x.path = path;
+    x.seccomp = filter.insns != NULL ? &filter : NULL;
     r = proc_load(b, p, fds, &x, out, t);
 
 out_path:

@@ -24,6 +24,11 @@ static int join_request(const struct sandbox_args *a, int conn, const int *gofer
     json_t *req = json_pack("{s:s,s:s,s:O}", "op", "create", "id", a->id, "spec", a->spec->json);
     if (!req)
         return err_set(e, ENOMEM, "out of memory");
+    if (a->seccomp.insns != NULL &&
+        json_object_set_new(req, "seccomp", guest_seccomp_json(&a->seccomp)) != 0) {
+        json_decref(req);
+        return err_set(e, ENOMEM, "out of memory");
+    }
     int r = control_send(conn, req, fds, ARRAY_SIZE(fds));
     json_decref(req);
     if (r == -EMSGSIZE)

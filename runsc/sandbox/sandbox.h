@@ -13,6 +13,7 @@
 
 #include "base/compiler.h"
 #include "runsc/err.h"
+#include "runsc/sandbox/guest_seccomp.h"
 #include "runsc/spec.h"
 
 struct sandbox {
@@ -28,12 +29,13 @@ struct sandbox_args {
     const char *rootfs; /* absolute, exists, is a directory */
     const char *platform;
     bool strace, debug, log_json;
-    bool overlay;                /* changes of the root file system stay in the sandbox */
-    const char *overlay_options; /* of the file system they go to: "size=..." */
-    bool attached;               /* the sentry dies when the caller dies */
-    int stdio[3];                /* the guest's 0, 1, 2 (all the pty slave with a terminal) */
-    int console_fd;              /* the pty slave, or -1 */
-    int log_fd;                  /* where the sentry and the gofer log, or -1 */
+    struct guest_seccomp seccomp; /* of spec; borrowed */
+    bool overlay;                 /* changes of the root file system stay in the sandbox */
+    const char *overlay_options;  /* of the file system they go to: "size=..." */
+    bool attached;                /* the sentry dies when the caller dies */
+    int stdio[3];                 /* the guest's 0, 1, 2 (all the pty slave with a terminal) */
+    int console_fd;               /* the pty slave, or -1 */
+    int log_fd;                   /* where the sentry and the gofer log, or -1 */
     int control_fd; /* bound, listening AF_UNIX SOCK_SEQPACKET socket; see runsc/control.h */
     /* Each a cgroup.procs file open for writing: sentry and gofer write "0" before all else. */
     const int *cgroup_fds;
