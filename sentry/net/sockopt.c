@@ -250,7 +250,8 @@ static int set_buffer(struct sock *s, int name, int value, bool admin)
 
 static int set_peek_off(struct sock *s, int value)
 {
-    if (s->family != AF_UNIX && s->family != AF_INET && s->family != AF_INET6)
+    /* AF_UNIX peeks at the front only. */
+    if (s->family != AF_INET && s->family != AF_INET6)
         return -EOPNOTSUPP;
     if (s->type == SOCK_RAW)
         return -EOPNOTSUPP;

@@ -66,5 +66,5 @@ void net_addr_mask(struct net_addr *a, unsigned bits)
     const size_t size = net_addr_size(a->family);
 
     for (size_t i = bits / 8; i < size; i++)
-        a->b[i] &= i == bits / 8 ? (uint8_t)(0xff00u >> (bits % 8)) : 0;
+        a->b[i] = (uint8_t)(i == bits / 8 ? a->b[i] & (0xff00u >> (bits % 8)) : 0u);
 }
