@@ -56,6 +56,7 @@ struct requeue_pi {
     struct mm_futex_key key, lock;
     struct futex_bucket *b, *b2;
     int32_t owner;
+    int32_t gone; /* an owner that had ended before the buckets were locked, or 0 */
 };
 
 /* Only those that wait for just this. */
@@ -92,7 +93,28 @@ static int requeue_pi_top_locked(struct task *t, struct requeue_pi *p, struct fu
     }
     if (r != -EINPROGRESS)
         return r;
-    return futex_pi_owner_lives(t, try.owner) ? 0 : -ESRCH;
+    return try.owner == p->gone ? -ESRCH : 0;
+}
+
+/* Tasks cannot be looked up while buckets are locked. */
+static int requeue_pi_look(struct task *t, struct requeue_pi *p, uaddr_t lock_addr)
+{
+    uint32_t word;
+    int r = user_load32(&t->ua, lock_addr, &word);
+    const int32_t owner = r == 0 ? (int32_t)(word & FUTEX_TID_MASK) : 0;
+
+    p->gone = owner != 0 && !futex_pi_owner_lives(t, owner) ? owner : 0;
+    return r;
+}
+
+/* Moved first, looked at then: an owner that ends from now on finds them. */
+static void requeue_pi_check(struct task *t, const struct requeue_pi *p)
+{
+    if (futex_pi_owner_lives(t, p->owner))
+        return;
+    mutex_lock(&p->b2->mu);
+    futex_pi_orphan_locked(p->b2, p->owner);
+    mutex_unlock(&p->b2->mu);
 }
 
 static int requeue_pi_rest_locked(struct requeue_pi *p, int count)
@@ -136,7 +158,7 @@ int64_t task_futex_requeue_pi(struct task *t, struct task_futex f, struct task_f
                               int move, uint32_t cmp)
 {
     struct futex_wakes wakes = {.count = 0};
-    struct requeue_pi p = {.owner = 0};
+    struct requeue_pi p = {.owner = 0, .gone = 0};
     uint32_t seen;
 
     if (f.addr.v == lock.addr.v || wake != 1 || move < 0)
@@ -146,6 +168,8 @@ int64_t task_futex_requeue_pi(struct task *t, struct task_futex f, struct task_f
         r = mm_futex_key(&t->ua, lock.addr, lock.shared, &p.lock);
     if (r == 0 && futex_key_equal(&p.key, &p.lock))
         r = -EINVAL;
+    if (r == 0)
+        r = requeue_pi_look(t, &p, lock.addr);
     if (r)
         return r;
     p.b = futex_bucket_of(t->k, &p.key);
@@ -154,10 +178,9 @@ int64_t task_futex_requeue_pi(struct task *t, struct task_futex f, struct task_f
     r = user_load32(&t->ua, f.addr, &seen);
     if (r == 0)
         r = seen == cmp ? requeue_pi_locked(t, &p, lock.addr, move, &wakes) : -EAGAIN;
-    /* Moved first, looked at then: an owner that ends from now on finds them. */
-    if (r > 0 && !futex_pi_owner_lives(t, p.owner))
-        futex_pi_orphan_locked(p.b2, p.owner);
     mutex_unlock_pair(&p.b->mu, &p.b2->mu);
     futex_wakes_run(&wakes);
+    if (r > 0)
+        requeue_pi_check(t, &p);
     return r;
 }
