@@ -89,7 +89,7 @@ int main(void)
 }
 X
 gcc -g -o /tmp/t /tmp/t.c -pthread
-gdb -batch -ex 'break sum' -ex run -ex bt -ex 'watch g' -ex continue -ex 'delete 2' \
+gdb -batch -ex 'set can-use-hw-watchpoints 0' -ex 'break sum' -ex run -ex bt -ex 'watch g' -ex continue -ex 'delete 2' \
     -ex next -ex finish -ex continue -ex 'info threads' -ex 'print b' -ex delete \
     -ex 'print sum(20, 30)' -ex 'set var g = 3' -ex continue /tmp/t 2>&1""")
         for wanted in (r"Breakpoint 1, .*sum \(a=1, b=2\)", r"#1 .* in main \(\)", r"New value = 1",
