@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "platform/kvm/kvm_priv.h"
 
@@ -265,6 +266,37 @@ int kvm_as_fork(struct kvm_as *parent, struct plat_as **out_as)
     }
     *out_as = &as->base;
     return 0;
+}
+
+/* ---- looking ---- */
+
+/* Through the files themselves: their mappings may fault at any time. */
+static bool read_locked(struct kvm_as *as, uint64_t addr, void *buf, size_t size)
+{
+    const struct kvm_plat *p = kvm_plat(as->base.plat);
+    const uint8_t *at = kvm_table_find_byte(as, addr);
+    const size_t i = files_find(as, addr);
+
+    if (at == NULL)
+        return false;
+    if (i < as->file_count && as->files[i].start <= addr) {
+        const struct kvm_file_range *f = &as->files[i];
+        const uint64_t off = f->window->off + f->off + (addr - f->start);
+        return pread(f->window->fd, buf, size, (off_t)off) == (ssize_t)size;
+    }
+    if (at < p->mem || at >= p->mem + p->mem_size)
+        return false; /* the host's vDSO */
+    return pread(p->mem_fd, buf, size, (off_t)(at - p->mem)) == (ssize_t)size;
+}
+
+bool kvm_as_read(struct kvm_as *as, uint64_t addr, void *buf, size_t size)
+{
+    if ((addr & (PAGE_SIZE - 1)) > PAGE_SIZE - size)
+        return false;
+    mutex_lock(&as->mu);
+    const bool ok = read_locked(as, addr, buf, size);
+    mutex_unlock(&as->mu);
+    return ok;
 }
 
 /* ---- files that became shorter ---- */

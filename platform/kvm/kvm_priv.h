@@ -245,8 +245,9 @@ void kvm_table_clear(struct kvm_as *as, uint64_t start, uint64_t end);
 void kvm_table_protect(struct kvm_as *as, uint64_t start, uint64_t end, unsigned access);
 /* All that parent maps, into as, which has nothing yet. */
 MUST_CHECK int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent);
-/* Where a byte that the guest can read is in the sentry, or NULL. */
-const uint8_t *kvm_table_read(struct kvm_as *as, uint64_t addr);
+/* Where a byte that the guest can read is in the sentry, or NULL. To be asked for its address only:
+ * a file that became shorter faults there. */
+const uint8_t *kvm_table_find_byte(struct kvm_as *as, uint64_t addr);
 /* Entries of the upper half: page tables for ring 0. p->mu not held. */
 MUST_CHECK int kvm_kernel_map(struct kvm_plat *p, uint64_t va, uint64_t gpa, uint64_t flags);
 /* A window that is not shown any more is put when what showed it has been zapped. */
@@ -259,6 +260,9 @@ extern const struct plat_as_ops kvm_as_ops;
 MUST_CHECK int kvm_as_fork(struct kvm_as *parent, struct plat_as **out_as);
 void kvm_as_put(struct plat_as *base);
 void kvm_as_commit(struct kvm_as *as);
+/* Copies size bytes within one page that the guest can read. False: it cannot, or the file behind
+ * them has become shorter. Never faults. */
+MUST_CHECK bool kvm_as_read(struct kvm_as *as, uint64_t addr, void *buf, size_t size);
 /* The machine met a page that its file does not have any more: pages behind the ends of files
  * fault from now on. False when there is none. */
 bool kvm_as_truncated(struct kvm_as *as);

@@ -260,7 +260,7 @@ int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent)
 
 /* ---- looking ---- */
 
-const uint8_t *kvm_table_read(struct kvm_as *as, uint64_t addr)
+const uint8_t *kvm_table_find_byte(struct kvm_as *as, uint64_t addr)
 {
     uint64_t end;
     const uint64_t *entry = addr < KVM_USER_END ? table_find(as, addr, &end) : NULL;

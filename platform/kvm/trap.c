@@ -37,11 +37,9 @@ static int trap_fpu_code(struct kvm_ctx *c, struct kvm_vcpu *v, unsigned vector)
 /* `int n`: some hosts raise an invalid opcode for it, the processor a protection fault. */
 static bool trap_is_int(struct kvm_ctx *c)
 {
-    mutex_lock(&c->as->mu);
-    const uint8_t *code = kvm_table_read(c->as, c->regs.rip);
-    bool found = code != NULL && *(const volatile uint8_t *)code == 0xcd;
-    mutex_unlock(&c->as->mu);
-    return found;
+    uint8_t code;
+
+    return kvm_as_read(c->as, c->regs.rip, &code, sizeof(code)) && code == 0xcd;
 }
 
 /* A call into the page where Linux had its first system calls without a trap: an ordinary system
@@ -50,18 +48,11 @@ static bool trap_vsyscall(struct kvm_ctx *c)
 {
     static const uint64_t calls[] = {96, 201, 309}; /* gettimeofday, time, getcpu */
     const uint64_t index = (c->regs.rip - VSYSCALL_PAGE) / VSYSCALL_STEP;
-    const uint8_t *stack = NULL;
     uint64_t back;
 
     if (c->regs.rip % VSYSCALL_STEP != 0 || index >= ARRAY_SIZE(calls))
         return false;
-    mutex_lock(&c->as->mu);
-    if ((c->regs.rsp & (PAGE_SIZE - 1)) <= PAGE_SIZE - sizeof(back))
-        stack = kvm_table_read(c->as, c->regs.rsp);
-    if (stack != NULL)
-        memcpy(&back, stack, sizeof(back));
-    mutex_unlock(&c->as->mu);
-    if (stack == NULL)
+    if (!kvm_as_read(c->as, c->regs.rsp, &back, sizeof(back)))
         return false;
     c->regs.orig_rax = calls[index];
     c->regs.rax = (uint64_t)-ENOSYS;

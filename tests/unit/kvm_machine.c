@@ -247,6 +247,30 @@ Test(kvm_machine, files)
     rig_end(&r);
 }
 
+/* The sentry looks at code and stacks of guests now and then: those may be a file's that has become
+ * shorter since the machine looked. */
+Test(kvm_machine, looks_at_files_that_became_shorter)
+{
+    const uint64_t at = 0x30000000;
+    struct rig r;
+    uint8_t byte;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+
+    RIG_START(&r, code_read);
+    cr_assert_eq(ftruncate(fd, (off_t)PAGE_SIZE), 0);
+    cr_assert_eq(pwrite(fd, "\xcd", 1, 0), 1);
+    cr_assert_eq(plat_as_map(r.as, (uaddr_t){at}, PAGE_SIZE, PLAT_READ, fd, 0, 0), 0);
+    cr_assert(kvm_as_read(kvm_as(r.as), at, &byte, 1));
+    cr_assert_eq(byte, 0xcd);
+    cr_assert_eq(ftruncate(fd, 0), 0);
+    cr_assert(!kvm_as_read(kvm_as(r.as), at, &byte, 1));
+    uint16_t two;
+    cr_assert(!kvm_as_read(kvm_as(r.as), DATA + PAGE_SIZE - 1, &two, sizeof(two)));
+    cr_assert(kvm_as_read(kvm_as(r.as), DATA + PAGE_SIZE - 2, &two, sizeof(two)));
+    close(fd);
+    rig_end(&r);
+}
+
 /* ---- more contexts than processors ---- */
 
 GUEST(code_vectors, "    movq %rsi, %xmm0\n1:  mov $1000000, %ecx\n2:  dec %ecx\n    jnz 2b\n"
