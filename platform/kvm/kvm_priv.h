@@ -132,7 +132,7 @@ struct kvm_vcpu {
     uint8_t *desc, *stack;              /* in the sentry: GDT and TSS; stacks for exceptions */
     uint64_t stack_va;                  /* in the machine */
     _Atomic bool busy;                  /* somebody runs on it or moves its state */
-    struct kvm_ctx *owner;              /* guard: busy */
+    struct kvm_ctx *_Atomic owner;      /* changed by who has it busy; others only look */
     _Atomic uint64_t since_ns, last_ns; /* running guest code since, or 0; when it last came out */
     _Atomic pid_t runner;               /* thread that does */
     _Atomic bool yield;                 /* somebody waits for it */

@@ -96,11 +96,25 @@ void tcp_unlock_both(struct tcp_sock *s, struct tcp_sock *peer)
     mutex_unlock(&s->i.mu);
 }
 
+/* s is locked. */
+static void tcp_after_wake(struct tcp_after *a, struct tcp_sock *s)
+{
+    size_t n = 0;
+
+    while (n < ARRAY_SIZE(a->wake) && a->wake[n] && a->wake[n] != s)
+        n++;
+    BUG_ON(n == ARRAY_SIZE(a->wake));
+    if (!a->wake[n])
+        a->wake[n] = tcp_get(s);
+}
+
 void tcp_after_run(struct tcp_after *a)
 {
-    for (int i = 0; i < 2; i++)
-        if (a->wake[i])
-            (void)waitq_wake(&a->wake[i]->i.wq, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(a->wake) && a->wake[i]; i++) {
+        (void)waitq_wake(&a->wake[i]->i.wq, 0);
+        tcp_put(a->wake[i]);
+        a->wake[i] = NULL;
+    }
     for (int i = 0; i < 2; i++)
         if (a->put[i])
             tcp_put(a->put[i]);
@@ -138,7 +152,7 @@ static void tcp_part_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_a
 void tcp_reset_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *a)
 {
     tcp_done_locked(s);
-    a->wake[0] = s;
+    tcp_after_wake(a, s);
     if (!p)
         return;
     if (tcp_state(p) != TCP_CLOSE) {
@@ -146,7 +160,7 @@ void tcp_reset_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *
         tcp_done_locked(p);
     }
     atomic_fetch_add(&s->i.in->tcp_resets, 1);
-    a->wake[1] = p;
+    tcp_after_wake(a, p);
     tcp_part_locked(s, p, a);
 }
 
@@ -156,8 +170,8 @@ static void tcp_fin_arrives_locked(struct tcp_sock *s, struct tcp_sock *p, struc
     s->fin_queued = false;
     atomic_store(&p->fin_seen, true);
     atomic_fetch_or(&p->shut, INET_SHUT_RD);
-    a->wake[0] = s;
-    a->wake[1] = p;
+    tcp_after_wake(a, s);
+    tcp_after_wake(a, p);
     switch (tcp_state(p)) {
     case TCP_ESTABLISHED:
         atomic_store(&p->state, TCP_CLOSE_WAIT);
@@ -284,7 +298,7 @@ static int tcp_shutdown(struct sock *base, int how)
     if (tcp_state(s) == TCP_SYN_SENT)
         tcp_dial_end(s);
     struct tcp_sock *p = tcp_lock_both(s);
-    a.wake[0] = s;
+    tcp_after_wake(&a, s);
     if (tcp_state(s) == TCP_CLOSE) {
         r = -ENOTCONN;
         /* The kernel notes it all the same (inet_shutdown). */

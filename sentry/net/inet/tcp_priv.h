@@ -112,7 +112,7 @@ void tcp_unlock_both(struct tcp_sock *s, struct tcp_sock *peer);
 /* What must be done after the locks are gone. */
 struct tcp_after {
     struct tcp_sock *put[2];  /* references to drop */
-    struct tcp_sock *wake[2]; /* borrowed: the caller holds references */
+    struct tcp_sock *wake[4]; /* with references: nobody's lock keeps them any more */
 };
 void tcp_after_run(struct tcp_after *a);
 /* s ends the connection at once; p, which may be NULL, sees a reset. Both locked. */
