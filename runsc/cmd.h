@@ -51,6 +51,7 @@ int cmd_features(const struct cmd_global *g, int argc, char **argv, struct err *
 int cmd_debug(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_install(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_uninstall(const struct cmd_global *g, int argc, char **argv, struct err *e);
+int cmd_forward(const struct cmd_global *g, int argc, char **argv, struct err *e);
 int cmd_ps(const struct cmd_global *g, int argc, char **argv, struct err *e);
 
 /* One option of a command. Exactly one of flag, text and fn is given. */

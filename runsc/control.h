@@ -40,6 +40,9 @@
  *             "cpu":{"usage":nanoseconds,"user":N,"kernel":N}
  *   limits    "memory":bytes  A new memory limit of the whole sandbox.
  *   debug     ["level":0..3] ["strace":B]  What the sandbox logs from now on.
+ *   forward   "port":N, and a connected stream socket. A connection to that port of the sandbox's
+ *             loopback, whose bytes pass over the socket until both sides have ended.
+ *             ECONNREFUSED: nobody listens.
  *   network   "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast"}]}]
  *             "routes":[{"family","dst","len","via","src","link",...}]
  *             "neighs":[{"link","a","mac"}], an eventfd and a packet socket for each link. EINVAL

@@ -42,6 +42,10 @@ static const struct cmd commands[] = {
      "print what a container uses, once with --stats, else again and again", cmd_events},
     {"wait", "wait [--pid PID] ID", "wait for the end of a container and print its exit status",
      cmd_wait},
+    {"port-forward", "port-forward [--listen PATH | --stream PATH] ID [LOCAL:]PORT",
+     "connect standard input and output to a port in a sandbox; or every connection to PATH or to"
+     " port LOCAL of this host; or the one that listens at the --stream PATH",
+     cmd_forward},
     {"debug", "debug [--stacks] [--log-level LEVEL] [--strace on|off] ID",
      "look into a sandbox, change what it logs", cmd_debug},
     {"features", "features", "print what this runtime can do, as the specification says",

@@ -277,6 +277,13 @@ static int op_network(struct server *s, struct conn *c, json_t *req, const int *
     return r ? reply_error(c, r, "the links could not be taken over") : reply_ok(c, NULL);
 }
 
+static int op_forward(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
+{
+    const int r = boot_forward(s->boot, req, fds, count);
+
+    return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
+}
+
 static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
 {
     const char *op = json_string_value(json_object_get(req, "op"));
@@ -291,6 +298,8 @@ static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fd
         return op_exec(s, c, ct, req, fds, count);
     if (strcmp(op, "network") == 0)
         return op_network(s, c, req, fds, count);
+    if (strcmp(op, "forward") == 0)
+        return op_forward(s, c, req, fds, count);
     close_all(fds, count);
     if (!ct)
         return reply_error(c, ESRCH, "container not running");
@@ -392,6 +401,7 @@ static bool report_exits(struct server *s)
         ;
     tell_waiters(s);
     sweep_execs(b);
+    boot_sweep_forwards(b);
     sweep_containers(b);
     return has_ended(b, &b->root.init, &code);
 }

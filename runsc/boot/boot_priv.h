@@ -62,6 +62,7 @@ struct boot {
     struct boot_container root;          /* with it the sandbox ends */
     struct list containers;              /* boot_container.node, root first */
     struct list execs;                   /* boot_process.node */
+    struct list forwards;                /* boot_forward.node; boot thread */
     struct rlimit rlimits[RLIM_NLIMITS]; /* of the caller: what a guest gets that names none */
     int wake[2];                         /* written when a process has ended */
     struct mutex mu;                     /* rank CONTROL: exit states */
@@ -127,6 +128,13 @@ MUST_CHECK int boot_inspect(struct boot_container *ct, const char *op, const str
 struct json_t;
 /* The control request `network`: takes the descriptors, on failure too. */
 MUST_CHECK int boot_network(struct boot *b, const struct json_t *req, const int *fds, size_t count);
+
+/* ---- boot_forward.c ---- */
+/* The control request `forward`: takes the descriptors, on failure too. -ECONNREFUSED: nobody
+ * listens there. */
+MUST_CHECK int boot_forward(struct boot *b, const struct json_t *req, const int *fds, size_t count);
+/* Takes apart what has ended. */
+void boot_sweep_forwards(struct boot *b);
 
 /* ---- boot_tty.c ---- */
 /* A guest terminal (a pty of the container's devpts) whose other side is the host terminal fd,
