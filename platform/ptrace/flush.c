@@ -27,7 +27,8 @@ static int flush_failed(struct pt_as *as, struct pt_ctx *c, size_t index, int er
 
     if (change->kind == STUB_PROTECT && error == -ENOMEM)
         error = stub_protect_parts(change, flush_call, c);
-    if (error != 0 && change->kind != STUB_MAP)
+    /* What was there before may be another's by now. */
+    if (error != 0 && (change->kind != STUB_MAP || stub_unmap(change, flush_call, c) != 0))
         *stale = true;
     return error;
 }

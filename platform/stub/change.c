@@ -44,6 +44,14 @@ static int64_t change_call(stub_call_fn call, void *arg, uint64_t nr, const stru
     return call(arg, &op);
 }
 
+int stub_unmap(const struct stub_change *change, stub_call_fn call, void *arg)
+{
+    const struct plat_range range = {change->start, change->end};
+    const uint64_t none[4] = {0};
+
+    return (int)change_call(call, arg, SYS_munmap, &range, none);
+}
+
 /* Halves the range till every part is protected or known to be a hole: one that can be mapped
  * without replacing anything. */
 int stub_protect_parts(const struct stub_change *change, stub_call_fn call, void *arg)

@@ -24,5 +24,7 @@ typedef int64_t (*stub_call_fn)(void *arg, const struct stub_op *op);
 /* mprotect(2) ends at the first hole; and -ENOMEM may as well mean that the host has reached its
  * number of mappings. Protects every part that is not a hole. */
 MUST_CHECK int stub_protect_parts(const struct stub_change *change, stub_call_fn call, void *arg);
+/* Leaves nothing mapped where the change is. */
+MUST_CHECK int stub_unmap(const struct stub_change *change, stub_call_fn call, void *arg);
 
 #endif

@@ -278,7 +278,8 @@ static int flush_failed(struct st_as *as, const struct stub_change *change, int 
 {
     if (change->kind == STUB_PROTECT && error == -ENOMEM)
         error = stub_protect_parts(change, flush_call, as);
-    if (error != 0 && change->kind != STUB_MAP)
+    /* What was there before may be another's by now. */
+    if (error != 0 && (change->kind != STUB_MAP || stub_unmap(change, flush_call, as) != 0))
         *stale = true;
     return error;
 }

@@ -24,13 +24,15 @@
 #define MF_SPARES_MIN 4u
 #define MF_SPARES_MAX 64u
 /* Freed ranges up to this are kept dirty for reuse, until MF_DIRTY_MAX in total. */
-#define MF_DIRTY_RANGE_MAX (1024u * 1024)
+#define MF_DIRTY_RANGE_MAX (2u * 1024 * 1024)
 #define MF_DIRTY_MAX (4u * 1024 * 1024)
 /* Up to this, zeroing by hand what is there beats a hole punch and new faults. */
 #define MF_ZERO_BY_HAND (1024u * 1024)
 /* Up to this, without a look at what is there. */
 #define MF_ZERO_BLINDLY (64u * 1024)
 #define MF_PUNCH_BATCH 16
+/* Runs of pages that are there, this long, are worth remembering. */
+#define MF_FULL_MIN (1024u * 1024)
 
 enum mf_state { MF_CLEAN, MF_DIRTY, MF_USED, MF_BUSY };
 
@@ -40,6 +42,7 @@ struct mf_seg {
     uint64_t off, size;
     uint32_t refs; /* > 0 exactly when MF_USED */
     enum mf_state state;
+    bool full; /* used: every page is known to be there */
 };
 
 struct memfile {
@@ -57,6 +60,7 @@ struct memfile {
     unsigned spare_count;
     uint64_t reserved, dirty;
     uint64_t since_check, resident_seen; /* for the limit */
+    uint64_t zeroed;                     /* times that pages in use were given back */
 };
 
 /* ---- segments ---- */
@@ -162,6 +166,7 @@ static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t of
     hi->size = s->off + s->size - off;
     hi->refs = s->refs;
     hi->state = s->state;
+    hi->full = s->full;
     s->size = off - s->off;
     mf_insert(mf, hi);
     return hi;
@@ -169,7 +174,7 @@ static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t of
 
 static bool mf_same(const struct mf_seg *a, const struct mf_seg *b)
 {
-    return a->state == b->state && a->refs == b->refs && a->state != MF_BUSY;
+    return a->state == b->state && a->refs == b->refs && a->full == b->full && a->state != MF_BUSY;
 }
 
 /* Merges s (not in a bin) with an equal predecessor; the result is not in a bin. */
@@ -205,6 +210,7 @@ static void mf_free_seg(struct memfile *mf, struct mf_seg *s, enum mf_state stat
 {
     s->state = state;
     s->refs = 0;
+    s->full = false;
     mf_bin_add(mf, mf_merge(mf, s));
 }
 
@@ -614,8 +620,15 @@ uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size)
 void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size)
 {
     BUG_ON(off >= mf->size || size > mf->size - off);
-    if (size > 0)
-        mf_punch(mf, off, size);
+    if (size == 0)
+        return;
+    mf_punch(mf, off, size);
+    mutex_lock(&mf->mu);
+    mf->zeroed++;
+    for (struct mf_seg *s = mf_find(mf, off); s && s->off < off + size;
+         s = mf_entry(rb_next(&s->node)))
+        s->full = false;
+    mutex_unlock(&mf->mu);
 }
 
 /* ---- figures ---- */
@@ -639,11 +652,46 @@ bool memfile_crowded(struct memfile *mf)
     return memfile_reserved(mf) > mf->size / 2;
 }
 
-uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size)
+/* End of the pages from off on that are known to be there. *out_zeroed: to tell whether what the
+ * host says next still holds when it is noted. */
+static uint64_t mf_known_full(struct memfile *mf, uint64_t off, uint64_t end, uint64_t *out_zeroed)
 {
-    uint64_t end = off + size, sum = 0;
+    mutex_lock(&mf->mu);
+    struct mf_seg *s = mf_find(mf, off);
+    while (s && s->off < end && s->full) {
+        off = s->off + s->size;
+        s = mf_entry(rb_next(&s->node));
+    }
+    *out_zeroed = mf->zeroed;
+    mutex_unlock(&mf->mu);
+    return MIN(off, end);
+}
+
+/* All pages of [off, end), which the caller holds, were there. */
+static void mf_note_full(struct memfile *mf, uint64_t off, uint64_t end, uint64_t zeroed)
+{
+    mutex_lock(&mf->mu);
+    if (mf->zeroed == zeroed && mf_stock_locked(mf)) {
+        struct mf_seg *s = mf_isolate(mf, off, end - off), *last = NULL;
+        while (s && s->off < end) {
+            s->full = true;
+            last = mf_merge_prev(mf, s);
+            s = mf_entry(rb_next(&last->node));
+        }
+        if (last)
+            (void)mf_merge(mf, last);
+    }
+    mutex_unlock(&mf->mu);
+}
+
+uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    uint64_t end = off + size, sum = 0, zeroed;
     while (off < end) {
-        off_t data = lseek(mf->fd, (off_t)off, SEEK_DATA);
+        uint64_t known = mf_known_full(mf, off, end, &zeroed);
+        sum += known - off;
+        off = known;
+        off_t data = off < end ? lseek(mf->fd, (off_t)off, SEEK_DATA) : -1;
         if (data < 0 || (uint64_t)data >= end)
             break;
         off_t hole = lseek(mf->fd, data, SEEK_HOLE);
@@ -651,6 +699,8 @@ uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t
             break;
         off = MIN((uint64_t)hole, end);
         sum += off - (uint64_t)data;
+        if (off - (uint64_t)data >= MF_FULL_MIN)
+            mf_note_full(mf, (uint64_t)data, off, zeroed);
     }
     return sum;
 }

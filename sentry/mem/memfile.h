@@ -59,7 +59,8 @@ uint64_t memfile_resident(const struct memfile *mf);
 uint64_t memfile_reserved(struct memfile *mf);
 /* Half of the offset space is given out: time to reserve only what is really touched. */
 bool memfile_crowded(struct memfile *mf);
-/* Bytes of the range that the host has committed. */
-uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size);
+/* Bytes of the range, which is allocated, that the host has committed. Long runs of pages that were
+ * found there once are not looked for again. */
+uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size);
 
 #endif

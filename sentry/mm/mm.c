@@ -154,6 +154,7 @@ static void mm_destroy(struct mm *mm)
     rwlock_unlock(&mm->lock);
     mm_put_vmas(&mm->dead_vmas);
     mm_free_spares(mm);
+    mm_hot_put(mm->hot);
     rwlock_destroy(&mm->lock);
     OBJCOUNT_DEC(mm);
     free(mm);

@@ -155,16 +155,31 @@ static bool cow_try_reuse(struct mm *mm, const struct vma *v, const struct pma *
     }
     if (sole == 0)
         return false;
+    uint64_t near = MAX(lo, ALIGN_DOWN(page, MM_COW_WINDOW));
+    mm_hot_note(mm, near, MIN(lo + sole, near + MM_COW_WINDOW));
     *out_err = cow_reuse(mm, v, lo, lo + sole);
     return true;
 }
 
 /* The host bounds the number of mappings: the more there are, the bigger the pieces. */
-static uint64_t cow_window(const struct mm *mm)
+static uint64_t cow_window_least(const struct mm *mm)
 {
     if (mm->pma_count > LIMIT_MAP_COUNT / 4)
         return MM_CHUNK;
     return mm->pma_count > LIMIT_MAP_COUNT / 16 ? MM_COW_WINDOW * 4 : MM_COW_WINDOW;
+}
+
+/* The piece around page that is copied: its surroundings, or for who comes from the end of the last
+ * one twice as much ahead. */
+static void cow_window(const struct mm *mm, uint64_t page, uint64_t *lo, uint64_t *hi)
+{
+    uint64_t window = cow_window_least(mm), base = ALIGN_DOWN(page, window);
+    if (page == mm->cow_end && !memfile_limited(mm->mf)) {
+        window = MAX(window, MIN(2 * mm->cow_size, MM_COW_WINDOW_MAX));
+        base = page;
+    }
+    *lo = MAX(base, *lo);
+    *hi = MIN(base + window, *hi);
 }
 
 static int cow_copy_bytes(struct mm *mm, const struct pma *p, uint64_t at, uint64_t size, char *dst)
@@ -199,11 +214,12 @@ static int cow_alloc(struct mm *mm, uint64_t lo, uint64_t size, uint64_t *out_of
 
 static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t page)
 {
-    uint64_t window = cow_window(mm), off;
-    uint64_t base = ALIGN_DOWN(page, window);
-    uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end);
-    lo = MAX(base, lo);
-    hi = MIN(base + window, hi);
+    uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end), off;
+    cow_window(mm, page, &lo, &hi);
+    if (p->kind == PMA_ANON && lo != mm->cow_end)
+        mm_hot_note(mm, lo, hi);
+    mm->cow_end = hi;
+    mm->cow_size = hi - lo;
     int err = cow_alloc(mm, lo, hi - lo, &off);
     if (err)
         return err;

@@ -164,6 +164,35 @@ static void *churn(void *arg)
     return NULL;
 }
 
+/* What is known to be there is not looked for again; what was given back is. */
+Test(mem_file, resident)
+{
+    const uint64_t size = 16u << 20, mib = 1u << 20;
+    uint64_t off;
+
+    cr_assert_eq(memfile_new(1u << 30, &mf), 0);
+    cr_assert_eq(memfile_alloc(mf, size, &off), 0);
+    cr_assert_eq(memfile_resident_range(mf, off, size), 0u);
+    memset((char *)memfile_ptr(mf, off) + 2 * mib, 1, 6 * mib);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(memfile_resident_range(mf, off, size), 6 * mib);
+        cr_assert_eq(memfile_resident_range(mf, off + 3 * mib, mib), mib);
+        cr_assert_eq(memfile_resident_range(mf, off + 7 * mib, 4 * mib), mib);
+    }
+    cr_assert_eq(memfile_ref(mf, off + 4 * mib, 2 * mib), 0);
+    cr_assert_eq(memfile_resident_range(mf, off, size), 6 * mib);
+    memfile_zero(mf, off + 4 * mib, P);
+    cr_assert_eq(memfile_resident_range(mf, off, size), 6 * mib - P);
+    memfile_unref(mf, off + 4 * mib, 2 * mib);
+    memfile_zero(mf, off, size);
+    cr_assert_eq(memfile_resident_range(mf, off, size), 0u);
+    memfile_unref(mf, off, size);
+    cr_assert_eq(memfile_alloc(mf, size, &off), 0);
+    cr_assert_eq(memfile_resident_range(mf, off, size), 0u);
+    memfile_unref(mf, off, size);
+    memfile_free(mf);
+}
+
 Test(mem_file, threads, .timeout = 60)
 {
     static unsigned char marks[] = {1, 2, 3, 4};

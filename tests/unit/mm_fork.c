@@ -64,6 +64,54 @@ Test(mm_fork, the_last_owner_writes_without_a_copy)
     guest_end(&g);
 }
 
+Test(mm_fork, what_is_written_after_each_fork_is_copied_at_once)
+{
+    struct guest g, c;
+    guest_new(&g);
+    uint64_t a = guest_map_ok(&g, 0, 256 * P, RW, ANON);
+    for (uint64_t i = 0; i < 256; i++)
+        cr_assert_eq(guest_write(&g, a + i * P, 1), 0);
+    for (unsigned char round = 2; round < 6; round++) {
+        cr_assert_eq(guest_fork(&g, &c), 0);
+        long faults = g.faults + c.faults;
+        cr_assert_eq(guest_write(&c, a + 40 * P, round), 0);
+        cr_assert_eq(guest_write(&g, a + 41 * P, (unsigned char)(100 + round)), 0);
+        if (round > 3)
+            cr_assert_eq(g.faults + c.faults, faults, "round %d", round);
+        cr_assert_eq(guest_read(&g, a + 40 * P), 1);
+        cr_assert_eq(guest_read(&c, a + 41 * P), round > 2 ? 99 + round : 1);
+        cr_assert_eq(guest_read(&c, a + 200 * P), 1);
+        guest_end(&c);
+    }
+    guest_end(&g);
+}
+
+/* The range that was learned is another mapping by now. */
+Test(mm_fork, what_was_written_may_be_gone)
+{
+    struct guest g, c;
+    guest_new(&g);
+    uint64_t a = guest_map_ok(&g, 0, 64 * P, RW, ANON);
+    for (int round = 0; round < 2; round++) {
+        cr_assert_eq(guest_write(&g, a + 3 * P, 1), 0);
+        cr_assert_eq(guest_fork(&g, &c), 0);
+        cr_assert_eq(guest_write(&c, a + 3 * P, 2), 0);
+        guest_end(&c);
+    }
+    cr_assert_eq(mm_munmap(g.mm, g.ctx, uaddr(a), 8 * P), 0);
+    cr_assert_eq(guest_fork(&g, &c), 0);
+    cr_assert_eq(guest_read(&c, a + 3 * P), -SIGSEGV);
+    guest_end(&c);
+    cr_assert_eq(guest_map_ok(&g, a, 2 * P, RW,
+                              MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED),
+                 a);
+    cr_assert_eq(guest_fork(&g, &c), 0);
+    cr_assert_eq(guest_write(&c, a + P, 9), 0);
+    cr_assert_eq(guest_read(&g, a + P), 9, "shared memory is not copied");
+    guest_end(&c);
+    guest_end(&g);
+}
+
 Test(mm_fork, shared_memory_stays_shared)
 {
     struct guest g, c;

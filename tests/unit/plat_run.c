@@ -53,6 +53,32 @@ Test(plat_run, faults_say_where)
     rig_end(&r);
 }
 
+/* Memory that was to be replaced may be another's: it goes even if the host refuses what was to come
+ * in its place. */
+Test(plat_run, a_refused_mapping_leaves_nothing)
+{
+    /* mov eax, [rdi] */
+    static const unsigned char code[] = {0x8b, 0x07, 0xb8, 0x6e, 0, 0, 0, 0x0f, 0x05};
+    struct rig r;
+    struct plat_fault f;
+
+    rig_start(&r, code, sizeof(code));
+    plat_ctx_regs(r.ctx)->rdi = DATA;
+    cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_SYSCALL);
+    int refused[2];
+    cr_assert(pipe(refused) == 0);
+    int err = plat_as_map(r.as, uaddr(DATA), PAGE_SIZE, PLAT_READ, refused[0], 0, 0);
+    cr_assert(err != 0 || plat_as_commit(r.as, r.ctx) != 0);
+    plat_ctx_regs(r.ctx)->rip = CODE;
+    if (err == 0) {
+        cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_FAULT);
+        cr_assert(f.signo == SIGSEGV && f.addr == DATA);
+    }
+    (void)close(refused[0]);
+    (void)close(refused[1]);
+    rig_end(&r);
+}
+
 Test(plat_run, the_host_is_out_of_reach)
 {
     /* jmp rax: into the stub's own code, which makes system calls. */

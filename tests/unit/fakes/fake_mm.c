@@ -294,7 +294,7 @@ uint64_t memfile_budget(const struct memfile *mf)
     return 0;
 }
 
-uint64_t memfile_resident_range(const struct memfile *mf, uint64_t off, uint64_t size)
+uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size)
 {
     (void)mf, (void)off, (void)size;
     return 0;
