@@ -19,6 +19,7 @@ int dgram_new(struct net *n, const struct sock_ops *ops, int family, int type, i
         return -ENOMEM;
     inet_sock_init(&s->i, ops, n, family, type, protocol, c);
     list_init(&s->queue);
+    inet_sock_show(&s->i);
     OBJCOUNT_INC(dgram_sock);
     *out = s;
     return 0;

@@ -111,6 +111,11 @@ void inet_sock_init(struct inet_sock *s, const struct sock_ops *ops, struct net 
     atomic_init(&s->mc_hops, 1);
     atomic_init(&s->pmtu, IP_PMTUDISC_WANT);
     atomic_init(&s->pmtu6, IPV6_PMTUDISC_WANT);
+    list_init(&s->all);
+}
+
+void inet_sock_show(struct inet_sock *s)
+{
     mutex_lock(&s->in->all_mu);
     list_add_tail(&s->all, &s->in->all);
     mutex_unlock(&s->in->all_mu);

@@ -178,9 +178,12 @@ static inline bool inet_is_v6(const struct inet_sock *s)
 }
 
 /* ---- inet.c ---- */
-/* Fills a zeroed object and puts it among all sockets. */
+/* Fills a zeroed object, which nobody finds before inet_sock_show. */
 void inet_sock_init(struct inet_sock *s, const struct sock_ops *ops, struct net *n, int family,
                     int type, int protocol, const struct vfs_caller *c);
+/* Puts a complete one among all sockets, where /proc and sock_diag find it. May be called with the
+ * lock of another socket held. */
+void inet_sock_show(struct inet_sock *s);
 /* What of it is not freed with its memory. It is in no table any more. */
 void inet_sock_fini(struct inet_sock *s);
 MUST_CHECK int inet_no_listen(struct sock *s, int backlog, const struct vfs_caller *c);

@@ -41,9 +41,11 @@ int tcp_create(struct net *n, int family, const struct vfs_caller *c, struct soc
     struct tcp_sock *s;
     int r = tcp_new(n, family, c, &s);
 
-    if (r == 0)
-        *out_sock = &s->i.base;
-    return r;
+    if (r)
+        return r;
+    inet_sock_show(&s->i);
+    *out_sock = &s->i.base;
+    return 0;
 }
 
 static void tcp_release(struct sock *base)

@@ -161,6 +161,7 @@ static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock 
     grow_sndbuf(s);
     tcp_child_locked(l, child);
     child->in_tuples = inet_tuple_add_locked(&child->i) == 0;
+    inet_sock_show(&child->i);
     atomic_fetch_add(&s->i.in->tcp_active, 1);
 }
 

@@ -166,8 +166,10 @@ int inet_tcp_accepted(struct sock *listener, struct ext_tcp *t, const struct net
         r = -ENOBUFS;
     else
         child->out = out;
-    if (r == 0)
+    if (r == 0) {
         tcp_child_locked(l, child);
+        inet_sock_show(&child->i);
+    }
     options_of(child, &o);
     mutex_unlock_pair(&l->i.mu, &child->i.mu);
     if (r == 0) {

@@ -104,6 +104,7 @@ static inline uint64_t tcp_queued(const struct tcp_sock *s)
 }
 
 /* ---- tcp.c ---- */
+/* Owned result, which still is to be shown (inet_sock_show). */
 MUST_CHECK int tcp_new(struct net *n, int family, const struct vfs_caller *c,
                        struct tcp_sock **out);
 /* Locks s and its peer, which is returned, or NULL with only s locked. */

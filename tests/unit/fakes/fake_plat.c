@@ -1,5 +1,6 @@
 /* A platform whose guests are C functions. */
 #include <errno.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@ struct fake_ctx {
     struct fake_as *as;
     struct plat_regs regs;
     uint64_t fn; /* the guest's step function; 0: not begun. rip is there, or past its call */
+    bool spinning; /* guest code that makes no call; an interrupt changes nothing about that */
     _Atomic bool interrupted;
     _Atomic uint64_t steps;
 };
@@ -29,10 +31,10 @@ struct fake_ctx {
 
 static struct plat fake;
 
-void fake_failed(const char *file, int line, const char *what)
+void fake_failed(const char *file, int line, const char *what, int64_t result)
 {
     atomic_fetch_add(&fake_failures, 1);
-    fprintf(stderr, "%s:%d: %s\n", file, line, what);
+    fprintf(stderr, "%s:%d: %s: %" PRIi64 "\n", file, line, what, result);
 }
 
 void fake_call(struct plat_regs *g, uint64_t nr, const uint64_t a[6])
@@ -122,6 +124,7 @@ static int ctx_rebind(struct plat_ctx *ctx, struct plat_as *as)
     c->as = to_as(as);
     memset(&c->regs, 0, sizeof(c->regs));
     c->fn = 0;
+    c->spinning = false;
     return 0;
 }
 
@@ -146,18 +149,19 @@ static enum plat_event ctx_run(struct plat_ctx *ctx, bool single_step, struct pl
         /* Set back to make its call again. */
         g->orig_rax = g->rax;
         g->rip += SYSCALL_SIZE;
-    } else if (g->orig_rax != FAKE_SPIN) {
+    } else if (!c->spinning) {
         fake_guest_fn fn;
         memcpy(&fn, &c->fn, sizeof(fn));
         atomic_fetch_add(&c->steps, 1);
         g->orig_rax = UINT64_MAX;
         fn(g);
+        c->spinning = g->orig_rax == FAKE_SPIN;
     }
     if (g->orig_rax == FAKE_FAULT) {
         *out_fault = (struct plat_fault){.signo = SIGSEGV, .code = 1, .access = PLAT_READ};
         return PLAT_EVENT_FAULT;
     }
-    if (g->orig_rax != FAKE_SPIN) {
+    if (!c->spinning) {
         g->rax = (uint64_t)-ENOSYS;
         return PLAT_EVENT_SYSCALL;
     }

@@ -36,16 +36,17 @@ typedef void (*fake_guest_fn)(struct plat_regs *g);
     } while (0)
 #define G_END                                                                                      \
     }                                                                                              \
-    fake_failed(__FILE__, __LINE__, "ran past its end")
+    fake_failed(__FILE__, __LINE__, "ran past its end", G_RET)
 #define G_RET ((int64_t)g->rax)
 #define G_ASSERT(cond)                                                                             \
     do {                                                                                           \
         if (!(cond))                                                                               \
-            fake_failed(__FILE__, __LINE__, #cond);                                                \
+            fake_failed(__FILE__, __LINE__, #cond, G_RET);                                         \
     } while (0)
 
 void fake_call(struct plat_regs *g, uint64_t nr, const uint64_t a[6]);
-void fake_failed(const char *file, int line, const char *what);
+/* result: what the last call returned. */
+void fake_failed(const char *file, int line, const char *what, int64_t result);
 extern _Atomic int fake_failures;
 
 /* Programs that execve and kernel_exec_load find: "/0" is programs[0], ... */
