@@ -202,28 +202,65 @@ void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old)
         c->cap_effective = c->cap_permitted;
 }
 
-/* security/commoncap.c: cap_bprm_creds_from_file, for files without capabilities of their own. */
-void cred_caps_at_exec(struct cred *c, const struct cred *old, bool setuid_root)
+bool cred_caps_subset(const struct cred *n, const struct cred *o)
 {
-    bool set_id = setuid_root || c->euid != old->uid || c->egid != old->gid;
+    return !(n->cap_permitted & ~o->cap_permitted);
+}
+
+/* handle_privileged_root */
+static void exec_root_caps(struct cred *c, const struct cred *old, bool has_file, bool *effective)
+{
+    const uint32_t root = cred_root_id(c);
+
+    if (c->securebits & SECBIT_NOROOT)
+        return;
+    /* The file says what it needs: then its set-user-ID bit gives no more than the id. */
+    if (has_file && c->uid != root && c->euid == root)
+        return;
+    if (c->euid == root || c->uid == root)
+        c->cap_permitted = old->cap_bounding | old->cap_inheritable;
+    if (c->euid == root)
+        *effective = true;
+}
+
+static int exec_file_caps(struct cred *c, const struct cred_file_caps *file, bool *effective)
+{
+    c->cap_permitted = 0;
+    if (!file)
+        return 0;
+    *effective = file->effective;
+    c->cap_permitted =
+        (c->cap_bounding & file->permitted) | (c->cap_inheritable & file->inheritable);
+    return *effective && (file->permitted & ~c->cap_permitted) ? -EPERM : 0;
+}
+
+/* security/commoncap.c: cap_bprm_creds_from_file. */
+int cred_caps_at_exec(struct cred *c, const struct cred *old, const struct cred_file_caps *file,
+                      bool unsafe, bool *out_secure)
+{
     const uint32_t root = cred_root_id(c);
     bool effective = false;
-    uint64_t permitted = 0;
+    int r = exec_file_caps(c, file, &effective);
 
-    if (!(c->securebits & SECBIT_NOROOT) && (c->euid == root || c->uid == root)) {
-        permitted = c->cap_bounding | old->cap_inheritable;
-        effective = c->euid == root;
+    if (r)
+        return r;
+    exec_root_caps(c, old, file != NULL, &effective);
+    bool id_changed = c->euid != old->euid || c->egid != old->egid;
+    if ((id_changed || !cred_caps_subset(c, old)) && (unsafe || c->no_new_privs)) {
+        if (!cred_self_capable(c, CAP_SETUID) || c->no_new_privs) {
+            c->euid = c->uid;
+            c->egid = c->gid;
+        }
+        c->cap_permitted &= old->cap_permitted;
     }
-    if (c->no_new_privs && (permitted & ~old->cap_permitted)) {
-        c->euid = c->uid;
-        c->egid = c->gid;
-        permitted &= old->cap_permitted;
-    }
-    if (set_id)
+    if (file || id_changed)
         c->cap_ambient = 0;
     c->suid = c->fsuid = c->euid;
     c->sgid = c->fsgid = c->egid;
-    c->cap_permitted = permitted | c->cap_ambient;
+    c->cap_permitted |= c->cap_ambient;
     c->cap_effective = effective ? c->cap_permitted : c->cap_ambient;
     c->securebits &= ~(uint32_t)SECBIT_KEEP_CAPS;
+    *out_secure = id_changed || c->euid != old->uid || c->egid != old->gid ||
+                  (c->uid != root && (effective || (c->cap_permitted & ~c->cap_ambient)));
+    return 0;
 }

@@ -50,7 +50,17 @@ void cred_enter_user_ns(struct cred *c, struct user_ns *ns);
 bool cred_in_group(const struct cred *c, uint32_t gid);
 /* credentials(7): what set*id does to capabilities (cap_emulate_setxuid, fsuid rules). */
 void cred_fix_caps_after_setuid(struct cred *c, const struct cred *old);
-/* capabilities(7), execve transformation; file_setuid says the file gave euid 0 etc. */
-void cred_caps_at_exec(struct cred *c, const struct cred *old, bool setuid_root);
+/* What a program's file gives (security.capability), as far as it counts for who runs it. */
+struct cred_file_caps {
+    uint64_t permitted, inheritable;
+    bool effective;
+};
+/* capabilities(7), transformation at execve. c holds what set-id bits made of euid and egid. file
+ * NULL: the file gives none. unsafe: somebody could steer the program (a tracer without rights, a
+ * shared directory context). *out_secure: AT_SECURE. -EPERM: the file insists on what cannot be. */
+MUST_CHECK int cred_caps_at_exec(struct cred *c, const struct cred *old,
+                                 const struct cred_file_caps *file, bool unsafe, bool *out_secure);
+/* Everything that n may is something that o may. Both of one user namespace. */
+bool cred_caps_subset(const struct cred *n, const struct cred *o);
 
 #endif

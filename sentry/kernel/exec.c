@@ -393,7 +393,11 @@ static void exec_new_identity(struct exec *x)
     x->exe = old;
     task_set_comm(t, x->image.comm);
     atomic_store_explicit(&tg->dumpable, same && !x->nondump ? 1 : 0, memory_order_relaxed);
-    if (x->image.secure || n->euid != t->cred->euid || n->egid != t->cred->egid)
+    const bool gains =
+        n->euid != t->cred->euid || n->egid != t->cred->egid || !cred_caps_subset(n, t->cred);
+    if (gains)
+        atomic_store_explicit(&tg->dumpable, 0, memory_order_relaxed);
+    if (gains || x->image.secure)
         atomic_store_explicit(&task_priv(t)->pdeathsig, 0, memory_order_relaxed);
     mutex_lock(&t->k->mu);
     tg->exit_signal = SIGCHLD;

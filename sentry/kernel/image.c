@@ -7,6 +7,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include "sentry/cred/user_ns.h"
+#include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 /* Running a program takes execute permission only; reading it is the kernel's affair. */
@@ -64,33 +66,74 @@ int image_open(const struct vfs_caller *c, const struct vpath *base, const char 
     return r;
 }
 
+/* Another process has t's directory context. tree held. */
+static bool image_fs_shared_locked(struct task *t)
+{
+    struct thread_group *tg;
+    struct task_priv *p;
+    bool shared = false;
+
+    list_for_each_entry (tg, &t->k->groups, node) {
+        if (tg == t->tg)
+            continue;
+        list_for_each_entry (p, &tg->threads, thread_node) {
+            mutex_lock(&p->t->mu);
+            shared |= p->t->fs == t->fs;
+            mutex_unlock(&p->t->mu);
+        }
+    }
+    return shared;
+}
+
+/* check_unsafe_exec: somebody else could steer what the program does. */
+static bool image_unsafe(struct task *t, const struct cred *n)
+{
+    mutex_lock(&t->k->mu);
+    const bool unsafe = !trace_capable_locked(t, n->user_ns) || image_fs_shared_locked(t);
+    mutex_unlock(&t->k->mu);
+    return unsafe;
+}
+
+/* Set-id bits, as far as their owners are known where the caller is. */
+static void image_set_ids(const struct cred *old, const struct vfs_attr *a, struct cred *n)
+{
+    if (user_ns_out(old->user_ns, USER_NS_UID, a->uid) == USER_NS_NONE ||
+        user_ns_out(old->user_ns, USER_NS_GID, a->gid) == USER_NS_NONE)
+        return;
+    if (a->mode & S_ISUID)
+        n->euid = a->uid;
+    /* Without group execute permission the bit once meant mandatory locking. */
+    if ((a->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+        n->egid = a->gid;
+}
+
 int image_cred(const struct vfs_caller *c, struct file *exe, struct cred **out_cred,
                bool *out_secure)
 {
     const struct cred *old = c->cred;
+    const bool trusted = !(vfs_mount_flags(exe->path.mnt) & MS_NOSUID);
+    struct cred_file_caps caps;
     struct cred *n;
     struct vfs_attr a;
-    bool setuid_root = false;
+    int has_caps = 0;
     int r = vfs_file_getattr(exe, &a);
 
-    if (r)
+    if (!r && trusted)
+        r = has_caps = vfs_file_caps(c, exe->inode, &caps);
+    if (r < 0)
         return r;
     r = cred_dup(old, &n);
     if (r)
         return r;
-    if ((a.mode & (S_ISUID | S_ISGID)) && !old->no_new_privs &&
-        !(vfs_mount_flags(exe->path.mnt) & MS_NOSUID)) {
-        if (a.mode & S_ISUID) {
-            n->euid = a.uid;
-            setuid_root = a.uid == 0;
-        }
-        /* Without group execute permission the bit once meant mandatory locking. */
-        if ((a.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
-            n->egid = a.gid;
+    if (trusted && !old->no_new_privs)
+        image_set_ids(old, &a, n);
+    const bool unsafe = (has_caps || n->euid != old->euid || n->egid != old->egid) && c->blocker &&
+                        image_unsafe(container_of(c->blocker, struct task, blocker), n);
+    r = cred_caps_at_exec(n, old, has_caps ? &caps : NULL, unsafe, out_secure);
+    if (r) {
+        cred_put(n);
+        return r;
     }
-    cred_caps_at_exec(n, old, setuid_root);
-    *out_secure = n->euid != old->uid || n->egid != old->gid ||
-                  (n->uid != 0 && (n->cap_permitted & ~n->cap_ambient));
     *out_cred = n;
     return 0;
 }

@@ -123,6 +123,16 @@ static struct task *trace_parent_locked(struct task *t)
     return p && p->task && p->task->tg == up ? p->task : up->leader;
 }
 
+bool trace_capable_locked(struct task *t, const struct user_ns *ns)
+{
+    struct task *tracer = task_priv(t)->trace.tracer;
+    struct cred *c = tracer ? task_get_cred(tracer) : NULL;
+    const bool able = !tracer || (c && cred_ns_capable(c, ns, CAP_SYS_PTRACE));
+
+    cred_put(c);
+    return able;
+}
+
 static int trace_me_locked(struct task *t)
 {
     struct task *up = trace_parent_locked(t);

@@ -26,6 +26,8 @@ static inline bool task_traced(const struct task *t)
 /* clone: c, not yet published, is traced as t is when event (0: none) or CLONE_PTRACE says so. tree
  * held, sig not. */
 void trace_fork_locked(struct task *t, struct task *c, int event, bool clone_ptrace);
+/* Nobody traces t, or somebody with CAP_SYS_PTRACE in ns. tree held. */
+bool trace_capable_locked(struct task *t, const struct user_ns *ns);
 /* o goes on alone. tree held; takes sig. */
 void trace_unlink_locked(struct task *o);
 /* t ends: lets go of what it traces. Zombies that nobody else waits for are put on dead, for

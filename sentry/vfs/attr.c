@@ -2,6 +2,7 @@
 #include <linux/capability.h>
 #include <stdlib.h>
 
+#include "sentry/vfs/filecap.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -81,6 +82,11 @@ int vfs_kill_privs(const struct vfs_caller *c, struct inode *i)
     uint32_t kill = i->mode & S_ISUID;
     struct vfs_setattr a = {.valid = VFS_SET_MODE};
 
+    if (UNLIKELY(!atomic_load_explicit(&i->no_filecaps, memory_order_relaxed))) {
+        const int r = filecap_kill(i);
+        if (r != 0)
+            return r;
+    }
     if ((i->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
         kill |= S_ISGID;
     if (LIKELY(kill == 0) || !S_ISREG(i->mode) ||
@@ -177,6 +183,8 @@ int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct 
         r = attr_may_set_times(c, i, s.valid);
     if (r == 0 && (s.valid & VFS_SET_SIZE) != 0)
         r = attr_truncate_path(c, i);
+    if (r == 0 && (s.valid & (VFS_SET_UID | VFS_SET_GID)) != 0)
+        r = filecap_kill(i);
     if (r != 0)
         return r;
     attr_adjust_mode(c, i, &s);
@@ -229,7 +237,7 @@ static int xattr_permission(const struct vfs_caller *c, struct inode *i, const c
 {
     if (strncmp(name, "trusted.", 8) == 0)
         return cred_capable(c->cred, CAP_SYS_ADMIN) ? 0 : write ? -EPERM : -ENODATA;
-    if (strcmp(name, "security.capability") == 0)
+    if (strcmp(name, FILECAP_NAME) == 0)
         return write && !cred_file_capable(c->cred, i->uid, i->gid, CAP_SETFCAP) ? -EPERM : 0;
     if (strncmp(name, "security.", 9) == 0)
         return write && !cred_capable(c->cred, CAP_SYS_ADMIN) ? -EPERM : 0;
@@ -244,6 +252,35 @@ static int xattr_permission(const struct vfs_caller *c, struct inode *i, const c
     return vfs_permission(c, i, write ? 2 : 4);
 }
 
+static int64_t xattr_get_filecap(const struct vfs_caller *c, struct inode *i, void *buf,
+                                 size_t size)
+{
+    uint8_t stored[FILECAP_SIZE_MAX], shown[FILECAP_SIZE_MAX];
+    int64_t n = i->ops->getxattr(i, FILECAP_NAME, stored, sizeof(stored));
+
+    if (n >= 0)
+        n = filecap_show(c->cred, stored, (size_t)n, shown);
+    if (n <= 0 || size == 0)
+        return n == -ERANGE ? -EINVAL : n;
+    if ((uint64_t)n > size)
+        return -ERANGE;
+    memcpy(buf, shown, (size_t)n);
+    return n;
+}
+
+static int xattr_set_filecap(const struct vfs_caller *c, struct inode *i, const void *buf,
+                             size_t size, int flags)
+{
+    uint8_t stored[FILECAP_SIZE_MAX];
+    const int64_t n = filecap_store(c->cred, buf, size, stored);
+
+    if (n < 0)
+        return (int)n;
+    const int r = i->ops->setxattr(i, FILECAP_NAME, stored, (size_t)n, flags);
+    atomic_store_explicit(&i->no_filecaps, false, memory_order_relaxed);
+    return r;
+}
+
 int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p, const char *name, void *buf,
                      size_t size)
 {
@@ -252,7 +289,10 @@ int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p, const ch
 
     if (r != 0)
         return r;
-    return i->ops->getxattr != NULL ? i->ops->getxattr(i, name, buf, size) : -EOPNOTSUPP;
+    if (i->ops->getxattr == NULL)
+        return -EOPNOTSUPP;
+    return strcmp(name, FILECAP_NAME) == 0 ? xattr_get_filecap(c, i, buf, size)
+                                           : i->ops->getxattr(i, name, buf, size);
 }
 
 int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *name,
@@ -265,7 +305,10 @@ int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *
         r = xattr_permission(c, i, name, true);
     if (r != 0)
         return r;
-    r = i->ops->setxattr != NULL ? i->ops->setxattr(i, name, buf, size, flags) : -EOPNOTSUPP;
+    if (i->ops->setxattr == NULL)
+        return -EOPNOTSUPP;
+    r = strcmp(name, FILECAP_NAME) == 0 ? xattr_set_filecap(c, i, buf, size, flags)
+                                        : i->ops->setxattr(i, name, buf, size, flags);
     if (r == 0)
         notify_dentry(p->dentry, NOTIFY_ATTRIB);
     return r;

@@ -198,6 +198,8 @@ static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool 
                                               &inode)
                     : -EACCES;
         if (r == 0)
+            atomic_store_explicit(&inode->no_filecaps, true, memory_order_relaxed);
+        if (r == 0)
             r = dentry_instantiate(dir, w->name, inode, &d);
         *out_created = r == 0;
     }

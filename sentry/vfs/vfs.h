@@ -206,6 +206,7 @@ struct inode {
     struct vfs_time atime, mtime, ctime, btime;
     struct list locks;                   /* POSIX and flock locks, sentry/vfs/lock.c */
     _Atomic int32_t writers;             /* >0: open for writing; <0: being executed (ETXTBSY) */
+    _Atomic bool no_filecaps;            /* a hint: has no security.capability, filecap.h */
     _Atomic bool linkable;               /* made by O_TMPFILE: may get a name though it has none */
     struct notify_mark *_Atomic watches; /* sentry/vfs/notify.h, or NULL */
     void *sock;                          /* bound AF_UNIX socket, or NULL; owned by net */
@@ -369,6 +370,10 @@ MUST_CHECK int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, c
 MUST_CHECK int64_t vfs_listxattr(const struct vfs_caller *c, const struct vpath *p, char *buf,
                                  size_t size);
 MUST_CHECK int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p, const char *name);
+/* What the file gives to a program run by c: 1, 0 when there is nothing, or an error that execve
+ * shall have. The mount is not looked at. */
+MUST_CHECK int vfs_file_caps(const struct vfs_caller *c, struct inode *i,
+                             struct cred_file_caps *out);
 /* Text of a place as seen from root ("(unreachable)/x", " (deleted)"): length with NUL, or
  * -ENAMETOOLONG. */
 MUST_CHECK int64_t vfs_path_text(const struct vpath *root, const struct vpath *p, char *buf,

@@ -466,7 +466,7 @@ static int parse(int argc, char **argv, struct options *o)
 int main(int argc, char **argv)
 {
     struct options o = {.timeout_s = DEFAULT_TIMEOUT_S};
-    struct rlimit no_core = {0, 0};
+    struct rlimit core;
 
     find_self(argv[0]);
     if (argc >= 3 && strcmp(argv[1], "--helper") == 0)
@@ -477,6 +477,10 @@ int main(int argc, char **argv)
         return usage(argv[0]);
     if (o.list)
         return list_all();
-    setrlimit(RLIMIT_CORE, &no_core);
+    /* Only the soft limit: cases about cores raise it again. */
+    if (getrlimit(RLIMIT_CORE, &core) == 0) {
+        core.rlim_cur = 0;
+        setrlimit(RLIMIT_CORE, &core);
+    }
     return o.only != NULL ? run_one(o.only) : run_all(&o);
 }
