@@ -54,6 +54,8 @@ MUST_CHECK int cgroup_enter(struct cgroup_dirs d, struct err *e);
 
 /* Stops or continues every process of the cgroup and waits till it is so. ENOTSUP: no freezer. */
 MUST_CHECK int cgroup_freeze(struct cgroup_dirs d, bool freeze, struct err *e);
+/* Whether there is a freezer. */
+bool cgroup_freezes(struct cgroup_dirs d);
 bool cgroup_frozen(struct cgroup_dirs d);
 
 /* What the host counts for the container's processes; UINT64_MAX: not counted or no limit. */

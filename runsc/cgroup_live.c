@@ -107,6 +107,13 @@ int cgroup_freeze(struct cgroup_dirs d, bool freeze, struct err *e)
     return err_set(e, ETIMEDOUT, "the container's processes do not %s", freeze ? "stop" : "go on");
 }
 
+bool cgroup_freezes(struct cgroup_dirs d)
+{
+    const char *dir;
+
+    return cgroup_freezer(d, &dir) != FREEZER_NONE;
+}
+
 bool cgroup_frozen(struct cgroup_dirs d)
 {
     const char *dir = NULL;

@@ -31,6 +31,11 @@ static void events_put(json_t *obj, const char *key, uint64_t v)
         (void)json_object_set_new(obj, key, json_integer((json_int_t)MIN(v, (uint64_t)INT64_MAX)));
 }
 
+static void events_copy(json_t *to, const char *key, const json_t *from)
+{
+    (void)json_object_set(to, key, json_object_get(from, key));
+}
+
 static json_t *events_usage(const struct cgroup_stats *s, const json_t *guest)
 {
     json_t *data = json_object();
@@ -46,6 +51,11 @@ static json_t *events_usage(const struct cgroup_stats *s, const json_t *guest)
     events_put(throttling, "periods", s->periods);
     events_put(throttling, "throttledPeriods", s->throttled_periods);
     events_put(throttling, "throttledTime", s->throttled_ns);
+    if (s->periods == UINT64_MAX) {
+        events_copy(throttling, "periods", gc);
+        events_copy(throttling, "throttledPeriods", gc);
+        events_copy(throttling, "throttledTime", gc);
+    }
     (void)json_object_set_new(data, "cpu",
                               json_pack("{s:o,s:o}", "usage", cpu, "throttling", throttling));
     events_put(memory, "usage", s->memory_usage);
@@ -55,9 +65,8 @@ static json_t *events_usage(const struct cgroup_stats *s, const json_t *guest)
     (void)json_object_set_new(data, "memory", json_pack("{s:o}", "usage", memory));
     (void)json_object_set(json_object_get(data, "memory"), "guest",
                           json_object_get(guest, "memory"));
-    (void)json_object_set(pids, "current",
-                          json_object_get(json_object_get(guest, "pids"), "current"));
-    events_put(pids, "limit", s->pids_limit);
+    events_copy(pids, "current", json_object_get(guest, "pids"));
+    events_copy(pids, "limit", json_object_get(guest, "pids"));
     (void)json_object_set_new(data, "pids", pids);
     return data;
 }
@@ -67,7 +76,11 @@ static int events_one(const struct state *st, struct err *e)
     struct cgroup_stats s;
     json_t *guest = NULL;
 
-    cgroup_stats(container_cgroups(st), &s);
+    /* A container of a pod runs in its sandbox's cgroups: its own hold its gofer. */
+    if (st->sandbox != NULL)
+        memset(&s, 0xff, sizeof(s));
+    else
+        cgroup_stats(container_cgroups(st), &s);
     /* A frozen sandbox does not answer; the host's counters are all there is then. */
     if (!cgroup_frozen(container_cgroups(st)) &&
         container_request(st, container_op(st, "events"), &guest, e) != 0)

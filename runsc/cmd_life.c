@@ -134,10 +134,12 @@ static int life_freeze(const struct cmd_global *g, int argc, char **argv, bool f
     const char *status = container_status(&st);
     if (strcmp(status, "stopped") == 0)
         rc = err_set(e, ESRCH, "container not running");
+    else if (freeze && strcmp(status, "paused") == 0)
+        rc = err_set(e, EINVAL, "container \"%s\" is paused already", st.id);
     else if (!freeze && strcmp(status, "paused") != 0)
         rc = err_set(e, EINVAL, "container \"%s\" is not paused", st.id);
     else
-        rc = cgroup_freeze(container_cgroups(&st), freeze, e);
+        rc = container_pause(&st, freeze, e);
     state_fini(&st);
     return rc;
 }

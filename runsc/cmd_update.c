@@ -98,16 +98,20 @@ static int update_read(struct update_opts *o, struct err *e)
     return 0;
 }
 
-static int update_apply(const struct state *st, const struct oci_resources *r, struct err *e)
+/* The host's cgroups first, then what the sandbox sees to itself. A container of a pod has its
+ * processes in its sandbox's cgroups, so its own need not be there. */
+static int update_apply(const struct state *st, json_t *doc, const struct oci_resources *r,
+                        struct err *e)
 {
     if (!state_process_alive(&st->sentry))
         return err_set(e, ESRCH, "container not running");
-    if (cgroup_update(container_cgroups(st), r, e) != 0)
+    if ((st->sandbox == NULL || st->cgroup_count > 0) &&
+        cgroup_update(container_cgroups(st), r, e) != 0)
         return -1;
-    if (r->memory_limit <= 0 || cgroup_frozen(container_cgroups(st)))
+    if (cgroup_frozen(container_cgroups(st)))
         return 0;
     json_t *req = container_op(st, "limits");
-    (void)json_object_set_new(req, "memory", json_integer(r->memory_limit));
+    (void)json_object_set(req, "resources", doc);
     return container_request(st, req, NULL, e);
 }
 
@@ -124,7 +128,7 @@ int cmd_update(const struct cmd_global *g, int argc, char **argv, struct err *e)
         spec_resources_from_json(json_incref(o.doc), &r, &spec, e) != 0)
         goto out_doc;
     if (state_load(g->root, argv[first], &st, e) == 0) {
-        rc = update_apply(&st, &r, e);
+        rc = update_apply(&st, o.doc, &r, e);
         state_fini(&st);
     }
     spec_free(spec);

@@ -180,16 +180,23 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .made_arg = &c->st,
     };
     bool joins = c->st.sandbox != NULL;
+    char *pid_like = NULL;
     int rc;
 
-    if ((joins ? container_connect(&c->st, &s.control_fd, e)
-               : control_listen(c->st.dir_fd, &s.control_fd, e)) != 0)
+    if (container_find_pid_ns(g, c->spec, &c->st, &pid_like, e) != 0)
         return -1;
+    s.pid_like = pid_like;
+    if ((joins ? container_connect(&c->st, &s.control_fd, e)
+               : control_listen(c->st.dir_fd, &s.control_fd, e)) != 0) {
+        free(pid_like);
+        return -1;
+    }
     rc = guest_seccomp_build(c->spec->lx.seccomp, &s.seccomp, e);
     if (rc == 0)
         rc = container_stdio(a, c, &s, e);
     if (rc == 0)
         rc = joins ? sandbox_join(&s, &c->sandbox, e) : sandbox_create(&s, &c->sandbox, e);
+    free(pid_like);
     /* What failed has been ended already, and was no container whose end hooks are told. */
     if (rc != 0)
         c->st.sentry.pid = c->st.gofer.pid = 0;

@@ -42,6 +42,10 @@ MUST_CHECK int container_create(const struct cmd_global *g, const struct contain
  * It must exist. */
 MUST_CHECK int container_find_sandbox(const struct cmd_global *g, const struct oci_spec *spec,
                                       struct state *st, struct err *e);
+/* *out_id: the container of the pod whose pid namespace spec names by its path, owned, or NULL. A
+ * path that cannot be honoured is an error. st->sandbox is filled in. */
+MUST_CHECK int container_find_pid_ns(const struct cmd_global *g, const struct oci_spec *spec,
+                                     const struct state *st, char **out_id, struct err *e);
 /* Starts the created init; runs the poststart hooks. */
 MUST_CHECK int container_start(struct state *st, struct err *e);
 /* Runs startContainer hooks in the created container, as its user, before it is started. */
@@ -77,6 +81,9 @@ struct json_t *container_op(const struct state *st, const char *op);
 /* To init, or to every process. ESRCH: "container not running". A stopped (frozen) container gets
  * it when it goes on; SIGKILL ends it at once. */
 MUST_CHECK int container_kill(struct state *st, int sig, bool all, struct err *e);
+/* Stops or continues all its processes: by the host's freezer, or by the sandbox, which knows whose
+ * they are, when there is none or the container is one of a pod. */
+MUST_CHECK int container_pause(const struct state *st, bool pause, struct err *e);
 /* Ends a container that joined a sandbox, all its processes. Else nothing. */
 void container_end_joined(const struct state *st);
 /* SIGKILL to a frozen container's processes, which then run to their end. Else nothing. */

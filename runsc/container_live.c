@@ -69,6 +69,8 @@ const char *container_status(struct state *st)
     const char *v = json_string_value(json_object_get(reply, "status"));
     if (v != NULL && strcmp(v, "created") == 0)
         status = "created";
+    else if (v != NULL && strcmp(v, "paused") == 0)
+        status = "paused";
     json_decref(reply);
     return status;
 }
@@ -83,6 +85,13 @@ json_t *container_state_json(struct state *st, const char *status)
     if (doc != NULL && st->annotations != NULL)
         (void)json_object_set(doc, "annotations", st->annotations);
     return doc;
+}
+
+int container_pause(const struct state *st, bool pause, struct err *e)
+{
+    if (st->sandbox == NULL && cgroup_freezes(container_cgroups(st)))
+        return cgroup_freeze(container_cgroups(st), pause, e);
+    return container_request(st, container_op(st, pause ? "pause" : "resume"), NULL, e);
 }
 
 /* ---- signals ---- */

@@ -13,10 +13,13 @@
  *   request   {"op":"<name>", ...}    [+ SCM_RIGHTS where said]
  *   reply     {"ok":true, ...}   or   {"ok":false,"errno":<positive>,"msg":"<one line>"}
  *
+ * Guest pids are numbers of the container's pid namespace.
+ *
  * A request names the container it is for by "container":ID; without that it is the sandbox's own.
  *
  *   create    "id":ID "spec":{config.json}, and 3 descriptors for 0, 1, 2 followed by the sandbox's
- *             ends of the sockets to a gofer. A container joins the sandbox. Reply: "pid":P (guest
+ *             ends of the sockets to a gofer ["pid_like":ID, of the container whose pid namespace
+ *             it shares]. A container joins the sandbox. Reply: "pid":P (guest
  *             pid); later {"exit":C}, as for exec: the client stands for the container.
  *   end       Kills a container that joined; the reply comes as for `wait`.
  *   start     Lets the loaded init run. EINVAL when it was started before.
@@ -36,9 +39,12 @@
  *   ps        Reply: "processes":[{"pid":N,"ppid":N,"uid":N,"threads":N,"start":seconds since
  *             the epoch,"time":CPU milliseconds,"cmd":"..."}]
  *   wait      ["pid":P]  Reply: "exit":C once init (or P) has ended.
- *   events    Reply: "memory":{"usage":bytes,"limit":bytes},"pids":{"current":N},
- *             "cpu":{"usage":nanoseconds,"user":N,"kernel":N}
- *   limits    "memory":bytes  A new memory limit of the whole sandbox.
+ *   events    Reply: "memory":{"usage":bytes,"limit":bytes},"pids":{"current":N,"limit":N},
+ *             "cpu":{"usage":nanoseconds,"user":N,"kernel":N,"periods":N,"throttledPeriods":N,
+ *             "throttledTime":nanoseconds},"oomKills":N
+ *   limits    "resources":{linux.resources}  New limits of the container, those that are given.
+ *   pause     All processes of the container stop; it answers still. `exec` gives EBUSY.
+ *   resume
  *   debug     ["level":0..3] ["strace":B]  What the sandbox logs from now on.
  *   forward   "port":N, and a connected stream socket. A connection to that port of the sandbox's
  *             loopback, whose bytes pass over the socket until both sides have ended.

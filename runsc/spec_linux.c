@@ -182,6 +182,50 @@ static int spec_parse_cgroups_path(const struct jnode *n, struct oci_linux *out)
     return 0;
 }
 
+/* A kernel of its own has namespaces of its own: those of the host that it can be put into are the
+ * network, and, of a pod, what its sandbox has. */
+static int spec_check_namespaces(const struct jnode *n, const struct oci_linux *lx)
+{
+    static const enum oci_ns never[] = {OCI_NS_MOUNT, OCI_NS_USER, OCI_NS_CGROUP, OCI_NS_TIME};
+
+    for (size_t i = 0; i < ARRAY_SIZE(never); i++)
+        if (lx->ns.path[never[i]] != NULL)
+            return jn_error(n, "a sandbox cannot join the host's %s namespace %.200s",
+                            ns_names[never[i]], lx->ns.path[never[i]]);
+    if (lx->ns.listed[OCI_NS_USER] && (lx->uid_maps.count == 0 || lx->gid_maps.count == 0))
+        return jn_error(n, "a user namespace needs uidMappings and gidMappings");
+    return 0;
+}
+
+static int spec_check_maps(const struct jnode *n, const struct oci_id_maps *m,
+                           const struct oci_linux *lx)
+{
+    if (m->count > 0 && !lx->ns.listed[OCI_NS_USER])
+        return jn_error(n, "there is no user namespace in linux.namespaces");
+    return 0;
+}
+
+/* Every clock of the guest starts where the host's is. */
+static int spec_check_offsets(const struct jnode *n)
+{
+    static const char *const clocks[] = {"monotonic", "boottime"};
+
+    if (jn_check_object(n) != 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_SIZE(clocks); i++) {
+        struct jnode c = jn_member(n, clocks[i]), secs = jn_member(&c, "secs");
+        struct jnode ns = jn_member(&c, "nanosecs");
+        int64_t s = 0;
+        uint32_t rest = 0;
+        if (jn_check_object(&c) != 0 || jn_int(&secs, INT64_MIN, INT64_MAX, &s) != 0 ||
+            jn_u32(&ns, &rest) != 0)
+            return -1;
+        if (s != 0 || rest != 0)
+            return jn_error(&c, "clocks of a sandbox have no offsets");
+    }
+    return 0;
+}
+
 int spec_parse_linux(const struct jnode *n, struct oci_linux *out)
 {
     struct jnode ns = jn_member(n, "namespaces"), uids = jn_member(n, "uidMappings");
@@ -189,12 +233,14 @@ int spec_parse_linux(const struct jnode *n, struct oci_linux *out)
     struct jnode cgroup = jn_member(n, "cgroupsPath"), res = jn_member(n, "resources");
     struct jnode masked = jn_member(n, "maskedPaths"), ro = jn_member(n, "readonlyPaths");
     struct jnode sysctl = jn_member(n, "sysctl"), seccomp = jn_member(n, "seccomp");
-    struct jnode prop = jn_member(n, "rootfsPropagation");
+    struct jnode prop = jn_member(n, "rootfsPropagation"), time = jn_member(n, "timeOffsets");
 
     if (jn_check_object(n) != 0 || spec_parse_namespaces(&ns, &out->ns) != 0 ||
         spec_parse_id_maps(&uids, &out->uid_maps) != 0 ||
-        spec_parse_id_maps(&gids, &out->gid_maps) != 0 || spec_parse_devices(&devices, out) != 0 ||
-        spec_parse_cgroups_path(&cgroup, out) != 0 ||
+        spec_parse_id_maps(&gids, &out->gid_maps) != 0 || spec_check_namespaces(&ns, out) != 0 ||
+        spec_check_maps(&uids, &out->uid_maps, out) != 0 ||
+        spec_check_maps(&gids, &out->gid_maps, out) != 0 || spec_check_offsets(&time) != 0 ||
+        spec_parse_devices(&devices, out) != 0 || spec_parse_cgroups_path(&cgroup, out) != 0 ||
         spec_parse_resources(&res, &out->resources) != 0 ||
         jn_abs_paths(&masked, &out->masked_paths) != 0 ||
         jn_abs_paths(&ro, &out->readonly_paths) != 0 || jn_pairs(&sysctl, &out->sysctl) != 0 ||

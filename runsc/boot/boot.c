@@ -318,7 +318,9 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
     r = gof_client_new(b->args->gofer_fds, b->args->gofer_fd_count, &b->root.gofer);
     if (r)
         boot_fail(b, r, "gofer");
-    r = boot_mounts(b, &b->root, &t);
+    r = boot_space(b, &b->root, NULL, &t);
+    if (!r)
+        r = boot_mounts(b, &b->root, &t);
     if (!r)
         r = boot_sysctls(b, &b->root, &t);
     if (!r)

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "gofer/proto/client.h"
 #include "runsc/boot/boot_priv.h"
+#include "sentry/kernel/account.h"
 #include "sentry/kernel/inspect.h"
 
 struct boot_container *boot_find(struct boot *b, const char *id)
@@ -38,6 +39,7 @@ static void join_free(struct boot_container *ct)
     if (ct->ns)
         mount_ns_put(ct->ns);
     gof_client_put(ct->gofer);
+    boot_space_fini(ct);
     spec_free(ct->joined_spec);
     guest_seccomp_free(&ct->seccomp);
     free(ct->id);
@@ -50,48 +52,64 @@ static void join_close(const int *fds, size_t count)
         (void)close(fds[i]);
 }
 
-static int join_gofer(struct boot_container *ct, const int *fds, size_t count, struct boot_text *t)
+static int join_refuse(struct boot_container *ct, const struct boot_joiner *j, struct boot_text *t)
 {
-    int r = gof_client_new(fds, count, &ct->gofer);
+    struct guest_seccomp unused = j->seccomp;
 
-    if (r) {
-        join_close(fds, count);
-        return boot_say(t, r, "gofer");
-    }
-    return 0;
+    join_close(j->gofer_fds, j->gofer_count);
+    join_close(j->stdio, 3);
+    spec_free(j->spec);
+    guest_seccomp_free(&unused);
+    if (ct)
+        join_free(ct);
+    return boot_say(t, -EEXIST, "no room for container \"%.128s\", or it is there already", j->id);
 }
 
-int boot_join(struct boot *b, const char *id, struct oci_spec *spec,
-              const struct guest_seccomp *seccomp, const int stdio[3], const int *gofer_fds,
-              size_t count, struct boot_container **out_ct, struct boot_text *t)
+static int join_space(struct boot *b, struct boot_container *ct, const char *pid_like,
+                      struct boot_text *t)
 {
-    struct boot_container *ct = calloc(1, sizeof(*ct));
-    int r;
+    const struct boot_container *like = pid_like ? boot_find(b, pid_like) : NULL;
 
-    if (!ct || !(ct->id = strdup(id)) || join_count(b) >= BOOT_CONTAINERS_MAX || boot_find(b, id)) {
-        join_close(gofer_fds, count);
-        join_close(stdio, 3);
-        spec_free(spec);
-        struct guest_seccomp unused = *seccomp;
-        guest_seccomp_free(&unused);
-        if (ct)
-            join_free(ct);
-        return boot_say(t, -EEXIST, "no room for container \"%.128s\", or it is there already", id);
+    if (pid_like && !like)
+        return boot_say(t, -ESRCH, "container \"%.128s\", whose pid namespace is to be shared",
+                        pid_like);
+    return boot_space(b, ct, like, t);
+}
+
+/* Descriptors of the gofer are taken, on failure too. */
+static int join_build(struct boot *b, struct boot_container *ct, const struct boot_joiner *j,
+                      struct boot_text *t)
+{
+    int r = gof_client_new(j->gofer_fds, j->gofer_count, &ct->gofer);
+
+    if (r) {
+        join_close(j->gofer_fds, j->gofer_count);
+        return boot_say(t, r, "gofer");
     }
-    ct->spec = ct->joined_spec = spec;
-    ct->seccomp = *seccomp;
-    ct->init.boot = b;
-    r = join_gofer(ct, gofer_fds, count, t);
+    r = join_space(b, ct, j->pid_like, t);
     if (!r)
         r = boot_mounts(b, ct, t);
     if (!r)
         r = boot_sysctls(b, ct, t);
-    if (r) {
-        join_close(stdio, 3);
-        join_free(ct);
-        return r;
-    }
-    r = boot_load(b, ct, &spec->process, NULL, stdio, &ct->init, t);
+    return r;
+}
+
+int boot_join(struct boot *b, const struct boot_joiner *j, struct boot_container **out_ct,
+              struct boot_text *t)
+{
+    struct boot_container *ct = calloc(1, sizeof(*ct));
+
+    if (!ct || !(ct->id = strdup(j->id)) || join_count(b) >= BOOT_CONTAINERS_MAX ||
+        boot_find(b, j->id))
+        return join_refuse(ct, j, t);
+    ct->spec = ct->joined_spec = j->spec;
+    ct->seccomp = j->seccomp;
+    ct->init.boot = b;
+    int r = join_build(b, ct, j, t);
+    if (r)
+        join_close(j->stdio, 3);
+    else
+        r = boot_load(b, ct, &j->spec->process, NULL, j->stdio, &ct->init, t);
     if (r) {
         join_free(ct);
         return r;
@@ -103,29 +121,12 @@ int boot_join(struct boot *b, const char *id, struct oci_spec *spec,
 
 bool boot_owns(struct boot_container *ct, struct task *task)
 {
-    struct mount_ns *ns = task_get_mount_ns(task);
-    bool own = ns == ct->ns;
-
-    if (ns)
-        mount_ns_put(ns);
-    return own;
+    return account_owns(ct->account, task);
 }
 
 int boot_kill_all(struct boot_container *ct, int sig)
 {
-    struct kernel *k = ct->init.boot->k;
-    struct task *t;
-    int32_t pid = 1;
-    int r = -ESRCH;
-
-    for (; (pid = kernel_next_tgid(k, pid)) > 0; pid++) {
-        if (kernel_find_task(k, pid, false, &t))
-            continue;
-        if (boot_owns(ct, t) && kernel_kill(k, pid, sig, false) == 0)
-            r = 0;
-        task_put(t);
-    }
-    return r;
+    return account_kill(ct->account, sig);
 }
 
 void boot_kill(struct boot_container *ct)

@@ -99,17 +99,21 @@ static int op_start(struct conn *c, struct boot_container *ct)
 
 static int op_state(struct conn *c, struct boot_container *ct)
 {
-    return reply_ok(c, json_pack("{s:s,s:i}", "status", ct->started ? "running" : "created",
-                                 "init_pid", (int)ct->init.pid));
+    return reply_ok(c, json_pack("{s:s,s:i}", "status",
+                                 boot_paused(ct) ? "paused"
+                                 : ct->started   ? "running"
+                                                 : "created",
+                                 "init_pid", (int)boot_pid_out(ct, ct->init.pid)));
 }
 
 static int op_signal(struct server *s, struct conn *c, struct boot_container *ct, json_t *req)
 {
-    int sig = 0, all = 0, pid = conn_process(c, ct)->pid;
+    int sig = 0, all = 0, pid = 0;
 
     if (json_unpack(req, "{s:i,s?b,s?i}", "sig", &sig, "all", &all, "pid", &pid) || sig < 0 ||
         sig > 64)
         return reply_error(c, EINVAL, "signal: bad arguments");
+    pid = pid ? boot_pid_in(ct, pid) : conn_process(c, ct)->pid;
     /* Before start there is nothing that could catch it: what ends a process ends the container. */
     int r = all ? boot_kill_all(ct, sig) : kernel_kill(s->boot->k, pid, sig, false);
     return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
@@ -131,13 +135,15 @@ static int op_resize(struct conn *c, struct boot_container *ct, json_t *req)
 
 static int op_wait(struct server *s, struct conn *c, struct boot_container *ct, const json_t *req)
 {
-    const json_t *pid = json_object_get(req, "pid");
+    int pid = 0;
     struct boot_process *p = &ct->init, *x;
 
-    if (pid && json_integer_value(pid) != ct->init.pid) {
+    if (json_unpack((json_t *)(uintptr_t)req, "{s?i}", "pid", &pid))
+        return reply_error(c, EINVAL, "wait: bad arguments");
+    if (pid && (pid = boot_pid_in(ct, pid)) != ct->init.pid) {
         p = NULL;
         list_for_each_entry (x, &s->boot->execs, node)
-            if (x->pid == json_integer_value(pid) && x->container == ct)
+            if (x->pid == pid && x->container == ct)
                 p = x;
     }
     if (!p || c->state != CONN_IDLE)
@@ -194,7 +200,7 @@ static int load_exec(struct server *s, struct boot_container *ct, const struct o
     c->state = CONN_EXEC;
     list_add_tail(&proc->node, &s->boot->execs);
     kernel_exec_start(s->boot->k, proc->pid);
-    return reply_ok(c, json_pack("{s:i}", "pid", (int)proc->pid));
+    return reply_ok(c, json_pack("{s:i}", "pid", (int)boot_pid_out(ct, proc->pid)));
 }
 
 /* "path" is given for hooks, which run before the container is started. */
@@ -206,6 +212,10 @@ static int op_exec(struct server *s, struct conn *c, struct boot_container *ct, 
     json_t *process = json_object_get(req, "process");
     const char *path = json_string_value(json_object_get(req, "path"));
 
+    if (boot_paused(ct)) {
+        close_all(fds, count);
+        return reply_error(c, EBUSY, "cannot exec in a paused container");
+    }
     if (count != 3 || !json_is_object(process) || c->state != CONN_IDLE ||
         ct->started == (path != NULL)) {
         close_all(fds, count);
@@ -244,12 +254,21 @@ static int op_create(struct server *s, struct conn *c, json_t *req, const int *f
         spec_free(spec);
         return reply_error(c, EINVAL, "create: a bad seccomp program");
     }
-    int r = boot_join(s->boot, id, spec, &seccomp, fds, fds + 3, count - 3, &ct, &t);
+    const struct boot_joiner j = {
+        .id = id,
+        .pid_like = json_string_value(json_object_get(req, "pid_like")),
+        .spec = spec,
+        .seccomp = seccomp,
+        .stdio = fds,
+        .gofer_fds = fds + 3,
+        .gofer_count = count - 3,
+    };
+    int r = boot_join(s->boot, &j, &ct, &t);
     if (r)
         return reply_error(c, r, t.text);
     c->proc = &ct->init;
     c->state = CONN_KEEPER;
-    return reply_ok(c, json_pack("{s:i}", "pid", (int)ct->init.pid));
+    return reply_ok(c, json_pack("{s:i}", "pid", (int)boot_pid_out(ct, ct->init.pid)));
 }
 
 static int dispatch_plain(struct server *s, struct conn *c, struct boot_container *ct,
@@ -267,6 +286,10 @@ static int dispatch_plain(struct server *s, struct conn *c, struct boot_containe
         return op_wait(s, c, ct, req);
     if (strcmp(op, "end") == 0)
         return op_end(s, c, ct);
+    if (strcmp(op, "pause") == 0 || strcmp(op, "resume") == 0) {
+        boot_pause(ct, op[0] == 'p');
+        return reply_ok(c, NULL);
+    }
     return op_inspect(c, ct, op, req);
 }
 
@@ -454,7 +477,7 @@ static bool serve_once(struct server *s, int *out_code)
     const struct pollfd *p = s->poll;
 
     *out_code = 128 + SIGKILL;
-    if (poll(s->poll, fill_poll(s), -1) < 0)
+    if (poll(s->poll, fill_poll(s), boot_limits_look(b)) < 0)
         return false;
     if (check_gofers(b, p + POLL_GOFERS) || p[POLL_LIFE].revents)
         return true;

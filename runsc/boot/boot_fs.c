@@ -30,7 +30,8 @@ struct fs_boot {
     struct boot *b;
     struct boot_container *ct;
     struct boot_text *t;
-    struct vfs_caller c; /* root with every capability; owns root and cwd */
+    struct vfs_caller c;   /* root with every capability; owns root and cwd */
+    struct vfs_caller own; /* the container's root, whom new file systems belong to; borrows */
 };
 
 /* ---- helpers ---- */
@@ -45,6 +46,22 @@ static bool boot_exists(const struct fs_boot *f, const char *path)
     return true;
 }
 
+/* What is made belongs to the container's root. */
+static int boot_mkdir(const struct fs_boot *f, const char *path)
+{
+    const struct cred *own = f->own.cred;
+    const struct vfs_setattr set = {
+        .valid = VFS_SET_UID | VFS_SET_GID, .uid = own->fsuid, .gid = own->fsgid};
+    struct vpath p;
+    int r = vfs_mkdir(&f->c, NULL, path, 0755);
+
+    if (r != 0 || own->user_ns == NULL || vfs_lookup(&f->c, NULL, path, 0, &p) != 0)
+        return r;
+    r = vfs_setattr(&f->c, &p, &set);
+    vpath_put(&p);
+    return r;
+}
+
 /* mkdir -p of everything before the last component. */
 static int boot_make_parents(const struct fs_boot *f, const char *path)
 {
@@ -53,7 +70,7 @@ static int boot_make_parents(const struct fs_boot *f, const char *path)
 
     for (char *s = copy; r == 0 && (s = strchr(s + 1, '/')) != NULL; *s = '/') {
         *s = '\0';
-        r = vfs_mkdir(&f->c, NULL, copy, 0755);
+        r = boot_mkdir(f, copy);
         if (r == -EEXIST || (r != 0 && boot_exists(f, copy)))
             r = 0;
     }
@@ -71,7 +88,7 @@ static int boot_mount_point(const struct fs_boot *f, const char *path, bool dir,
     r = boot_make_parents(f, path);
     if (r != 0)
         return r;
-    r = dir ? vfs_mkdir(&f->c, NULL, path, 0755) : vfs_mknod(&f->c, NULL, path, S_IFREG | 0755, 0);
+    r = dir ? boot_mkdir(f, path) : vfs_mknod(&f->c, NULL, path, S_IFREG | 0755, 0);
     return r != 0 && r != -EEXIST ? r : vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, out);
 }
 
@@ -106,7 +123,18 @@ static int boot_mount_fs(const struct fs_boot *f, const struct fs_ops *fs, void 
             return -E2BIG;
         len += (size_t)n;
     }
-    int r = fs->mount(fs, arg, m->source != NULL ? m->source : fs->name, options, &f->c, &sb);
+    int r = fs->mount(fs, arg, m->source != NULL ? m->source : fs->name, options, &f->own, &sb);
+    if (r != 0)
+        return r;
+    return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
+}
+
+/* It shows the container's processes, of which there is none yet. */
+static int boot_mount_proc(const struct fs_boot *f, const struct oci_mount *m)
+{
+    struct super *sb;
+    int r = proc_mount_for(f->b->k, f->ct->pid_ns, m->source, &sb);
+
     if (r != 0)
         return r;
     return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
@@ -136,7 +164,7 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
     if (boot_is_type(m, "tmpfs"))
         return boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, m);
     if (boot_is_type(m, "proc"))
-        return boot_mount_fs(f, &proc_fs_ops, f->b->k, m);
+        return boot_mount_proc(f, m);
     if (boot_is_type(m, "mqueue"))
         return boot_mount_fs(f, &mqueue_fs_ops, kernel_ipc_ns(f->b->k), m);
     if (boot_is_type(m, "sysfs"))
@@ -362,6 +390,8 @@ int boot_mounts(struct boot *b, struct boot_container *ct, struct boot_text *t)
     f.c.fsize_limit = UINT64_MAX;
     mount_ns_root(ct->ns, &f.c.root);
     mount_ns_root(ct->ns, &f.c.cwd);
+    f.own = f.c;
+    f.own.cred = ct->root;
     r = boot_tree(&f);
     vpath_put(&f.c.cwd);
     vpath_put(&f.c.root);

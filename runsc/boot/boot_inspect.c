@@ -22,7 +22,7 @@ static json_t *inspect_process(struct boot_container *ct, int32_t pid)
         task_put(t);
         return NULL;
     }
-    task_info(t, &info);
+    task_info_in(t, ct->pid_ns, &info);
     struct cred *cred = task_get_cred(t);
     json_t *row =
         json_pack("{s:i,s:i,s:I,s:i,s:I,s:s}", "pid", info.tgid, "ppid", info.ppid, "uid",
@@ -47,28 +47,41 @@ static json_t *inspect_ps(struct boot_container *ct)
         if (row)
             (void)json_array_append_new(list, row);
     }
-    return json_pack("{s:i,s:o}", "init_pid", (int)ct->init.pid, "processes", list);
+    return json_pack("{s:i,s:o}", "init_pid", (int)boot_pid_out(ct, ct->init.pid), "processes",
+                     list);
 }
 
-static json_t *inspect_events(struct boot *b)
+/* Memory is that of the sandbox. */
+static json_t *inspect_events(struct boot_container *ct)
 {
     struct kernel_info info;
+    json_t *usage = boot_usage(ct);
 
-    kernel_info(b->k, &info);
-    const json_int_t user = (json_int_t)info.user_ns, system = (json_int_t)info.system_ns;
-    return json_pack("{s:{s:I,s:I},s:{s:I},s:{s:I,s:I,s:I}}", "memory", "usage",
-                     (json_int_t)(info.mem_anon + info.mem_shmem), "limit",
-                     (json_int_t)info.mem_total, "pids", "current", (json_int_t)info.tasks, "cpu",
-                     "usage", user + system, "user", user, "kernel", system);
+    kernel_info(ct->init.boot->k, &info);
+    json_t *memory = json_pack("{s:I,s:I}", "usage", (json_int_t)(info.mem_anon + info.mem_shmem),
+                               "limit", (json_int_t)info.mem_total);
+    (void)json_object_set_new(usage, "memory", memory);
+    return usage;
 }
 
-static int inspect_limits(struct boot *b, const json_t *req)
+static int inspect_limits(struct boot_container *ct, const json_t *req)
 {
-    const json_int_t memory = json_integer_value(json_object_get(req, "memory"));
+    struct boot *b = ct->init.boot;
+    json_t *doc = json_object_get(req, "resources");
+    struct oci_resources r;
+    struct oci_spec *owner;
+    struct err e;
 
-    if (memory <= 0)
+    if (!json_is_object(doc))
         return -EINVAL;
-    memfile_set_limit(b->mf, boot_memory_for_guest((uint64_t)memory));
+    if (spec_resources_from_json(json_incref(doc), &r, &owner, &e) != 0)
+        return -EINVAL;
+    if (ct == &b->root && r.memory_limit > 0)
+        memfile_set_limit(b->mf, r.memory_limit == INT64_MAX
+                                     ? 0
+                                     : boot_memory_for_guest((uint64_t)r.memory_limit));
+    boot_limit(ct, &r);
+    spec_free(owner);
     return 0;
 }
 
@@ -98,9 +111,9 @@ int boot_inspect(struct boot_container *ct, const char *op, const json_t *req, j
     if (strcmp(op, "ps") == 0)
         *out_reply = inspect_ps(ct);
     else if (strcmp(op, "events") == 0)
-        *out_reply = inspect_events(b);
+        *out_reply = inspect_events(ct);
     else if (strcmp(op, "limits") == 0)
-        r = inspect_limits(b, req);
+        r = inspect_limits(ct, req);
     else if (strcmp(op, "debug") == 0)
         r = inspect_debug(b, req);
     else

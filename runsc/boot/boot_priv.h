@@ -20,7 +20,10 @@ struct net;
 struct memfile;
 struct json_t;
 
+struct account;
 struct boot_tty;
+struct pid_ns;
+struct user_ns;
 
 /* A process that somebody outside started: init or an exec. */
 struct boot_process {
@@ -34,6 +37,15 @@ struct boot_process {
     int exit_code;        /* guard: boot's mu; 0..255, 128+n for a signal */
 };
 
+/* A share of CPU time: so much in each period. */
+struct boot_cpu {
+    uint64_t quota_ns, period_ns; /* quota 0: no limit */
+    uint64_t from_ns;             /* when the period began */
+    uint64_t spent_ns;            /* of the account's CPU time, what is paid for */
+    uint64_t held_from_ns;
+    uint64_t periods, throttled_periods, throttled_ns;
+};
+
 /* The sandbox's own container, or one of a pod that joined it. Boot thread, but for init's end. */
 struct boot_container {
     struct list node; /* boot.containers */
@@ -43,7 +55,12 @@ struct boot_container {
     struct guest_seccomp seccomp; /* laid over its programs; owned when it joined */
     struct gof_client *gofer;     /* a reference */
     struct mount_ns *ns;          /* a reference */
+    struct account *account;      /* a reference: its processes, whatever they unshare */
+    struct pid_ns *pid_ns;        /* a reference; NULL: the sandbox's own */
+    struct user_ns *user_ns;      /* a reference; NULL: the sandbox's own */
+    struct cred *root;            /* a reference: who is root in user_ns, with every capability */
     struct boot_process init;
+    struct boot_cpu cpu;
     bool started;
     bool gofer_dead;
 };
@@ -95,13 +112,41 @@ void boot_process_fini(struct boot_process *p);
 /* Serves the control socket till the container ends; the result is its exit code. */
 int boot_serve(struct boot *b);
 
+/* ---- boot_space.c ---- */
+/* Account and namespaces of a container, before its mounts. pid_like: the container whose pid
+ * namespace it shares, NULL: its configuration says. Negative errno and a line in t. */
+MUST_CHECK int boot_space(struct boot *b, struct boot_container *ct,
+                          const struct boot_container *pid_like, struct boot_text *t);
+void boot_space_fini(struct boot_container *ct);
+/* Numbers of the container's pid namespace as the sandbox's, and the other way round; 0: none. */
+int32_t boot_pid_in(const struct boot_container *ct, int32_t pid);
+int32_t boot_pid_out(const struct boot_container *ct, int32_t pid);
+
+/* ---- boot_limits.c ---- */
+/* Limits that the sandbox itself sees to; those that r does not give stay. */
+void boot_limit(struct boot_container *ct, const struct oci_resources *r);
+/* Holds back who has used up its CPU time. Milliseconds till it is to be called again, -1: never.
+ */
+int boot_limits_look(struct boot *b);
+/* All its processes stop, or go on. */
+void boot_pause(struct boot_container *ct, bool pause);
+bool boot_paused(const struct boot_container *ct);
+/* What the account counts: "pids", "cpu", "oomKills". Owned. */
+struct json_t *boot_usage(struct boot_container *ct);
+
 /* ---- boot_container.c ---- */
 /* A container of a pod: its files by the sockets of its own gofer, its init loaded with stdio.
  * Takes spec, what seccomp holds and the descriptors, on failure too. */
-MUST_CHECK int boot_join(struct boot *b, const char *id, struct oci_spec *spec,
-                         const struct guest_seccomp *seccomp, const int stdio[3],
-                         const int *gofer_fds, size_t count, struct boot_container **out_ct,
-                         struct boot_text *t);
+struct boot_joiner {
+    const char *id, *pid_like; /* pid_like: whose pid namespace it shares, or NULL */
+    struct oci_spec *spec;
+    struct guest_seccomp seccomp;
+    const int *stdio; /* three */
+    const int *gofer_fds;
+    size_t gofer_count;
+};
+MUST_CHECK int boot_join(struct boot *b, const struct boot_joiner *j,
+                         struct boot_container **out_ct, struct boot_text *t);
 /* By its id; NULL: the sandbox's own. NULL when there is none of that name. */
 struct boot_container *boot_find(struct boot *b, const char *id);
 /* Whether the process is one of the container's. */

@@ -209,54 +209,99 @@ static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
     return 0;
 }
 
+/* Where the program starts: init in the container's namespaces, others where init is by now. */
+static int proc_place(struct boot *b, struct boot_container *ct, bool init, struct kernel_exec *x)
+{
+    const struct oci_namespaces *ns = &ct->spec->lx.ns;
+    struct task *t;
+
+    x->account = ct->account;
+    if (!init) {
+        int r = kernel_find_task(b->k, ct->init.pid, false, &t);
+        if (r != 0)
+            return r;
+        x->like_pid = ct->init.pid;
+        x->ns = task_get_mount_ns(t);
+        task_put(t);
+        return x->ns != NULL ? 0 : -ESRCH;
+    }
+    x->ns = mount_ns_get(ct->ns);
+    x->pid_ns = ct->pid_ns;
+    x->user_ns = ct->user_ns;
+    if (ct != &b->root && ns->listed[OCI_NS_UTS] && ns->path[OCI_NS_UTS] == NULL) {
+        x->hostname = ct->spec->hostname != NULL ? ct->spec->hostname : "ringwall";
+        x->domainname = ct->spec->domainname;
+    }
+    return 0;
+}
+
+static int proc_find_program(const struct vfs_caller *c, const struct oci_process *p,
+                             const char *program, struct boot_text *t, char **out_path)
+{
+    char *path = malloc(VFS_PATH_MAX);
+    int r = path == NULL ? -ENOMEM : proc_search(c, p, program, path);
+
+    if (r != 0) {
+        free(path);
+        return boot_say(t, r, "cannot run \"%s\": executable file not found in $PATH",
+                        program != NULL ? program : p->args.v[0]);
+    }
+    *out_path = path;
+    return 0;
+}
+
+static int proc_load_in(struct boot *b, const struct oci_process *p, const char *program,
+                        int fds[3], struct kernel_exec *x, struct boot_process *out,
+                        struct boot_text *t)
+{
+    struct vfs_caller c;
+    char *path;
+    int r = proc_caller(x->ns, p, x->cred, &c);
+
+    if (r != 0)
+        return boot_say(t, r, "process.cwd \"%s\"", p->cwd);
+    r = proc_find_program(&c, p, program, t, &path);
+    if (r == 0) {
+        x->path = path;
+        r = proc_load(b, p, fds, x, out, t);
+        free(path);
+    }
+    proc_caller_end(&c);
+    return r;
+}
+
 int boot_load(struct boot *b, struct boot_container *ct, const struct oci_process *p,
               const char *program, const int stdio[3], struct boot_process *out,
               struct boot_text *t)
 {
+    const struct kernel_seccomp filter = {
+        .insns = ct->seccomp.insns, .count = ct->seccomp.count, .flags = ct->seccomp.flags};
     struct kernel_exec x = {
         .argv = p->args.v,
         .envp = p->env.v,
         .cwd = p->cwd,
         .umask = p->user.has_umask ? p->user.umask : 022,
-        .ns = ct->ns,
         .new_session = true,
         .oom_score_adj = p->has_oom_score_adj ? p->oom_score_adj : 0,
+        .seccomp = filter.insns != NULL ? &filter : NULL,
     };
-    const struct kernel_seccomp filter = {
-        .insns = ct->seccomp.insns, .count = ct->seccomp.count, .flags = ct->seccomp.flags};
     int fds[3] = {stdio[0], stdio[1], stdio[2]};
-    struct vfs_caller c;
-    char *path;
-    int r;
 
     out->boot = b;
     out->container = ct;
     proc_rlimits(b, p, &x);
-    r = proc_cred(p, &x.cred);
+    int r = proc_cred(p, &x.cred);
     if (r != 0) {
         r = boot_say(t, r, "process.user");
         goto out_fds;
     }
-    r = proc_caller(ct->ns, p, x.cred, &c);
-    if (r != 0) {
-        r = boot_say(t, r, "process.cwd \"%s\"", p->cwd);
-        goto out_cred;
+    r = proc_place(b, ct, out == &ct->init, &x);
+    if (r == 0) {
+        r = proc_load_in(b, p, program, fds, &x, out, t);
+        mount_ns_put(x.ns);
+    } else {
+        r = boot_say(t, r, "the container's first process");
     }
-    path = malloc(VFS_PATH_MAX);
-    r = path == NULL ? -ENOMEM : proc_search(&c, p, program, path);
-    if (r != 0) {
-        r = boot_say(t, r, "cannot run \"%s\": executable file not found in $PATH",
-                     program != NULL ? program : p->args.v[0]);
-        goto out_path;
-    }
-    x.path = path;
-    x.seccomp = filter.insns != NULL ? &filter : NULL;
-    r = proc_load(b, p, fds, &x, out, t);
-
-out_path:
-    free(path);
-    proc_caller_end(&c);
-out_cred:
     cred_put(x.cred);
 out_fds:
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)

@@ -21,7 +21,8 @@ static int join_request(const struct sandbox_args *a, int conn, const int *gofer
 
     memcpy(fds, a->stdio, 3 * sizeof(int));
     memcpy(fds + 3, gofer_fds, GOFER_CHANNELS * sizeof(int));
-    json_t *req = json_pack("{s:s,s:s,s:O}", "op", "create", "id", a->id, "spec", a->spec->json);
+    json_t *req = json_pack("{s:s,s:s,s:O,s:s*}", "op", "create", "id", a->id, "spec",
+                            a->spec->json, "pid_like", a->pid_like);
     if (!req)
         return err_set(e, ENOMEM, "out of memory");
     if (a->seccomp.insns != NULL &&

@@ -25,8 +25,9 @@ struct sandbox {
 struct sandbox_args {
     const struct oci_spec *spec;
     const char *id;
-    const char *bundle; /* absolute; relative mount sources start here */
-    const char *rootfs; /* absolute, exists, is a directory */
+    const char *pid_like; /* joining: the container whose pid namespace it shares, or NULL */
+    const char *bundle;   /* absolute; relative mount sources start here */
+    const char *rootfs;   /* absolute, exists, is a directory */
     const char *platform;
     bool strace, debug, log_json;
     struct guest_seccomp seccomp; /* of spec; borrowed */

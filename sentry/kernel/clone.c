@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "sentry/ipc/ipc.h"
+#include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
@@ -135,6 +136,7 @@ static int clone_group(struct task *t, struct task *c, const struct task_clone_a
     if (r)
         return r;
     tg->pid_ns = pid_ns_get(task_priv(c)->pid_ns_children);
+    tg->account = account_get(from->account);
     r = clone_sighand(t, a->flags, &tg->sighand);
     if (r) {
         tg_put(tg);
@@ -311,6 +313,8 @@ static int clone_publish(struct task *t, struct task *c, const struct task_clone
         r = -ERESTARTNOINTR;
     if (!r)
         r = check_nproc_locked(t);
+    if (!r)
+        r = account_admit_locked(c->tg->account);
     if (!r)
         r = pid_new_locked(k, c->tg->pid_ns, a->want, a->want_count, &p);
     if (!r) {

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "sentry/ipc/ipc.h"
+#include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/coredump.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
@@ -273,6 +274,7 @@ void tg_reap_locked(struct thread_group *tg, struct list *dead)
     struct pid *p = k->pids[tg->tgid];
 
     BUG_ON(tg->state != TG_ZOMBIE || !leader);
+    account_reap_locked(tg->account, tg);
     tg->state = TG_DEAD;
     tg->leader = NULL;
     tg->parent = NULL;

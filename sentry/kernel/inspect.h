@@ -72,9 +72,11 @@ struct kernel_info {
     int cpus;
 };
 void kernel_info(struct kernel *k, struct kernel_info *out);
-/* Names of the sandbox, as uname(2) shows them. size >= 65. */
-void kernel_hostname(struct kernel *k, char *buf, size_t size);
-MUST_CHECK int kernel_set_hostname(struct kernel *k, const char *name, size_t len);
+/* Names as uname(2) shows them to process pid (0: to the sandbox). size >= 65. */
+void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size_t size);
+/* -EPERM: cred may not. */
+MUST_CHECK int kernel_set_uts_name(struct kernel *k, int32_t pid, const struct cred *cred,
+                                   bool domain, const char *name, size_t len);
 uint64_t kernel_oom_kills(struct kernel *k); /* processes ended for want of memory */
 const char *kernel_release(void);            /* "6.x.y-ringwall" */
 const char *kernel_version(void);

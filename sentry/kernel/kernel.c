@@ -1,5 +1,6 @@
 /* The kernel object: making it, what boot asks of it, and the sandbox's names. */
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -69,9 +70,11 @@ static int uts_set(struct uts_ns *u, bool domain, const char *name, size_t len)
     return 0;
 }
 
-void uts_rename(struct uts_ns *u, const char *node)
+void uts_rename(struct uts_ns *u, const char *node, const char *domain)
 {
     (void)!uts_set(u, false, node, strnlen(node, LX_UTS_LEN));
+    if (domain)
+        (void)!uts_set(u, true, domain, strnlen(domain, LX_UTS_LEN));
 }
 
 void task_uts_names(struct task *t, char *node, char *domain)
@@ -89,17 +92,42 @@ int task_uts_set(struct task *t, bool domain, const char *name, size_t len)
     return uts_set(task_priv(t)->uts, domain, name, len);
 }
 
-void kernel_hostname(struct kernel *k, char *buf, size_t size)
+/* The tag of who asks, the sandbox's when that has gone. Owned. */
+static struct ns_tag *uts_tag_of(struct kernel *k, int32_t pid)
 {
-    mutex_lock(&k->uts->mu);
-    strncpy(buf, k->uts->nodename, size - 1);
-    mutex_unlock(&k->uts->mu);
-    buf[size - 1] = '\0';
+    struct ns_handle h;
+    struct task *t;
+    int r = pid ? kernel_find_task(k, pid, true, &t) : -ESRCH;
+
+    if (r)
+        return ns_tag_get(k->tags[NS_UTS]);
+    r = task_get_ns(t, NS_UTS, &h);
+    task_put(t);
+    return r ? ns_tag_get(k->tags[NS_UTS]) : h.obj;
 }
 
-int kernel_set_hostname(struct kernel *k, const char *name, size_t len)
+void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size_t size)
 {
-    return uts_set(k->uts, false, name, len);
+    struct ns_tag *tag = uts_tag_of(k, pid);
+    struct uts_ns *u = tag->obj;
+
+    mutex_lock(&u->mu);
+    strncpy(buf, domain ? u->domainname : u->nodename, size - 1);
+    mutex_unlock(&u->mu);
+    buf[size - 1] = '\0';
+    ns_tag_put(tag);
+}
+
+int kernel_set_uts_name(struct kernel *k, int32_t pid, const struct cred *cred, bool domain,
+                        const char *name, size_t len)
+{
+    struct ns_tag *tag = uts_tag_of(k, pid);
+    int r = -EPERM;
+
+    if (cred_ns_capable(cred, tag->owner, CAP_SYS_ADMIN))
+        r = uts_set(tag->obj, domain, name, len);
+    ns_tag_put(tag);
+    return r;
 }
 
 const char *kernel_release(void)
@@ -273,7 +301,7 @@ struct memfile *kernel_memfile(struct kernel *k)
 
 /* ---- boot's view of processes ---- */
 
-static void kill_tg_locked(struct thread_group *tg, int signo)
+void kernel_kill_group_locked(struct thread_group *tg, int signo)
 {
     if (tg->state != TG_LIVE)
         return;
@@ -310,7 +338,7 @@ int kernel_kill(struct kernel *k, int32_t pid, int signo, bool all)
             continue;
         r = tg->state == TG_LIVE ? 0 : r;
         if (signo)
-            kill_tg_locked(tg, signo);
+            kernel_kill_group_locked(tg, signo);
     }
     mutex_unlock(&k->mu);
     return r;

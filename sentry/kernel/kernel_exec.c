@@ -8,8 +8,9 @@
 
 #include "base/log.h"
 #include "sentry/ipc/ipc.h"
-#include "sentry/kernel/fsctx.h"
 #include "sentry/cred/user_ns.h"
+#include "sentry/kernel/account_priv.h"
+#include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/process.h"
@@ -32,9 +33,10 @@ static int load_files(struct task *t, const struct kernel_exec *x)
 /* ---- namespaces ---- */
 
 /* The mount namespace's tag: that of like, of the sandbox, or a new one. */
-static int load_mnt_tag(struct kernel *k, const struct kernel_exec *x, const struct ns_tag *like,
+static int load_mnt_tag(struct task *t, const struct kernel_exec *x, const struct ns_tag *like,
                         struct ns_tag **out_tag)
 {
+    struct kernel *k = t->k;
     struct ns_tag *own = k->tags[NS_MNT], *tag;
 
     if (like && (!x->ns || like->obj == x->ns)) {
@@ -45,7 +47,7 @@ static int load_mnt_tag(struct kernel *k, const struct kernel_exec *x, const str
         *out_tag = ns_tag_get(own);
         return 0;
     }
-    int r = ns_tag_new(k, NS_MNT, NULL, mount_ns_get(x->ns), &tag);
+    int r = ns_tag_new(k, NS_MNT, t->cred->user_ns, mount_ns_get(x->ns), &tag);
     if (r) {
         mount_ns_put(x->ns);
         return r;
@@ -58,36 +60,66 @@ static int load_mnt_tag(struct kernel *k, const struct kernel_exec *x, const str
     return 0;
 }
 
-static int load_uts_tag(struct kernel *k, const struct kernel_exec *x, struct ns_tag **out_tag)
+static int load_uts_tag(struct task *t, const struct kernel_exec *x, struct ns_tag **out_tag)
 {
     struct uts_ns *uts;
-    int r = uts_dup(k->uts, &uts);
+    int r = uts_dup(t->k->uts, &uts);
 
     if (r)
         return r;
-    if (x->hostname)
-        uts_rename(uts, x->hostname);
-    r = ns_tag_new(k, NS_UTS, NULL, uts, out_tag);
+    uts_rename(uts, x->hostname, x->domainname);
+    r = ns_tag_new(t->k, NS_UTS, t->cred->user_ns, uts, out_tag);
     if (r)
         uts_put(uts);
     return r;
 }
 
-static int load_tags(struct task *t, const struct kernel_exec *x, const struct task *like)
+/* What the sandbox shares belongs to the user namespace of its first program. */
+static void load_own_tags(struct kernel *k, struct user_ns *owner)
+{
+    for (int kind = 0; owner && kind < NS_TAGS; kind++)
+        if (k->tags[kind] && !k->tags[kind]->owner)
+            k->tags[kind]->owner = user_ns_get(owner);
+}
+
+/* Owned entries, those of like or of the sandbox; the sandbox has none of mounts at first. */
+static int load_shared_tags(struct kernel *k, struct task *like, struct ns_tag *tags[NS_TAGS])
+{
+    for (int kind = 0; kind < NS_TAGS; kind++) {
+        struct ns_handle h;
+        if (!like) {
+            tags[kind] = ns_tag_get(k->tags[kind]);
+            continue;
+        }
+        if (task_get_ns(like, (enum ns_kind)kind, &h))
+            return -ESRCH;
+        tags[kind] = h.obj;
+    }
+    return 0;
+}
+
+static int load_tags(struct task *t, const struct kernel_exec *x, struct task *like)
 {
     struct kernel *k = t->k;
-    struct ns_tag *const *from = like ? task_priv(like)->tags : k->tags;
-    struct ns_tag *tags[NS_TAGS] = {NULL};
-    int r = load_mnt_tag(k, x, like ? from[NS_MNT] : NULL, &tags[NS_MNT]);
+    struct ns_tag *tags[NS_TAGS] = {NULL}, *mnt = NULL, *uts = NULL;
 
-    if (!r && x->new_pid_ns)
-        r = load_uts_tag(k, x, &tags[NS_UTS]);
+    if (!k->tags[NS_MNT])
+        load_own_tags(k, t->cred->user_ns);
+    int r = load_shared_tags(k, like, tags);
+    if (!r)
+        r = load_mnt_tag(t, x, like ? tags[NS_MNT] : NULL, &mnt);
     if (!r) {
-        for (int kind = 0; kind < NS_TAGS; kind++)
-            if (!tags[kind])
-                tags[kind] = ns_tag_get(from[kind]);
-        ns_tags_install(t, tags);
+        ns_tag_put(tags[NS_MNT]);
+        tags[NS_MNT] = mnt;
     }
+    if (!r && !like && x->hostname)
+        r = load_uts_tag(t, x, &uts);
+    if (uts) {
+        ns_tag_put(tags[NS_UTS]);
+        tags[NS_UTS] = uts;
+    }
+    if (!r)
+        ns_tags_install(t, tags);
     ns_tags_put(tags);
     return r;
 }
@@ -112,31 +144,17 @@ static int load_user_ids(struct cred *c)
     return 0;
 }
 
-static int load_user(struct task *t, const struct kernel_exec *x, const struct task *like)
+static int load_user(struct task *t, struct user_ns *ns)
 {
-    struct user_ns *ns = NULL;
     struct cred *n;
-    int r = 0;
 
-    if (x->uid_map_count == 0 && (!like || !like->cred->user_ns))
+    if (!ns)
         return 0;
-    if (x->uid_map_count == 0) {
-        ns = user_ns_get(like->cred->user_ns);
-    } else {
-        r = user_ns_new(t->cred, kernel_new_ns_id(t->k), &ns);
-        if (!r)
-            r = user_ns_set_map(ns, USER_NS_UID, x->uid_map, x->uid_map_count);
-        if (!r)
-            r = user_ns_set_map(ns, USER_NS_GID, x->gid_map, x->gid_map_count);
-    }
-    if (!r)
-        r = cred_dup(t->cred, &n);
-    if (r) {
-        user_ns_put(ns);
+    int r = cred_dup(t->cred, &n);
+    if (r)
         return r;
-    }
     user_ns_put(n->user_ns);
-    n->user_ns = ns;
+    n->user_ns = user_ns_get(ns);
     r = load_user_ids(n);
     if (r) {
         cred_put(n);
@@ -146,19 +164,20 @@ static int load_user(struct task *t, const struct kernel_exec *x, const struct t
     return 0;
 }
 
-static int load_pid_ns(struct task *t, const struct kernel_exec *x, const struct task *like)
+static int load_user_like(struct task *t, struct task *like)
 {
-    struct pid_ns *ns = like ? pid_ns_get(like->tg->pid_ns) : NULL;
+    struct cred *c = task_get_cred(like);
+    int r = c ? load_user(t, c->user_ns) : -ESRCH;
 
-    if (x->new_pid_ns) {
-        pid_ns_put(ns);
-        int r = pid_ns_new(t->k, NULL, t->cred->user_ns, &ns);
-        if (r)
-            return r;
-    }
-    t->tg->pid_ns = ns;
+    if (c)
+        cred_put(c);
+    return r;
+}
+
+static void load_pid_ns(struct task *t, struct pid_ns *ns)
+{
+    t->tg->pid_ns = pid_ns_get(ns);
     task_priv(t)->pid_ns_children = pid_ns_get(ns);
-    return 0;
 }
 
 static int load_namespaces(struct task *t, const struct kernel_exec *x)
@@ -168,14 +187,12 @@ static int load_namespaces(struct task *t, const struct kernel_exec *x)
 
     if (x->like_pid)
         r = kernel_find_task(t->k, x->like_pid, false, &like);
-    if (!r && like && !task_priv(like)->tags[NS_MNT])
-        r = -ESRCH;
     if (!r)
-        r = load_user(t, x, like);
-    if (!r)
-        r = load_pid_ns(t, x, like);
-    if (!r)
+        r = like ? load_user_like(t, like) : load_user(t, x->user_ns);
+    if (!r) {
+        load_pid_ns(t, like ? like->tg->pid_ns : x->pid_ns);
         r = load_tags(t, x, like);
+    }
     if (like)
         task_put(like);
     return r;
@@ -206,6 +223,7 @@ static int load_group(struct task *t, const struct kernel_exec *x, kernel_exit_f
     if (r)
         return r;
     t->tg = tg;
+    tg->account = account_get(x->account);
     r = sighand_new(&tg->sighand);
     if (r)
         return r;
@@ -308,14 +326,16 @@ static int load_publish_locked(struct task *t, const struct kernel_exec *x)
 
     if (k->dying || (k->last_pid && !k->init))
         return -ESRCH;
-    int r = pid_new_locked(k, t->tg->pid_ns, NULL, 0, &p);
+    int r = account_admit_locked(t->tg->account);
+    if (!r)
+        r = pid_new_locked(k, t->tg->pid_ns, NULL, 0, &p);
     if (r)
         return r;
     task_publish_locked(t, p);
     struct thread_group *tg = t->tg;
     if (!k->init)
         k->init = tg;
-    if (x->new_session || tg == k->init || x->new_pid_ns)
+    if (x->new_session || tg_is_init(tg))
         r = session_new_locked(tg);
     else
         pgrp_join_locked(tg, k->init->pgrp);

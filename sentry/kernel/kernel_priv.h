@@ -25,6 +25,7 @@
 #define LX_RLIM_COUNT 16
 #define LX_UTS_LEN 64
 
+struct account;
 struct coredump;
 struct kernel_timers;
 struct futex_table;
@@ -127,9 +128,10 @@ struct thread_group {
     struct ref ref;
     struct kernel *k;
     int32_t tgid;
-    int32_t vtgid;         /* in its own namespace */
-    struct pid_ns *pid_ns; /* owned; NULL: the sandbox's own */
-    uint64_t start_ns;     /* since boot */
+    int32_t vtgid;           /* in its own namespace */
+    struct pid_ns *pid_ns;   /* owned; NULL: the sandbox's own */
+    struct account *account; /* owned; NULL: nobody counts it */
+    uint64_t start_ns;       /* since boot */
 
     struct mutex mu;                            /* rank TASK_GROUP: guards this part */
     _Atomic uint64_t rlimits[LX_RLIM_COUNT][2]; /* mu to change, read without */
@@ -279,10 +281,13 @@ void tg_usage_locked(struct thread_group *tg, struct task_usage *out);
 uint64_t tg_rlimit(struct thread_group *tg, int resource);
 
 /* ---- kernel.c ---- */
+/* A signal from outside the guest, against which pid 1 is not proof. tree held. */
+void kernel_kill_group_locked(struct thread_group *tg, int signo);
 MUST_CHECK int uts_dup(struct uts_ns *u, struct uts_ns **out_uts);
 struct uts_ns *uts_get(struct uts_ns *u);
 void uts_put(struct uts_ns *u);
-void uts_rename(struct uts_ns *u, const char *node); /* cut to what fits */
+/* Cut to what fits; domain NULL: as it is. */
+void uts_rename(struct uts_ns *u, const char *node, const char *domain);
 
 /* ---- exit.c ---- */
 /* Begins the end of a group (exit_group, a fatal signal); the first status counts. sig held. */

@@ -71,6 +71,10 @@ int32_t kernel_next_tgid_in(struct kernel *k, const struct pid_ns *ns, int32_t f
 size_t kernel_pid_chain(struct kernel *k, const struct pid_ns *ns, int32_t nr, int32_t *out,
                         size_t max);
 
+/* ---- for whoever starts a container; any thread ---- */
+/* One below the sandbox's own, with no process yet. owner NULL: the sandbox's. Owned result. */
+MUST_CHECK int kernel_pid_ns_new(struct kernel *k, struct user_ns *owner, struct pid_ns **out_ns);
+
 /* ---- for the system calls; t on its own thread ---- */
 /* setns(2): f is a file of a namespace or a pidfd. */
 MUST_CHECK int task_setns(struct task *t, struct file *f, uint64_t type);

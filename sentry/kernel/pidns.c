@@ -82,6 +82,11 @@ int32_t task_pid_out(struct task *t, int32_t nr)
     return out;
 }
 
+int kernel_pid_ns_new(struct kernel *k, struct user_ns *owner, struct pid_ns **out_ns)
+{
+    return pid_ns_new(k, NULL, owner, out_ns);
+}
+
 /* ---- for /proc ---- */
 
 struct pid_ns *kernel_pid_ns_of(struct kernel *k, int32_t nr)

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "sentry/ipc/ipc.h"
+#include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
@@ -138,6 +139,7 @@ void tg_put(struct thread_group *tg)
     if (tg->sighand)
         sighand_put(tg->sighand);
     pid_ns_put(tg->pid_ns);
+    account_put(tg->account);
     waitq_fini(&tg->child_wq);
     waitq_fini(&tg->stop_wq);
     waitq_fini(&tg->sig_wq);
@@ -178,6 +180,7 @@ void task_publish_locked(struct task *t, struct pid *p)
     list_add_tail(&task_priv(t)->thread_node, &tg->threads);
     tg->thread_count++;
     tg->thread_alive++;
+    account_add_locked(tg->account, t);
     /* A group exit, an execve or a stop that began a moment ago counts for the newcomer too. */
     if (tg->exiting || tg->exec_task)
         blocker_interrupt(&t->blocker, BLOCKER_KILLED | BLOCKER_INTERRUPT);
@@ -200,6 +203,7 @@ void task_unlink_locked(struct task *t)
     list_del(&task_priv(t)->thread_node);
     tg->thread_count--;
     sighand_unlock(sh);
+    account_remove_locked(tg->account);
     struct pid *p = k->pids[t->tid];
     p->task = NULL;
     pid_release_locked(k, p);

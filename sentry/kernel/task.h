@@ -25,6 +25,7 @@
 #include "sentry/wait/wait.h"
 
 struct kernel;
+struct account; /* account.h */
 struct task;
 struct fdtable;
 struct sighand;
@@ -37,7 +38,7 @@ struct net;
 struct task_image_args;
 struct task_image;
 struct kernel_seccomp; /* seccomp.h */
-struct user_ns_extent; /* cred/user_ns.h */
+struct user_ns;        /* cred/user_ns.h */
 
 /* Linux layout of siginfo_t, 128 bytes. */
 struct lx_siginfo {
@@ -211,15 +212,14 @@ struct kernel_exec {
     struct file *tty;    /* controlling terminal or NULL, borrowed */
     struct mount_ns *ns; /* borrowed; NULL: that of like_pid */
     bool new_session;
-    /* It becomes the first process of a new pid namespace below the sandbox's, with host names of
-     * its own (hostname NULL: the sandbox's): a second container. */
-    bool new_pid_ns;
-    const char *hostname;
-    /* It joins the namespaces of that process, a number of the sandbox's; 0: the sandbox's own. */
+    struct account *account; /* borrowed; NULL: nobody counts it */
+    /* It joins the namespaces of that process, a number of the sandbox's; 0: what follows counts.
+     */
     int32_t like_pid;
-    /* Its user namespace, ids of cred being those inside; count 0: that of like_pid, or none. */
-    const struct user_ns_extent *uid_map, *gid_map;
-    size_t uid_map_count, gid_map_count;
+    struct pid_ns *pid_ns;   /* borrowed; NULL: the sandbox's own */
+    struct user_ns *user_ns; /* borrowed, ids of cred being those inside; NULL: the sandbox's own */
+    /* With host names of its own, those of the sandbox at first; NULL: it shares them. */
+    const char *hostname, *domainname;
     /* Filter over the program's system calls, the first of them its execve's; borrowed, NULL: none.
      * -EINVAL for one that is no good. */
     const struct kernel_seccomp *seccomp;

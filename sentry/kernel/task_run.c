@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include "base/log.h"
+#include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/seccomp_priv.h"
@@ -156,6 +157,9 @@ static void task_step(struct task *t)
 
 static void task_work(struct task *t)
 {
+    account_hold_task(t);
+    if (task_dying(t))
+        return;
     sig_deliver(t);
     if (!task_dying(t))
         job_work(t);
@@ -168,7 +172,7 @@ static void task_loop(struct task *t)
     if (t->tid == t->tg->tgid)
         tg_cpu_limit_changed(t->tg);
     for (;;) {
-        if (UNLIKELY(blocker_interrupted(&t->blocker) || t->has_saved_blocked)) {
+        if (UNLIKELY(blocker_due(&t->blocker) || t->has_saved_blocked)) {
             if (task_dying(t))
                 return;
             task_work(t);
@@ -177,7 +181,7 @@ static void task_loop(struct task *t)
         /* Either this thread sees the bit now, or who sets it sees the odd number and interrupts
          * the context (task_interrupt_locked). */
         atomic_fetch_add_explicit(&p->guest_seq, 1, memory_order_acq_rel);
-        if (UNLIKELY(blocker_interrupted(&t->blocker))) {
+        if (UNLIKELY(blocker_due(&t->blocker))) {
             guest_leave(p);
             continue;
         }

@@ -107,6 +107,12 @@ void blocker_clear_interrupt(struct blocker *b)
     atomic_fetch_and_explicit(&b->word, ~BLOCKER_INTERRUPT, memory_order_acq_rel);
 }
 
+bool blocker_clear_hold(struct blocker *b)
+{
+    return (atomic_fetch_and_explicit(&b->word, ~BLOCKER_HOLD, memory_order_acq_rel) &
+            BLOCKER_HOLD) != 0;
+}
+
 /* ---- wait queues ---- */
 
 void waitq_init(struct waitq *q)

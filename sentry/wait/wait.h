@@ -29,6 +29,8 @@ struct blocker {
 #define BLOCKER_WOKEN 1u
 #define BLOCKER_INTERRUPT 2u
 #define BLOCKER_KILLED 4u
+/* The owner is not to run guest code: seen there, not by waits. */
+#define BLOCKER_HOLD 16u
 #define BLOCKER_SLEEPING 8u /* the owner is about to sleep: a waker must make the host call */
 
 void blocker_init(struct blocker *b);
@@ -42,10 +44,18 @@ void blocker_wake(struct blocker *b);
 void blocker_interrupt(struct blocker *b, uint32_t bits);
 /* Owner: forget INTERRUPT (KILLED stays). */
 void blocker_clear_interrupt(struct blocker *b);
+/* Owner: forget HOLD; whether it was set. */
+bool blocker_clear_hold(struct blocker *b);
 static inline bool blocker_interrupted(struct blocker *b)
 {
     return atomic_load_explicit(&b->word, memory_order_acquire) &
            (BLOCKER_INTERRUPT | BLOCKER_KILLED);
+}
+/* There is something to do before guest code runs. */
+static inline bool blocker_due(struct blocker *b)
+{
+    return atomic_load_explicit(&b->word, memory_order_acquire) &
+           (BLOCKER_INTERRUPT | BLOCKER_KILLED | BLOCKER_HOLD);
 }
 
 struct waiter;

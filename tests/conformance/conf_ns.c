@@ -418,6 +418,7 @@ TEST(pid_nested)
 TEST(uts_and_ipc_are_their_own)
 {
     struct utsname u, v;
+    char text[128];
     OK(uname(&u));
     int id = OK(shmget(0x4e5358, 4096, IPC_CREAT | 0600));
     pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC, true);
@@ -425,6 +426,11 @@ TEST(uts_and_ipc_are_their_own)
         OK(sethostname("inside", 6));
         OK(uname(&v));
         CHECK_STR(v.nodename, "inside");
+        OK(setdomainname("within", 6));
+        conf_get("/proc/sys/kernel/hostname", text, sizeof(text));
+        CHECK_STR(text, "inside\n");
+        conf_get("/proc/sys/kernel/domainname", text, sizeof(text));
+        CHECK_STR(text, "within\n");
         CHECK_ERRNO(shmget(0x4e5358, 4096, 0600), ENOENT);
         _exit(0);
     }

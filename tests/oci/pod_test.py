@@ -114,6 +114,248 @@ class Pod(Case):
         rows = json.loads(self.call("list", "--format", "json").stdout)
         self.assertEqual([r["id"] for r in rows], [pod])
 
+    # ---- namespaces ----
+
+    def started(self, pod, args, change=None, **kw):
+        cid = self.join(pod, args, change, **kw)
+        self.assertEqual(self.call("start", cid).returncode, 0)
+        return cid
+
+    def run_in(self, pod, script, change=None):
+        """Output of a container of the pod that runs to its end."""
+        def annotate(c):
+            c["annotations"] = {TYPE: "container", SANDBOX: pod}
+            if change:
+                change(c)
+        self.write(["/bin/sh", "-c", script], annotate)
+        p = self.call("run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual(p.returncode, 0, p.stderr)
+        return p.stdout
+
+    def test_own_processes(self):
+        pod = self.pod()
+        out = self.run_in(pod, "echo $$; ls /proc | grep -c '^[0-9]'; ps -o pid,args | grep -v grep")
+        first, count, *rows = out.splitlines()
+        # The shell, and the two sides of its pipe.
+        self.assertEqual((first, int(count) <= 3), ("1", True), out)
+        self.assertNotIn("1000", " ".join(rows))
+        cid = self.started(pod, ["/bin/sh", "-c", "sleep 901 & wait"])
+        table = eventually(lambda: [t for t in [self.call("ps", cid).stdout] if "sleep" in t], what="ps")
+        self.assertEqual([r.split()[1] for r in table[0].splitlines()[1:]], ["1", "2"])
+        self.assertEqual(self.call("exec", cid, "/bin/sh", "-c", "echo $$ $PPID").stdout, "3 0\n")
+
+    def test_own_host_name(self):
+        pod = self.pod()
+        def rename(c):
+            c["hostname"], c["domainname"] = "second", "example.org"
+        self.assertEqual(self.run_in(pod, "hostname; cat /proc/sys/kernel/domainname", rename),
+                         "second\nexample.org\n")
+        self.assertEqual(self.call("exec", pod, "/bin/hostname").stdout, "guest\n")
+
+    def share(self, kind, pid):
+        def change(c):
+            for n in c["linux"]["namespaces"]:
+                if n["type"] == kind:
+                    n["path"] = f"/proc/{pid}/ns/{kind}"
+        return change
+
+    def test_shared_host_name(self):
+        pod = self.pod()
+        def change(c):
+            self.share("uts", self.state(pod)["pid"])(c)
+            del c["hostname"]
+        self.assertEqual(self.run_in(pod, "hostname", change), "guest\n")
+
+    def test_shared_processes(self):
+        """shareProcessNamespace: all see all, and still each container ends alone."""
+        pod = self.pod()
+        share = self.share("pid", self.state(pod)["pid"])
+        one = self.started(pod, ["/bin/sleep", "901"], share)
+        two = self.started(pod, ["/bin/sh", "-c", "sleep 902 & wait"], share)
+        def seen(cid):
+            return self.call("exec", cid, "/bin/ps", "-o", "args").stdout
+        eventually(lambda: all(n in seen(one) for n in ("1000", "901", "902")), what="all of them")
+        self.assertEqual(self.call("ps", two).stdout.count("sleep"), 1)
+        self.assertEqual(self.call("kill", two, "KILL").returncode, 0)
+        self.wait_status(two, "stopped")
+        self.assertEqual(self.call("delete", two).returncode, 0)
+        eventually(lambda: "902" not in seen(one), what="the end of the second")
+        self.assertIn("901", seen(pod))
+
+    def test_processes_of_a_container(self):
+        pod = self.pod()
+        one = self.started(pod, ["/bin/sleep", "901"])
+        two = self.started(pod, ["/bin/sleep", "902"], self.share("pid", self.state(one)["pid"]))
+        text = self.call("exec", two, "/bin/ps", "-o", "args").stdout
+        self.assertIn("901", text)
+        self.assertNotIn("1000", text)
+
+    def test_no_strange_processes(self):
+        pod = self.pod()
+        for path in (f"/proc/{os.getpid()}/ns/pid", "/proc/1/ns/pid", "/no/such/ns"):
+            def change(c, path=path):
+                c["annotations"] = {TYPE: "container", SANDBOX: pod}
+                for n in c["linux"]["namespaces"]:
+                    if n["type"] == "pid":
+                        n["path"] = path
+            self.write(["/bin/true"], change)
+            p = self.call("create", "--bundle", str(self.bundle), self.new_id())
+            self.assertNotEqual(p.returncode, 0)
+            self.assertIn("is no container of sandbox", p.stderr)
+
+    def test_unshared_processes_end_too(self):
+        """Whoever left the container's namespaces is still one of its processes."""
+        def admin(c):
+            for k in ("bounding", "effective", "permitted"):
+                c["process"]["capabilities"][k] = c["process"]["capabilities"][k] + ["CAP_SYS_ADMIN"]
+        for shared in (False, True):
+            pod = self.pod()
+            share = self.share("pid", self.state(pod)["pid"]) if shared else lambda c: None
+            cid = self.started(pod, ["/bin/sh", "-c", "unshare -m sleep 903 & unshare -p -f sleep 904 & "
+                                     "(trap '' TERM; setsid sleep 905) & wait"],
+                               lambda c: (admin(c), share(c)))
+            def left():
+                return self.call("exec", pod, "/bin/ps", "-o", "args").stdout
+            eventually(lambda: all(f"sleep {n}" in left() for n in (903, 904, 905)), what="its processes")
+            self.assertEqual(self.call("kill", cid, "KILL").returncode, 0)
+            self.wait_status(cid, "stopped")
+            eventually(lambda: not any(f"sleep {n}" in left() for n in (903, 904, 905)), what="their end")
+            self.assertEqual(self.state(pod)["status"], "running")
+
+    def test_exec_ends_with_its_container(self):
+        pod = self.pod()
+        cid = self.started(pod, ["/bin/sleep", "901"])
+        p = self.popen("exec", cid, "/bin/sleep", "902")
+        eventually(lambda: self.call("ps", cid).stdout.count("sleep") == 2, what="exec")
+        self.assertEqual(self.call("kill", cid, "KILL").returncode, 0)
+        p.communicate(timeout=20)
+        self.assertEqual(p.returncode, 137)
+
+    # ---- limits ----
+
+    def stats(self, cid):
+        return json.loads(self.call("events", "--stats", cid).stdout)["data"]
+
+    def test_limit_of_processes(self):
+        pod = self.pod()
+        def limit(n):
+            return lambda c: c["linux"].update(resources={"pids": {"limit": n}})
+        cid, free = (self.started(pod, ["/bin/sleep", "900"], change) for change in (limit(6), None))
+        ok = [[self.call_quiet("exec", "--detach", c, "/bin/sleep", "900").returncode == 0
+               for _ in range(8)] for c in (cid, free)]
+        self.assertEqual(ok, [[True] * 5 + [False] * 3, [True] * 8])
+        self.assertEqual([self.stats(c)["pids"]["current"] for c in (cid, free)], [6, 9])
+        self.assertEqual(self.stats(cid)["pids"]["limit"], 6)
+        self.assertNotIn("limit", self.stats(free)["pids"])
+        self.assertNotEqual(self.call("exec", cid, "/bin/true").returncode, 0)
+        self.assertEqual(self.call("update", "--pids-limit", "9", cid).returncode, 0)
+        self.assertEqual(self.call("exec", cid, "/bin/true").returncode, 0)
+        self.assertEqual(self.stats(cid)["pids"]["limit"], 9)
+
+    SPIN = "while :; do :; done"
+
+    def cpu(self, cid):
+        return self.stats(cid)["cpu"]["usage"]["total"]
+
+    def test_counters_are_its_own(self):
+        pod = self.pod()
+        busy = self.started(pod, ["/bin/sh", "-c", self.SPIN])
+        idle = self.started(pod, ["/bin/sleep", "1000"])
+        eventually(lambda: self.cpu(busy) > 300_000_000, what="work")
+        self.assertLess(self.cpu(idle), 200_000_000)
+        self.assertEqual(self.stats(idle)["pids"]["current"], 1)
+
+    def test_share_of_time(self):
+        """A quota holds a container back, and an update lets it go on."""
+        pod = self.pod()
+        quota = {"cpu": {"quota": 5000, "period": 100000}}
+        slow = self.started(pod, ["/bin/sh", "-c", self.SPIN], lambda c: c["linux"].update(resources=quota))
+        fast = self.started(pod, ["/bin/sh", "-c", self.SPIN])
+        eventually(lambda: self.cpu(fast) > 500_000_000, timeout=60, what="work")
+        self.assertLess(self.cpu(slow), self.cpu(fast) / 2)
+        data = self.stats(slow)["cpu"]["throttling"]
+        self.assertGreater(data["throttledPeriods"], 0)
+        self.assertGreater(data["throttledTime"], 0)
+        self.assertEqual(self.call("update", "--cpu-quota", "-1", slow).returncode, 0)
+        before = self.stats(slow)["cpu"]["throttling"]["throttledPeriods"]
+        used = self.cpu(slow)
+        eventually(lambda: self.cpu(slow) > used + 200_000_000, timeout=60, what="its release")
+        self.assertEqual(self.stats(slow)["cpu"]["throttling"]["throttledPeriods"], before)
+
+    # ---- pauses ----
+
+    COUNT = "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; done"
+
+    def count(self, cid):
+        """What its shared file says, read by somebody who is not held."""
+        return (self.dir / "share" / "n").read_text()
+
+    def test_pause(self):
+        (self.dir / "share").mkdir()
+        def bind(c):
+            c["mounts"][-1] = {"destination": "/tmp", "type": "bind", "source": str(self.dir / "share"),
+                               "options": ["rbind"]}
+        pod = self.pod()
+        cid = self.started(pod, ["/bin/sh", "-c", self.COUNT], bind)
+        other = self.started(pod, ["/bin/sleep", "1000"])
+        for _ in range(3):
+            eventually(lambda: (self.dir / "share/n").exists() and self.count(cid), what="work")
+            self.assertEqual(self.call("pause", cid).returncode, 0)
+            self.assertEqual(self.state(cid)["status"], "paused")
+            eventually(lambda: self.cpu(cid) == self.cpu(cid), what="rest")
+            seen = self.count(cid)
+            self.assertEqual(self.call("exec", other, "/bin/echo", "on").stdout, "on\n")
+            self.assertEqual(self.call("exec", pod, "/bin/echo", "on").stdout, "on\n")
+            self.assertNotEqual(self.call("exec", cid, "/bin/true").returncode, 0)
+            self.assertNotEqual(self.call("delete", cid).returncode, 0)
+            self.assertEqual(self.count(cid), seen)
+            self.assertEqual(self.call("resume", cid).returncode, 0)
+            self.assertEqual(self.state(cid)["status"], "running")
+            eventually(lambda: self.count(cid) not in ("", seen), what="going on")
+        self.assertNotEqual(self.call("resume", cid).returncode, 0)
+
+    def test_kill_paused(self):
+        pod = self.pod()
+        for how in (["kill", None, "KILL"], ["delete", "--force", None]):
+            cid = self.started(pod, ["/bin/sh", "-c", self.SPIN])
+            self.assertEqual(self.call("pause", cid).returncode, 0)
+            self.assertEqual(self.call(*[cid if w is None else w for w in how]).returncode, 0)
+            if how[0] == "kill":
+                self.wait_status(cid, "stopped")
+        self.assertEqual(self.state(pod)["status"], "running")
+
+    def test_signal_while_paused(self):
+        pod = self.pod()
+        f, out = self.output()
+        cid = self.started(pod, ["/bin/sh", "-c", "trap 'echo term; exit 3' TERM; echo up; " + self.SPIN],
+                           stdout=f)
+        eventually(lambda: out.read_text() == "up\n", what="start")
+        self.assertEqual(self.call("pause", cid).returncode, 0)
+        self.assertEqual(self.call("kill", cid, "TERM").returncode, 0)
+        self.assertEqual(self.state(cid)["status"], "paused")
+        self.assertEqual(out.read_text(), "up\n")
+        self.assertEqual(self.call("resume", cid).returncode, 0)
+        self.wait_status(cid, "stopped")
+        self.assertEqual(out.read_text(), "up\nterm\n")
+
+    def test_states(self):
+        """Killed in each of its states."""
+        pod = self.pod()
+        for state in ("created", "running", "paused", "stopped"):
+            cid = self.join(pod, ["/bin/sleep", "1000"])
+            if state != "created":
+                self.assertEqual(self.call("start", cid).returncode, 0)
+            if state == "paused":
+                self.assertEqual(self.call("pause", cid).returncode, 0)
+            if state == "stopped":
+                self.assertEqual(self.call("kill", cid, "KILL").returncode, 0)
+                self.wait_status(cid, "stopped")
+            self.assertEqual(self.state(cid)["status"], state)
+            p = self.call("kill", cid, "KILL")
+            self.assertEqual(p.returncode == 0, state != "stopped", p.stderr)
+            self.wait_status(cid, "stopped")
+            self.assertEqual(self.call("delete", cid).returncode, 0)
+
 
 if __name__ == "__main__":
     main()

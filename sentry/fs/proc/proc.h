@@ -10,4 +10,11 @@
 /* boot_arg of its mount op is the struct kernel. */
 extern const struct fs_ops proc_fs_ops;
 
+struct kernel;
+struct pid_ns;
+/* The same for a container that is being made: shows pid namespace ns (NULL: the sandbox's). Owned
+ * result. */
+MUST_CHECK int proc_mount_for(struct kernel *k, struct pid_ns *ns, const char *source,
+                              struct super **out_super);
+
 #endif

@@ -341,4 +341,14 @@ static int proc_mount(const struct fs_ops *fs, void *boot_arg, const char *sourc
     return r;
 }
 
+int proc_mount_for(struct kernel *k, struct pid_ns *ns, const char *source,
+                   struct super **out_super)
+{
+    int r = proc_super_new(&proc_fs_ops, k, source, &proc_root_dir, out_super);
+
+    if (r == 0)
+        proc_super(*out_super)->ns = pid_ns_get(ns);
+    return r;
+}
+
 const struct fs_ops proc_fs_ops = {.name = "proc", .mount = proc_mount};

@@ -8,24 +8,41 @@
 #include "proc_priv.h"
 #include "sentry/kernel/coredump.h"
 
-static int show_hostname(const struct proc_ctx *pc, FILE *out)
+static int show_uts(const struct proc_ctx *pc, FILE *out, bool domain)
 {
     char name[65];
 
-    kernel_hostname(pc->k, name, sizeof(name));
+    kernel_uts_name(pc->k, pc->c ? pc->c->pid : 0, domain, name, sizeof(name));
     fprintf(out, "%s\n", name);
     return 0;
 }
 
+static int64_t store_uts(const struct proc_ctx *pc, const char *text, size_t len, bool domain)
+{
+    if (!pc->c)
+        return -EPERM;
+    int r = kernel_set_uts_name(pc->k, pc->c->pid, pc->c->cred, domain, text, strcspn(text, "\n"));
+    return r ? r : (int64_t)len;
+}
+
+static int show_hostname(const struct proc_ctx *pc, FILE *out)
+{
+    return show_uts(pc, out, false);
+}
+
 static int64_t store_hostname(const struct proc_ctx *pc, const char *text, size_t len)
 {
-    size_t n = strcspn(text, "\n");
-    int r;
+    return store_uts(pc, text, len, false);
+}
 
-    if (!pc->c || !cred_capable(pc->c->cred, 21 /* CAP_SYS_ADMIN */))
-        return -EPERM;
-    r = kernel_set_hostname(pc->k, text, n);
-    return r ? r : (int64_t)len;
+static int show_domainname(const struct proc_ctx *pc, FILE *out)
+{
+    return show_uts(pc, out, true);
+}
+
+static int64_t store_domainname(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    return store_uts(pc, text, len, true);
 }
 
 static int show_ostype(const struct proc_ctx *pc, FILE *out)
@@ -139,6 +156,7 @@ static const struct proc_entry kernel_entries[] = {
      .mode = 0644,
      .show = show_core_uses_pid,
      .store = store_core_uses_pid},
+    {.name = "domainname", .mode = 0644, .show = show_domainname, .store = store_domainname},
     {.name = "hostname", .mode = 0644, .show = show_hostname, .store = store_hostname},
     {.name = "msgmax", .mode = 0644, .show = proc_show_msgmax, .store = proc_store_msgmax},
     {.name = "msgmnb", .mode = 0644, .show = proc_show_msgmnb, .store = proc_store_msgmnb},
