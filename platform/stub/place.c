@@ -130,6 +130,22 @@ static void place_free(struct stub_seat *s, const struct stub_placer *p, int sta
         s->bond_ns = 0;
 }
 
+/* The first turn of the owner's thread, which may have been bound by another seat. */
+static void place_first(struct stub_seat *s)
+{
+    cpu_set_t set;
+
+    s->entered = true;
+    if (s->cpu < 0) {
+        s->cpu = STUB_CPU_NEW;
+        return;
+    }
+    CPU_ZERO(&set);
+    CPU_SET((size_t)s->cpu, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) != 0)
+        s->cpu = STUB_CPU_NEW;
+}
+
 /* A CPU other than not with no guest of ours. */
 static int place_empty(const struct stub_placer *p, int not )
 {
@@ -193,6 +209,8 @@ void stub_seat_enter(struct stub_seat *s, uint64_t now)
     if (p->cpu_count < 2) {
         s->cpu = STUB_CPU_FREE;
         s->quick = 0;
+    } else if (UNLIKELY(!s->entered)) {
+        place_first(s);
     }
     if (s->split) {
         /* Nothing to decide here. */

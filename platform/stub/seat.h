@@ -46,6 +46,7 @@ struct stub_seat {
     int cpu;                       /* where it is bound, or STUB_CPU_* */
     bool split;                    /* the stub thread is kept off our CPU */
     bool placed;                   /* is in stub_placer.placed */
+    bool entered;                  /* at least once: the owner's thread is where it should be */
     unsigned company;              /* entries that found somebody else there */
     unsigned quick;                /* short turns in a row, of a free pair */
     uint64_t bond_ns, bond_end_ns; /* length and end of the bond to that CPU */

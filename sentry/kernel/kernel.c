@@ -240,10 +240,12 @@ int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
     memcpy(k->core_pattern, "core", sizeof("core"));
     idalloc_init(&k->ids, 1, LIMIT_TASKS);
     list_init(&k->groups);
+    task_pool_init(&k->pool);
     waitq_init(&k->exit_wq);
     int r = kernel_parts(k);
     if (r) {
         waitq_fini(&k->exit_wq);
+        task_pool_fini(&k->pool);
         mutex_destroy(&k->core_mu);
         mutex_destroy(&k->mu);
         free(k->pids);
@@ -258,8 +260,10 @@ void kernel_free(struct kernel *k)
 {
     if (!k)
         return;
+    task_pool_close(&k->pool);
     while (atomic_load_explicit(&k->thread_count, memory_order_acquire))
         usleep(100);
+    task_pool_fini(&k->pool);
     BUG_ON(!list_empty(&k->groups) || atomic_load(&k->task_count) != 0);
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);

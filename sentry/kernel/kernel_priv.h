@@ -192,6 +192,14 @@ struct thread_group {
     _Atomic int membarrier; /* TASK_ATTR_MEMBARRIER */
 };
 
+/* Host threads between two tasks. */
+struct task_pool {
+    struct mutex mu; /* rank LEAF: the rest */
+    struct list idle;
+    unsigned idle_count;
+    bool closed;
+};
+
 struct kernel {
     /* immutable */
     struct kernel_config cfg;
@@ -220,6 +228,7 @@ struct kernel {
 
     _Atomic uint32_t task_count;
     _Atomic uint32_t thread_count; /* of the host, that may still look at this object */
+    struct task_pool pool;
     _Atomic uint64_t oom_kills;
     _Atomic bool oom_choosing;
     _Atomic uint32_t sigqueue_count;
@@ -227,6 +236,15 @@ struct kernel {
     _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */
     struct waitq exit_wq;               /* a group has been reaped */
 };
+
+/* ---- task_pool.c ---- */
+void task_pool_init(struct task_pool *p);
+/* Nobody waits any more, or will: they end soon. */
+void task_pool_close(struct task_pool *p);
+/* After the last thread has ended. */
+void task_pool_fini(struct task_pool *p);
+/* A host thread, new or one that waited, that calls t's thread_fn. t is that thread's from here on. */
+MUST_CHECK int task_pool_start(struct task *t);
 
 /* ---- pid.c; all with tree held ---- */
 /* A fresh number for a new task of ns, in it and all above; -EAGAIN, -EEXIST, -ENOMEM when a

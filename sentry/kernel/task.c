@@ -265,11 +265,11 @@ uint64_t task_stime_ns(struct task *t)
 {
     const struct task_priv *p = task_priv(t);
     struct timespec ts;
-    const clockid_t clock = atomic_load_explicit(&p->cpu_clock, memory_order_relaxed);
+    const clockid_t clock = atomic_load_explicit(&p->cpu_clock, memory_order_acquire);
 
     if (p->dead || !clock || clock_gettime(clock, &ts))
         return p->dead_stime_ns;
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec - p->cpu_clock_start_ns;
 }
 
 static void usage_add_task(struct task_usage *u, struct task *t)

@@ -61,7 +61,7 @@ struct task_priv {
     uint32_t seen_users;              /* callers filled from it and not ended */
 
     /* owner */
-    pthread_t thread;
+    void (*thread_fn)(struct task *t); /* the task's life; it is gone when that returns */
     int exit_code;          /* as wait(2) encodes it */
     uint64_t set_child_tid; /* CLONE_CHILD_SETTID: stored by the child before its first step */
     struct plat_ctx *start_ctx;
@@ -85,6 +85,7 @@ struct task_priv {
     _Atomic uint32_t personality;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
 
+    uint64_t cpu_clock_start_ns; /* what it showed at the start; immutable once cpu_clock is set */
     _Atomic clockid_t cpu_clock; /* of the thread; 0 before it runs */
 
     /* guard: tree and sig to change, either to read */

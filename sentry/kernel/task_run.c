@@ -11,13 +11,6 @@
 #include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
-/* Stacks are touched as deep as calls go; the rest is address space. */
-#ifdef RINGWALL_SANITIZE
-#define TASK_STACK_SIZE (2u << 20)
-#else
-#define TASK_STACK_SIZE (256u << 10)
-#endif
-
 enum { START_WAIT, START_READY, START_GO, START_ABORT };
 
 /* ---- system calls ---- */
@@ -191,26 +184,22 @@ static void task_loop(struct task *t)
 
 /* ---- threads ---- */
 
+/* What the thread did for others before does not count. */
 static void task_thread_begin(struct task *t)
 {
+    struct task_priv *p = task_priv(t);
+    struct timespec ts;
     clockid_t clock;
 
-    if (pthread_getcpuclockid(pthread_self(), &clock) == 0)
-        atomic_store_explicit(&task_priv(t)->cpu_clock, clock, memory_order_relaxed);
+    if (pthread_getcpuclockid(pthread_self(), &clock) != 0 || clock_gettime(clock, &ts) != 0)
+        return;
+    p->cpu_clock_start_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    atomic_store_explicit(&p->cpu_clock, clock, memory_order_release);
 }
 
-/* The last look at the kernel that a thread takes. */
-static void *task_thread_end(struct kernel *k)
+static void task_thread_main(struct task *t)
 {
-    atomic_fetch_sub_explicit(&k->thread_count, 1, memory_order_release);
-    return NULL;
-}
-
-static void *task_thread_main(void *arg)
-{
-    struct task *t = arg;
     struct task_priv *p = task_priv(t);
-    struct kernel *k = t->k;
 
     task_thread_begin(t);
     if (p->set_child_tid) {
@@ -220,32 +209,12 @@ static void *task_thread_main(void *arg)
     }
     task_loop(t);
     task_exit_final(t);
-    return task_thread_end(k);
-}
-
-static int thread_create(struct task *t, void *(*fn)(void *))
-{
-    struct kernel *k = t->k;
-    pthread_attr_t attr;
-
-    if (pthread_attr_init(&attr))
-        return -EAGAIN;
-    atomic_fetch_add_explicit(&k->thread_count, 1, memory_order_relaxed);
-    int r = pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
-    if (!r)
-        r = pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    if (!r)
-        r = pthread_create(&task_priv(t)->thread, &attr, fn, t);
-    (void)pthread_attr_destroy(&attr);
-    if (!r)
-        return 0;
-    (void)task_thread_end(k);
-    return -EAGAIN;
 }
 
 int task_start_thread(struct task *t)
 {
-    return thread_create(t, task_thread_main);
+    task_priv(t)->thread_fn = task_thread_main;
+    return task_pool_start(t);
 }
 
 /* ---- the thread of a loaded program that has never run ---- */
@@ -274,17 +243,15 @@ static int start_state_await(struct task *t, int not_state)
 
 /* A context belongs to the thread that made it, so this thread makes it and then waits. The task is
  * kept by the caller of task_start_loaded till START_READY or START_ABORT was seen. */
-static void *task_loaded_main(void *arg)
+static void task_loaded_main(struct task *t)
 {
-    struct task *t = arg;
-    struct kernel *k = t->k;
     struct plat_ctx *ctx;
 
     task_thread_begin(t);
-    int r = plat_ctx_create(k->cfg.plat, mm_as(t->ua.mm), &ctx);
+    int r = plat_ctx_create(t->k->cfg.plat, mm_as(t->ua.mm), &ctx);
     if (r) {
         start_state_set(t, r);
-        return task_thread_end(k);
+        return;
     }
     t->ctx = t->ua.ctx = ctx;
     start_state_set(t, START_READY);
@@ -292,11 +259,10 @@ static void *task_loaded_main(void *arg)
         plat_ctx_destroy(ctx);
         t->ctx = t->ua.ctx = NULL;
         start_state_set(t, START_WAIT);
-        return task_thread_end(k);
+        return;
     }
     task_loop(t);
     task_exit_final(t);
-    return task_thread_end(k);
 }
 
 void task_init_regs(struct plat_regs *regs, uint64_t entry, uint64_t stack)
@@ -313,8 +279,8 @@ void task_init_regs(struct plat_regs *regs, uint64_t entry, uint64_t stack)
 
 int task_start_loaded(struct task *t, uint64_t entry, uint64_t stack)
 {
-    int r = thread_create(t, task_loaded_main);
-
+    task_priv(t)->thread_fn = task_loaded_main;
+    int r = task_pool_start(t);
     if (r)
         return r;
     const int state = start_state_await(t, START_WAIT);

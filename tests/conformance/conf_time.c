@@ -188,6 +188,27 @@ TEST(cpu_clocks)
     OK(clock_gettime(process, &(struct timespec){0}));
 }
 
+static void *fresh_thread(void *arg)
+{
+    *(int64_t *)arg = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    return NULL;
+}
+
+/* What one thread used is not found on the clock of the next. */
+TEST(cpu_clock_of_a_new_thread)
+{
+    clockid_t thread;
+    pthread_t t;
+    int64_t fresh;
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(pthread_create(&t, NULL, burn_thread, &thread), 0);
+        CHECK_EQ(pthread_join(t, NULL), 0);
+        CHECK_EQ(pthread_create(&t, NULL, fresh_thread, &fresh), 0);
+        CHECK_EQ(pthread_join(t, NULL), 0);
+        CHECK(fresh < 40 * MS);
+    }
+}
+
 TEST(cpu_limit)
 {
     int *warned = conf_shared(CONF_PAGE);
