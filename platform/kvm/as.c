@@ -34,12 +34,13 @@ static int as_create(struct plat *base, struct plat_as **out_as)
 
     if (r != 0)
         return r;
-    r = kvm_tables_reserve(as, p->vdso_va, p->vdso_va + p->vdso_size);
+    r = kvm_tables_reserve(as, p->vdso_va, KVM_USER_END);
     if (r != 0) {
         kvm_as_put(&as->base);
         return r;
     }
     kvm_table_set(as, p->vdso_va, p->vdso_va + p->vdso_size, p->vdso_gpa, PLAT_READ | PLAT_EXEC);
+    kvm_table_set(as, KVM_HAND_VA, KVM_HAND_VA + PAGE_SIZE, p->hand_gpa, PLAT_READ | PLAT_EXEC);
     *out_as = &as->base;
     return 0;
 }
@@ -213,6 +214,20 @@ static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigne
     kvm_table_protect(as, addr.v, addr.v + size, access);
     mutex_unlock(&as->mu);
     return 0;
+}
+
+int kvm_as_exchange(struct kvm_as *as, unsigned runner, struct kvm_exchange **out)
+{
+    struct kvm_page *page = &as->exchange[runner];
+    int r = 0;
+
+    mutex_lock(&as->mu);
+    if (page->hva == NULL)
+        r = kvm_table_own_page(as, KVM_HAND_VA + (runner + 1) * PAGE_SIZE, page);
+    if (r == 0)
+        *out = (struct kvm_exchange *)(void *)page->hva;
+    mutex_unlock(&as->mu);
+    return r;
 }
 
 void kvm_as_commit(struct kvm_as *as)

@@ -105,6 +105,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     kvm_pool_drop(c);
     ref_get(&as->ref);
     c->as = as;
+    c->page = NULL;
     ctx_reset(c);
     kvm_as_put(&old->base);
     return 0;

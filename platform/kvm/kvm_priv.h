@@ -16,6 +16,7 @@
 #include "base/ref.h"
 #include "platform/kvm/kvm.h"
 #include "platform/kvm/stub.h"
+#include "platform/stub/pace.h"
 
 struct kvm_vcpu;
 
@@ -48,6 +49,8 @@ struct kvm_vcpu;
 #define KVM_CPU_STACK 0x1000u /* offset of a virtual processor's stack page */
 #define KVM_STACK_TOP 0x800u  /* of exceptions' stack, in it */
 #define KVM_USER_END UINT64_C(0x7ffffffff000)
+/* The end of the guest's half is the platform's: code that hands over, and its exchange pages. */
+#define KVM_HAND_VA (KVM_USER_END - (KVM_RUNNERS_MAX + 1) * UINT64_C(4096))
 #define KVM_USER_START UINT64_C(0x10000)
 #define KVM_CPUS_MAX 64u
 #define KVM_CPUS_PER_HOST_CPU 8u
@@ -65,6 +68,8 @@ struct kvm_vcpu;
 
 extern const char kvm_stub_vectors[], kvm_stub_vectors_end[], kvm_stub_return[], kvm_stub_syscall[],
     kvm_stub_syscall_end[];
+extern const char kvm_hand[], kvm_hand_common[], kvm_hand_out[], kvm_hand_saved[], kvm_hand_done[],
+    kvm_hand_end[];
 
 enum {
     KVM_VECTOR_DE = 0,
@@ -88,6 +93,25 @@ struct kvm_page {
 
 struct kvm_window;
 struct kvm_ctx;
+struct kvm_runner;
+
+/* What guest and sentry hand over in, shown to one address space. Hostile, all of it, at any time:
+ * what the guest writes there is what it could have called with. */
+struct kvm_exchange {
+    _Atomic uint32_t state; /* KVM_TURN_* */
+    _Atomic uint32_t asleep;
+    uint32_t spin, bases;
+    uint8_t pad[48];
+    uint64_t rip, cs, flags, rsp, ss; /* as IRET takes them */
+    uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp;
+    uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
+    uint64_t fs, gs;
+};
+_Static_assert(offsetof(struct kvm_exchange, spin) == KVM_X_SPIN, "as stub.S");
+_Static_assert(offsetof(struct kvm_exchange, rip) == KVM_X_FRAME, "as stub.S");
+_Static_assert(offsetof(struct kvm_exchange, rax) == KVM_X_RAX, "as stub.S");
+_Static_assert(offsetof(struct kvm_exchange, r8) == KVM_X_R8, "as stub.S");
+_Static_assert(offsetof(struct kvm_exchange, gs) == KVM_X_GS, "as stub.S");
 
 struct kvm_plat {
     struct plat base;
@@ -105,6 +129,9 @@ struct kvm_plat {
     struct kvm_page kernel_pdpt;           /* the upper half of every address space */
     struct kvm_page idle_root;             /* tables with nothing but that */
 
+    uint64_t hand_gpa; /* code that hands over, in every address space */
+    uint32_t spin;     /* looks that are worth a sleep */
+
     struct mutex mu; /* rank LEAF: the rest of memory: slots, tables, windows */
     uint32_t slot_count;
     uint8_t **slot_hva;             /* by slot number */
@@ -120,6 +147,10 @@ struct kvm_plat {
     struct kvm_vcpu *cpus[KVM_CPUS_MAX];
     unsigned cpu_count, cpu_max;
     _Atomic unsigned cpus_wanted; /* threads that wait for one */
+
+    struct mutex runners_mu; /* rank LEAF: runners are made one after the other */
+    struct kvm_runner *_Atomic runners[KVM_RUNNERS_MAX];
+    unsigned runner_max; /* 0: nothing is handed over */
 };
 
 /* A virtual processor. Its state is that of the context that ran on it last, until another takes it
@@ -136,6 +167,8 @@ struct kvm_vcpu {
     _Atomic uint64_t since_ns, last_ns; /* running guest code since, or 0; when it last came out */
     _Atomic pid_t runner;               /* thread that does */
     _Atomic bool yield;                 /* somebody waits for it */
+    uint64_t entry;                     /* where SYSCALL arrives; guard: busy */
+    int error;                          /* of the last KVM_RUN of a runner; guard: busy */
 };
 
 /* A range of an address space that shows a host file. */
@@ -165,7 +198,8 @@ struct kvm_as {
     size_t zap_count;
     struct kvm_window *dead[KVM_ZAPS_MAX]; /* ... and windows to be put then */
     size_t dead_count;
-    _Atomic bool pending; /* written under mu */
+    _Atomic bool pending;                      /* written under mu */
+    struct kvm_page exchange[KVM_RUNNERS_MAX]; /* hva NULL: none yet */
 };
 
 struct kvm_ctx {
@@ -178,6 +212,15 @@ struct kvm_ctx {
     /* Guest time of runs that have ended, start of the present one or 0, and the largest sum that
      * was ever told. */
     _Atomic uint64_t cpu_ns, run_start, cpu_told;
+    /* Handing over; owner thread but for hand. */
+    _Atomic uint32_t hand; /* enum kvm_hand */
+    struct stub_pace pace;
+    struct kvm_runner *runner;  /* of the last time */
+    struct kvm_exchange *page;  /* ... and where, or NULL */
+    uint64_t hand_fs, hand_gs;  /* what the guest came with */
+    bool hand_slept;            /* spinning was not enough, this turn */
+    uint64_t hand_ns;           /* ... and its guest time */
+    uint64_t turn_ns, turn_end; /* how long the last turn took, and its end */
 };
 
 static inline struct kvm_plat *kvm_plat(struct plat *p)
@@ -248,6 +291,8 @@ MUST_CHECK int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent);
 /* Where a byte that the guest can read is in the sentry, or NULL. To be asked for its address only:
  * a file that became shorter faults there. */
 const uint8_t *kvm_table_find_byte(struct kvm_as *as, uint64_t addr);
+/* Memory of as's own, for guest and sentry to write, at addr, where nothing is. It goes with as. */
+MUST_CHECK int kvm_table_own_page(struct kvm_as *as, uint64_t addr, struct kvm_page *out);
 /* Entries of the upper half: page tables for ring 0. p->mu not held. */
 MUST_CHECK int kvm_kernel_map(struct kvm_plat *p, uint64_t va, uint64_t gpa, uint64_t flags);
 /* A window that is not shown any more is put when what showed it has been zapped. */
@@ -267,6 +312,9 @@ MUST_CHECK bool kvm_as_read(struct kvm_as *as, uint64_t addr, void *buf, size_t 
  * fault from now on. False when there is none. */
 bool kvm_as_truncated(struct kvm_as *as);
 
+/* The exchange page of a runner in as. */
+MUST_CHECK int kvm_as_exchange(struct kvm_as *as, unsigned runner, struct kvm_exchange **out);
+
 /* ---- vcpu.c: making one ---- */
 MUST_CHECK int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out);
 void kvm_vcpu_free(struct kvm_vcpu *v);
@@ -274,6 +322,9 @@ void kvm_vcpu_free(struct kvm_vcpu *v);
 MUST_CHECK int kvm_vcpu_set_tsc(struct kvm_vcpu *v);
 /* Where SYSCALL goes, by what the probe found. */
 MUST_CHECK int kvm_vcpu_set_syscall(struct kvm_vcpu *v);
+/* ... and that it goes there: entry is a guest address. */
+MUST_CHECK int kvm_vcpu_set_entry(struct kvm_vcpu *v, uint64_t entry);
+uint64_t kvm_vcpu_plain_entry(const struct kvm_plat *p);
 
 /* ---- pool.c: lending them ---- */
 /* Lends c a virtual processor with c's extended state on it: busy, till kvm_pool_leave. Waits while
@@ -287,7 +338,48 @@ void kvm_pool_drop(struct kvm_ctx *c);
 /* Makes whatever runs on v come out soon. Any thread. */
 void kvm_pool_kick(struct kvm_vcpu *v);
 
+/* ---- hand.c: calls that are handed over, while the machine goes on ---- */
+/* Who has the guest. Only this is relied on, nothing in the exchange page. */
+enum kvm_hand {
+    KVM_HAND_NONE,   /* nobody but c's thread */
+    KVM_HAND_RUN,    /* the runner, and c's thread waits for it */
+    KVM_HAND_SLEEPS, /* ... asleep */
+    KVM_HAND_TAKEN,  /* the runner; c's thread has taken a call and works on it */
+    KVM_HAND_STOP,   /* ... and waits for the runner to come out */
+    KVM_HAND_OUT,    /* the runner has come out; c's thread is to look why */
+};
+enum kvm_hand_end {
+    KVM_HAND_END_CALL,  /* c->regs are those of a system call */
+    KVM_HAND_END_EXIT,  /* the processor *out came out, and is c's */
+    KVM_HAND_END_AGAIN, /* ... before it was answered; c->regs are as before */
+    KVM_HAND_END_NEVER, /* there is nobody to run it */
+};
+/* Runs c by a runner till something is to be told; *out is set with EXIT and AGAIN. */
+enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_vcpu **out);
+/* A runner waits with c's last call. */
+static inline bool kvm_hand_holds(struct kvm_ctx *c)
+{
+    return atomic_load(&c->hand) != KVM_HAND_NONE;
+}
+/* Afterwards none does. */
+void kvm_hand_stop(struct kvm_ctx *c);
+/* v came out in ring 3, in the code that hands over. True: c->regs are those of a call. False:
+ * those that it was to go on with. */
+bool kvm_hand_regs(struct kvm_ctx *c, const struct kvm_vcpu *v);
+static inline bool kvm_hand_inside(uint64_t rip)
+{
+    return rip - KVM_HAND_VA < PAGE_SIZE;
+}
+MUST_CHECK int kvm_hand_init(struct kvm_plat *p, unsigned host_cpus);
+void kvm_hand_fini(struct kvm_plat *p);
+
 /* ---- ctx.c, run.c, trap.c ---- */
+void kvm_run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step);
+void kvm_run_save(struct kvm_ctx *c, const struct kvm_vcpu *v);
+/* KVM_RUN: 0 or an errno. */
+int kvm_run_once(struct kvm_vcpu *v);
+uint64_t kvm_run_flags(const struct kvm_ctx *c, bool single_step);
+uint64_t kvm_clock(clockid_t clock);
 extern const struct plat_ctx_ops kvm_ctx_ops;
 /* CLOCK_MONOTONIC, ns. */
 uint64_t kvm_now(void);

@@ -252,7 +252,7 @@ static int plat_show_vdso(struct kvm_plat *p)
         return r;
     p->vdso_gpa = kvm_slot_gpa(slot);
     p->vdso_size = size;
-    p->vdso_va = KVM_USER_END - size;
+    p->vdso_va = KVM_HAND_VA - size;
     p->base.max_addr = p->vdso_va;
     p->base.host_vdso = getauxval(AT_SYSINFO_EHDR) - host.start + p->vdso_va;
     return 0;
@@ -278,6 +278,7 @@ static void plat_destroy(struct plat *base)
 {
     struct kvm_plat *p = kvm_plat(base);
 
+    kvm_hand_fini(p);
     for (unsigned i = 0; i < p->cpu_count; i++)
         if (p->cpus[i] != NULL)
             kvm_vcpu_free(p->cpus[i]);
@@ -288,12 +289,20 @@ static void plat_destroy(struct plat *base)
     if (p->mem != NULL)
         (void)munmap(p->mem, p->mem_size);
     cond_destroy(&p->cpus_free);
+    mutex_destroy(&p->runners_mu);
     mutex_destroy(&p->cpus_mu);
     mutex_destroy(&p->mu);
     free(p->mem_slots);
     free(p->slot_hva);
     free(p->cpuid);
     free(p);
+}
+
+static unsigned plat_host_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
 
 static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
@@ -318,14 +327,9 @@ static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
         return r;
     p->cpu_count = 1;
     r = plat_probe_syscall(p);
+    if (r == 0)
+        r = kvm_hand_init(p, plat_host_cpus());
     return r != 0 ? r : plat_show_vdso(p);
-}
-
-static unsigned plat_host_cpus(void)
-{
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
 
 static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
@@ -337,13 +341,14 @@ static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
         return -ENOMEM;
     p->base.ops = &kvm_plat_ops;
     p->base.min_addr = KVM_USER_START;
-    p->base.max_addr = KVM_USER_END;
+    p->vdso_va = p->base.max_addr = KVM_HAND_VA;
     p->vm_fd = -1;
     p->mem_fd = cfg->mem_fd;
     p->ring3_syscall = true; /* till the probe says otherwise */
     p->cpu_max = MIN(KVM_CPUS_PER_HOST_CPU * plat_host_cpus(), KVM_CPUS_MAX);
     mutex_init(&p->mu, LOCK_RANK_LEAF);
     mutex_init(&p->cpus_mu, LOCK_RANK_LEAF);
+    mutex_init(&p->runners_mu, LOCK_RANK_LEAF);
     cond_init(&p->cpus_free);
     list_init(&p->windows);
     list_init(&p->window_chunks);

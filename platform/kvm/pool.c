@@ -176,6 +176,7 @@ void kvm_pool_leave(struct kvm_vcpu *v)
 
 int kvm_pool_save(struct kvm_ctx *c)
 {
+    kvm_hand_stop(c);
     struct kvm_vcpu *v = pool_own(c);
     int r = 0;
 
@@ -189,6 +190,7 @@ int kvm_pool_save(struct kvm_ctx *c)
 
 void kvm_pool_drop(struct kvm_ctx *c)
 {
+    kvm_hand_stop(c);
     struct kvm_vcpu *v = pool_own(c);
 
     if (v == NULL)

@@ -14,7 +14,7 @@
 /* Exceptions that push an error code: Intel SDM vol. 3, table 6-1. */
 #define VECTORS_WITH_ERROR 0x60227d00u
 
-static uint64_t run_clock(clockid_t clock)
+uint64_t kvm_clock(clockid_t clock)
 {
     struct timespec ts;
 
@@ -24,7 +24,7 @@ static uint64_t run_clock(clockid_t clock)
 
 uint64_t kvm_now(void)
 {
-    return run_clock(CLOCK_MONOTONIC);
+    return kvm_clock(CLOCK_MONOTONIC);
 }
 
 void kvm_ctx_interrupt(struct plat_ctx *base)
@@ -41,7 +41,7 @@ void kvm_ctx_interrupt(struct plat_ctx *base)
 
 /* ---- into the guest ---- */
 
-static uint64_t run_flags(const struct kvm_ctx *c, bool single_step)
+uint64_t kvm_run_flags(const struct kvm_ctx *c, bool single_step)
 {
     return (c->regs.eflags & KVM_USER_FLAGS) | 2 | KVM_FLAG_IF | (single_step ? KVM_FLAG_TF : 0);
 }
@@ -58,7 +58,7 @@ static void run_load_frame(struct kvm_vcpu *v, struct kvm_regs *r)
     r->rflags = 2;
 }
 
-static void run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
+void kvm_run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
 {
     const struct plat_regs *g = &c->regs;
     struct kvm_regs *r = &v->run->s.regs.regs;
@@ -82,7 +82,7 @@ static void run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
         .r14 = g->r14,
         .r15 = g->r15,
         .rip = g->rip,
-        .rflags = run_flags(c, single_step),
+        .rflags = kvm_run_flags(c, single_step),
     };
     if ((s->cs.selector & 3) == 0)
         run_load_frame(v, r);
@@ -97,7 +97,7 @@ static void run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
 
 /* ---- out of it ---- */
 
-static void run_save(struct kvm_ctx *c, const struct kvm_vcpu *v)
+void kvm_run_save(struct kvm_ctx *c, const struct kvm_vcpu *v)
 {
     const struct kvm_regs *r = &v->run->s.regs.regs;
     const struct kvm_sregs *s = &v->run->s.regs.sregs;
@@ -129,8 +129,7 @@ static void run_save(struct kvm_ctx *c, const struct kvm_vcpu *v)
     };
 }
 
-/* SYSCALL left the return address in rcx and the flags in r11. A guest in ring 3 that writes to the
- * port itself makes a call like any other, with registers of its choice. */
+/* The return address is in rcx and the flags in r11. */
 static enum plat_event run_syscall(struct kvm_ctx *c)
 {
     c->regs.orig_rax = c->regs.rax;
@@ -165,41 +164,73 @@ static enum plat_event run_exception(struct kvm_ctx *c, struct kvm_vcpu *v, unsi
 
 enum run_result { RUN_AGAIN, RUN_DONE, RUN_YIELD };
 
+static bool run_in_ring3(const struct kvm_vcpu *v)
+{
+    return (v->run->s.regs.sregs.cs.selector & 3) == 3;
+}
+
+/* SYSCALL left the return address in rcx and the flags in r11, or all registers are in the exchange
+ * page. A guest in ring 3 that writes to either port itself makes a call like any other, with
+ * registers of its choice. */
+static enum plat_event run_exit_call(struct kvm_ctx *c, struct kvm_vcpu *v, unsigned port)
+{
+    const bool handing = run_in_ring3(v) && kvm_hand_inside(v->run->s.regs.regs.rip);
+
+    if (port == KVM_PORT_SYSCALL || !handing || !kvm_hand_regs(c, v))
+        kvm_run_save(c, v);
+    return run_syscall(c);
+}
+
 static enum run_result run_exit_io(struct kvm_ctx *c, struct kvm_vcpu *v, struct plat_fault *out,
                                    enum plat_event *event)
 {
     const unsigned port = v->run->io.port;
 
-    run_save(c, v);
-    if (port == KVM_PORT_SYSCALL)
-        *event = run_syscall(c);
-    else if (port < KVM_VECTORS && (v->run->s.regs.sregs.cs.selector & 3) == 0)
+    if (port == KVM_PORT_SYSCALL || port == KVM_PORT_LEFT) {
+        *event = run_exit_call(c, v, port);
+        return RUN_DONE;
+    }
+    kvm_run_save(c, v);
+    if (port < KVM_VECTORS && !run_in_ring3(v))
         *event = run_exception(c, v, port, out);
     else
         *event = kvm_trap(c, v, KVM_VECTOR_GP, 0, out);
     return RUN_DONE;
 }
 
-/* A signal. In the middle of the way out there is nothing to save: it must be gone to its end. */
+static enum run_result run_interrupted(struct kvm_ctx *c, enum plat_event *event)
+{
+    if (!atomic_exchange(&c->interrupt, false))
+        return RUN_YIELD;
+    *event = PLAT_EVENT_INTERRUPT;
+    return RUN_DONE;
+}
+
+/* A signal. In the middle of the way out there is nothing to save: it must be gone to its end. On
+ * the way in nothing has happened yet, and c->regs are what they were. */
 static enum run_result run_exit_signal(struct kvm_ctx *c, struct kvm_vcpu *v,
                                        enum plat_event *event)
 {
-    const bool ring0 = (v->run->s.regs.sregs.cs.selector & 3) == 0;
+    const uint64_t rip = v->run->s.regs.regs.rip;
 
-    if (ring0) {
+    if (!run_in_ring3(v)) {
+        if (rip == KVM_STUB_VA + (uint64_t)(kvm_stub_return - kvm_stub_vectors))
+            return run_interrupted(c, event);
         v->run->kvm_dirty_regs = 0;
         return RUN_AGAIN;
     }
-    run_save(c, v);
-    if (v->run->s.regs.regs.rip == KVM_SYSCALL3_VA) {
+    if (kvm_hand_inside(rip)) {
+        if (!kvm_hand_regs(c, v))
+            return run_interrupted(c, event);
         *event = run_syscall(c);
         return RUN_DONE;
     }
-    if (atomic_exchange(&c->interrupt, false)) {
-        *event = PLAT_EVENT_INTERRUPT;
+    kvm_run_save(c, v);
+    if (rip == KVM_SYSCALL3_VA) {
+        *event = run_syscall(c);
         return RUN_DONE;
     }
-    return RUN_YIELD;
+    return run_interrupted(c, event);
 }
 
 /* Memory that was there is not: a host file became shorter. The guest then faults by itself. */
@@ -209,7 +240,7 @@ static enum run_result run_exit_memory(struct kvm_ctx *c, struct kvm_vcpu *v,
     v->run->kvm_dirty_regs = 0;
     if (kvm_as_truncated(c->as))
         return RUN_AGAIN;
-    run_save(c, v);
+    kvm_run_save(c, v);
     *out = (struct plat_fault){.signo = SIGBUS,
                                .code = BUS_ADRERR,
                                .addr = c->regs.rip,
@@ -228,7 +259,7 @@ static enum run_result run_exit(struct kvm_ctx *c, struct kvm_vcpu *v, int error
         return run_exit_signal(c, v, event);
     if (error == EFAULT)
         return run_exit_memory(c, v, out, event);
-    run_save(c, v);
+    kvm_run_save(c, v);
     if (error == 0 && v->run->exit_reason == KVM_EXIT_INTERNAL_ERROR &&
         (v->run->s.regs.sregs.cs.selector & 3) == 3) {
         /* An instruction that the host would have to do for the guest, and cannot. */
@@ -243,60 +274,105 @@ static enum run_result run_exit(struct kvm_ctx *c, struct kvm_vcpu *v, int error
 
 /* ---- a turn ---- */
 
-static int run_once(struct kvm_vcpu *v)
+int kvm_run_once(struct kvm_vcpu *v)
 {
     return ioctl(v->fd, KVM_RUN, 0) == 0 ? 0 : errno;
 }
 
-/* On v until something is to be told, or somebody else wants v. */
-static enum run_result run_on(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step,
+/* On v until something is to be told, or somebody else wants v. fresh: from c->regs; else v goes on
+ * from where it is. */
+static enum run_result run_on(struct kvm_ctx *c, struct kvm_vcpu *v, bool fresh, bool single_step,
                               struct plat_fault *out, enum plat_event *event)
 {
     enum run_result result;
 
-    run_load(c, v, single_step);
+    if (kvm_vcpu_set_entry(v, kvm_vcpu_plain_entry(v->p)) != 0) {
+        *event = PLAT_EVENT_DEAD;
+        return RUN_DONE;
+    }
     for (;;) {
+        if (fresh)
+            kvm_run_load(c, v, single_step);
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-        if (atomic_load(&c->interrupt) && (v->run->s.regs.sregs.cs.selector & 3) == 3 &&
-            atomic_exchange(&c->interrupt, false)) {
+        if (fresh && atomic_load(&c->interrupt) && atomic_exchange(&c->interrupt, false)) {
             *event = PLAT_EVENT_INTERRUPT;
             return RUN_DONE;
         }
-        result = run_exit(c, v, run_once(v), out, event);
-        if (result == RUN_YIELD && !atomic_load(&v->yield)) {
-            run_load(c, v, single_step);
-            continue;
-        }
-        if (result != RUN_AGAIN)
+        result = run_exit(c, v, kvm_run_once(v), out, event);
+        if (result == RUN_DONE || (result == RUN_YIELD && atomic_load(&v->yield)))
             return result;
+        fresh = result == RUN_YIELD;
     }
 }
 
-static void run_count(struct kvm_ctx *c, struct kvm_vcpu *v, uint64_t cpu_start)
+/* run_on with everything around it. */
+static enum run_result run_lent(struct kvm_ctx *c, struct kvm_vcpu *v, bool fresh, bool single_step,
+                                struct plat_fault *out, enum plat_event *event)
 {
-    uint64_t now = kvm_now();
+    const uint64_t cpu_start = kvm_clock(CLOCK_THREAD_CPUTIME_ID), start = kvm_now();
 
+    atomic_store(&c->run_start, start);
+    atomic_store(&v->runner, gettid());
+    atomic_store(&v->since_ns, start);
+    enum run_result result = run_on(c, v, fresh, single_step, out, event);
+    c->turn_end = kvm_now();
+    c->turn_ns = c->turn_end - start;
     atomic_store(&v->since_ns, 0);
-    atomic_store(&v->last_ns, now);
-    atomic_fetch_add(&c->cpu_ns, run_clock(CLOCK_THREAD_CPUTIME_ID) - cpu_start);
+    atomic_store(&v->last_ns, c->turn_end);
+    atomic_fetch_add(&c->cpu_ns, kvm_clock(CLOCK_THREAD_CPUTIME_ID) - cpu_start);
     atomic_store(&c->run_start, 0);
+    return result;
+}
+
+/* Whether the next turns are handed over. */
+static void run_pace(struct kvm_ctx *c)
+{
+    if (kvm_plat(c->base.plat)->runner_max == 0)
+        return;
+    switch (stub_pace_turn(&c->pace, c->turn_ns, c->pace.split && c->hand_slept, c->turn_end)) {
+    case STUB_PACE_SPLIT:
+        stub_pace_split(&c->pace);
+        break;
+    case STUB_PACE_JOIN:
+        stub_pace_join(&c->pace);
+        break;
+    case STUB_PACE_STAY:
+        break;
+    }
+}
+
+/* A runner came out with v, which is c's again. */
+static enum run_result run_back(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step,
+                                struct plat_fault *out, enum plat_event *event)
+{
+    enum run_result result = run_exit(c, v, v->error, out, event);
+
+    if (result == RUN_AGAIN)
+        result = run_lent(c, v, false, single_step, out, event);
+    return result;
 }
 
 static enum run_result run_turn(struct kvm_ctx *c, bool single_step, struct plat_fault *out,
                                 enum plat_event *event)
 {
+    enum run_result result = RUN_YIELD;
+    enum kvm_hand_end end = KVM_HAND_END_NEVER;
     struct kvm_vcpu *v;
 
-    if (kvm_pool_enter(c, &v) != 0) {
+    if (c->pace.split || kvm_hand_holds(c))
+        end = kvm_hand_turn(c, single_step, &v);
+    if (end == KVM_HAND_END_CALL) {
+        *event = run_syscall(c);
+        return RUN_DONE;
+    }
+    if (end == KVM_HAND_END_NEVER && kvm_pool_enter(c, &v) != 0) {
         *event = PLAT_EVENT_DEAD;
         return RUN_DONE;
     }
-    uint64_t cpu_start = run_clock(CLOCK_THREAD_CPUTIME_ID), now = kvm_now();
-    atomic_store(&c->run_start, now);
-    atomic_store(&v->runner, gettid());
-    atomic_store(&v->since_ns, now);
-    enum run_result result = run_on(c, v, single_step, out, event);
-    run_count(c, v, cpu_start);
+    if (end == KVM_HAND_END_NEVER)
+        result = run_lent(c, v, true, single_step, out, event);
+    else if (end == KVM_HAND_END_EXIT)
+        result = run_back(c, v, single_step, out, event);
     kvm_pool_leave(v);
     return result;
 }
@@ -319,8 +395,11 @@ enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat
     if (!run_canonical(c->regs.rip) || !run_canonical(c->regs.fs_base) ||
         !run_canonical(c->regs.gs_base))
         return kvm_trap(c, NULL, KVM_VECTOR_GP, 0, out);
-    while (run_turn(c, single_step, out, &event) == RUN_YIELD)
-        ;
+    enum run_result result;
+    do {
+        result = run_turn(c, single_step, out, &event);
+        run_pace(c);
+    } while (result == RUN_YIELD);
     if (single_step && !own_trap)
         c->regs.eflags &= ~(uint64_t)KVM_FLAG_TF;
     return event;

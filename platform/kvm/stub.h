@@ -9,7 +9,44 @@
  * port it writes to. */
 #define KVM_VECTORS 32
 #define KVM_STUB_STEP 16
-/* The port of a system call. */
+/* The port of a system call; of one whose registers are in the exchange page. */
 #define KVM_PORT_SYSCALL 0x81
+#define KVM_PORT_LEFT 0x82
+
+/* Handing over without leaving: the code page, which has an entry for each runner, and behind it an
+ * exchange page for each. */
+#define KVM_RUNNERS_MAX 16
+#define KVM_HAND_STEP 32
+/* Until here in an entry all registers are the guest's. */
+#define KVM_HAND_PRISTINE 14
+/* Whose turn it is: the guest's; the sentry's; the guest's, with registers of the sentry's; nobody
+ * waits here any more. */
+#define KVM_TURN_GUEST 0
+#define KVM_TURN_CALL 1
+#define KVM_TURN_DONE 2
+#define KVM_TURN_LEFT 3
+/* Offsets in an exchange page. */
+#define KVM_X_STATE 0
+#define KVM_X_ASLEEP 4
+#define KVM_X_SPIN 8
+#define KVM_X_BASES 12
+#define KVM_X_FRAME 64
+#define KVM_X_RAX 104
+#define KVM_X_RBX 112
+#define KVM_X_RCX 120
+#define KVM_X_RDX 128
+#define KVM_X_RSI 136
+#define KVM_X_RDI 144
+#define KVM_X_RBP 152
+#define KVM_X_R8 160
+#define KVM_X_R9 168
+#define KVM_X_R10 176
+#define KVM_X_R11 184
+#define KVM_X_R12 192
+#define KVM_X_R13 200
+#define KVM_X_R14 208
+#define KVM_X_R15 216
+#define KVM_X_FS 224
+#define KVM_X_GS 232
 
 #endif

@@ -179,6 +179,21 @@ int kvm_tables_reserve(struct kvm_as *as, uint64_t start, uint64_t end)
     return r;
 }
 
+int kvm_table_own_page(struct kvm_as *as, uint64_t addr, struct kvm_page *out)
+{
+    struct kvm_page page;
+    uint64_t *entry;
+    int r = table_make(as, addr, &entry);
+
+    if (r == 0)
+        r = table_new(as, &page);
+    if (r != 0)
+        return r;
+    table_store(entry, page.gpa | PTE_P | PTE_W | PTE_U | PTE_NX);
+    *out = page;
+    return 0;
+}
+
 /* What is done to the entries of a table that lie in a range. */
 enum table_change { TABLE_SET, TABLE_CLEAR, TABLE_PROTECT };
 
@@ -233,13 +248,15 @@ void kvm_table_protect(struct kvm_as *as, uint64_t start, uint64_t end, unsigned
 
 /* ---- fork ---- */
 
+/* All but exchange pages, which are of one address space. */
 static int table_copy_leaf(struct kvm_as *as, uint64_t addr, const uint64_t *from)
 {
+    const uint64_t own = KVM_HAND_VA + PAGE_SIZE;
     uint64_t *to;
     int r = table_make(as, addr, &to);
 
     if (r == 0)
-        memcpy(to, from, PAGE_SIZE);
+        memcpy(to, from, own - addr < table_span(2) ? (own - addr) / PAGE_SIZE * 8 : PAGE_SIZE);
     return r;
 }
 

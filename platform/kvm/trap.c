@@ -67,7 +67,7 @@ static enum plat_event trap_page_fault(struct kvm_ctx *c, uint64_t error, uint64
     if (cr2 == c->regs.rip && cr2 >= VSYSCALL_PAGE && trap_vsyscall(c))
         return PLAT_EVENT_SYSCALL;
     out->signo = SIGSEGV;
-    out->code = (error & PF_PRESENT) && cr2 < KVM_USER_END ? SEGV_ACCERR : SEGV_MAPERR;
+    out->code = (error & PF_PRESENT) && cr2 < c->base.plat->max_addr ? SEGV_ACCERR : SEGV_MAPERR;
     out->addr = cr2;
     out->access = (error & PF_FETCH) ? PLAT_EXEC : (error & PF_WRITE) ? PLAT_WRITE : PLAT_READ;
     return PLAT_EVENT_FAULT;

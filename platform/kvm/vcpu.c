@@ -59,7 +59,9 @@ static void vcpu_fill_gdt(struct kvm_vcpu *v, uint64_t tss)
 }
 
 /* Stacks 1 (all exceptions but these), 2 (NMI) and 3 (double fault); no port is open to ring 3 but
- * the one of system calls where they come from ring 3. */
+ * those of system calls where they come from ring 3. */
+_Static_assert(KVM_PORT_SYSCALL / 8 == KVM_PORT_LEFT / 8, "one byte of the map");
+
 static void vcpu_fill_tss(struct kvm_vcpu *v)
 {
     uint8_t *tss = v->desc + DESC_TSS;
@@ -72,7 +74,8 @@ static void vcpu_fill_tss(struct kvm_vcpu *v)
     memcpy(tss + TSS_IO_BASE, &io_base, sizeof(io_base));
     memset(tss + TSS_SIZE, 0xff, TSS_IO_BYTES + 1);
     if (v->p->ring3_syscall)
-        tss[TSS_SIZE + KVM_PORT_SYSCALL / 8] &= (uint8_t) ~(1u << KVM_PORT_SYSCALL % 8);
+        tss[TSS_SIZE + KVM_PORT_SYSCALL / 8] &=
+            (uint8_t) ~(1u << KVM_PORT_SYSCALL % 8 | 1u << KVM_PORT_LEFT % 8);
 }
 
 static int vcpu_set_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
@@ -86,9 +89,26 @@ static int vcpu_set_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
     return ioctl(v->fd, KVM_SET_MSRS, &m) == 1 ? 0 : -EIO;
 }
 
+uint64_t kvm_vcpu_plain_entry(const struct kvm_plat *p)
+{
+    return p->ring3_syscall ? KVM_SYSCALL3_VA : KVM_SYSCALL0_VA;
+}
+
+int kvm_vcpu_set_entry(struct kvm_vcpu *v, uint64_t entry)
+{
+    int r;
+
+    if (v->entry == entry)
+        return 0;
+    r = vcpu_set_msr(v, MSR_LSTAR, entry);
+    if (r == 0)
+        v->entry = entry;
+    return r;
+}
+
 int kvm_vcpu_set_syscall(struct kvm_vcpu *v)
 {
-    int r = vcpu_set_msr(v, MSR_LSTAR, v->p->ring3_syscall ? KVM_SYSCALL3_VA : KVM_SYSCALL0_VA);
+    int r = kvm_vcpu_set_entry(v, kvm_vcpu_plain_entry(v->p));
 
     vcpu_fill_tss(v);
     if (r == 0)

@@ -1,4 +1,4 @@
-/* bench_platform ptrace|systrap: cost of a platform alone, without a kernel above it: a system
+/* bench_platform ptrace|systrap|kvm: cost of a platform alone, without a kernel above it: a system
  * call's round trip, a fork of an address space with its end, execve, a thread, mappings, two
  * guests at once. Medians in microseconds. */
 #include <pthread.h>
@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "platform/kvm/kvm.h"
 #include "platform/ptrace/ptrace.h"
 #include "platform/systrap/systrap.h"
 #include "sentry/mem/memfile.h"
@@ -202,14 +204,21 @@ int main(int argc, char **argv)
     static const unsigned char code[] = {0xb8, 0x6e, 0,    0,    0,    0x0f, 0x05, 0xeb,
                                          0xf7, 0,    0,    0,    0,    0,    0,    0,
                                          0x48, 0xff, 0xc9, 0x75, 0xfb, 0xeb, 0xe9};
-    const struct plat_ops *ops =
-        argc > 1 && strcmp(argv[1], "ptrace") == 0 ? &ptrace_plat_ops : &systrap_plat_ops;
+    static const struct plat_ops *const platforms[] = {&systrap_plat_ops, &ptrace_plat_ops,
+                                                       &kvm_plat_ops};
+    const struct plat_ops *ops = platforms[0];
     char why[128];
 
+    for (size_t i = 0; i < ARRAY_SIZE(platforms); i++)
+        if (argc > 1 && strcmp(argv[1], platforms[i]->name) == 0)
+            ops = platforms[i];
+
     need(memfile_new(UINT64_C(1) << 30, &mf) == 0, "memory file");
-    const struct plat_config cfg = {.mem_fd = memfile_fd(mf)};
+    struct plat_config cfg = {.mem_fd = memfile_fd(mf), .device_fd = -1};
     double start = now_us();
     need(ops->probe(why, sizeof(why)) == 0, why);
+    if (ops->open != NULL)
+        need((cfg.device_fd = ops->open()) >= 0, "device");
     need(ops->create(&cfg, &plat) == 0, "platform");
     need(plat_as_create(plat, &as) == 0 && plat_ctx_create(plat, as, &ctx) == 0, "context");
     printf("%-8s %8.2f us\n", "start", now_us() - start);
