@@ -1,5 +1,6 @@
-/* Another process's memory: process_vm_readv(2), process_vm_writev(2). */
+/* Another process: its memory by process_vm_readv(2), process_vm_writev(2); kcmp(2). */
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <stdlib.h>
 
 #include "base/limits.h"
@@ -132,4 +133,31 @@ int64_t sys_process_vm_writev(struct task *t, int pid, uaddr_t lvec, uint64_t lc
                               uint64_t rcount, uint64_t flags)
 {
     return procvm(t, pid, lvec, lcount, rvec, rcount, flags, true);
+}
+
+/* kcmp(2). */
+int64_t sys_kcmp(struct task *t, int pid1, int pid2, int type, uint64_t idx1, uint64_t idx2)
+{
+    struct task_kcmp q = {.type = type, .idx1 = idx1, .idx2 = idx2};
+    struct task *a, *b;
+    int r = pid1 > 0 && pid2 > 0 ? task_find(t, pid1, &a) : -ESRCH;
+
+    if (r)
+        return r;
+    r = task_find(t, pid2, &b);
+    if (r) {
+        task_put(a);
+        return r;
+    }
+    if (type == KCMP_EPOLL_TFD) {
+        struct kcmp_epoll_slot slot = {0};
+        q.err = copyin_obj(&t->ua, &slot, uaddr(idx2));
+        q.epoll_fd = slot.efd;
+        q.target_fd = slot.tfd;
+        q.target_nth = slot.toff;
+    }
+    const int64_t order = task_kcmp(t, a, b, &q);
+    task_put(a);
+    task_put(b);
+    return order;
 }

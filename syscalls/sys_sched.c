@@ -388,13 +388,15 @@ static void ioprio_store(void *arg, struct task *o)
         q->err = -EPERM;
         return;
     }
-    task_attr_set(o, TASK_ATTR_IOPRIO, q->value);
+    const int r = task_set_ioprio(o, q->value);
+    if (r)
+        q->err = r;
 }
 
 static void ioprio_load(void *arg, struct task *o)
 {
     struct nice_query *q = arg;
-    const int v = (int)task_attr_get(o, TASK_ATTR_IOPRIO);
+    const int v = task_ioprio(o);
 
     /* The best of several, where 0 is what best effort 4 stands for. */
     q->best = q->best < 0 ? v : MIN(q->best, v);

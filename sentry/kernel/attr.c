@@ -21,8 +21,6 @@ int64_t task_attr_get(struct task *o, enum task_attr a)
         return atomic_load(&p->sched_priority);
     case TASK_ATTR_SCHED_RESET:
         return atomic_load(&p->sched_reset_on_fork);
-    case TASK_ATTR_IOPRIO:
-        return atomic_load(&p->ioprio);
     case TASK_ATTR_PDEATHSIG:
         return atomic_load(&p->pdeathsig);
     case TASK_ATTR_DUMPABLE:
@@ -61,9 +59,6 @@ void task_attr_set(struct task *o, enum task_attr a, int64_t v)
         break;
     case TASK_ATTR_SCHED_RESET:
         atomic_store(&p->sched_reset_on_fork, v != 0);
-        break;
-    case TASK_ATTR_IOPRIO:
-        atomic_store(&p->ioprio, (int)v);
         break;
     case TASK_ATTR_PDEATHSIG:
         atomic_store(&p->pdeathsig, (int)v);

@@ -213,7 +213,6 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     atomic_store(&to->sched_priority, reset ? 0 : atomic_load(&from->sched_priority));
     to->timer_slack_born = atomic_load(&from->timer_slack_ns);
     atomic_store(&to->timer_slack_ns, to->timer_slack_born);
-    atomic_store(&to->ioprio, atomic_load(&from->ioprio));
     atomic_store(&to->personality, atomic_load(&from->personality));
     mutex_lock(&t->mu);
     for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
@@ -276,6 +275,9 @@ static int clone_build(struct task *t, struct task *c, const struct task_clone_a
         if (r)
             return r;
     }
+    r = task_io_clone(t, c, (a->flags & CLONE_IO) != 0);
+    if (r)
+        return r;
     sig_fork(t, c, a->flags);
     return clone_memory(t, c, a);
 }

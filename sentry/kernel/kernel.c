@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "sentry/ipc/ipc.h"
@@ -227,6 +228,11 @@ int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
     k->cfg.cpus = MIN(k->cfg.cpus, LIMIT_CPU_WORDS * 64);
     if (k->cfg.memory_limit == 0)
         k->cfg.memory_limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
+    if (getrandom(k->kcmp_cookies, sizeof(k->kcmp_cookies), 0) !=
+        (ssize_t)sizeof(k->kcmp_cookies)) {
+        free(k);
+        return -EAGAIN;
+    }
     k->boot_mono_ns = mono_now();
     k->boot_realtime_ns = realtime_now();
     /* Untouched pages of it cost nothing. */

@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <linux/kcmp.h>
 #include <stdint.h>
 
 #include "base/idalloc.h"
@@ -233,8 +234,9 @@ struct kernel {
     _Atomic bool oom_choosing;
     _Atomic uint32_t sigqueue_count;
     _Atomic uint64_t forks;
-    _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */
-    struct waitq exit_wq;               /* a group has been reaped */
+    _Atomic uint64_t missing_logged[8];   /* system calls that are not there: named once */
+    struct waitq exit_wq;                 /* a group has been reaped */
+    uint64_t kcmp_cookies[KCMP_TYPES][2]; /* immutable */
 };
 
 /* ---- task_pool.c ---- */

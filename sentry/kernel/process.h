@@ -106,13 +106,23 @@ MUST_CHECK int task_unshare(struct task *t, uint64_t flags);
 /* Its part that makes namespaces. */
 MUST_CHECK int task_unshare_ns(struct task *t, uint64_t flags);
 
+/* ---- kcmp(2) ---- */
+struct task_kcmp {
+    int type; /* KCMP_* */
+    uint64_t idx1, idx2;
+    int err; /* -EFAULT: what KCMP_EPOLL_TFD points to could not be read */
+    uint32_t epoll_fd, target_fd, target_nth;
+};
+/* 0 equal, 1 less, 2 greater. -EPERM, -EINVAL, -EBADF, -ENOENT. */
+MUST_CHECK int64_t task_kcmp(struct task *t, struct task *a, struct task *b,
+                             const struct task_kcmp *q);
+
 /* ---- small per-task and per-group state that calls set and show ---- */
 enum task_attr {
     TASK_ATTR_NICE,
     TASK_ATTR_SCHED_POLICY,
     TASK_ATTR_SCHED_PRIORITY,
     TASK_ATTR_SCHED_RESET, /* SCHED_RESET_ON_FORK */
-    TASK_ATTR_IOPRIO,
     TASK_ATTR_PDEATHSIG,
     TASK_ATTR_DUMPABLE,
     TASK_ATTR_SUBREAPER,
@@ -124,6 +134,9 @@ enum task_attr {
 };
 int64_t task_attr_get(struct task *o, enum task_attr a);
 void task_attr_set(struct task *o, enum task_attr a, int64_t v);
+/* ioprio_set(2); of any task. -ENOMEM. */
+int task_ioprio(struct task *o);
+MUST_CHECK int task_set_ioprio(struct task *o, int prio);
 uint64_t task_timer_slack(struct task *t);
 /* 0: what the task was born with. */
 void task_set_timer_slack(struct task *t, uint64_t ns);

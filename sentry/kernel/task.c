@@ -86,6 +86,7 @@ void task_put(struct task *t)
     ipc_ns_put(p->ipc);
     pid_ns_put(p->pid_ns_children);
     ns_tags_put(p->tags);
+    io_ctx_put(p->io);
     seccomp_task_exit(t);
     if (t->tg)
         tg_put(t->tg);

@@ -13,6 +13,7 @@
 struct trace_work;
 struct seccomp_filter;
 struct ns_tag;
+struct io_ctx;
 struct pid_ns;
 
 /* ptrace(2): who traces this task, and how it stands with that. Guard: sig, unless said. */
@@ -50,8 +51,9 @@ struct task_priv {
     struct ipc_ns *ipc;             /* guard: task.mu; owned */
     struct ns_tag *tags[5];         /* NS_TAGS; guard: task.mu; owned */
     struct pid_ns *pid_ns_children; /* owner to change, task.mu; owned: where children are born */
-    struct sem_undo_list *sem_undo; /* owner; owned, NULL till it is needed */
-    uint64_t start_ns;              /* since boot; immutable */
+    struct io_ctx *io;              /* guard: task.mu; owned, NULL till it is needed */
+    struct sem_undo_list *_Atomic sem_undo; /* owner; owned, NULL till it is needed */
+    uint64_t start_ns;                      /* since boot; immutable */
 
     /* owner: what task.fs held when it was looked at last, so that the paths everybody shares are
      * not counted up and down by every call */
@@ -81,7 +83,6 @@ struct task_priv {
     _Atomic uint64_t timer_slack_ns;
     uint64_t timer_slack_born; /* immutable: what setting it to 0 gives */
     _Atomic int pdeathsig;
-    _Atomic int ioprio;
     _Atomic uint32_t personality;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
 
@@ -210,6 +211,11 @@ static inline bool job_stopped_locked(const struct thread_group *tg)
 MUST_CHECK int task_sem_undo_share(struct task *t, struct task *c);
 /* The task ends or goes its own way. Owner, no lock held. */
 void task_sem_undo_exit(struct task *t);
+
+/* ---- ioctx.c ---- */
+/* clone: c, not yet published, has t's I/O context or one like it. -ENOMEM. */
+MUST_CHECK int task_io_clone(struct task *t, struct task *c, bool share);
+void io_ctx_put(struct io_ctx *io);
 
 /* ---- oom.c ---- */
 /* A page could not be had. The process that takes most memory is killed when it is the limit that

@@ -34,10 +34,11 @@ void task_ipc_caller(struct task *t, struct ipc_caller *out)
 int task_sem_undo(struct task *t, struct sem_undo_list **out_list)
 {
     struct task_priv *p = task_priv(t);
-    int r = p->sem_undo ? 0 : sem_undo_list_new(&p->sem_undo);
+    struct sem_undo_list *l = p->sem_undo;
+    int r = l ? 0 : sem_undo_list_new(&l);
 
     if (r == 0)
-        *out_list = p->sem_undo;
+        p->sem_undo = *out_list = l;
     return r;
 }
 

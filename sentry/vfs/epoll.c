@@ -142,6 +142,24 @@ static void member_remove(struct epoll *ep, struct member *m)
     free(m);
 }
 
+int epoll_target(struct file *f, uint32_t fd, uint32_t nth, uintptr_t *out_file)
+{
+    struct epoll *ep = epoll_of(f);
+    struct member *m;
+    int r = -ENOENT;
+
+    mutex_lock(&ep->mu);
+    list_for_each_entry (m, &ep->order, link) {
+        if ((uint32_t)m->fd != fd || nth-- > 0)
+            continue;
+        *out_file = (uintptr_t)m->file;
+        r = 0;
+        break;
+    }
+    mutex_unlock(&ep->mu);
+    return r;
+}
+
 void epoll_file_gone(struct file *f)
 {
     for (;;) {

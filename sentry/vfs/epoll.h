@@ -26,6 +26,8 @@ bool epoll_is(const struct file *f);
  * identity. -EEXIST -ENOENT -EPERM -EINVAL -ELOOP -ENOSPC -ENOMEM. */
 MUST_CHECK int epoll_control(struct file *ep, int op, int fd, struct file *target, uint32_t events,
                              uint64_t data);
+/* kcmp(2): the nth member of ep that was named by fd, for comparison only. -ENOENT. */
+MUST_CHECK int epoll_target(struct file *ep, uint32_t fd, uint32_t nth, uintptr_t *out_file);
 /* epoll_wait(2): up to max events, 0 at the deadline, -EINTR. A deadline of 0 never sleeps. */
 MUST_CHECK int epoll_collect(struct file *ep, struct epoll_ready *out, size_t max,
                              deadline_t deadline, struct blocker *b);
