@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "sentry/kernel/fsctx.h"
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
 
 static bool seen_is_fresh(const struct task *t)
@@ -138,4 +139,18 @@ void task_mm_limits(struct task *t, struct mm_limits *out)
 bool task_capable(struct task *t, int cap)
 {
     return cred_capable(t->cred, cap);
+}
+
+void task_set_policy(struct task *t, const struct mm_policy *policy)
+{
+    mutex_lock(&t->mu);
+    task_priv(t)->policy = *policy;
+    mutex_unlock(&t->mu);
+}
+
+void task_get_policy(struct task *t, struct mm_policy *out)
+{
+    mutex_lock(&t->mu);
+    *out = task_priv(t)->policy;
+    mutex_unlock(&t->mu);
 }

@@ -217,6 +217,7 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     mutex_lock(&t->mu);
     for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
         to->affinity[i] = from->affinity[i];
+    to->policy = from->policy;
     mutex_unlock(&t->mu);
     if (a->flags & CLONE_CHILD_CLEARTID)
         c->clear_tid = a->child_tid.v;

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
 #include "sentry/mem/memfile.h"
 
@@ -124,6 +125,40 @@ bool task_oom(struct task *t)
         atomic_store(&k->oom_choosing, false);
     }
     return oom_wait(t);
+}
+
+/* Does a process that lives have mm as well? */
+static bool oom_mm_shared(struct kernel *k, const struct mm *mm)
+{
+    bool shared = false;
+
+    for (int32_t id = kernel_next_tgid(k, 1); id >= 0 && !shared;
+         id = kernel_next_tgid(k, id + 1)) {
+        struct thread_group *tg;
+        if (kernel_find_tg(k, id, &tg))
+            continue;
+        mutex_lock(&k->mu);
+        struct mm *own = tg->state == TG_LIVE ? oom_mm_locked(tg) : NULL;
+        mutex_unlock(&k->mu);
+        shared = own == mm && !atomic_load(&tg->exiting);
+        mm_put(own);
+        tg_put(tg);
+    }
+    return shared;
+}
+
+int task_reap_memory(struct task *o)
+{
+    struct kernel *k = o->k;
+
+    mutex_lock(&k->mu);
+    struct mm *mm = oom_mm_locked(o->tg);
+    mutex_unlock(&k->mu);
+    if (!mm)
+        return -ESRCH;
+    const int r = !atomic_load(&o->tg->exiting) || oom_mm_shared(k, mm) ? -EINVAL : mm_reap(mm);
+    mm_put(mm);
+    return r;
 }
 
 int64_t task_oom_score(struct task *t)

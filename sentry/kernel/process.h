@@ -91,6 +91,12 @@ bool task_may_set_limits(struct task *t, struct task *o);
 /* new, old: soft and hard, either NULL. Another task's limits when o is not t. -EINVAL, -EPERM. */
 MUST_CHECK int task_prlimit(struct task *t, struct task *o, int resource,
                             const uint64_t new_limit[2], uint64_t old_limit[2]);
+/* set_mempolicy(2): of t alone; what its future threads and children begin with. */
+void task_set_policy(struct task *t, const struct mm_policy *policy);
+void task_get_policy(struct task *t, struct mm_policy *out);
+/* process_mrelease(2): -EINVAL when o's process does not end, or others have its memory too; -ESRCH
+ * when it has none any more. */
+MUST_CHECK int task_reap_memory(struct task *o);
 enum task_usage_who { TASK_USAGE_SELF, TASK_USAGE_CHILDREN, TASK_USAGE_THREAD };
 void task_get_usage(struct task *t, enum task_usage_who who, struct task_usage_out *out);
 /* out: name of the thread, NUL-terminated. */

@@ -85,6 +85,7 @@ struct task_priv {
     _Atomic int pdeathsig;
     _Atomic uint32_t personality;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
+    struct mm_policy policy;            /* set_mempolicy(2); guard: task.mu */
 
     uint64_t cpu_clock_start_ns; /* what it showed at the start; immutable once cpu_clock is set */
     _Atomic clockid_t cpu_clock; /* of the thread; 0 before it runs */

@@ -617,6 +617,20 @@ uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size)
     return MIN(at, end) - off;
 }
 
+uint64_t memfile_owners(struct memfile *mf, uint64_t off, uint64_t size, uint32_t *out_owners)
+{
+    uint64_t end = off + size, at = off;
+    mutex_lock(&mf->mu);
+    struct mf_seg *s = mf_find(mf, off);
+    *out_owners = MAX(s->refs, 1u);
+    while (s && at < end && MAX(s->refs, 1u) == *out_owners) {
+        at = s->off + s->size;
+        s = mf_entry(rb_next(&s->node));
+    }
+    mutex_unlock(&mf->mu);
+    return MIN(at, end) - off;
+}
+
 void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size)
 {
     BUG_ON(off >= mf->size || size > mf->size - off);

@@ -50,6 +50,8 @@ void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
 /* Longest prefix of the range whose pages all have exactly one owner; 0 when the first is shared.
  */
 uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size);
+/* Longest prefix of the range, which is allocated, whose pages have equally many owners. */
+uint64_t memfile_owners(struct memfile *mf, uint64_t off, uint64_t size, uint32_t *out_owners);
 /* Gives the pages back to the host; they read as zeros afterwards (MADV_DONTNEED, hole punch). */
 void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size);
 /* Gives freed but still committed memory back to the host (idle sandboxes, checkpoints). */

@@ -306,3 +306,19 @@ int mm_madvise(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
     mm_end(mm);
     return err;
 }
+
+/* ---- the end ---- */
+
+/* __oom_reap_task_mm(): what only this process has. */
+int mm_reap(struct mm *mm)
+{
+    int err = mm_begin(mm, NULL);
+    if (err)
+        return err;
+    for (struct vma *v = vma_first(mm, 0); v && !err; v = vma_next(v))
+        if (vma_private(v))
+            err = v->m ? advise_drop_copies(mm, v, v->start, v->end)
+                       : advise_drop_anon(mm, v->start, v->end);
+    mm_end(mm);
+    return err;
+}

@@ -82,6 +82,37 @@ MUST_CHECK int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, ui
 MUST_CHECK int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
                          uaddr_t old, uint64_t old_size, uint64_t new_size, int flags,
                          uaddr_t new_addr, uaddr_t *out_addr);
+/* A NUMA policy (mbind(2)); all zero: the default. There is one node, number 0. */
+struct mm_policy {
+    uint64_t nodes;       /* as asked for, or those that are there: what get_mempolicy shows */
+    uint16_t mode, flags; /* MPOL_*, of the MPOL_MODE_FLAGS */
+};
+static inline bool mm_policy_equal(const struct mm_policy *a, const struct mm_policy *b)
+{
+    return a->nodes == b->nodes && a->mode == b->mode && a->flags == b->flags;
+}
+/* mbind(2) for whole pages. -EFAULT: a part is not mapped (with the default policy: none is). */
+MUST_CHECK int mm_set_policy(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
+                             const struct mm_policy *policy);
+/* That of the VMA at addr, -EFAULT. */
+MUST_CHECK int mm_get_policy(struct mm *mm, uaddr_t addr, struct mm_policy *out);
+/* set_mempolicy_home_node(2) for the only node: -ENOENT when no VMA of the range has a policy,
+ * -EOPNOTSUPP when one has another than bind and preferred-many. */
+MUST_CHECK int mm_home_node(struct mm *mm, uaddr_t addr, uint64_t size);
+/* What backs one page at this moment. */
+enum mm_page_state { MM_PAGE_UNMAPPED, MM_PAGE_ABSENT, MM_PAGE_PRESENT };
+enum mm_page_state mm_page_state(struct mm *mm, uaddr_t addr);
+/* The words of /proc/<pid>/pagemap for count pages from addr on; frame numbers are never shown. */
+#define MM_PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define MM_PAGEMAP_FILE (UINT64_C(1) << 61) /* a file's, or shared */
+#define MM_PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56)
+void mm_pagemap(struct mm *mm, uint64_t addr, size_t count, uint64_t *out);
+/* /proc/<pid>/clear_refs: what was used of private memory and of objects is forgotten, so that
+ * mm_vma_info.referenced counts anew. */
+MUST_CHECK int mm_clear_referenced(struct mm *mm, bool anon, bool objects);
+void mm_reset_peak(struct mm *mm);
+/* process_mrelease(2): private memory of a process that ends is given back. */
+MUST_CHECK int mm_reap(struct mm *mm);
 /* mseal(2): the range may be used, but neither unmapped, moved, replaced nor protected otherwise.
  */
 MUST_CHECK int mm_seal(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size);
@@ -129,7 +160,14 @@ struct mm_vma_info {
     bool may_read_write_exec;
     bool anonymous; /* no file behind it: private memory, shared memory without a name */
     bool dont_dump; /* MADV_DONTDUMP */
-    uint64_t rss, pss, anon;
+    bool dont_fork, wipe_on_fork, huge, no_huge, lock_on_fault, sealed;
+    int max_prot;
+    uint64_t rss, anon; /* bytes that are there; of these private memory */
+    uint64_t shmem;     /* ... memory of objects in memory */
+    uint64_t shared;    /* ... of private and object memory: what others have as well */
+    uint64_t pss, pss_anon, pss_shmem; /* each page by the number of who has it */
+    uint64_t referenced;               /* ... what was used since mm_clear_referenced, in pieces */
+    struct mm_policy policy;
     char path[4096 - 128];
 };
 MUST_CHECK int mm_vma_next(struct mm *mm, uint64_t from, struct mm_vma_info *out);

@@ -41,6 +41,7 @@ struct vma {
     struct mappable *m; /* reference owned; NULL: anonymous private */
     uint64_t off;       /* of start in m */
     const char *name;
+    struct mm_policy policy; /* mbind(2) */
 };
 
 enum pma_kind {

@@ -117,6 +117,7 @@ void vma_copy(struct mm *mm, struct vma *to, const struct vma *from)
         .m = from->m,
         .off = from->off,
         .name = from->name,
+        .policy = from->policy,
     };
 }
 
@@ -148,6 +149,7 @@ static bool vma_mergeable(const struct vma *a, const struct vma *b)
 {
     return a->end == b->start && a->flags == b->flags && a->prot == b->prot &&
            a->max_prot == b->max_prot && a->m == b->m && a->name == b->name &&
+           mm_policy_equal(&a->policy, &b->policy) &&
            (!a->m || a->off + (a->end - a->start) == b->off);
 }
 

@@ -94,6 +94,13 @@ static int show_no_pressure(const struct proc_ctx *pc, FILE *out)
     return -EOPNOTSUPP;
 }
 
+/* Page frames are the host's: nobody in a sandbox is privileged enough. */
+static int open_frames(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c)
+{
+    (void)pc, (void)f, (void)c;
+    return -EPERM;
+}
+
 static int show_kmsg(const struct proc_ctx *pc, FILE *out)
 {
     if (pc->c == NULL || !cred_capable(pc->c->cred, CAP_SYSLOG))
@@ -214,6 +221,9 @@ const struct proc_entry proc_machine_entries[] = {
     {.name = "irq", .mode = 0555, .children = no_entries},
     {.name = "kallsyms", .mode = 0444, .text = ""},
     {.name = "kmsg", .mode = 0400, .show = show_kmsg},
+    {.name = "kpagecgroup", .mode = 0400, .open = open_frames},
+    {.name = "kpagecount", .mode = 0400, .open = open_frames},
+    {.name = "kpageflags", .mode = 0400, .open = open_frames},
     {.name = "partitions", .mode = 0444, .text = "major minor  #blocks  name\n\n"},
     {.name = "pressure", .mode = 0555, .children = pressure_entries},
     {.name = "schedstat", .mode = 0444, .show = show_schedstat},

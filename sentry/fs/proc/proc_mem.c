@@ -26,9 +26,9 @@ bool proc_may_access(const struct proc_ctx *pc, const struct vfs_caller *c)
     return may;
 }
 
-/* Owned; NULL once the program has ended or another runs. */
-static struct mm *mem_mm(const struct proc_mem *pm)
+struct mm *proc_mem_mm(const struct file *f)
 {
+    const struct proc_mem *pm = f->priv;
     struct mm *mm = task_get_mm(pm->t);
 
     if (mm && (mm != pm->mm || mm_born(mm) != pm->born_ns)) {
@@ -69,7 +69,7 @@ static int64_t mem_copy(struct mm *mm, struct uio *u, int64_t *pos, bool write)
 
 static int64_t mem_rw(struct file *f, struct uio *u, int64_t *pos, bool write)
 {
-    struct mm *mm = mem_mm(f->priv);
+    struct mm *mm = proc_mem_mm(f);
 
     if (!mm)
         return 0;
@@ -90,7 +90,7 @@ static int64_t mem_write(struct file *f, struct uio *u, int64_t *pos, const stru
     return mem_rw(f, u, pos, true);
 }
 
-static int64_t mem_seek(struct file *f, int64_t off, int whence)
+int64_t proc_mem_seek(struct file *f, int64_t off, int whence)
 {
     if (whence != SEEK_SET && whence != SEEK_CUR)
         return -EINVAL;
@@ -99,7 +99,7 @@ static int64_t mem_seek(struct file *f, int64_t off, int whence)
     return to;
 }
 
-static void mem_release(struct file *f)
+void proc_mem_release(struct file *f)
 {
     struct proc_mem *pm = f->priv;
 
@@ -110,8 +110,8 @@ static void mem_release(struct file *f)
 static const struct file_ops mem_ops = {
     .read = mem_read,
     .write = mem_write,
-    .seek = mem_seek,
-    .release = mem_release,
+    .seek = proc_mem_seek,
+    .release = proc_mem_release,
 };
 
 int proc_open_mem(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c)

@@ -481,6 +481,7 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
 #define PID_COMMON                                                                                 \
     {.name = "auxv", .mode = 0400, .show = proc_show_auxv},                                        \
         {.name = "cgroup", .mode = 0444, .show = show_cgroup},                                     \
+        {.name = "clear_refs", .mode = 0200, .store = proc_store_clear_refs},                      \
         {.name = "cmdline", .mode = 0444, .show = show_cmdline},                                   \
         {.name = "comm", .mode = 0644, .show = show_comm, .store = store_comm},                    \
         {.name = "cwd", .mode = 0777, .readlink = readlink_cwd, .follow = follow_cwd},             \
@@ -497,16 +498,19 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "mounts", .mode = 0444, .show = show_mounts},                                     \
         {.name = "net", .mode = 0555, .children = proc_net_entries},                               \
         {.name = "ns", .mode = 0511, .children = ns_entries},                                      \
+        {.name = "numa_maps", .mode = 0444, .show = proc_show_numa_maps},                          \
         {.name = "oom_score", .mode = 0444, .show = proc_show_oom_score},                          \
         {.name = "oom_score_adj",                                                                  \
          .mode = 0644,                                                                             \
          .show = proc_show_oom_score_adj,                                                          \
          .store = proc_store_oom_score_adj},                                                       \
+        {.name = "pagemap", .mode = 0400, .open = proc_open_pagemap},                              \
         {.name = "projid_map", .mode = 0644, .show = show_projid_map, .store = store_projid_map},  \
         {.name = "root", .mode = 0777, .readlink = readlink_root, .follow = follow_root},          \
         {.name = "sessionid", .mode = 0444, .show = show_no_login},                                \
         {.name = "setgroups", .mode = 0644, .show = show_setgroups, .store = store_setgroups},     \
         {.name = "smaps", .mode = 0444, .show = proc_show_smaps},                                  \
+        {.name = "smaps_rollup", .mode = 0444, .show = proc_show_smaps_rollup},                    \
         {.name = "stat", .mode = 0444, .show = proc_show_pid_stat},                                \
         {.name = "statm", .mode = 0444, .show = show_statm},                                       \
         {.name = "status", .mode = 0444, .show = proc_show_pid_status},                            \

@@ -72,10 +72,23 @@ int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out);
 int proc_show_pid_status(const struct proc_ctx *pc, FILE *out);
 int proc_show_maps(const struct proc_ctx *pc, FILE *out);
 int proc_show_smaps(const struct proc_ctx *pc, FILE *out);
+int proc_show_smaps_rollup(const struct proc_ctx *pc, FILE *out);
+int proc_show_numa_maps(const struct proc_ctx *pc, FILE *out);
+int64_t proc_store_clear_refs(const struct proc_ctx *pc, const char *text, size_t len);
+int proc_open_pagemap(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c);
+void proc_maps_line(const struct mm_vma_info *v, FILE *out);
+typedef int (*proc_vma_fn)(const struct mm_vma_info *v, void *arg, FILE *out);
+/* For each VMA, from the lowest, until fn returns something else than 0, which is returned. */
+int proc_for_each_vma(const struct proc_ctx *pc, proc_vma_fn fn, void *arg, FILE *out);
 int proc_show_auxv(const struct proc_ctx *pc, FILE *out);
 /* ptrace(2)'s access check, by file system ids. */
 bool proc_may_access(const struct proc_ctx *pc, const struct vfs_caller *c);
 int proc_open_mem(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c);
+/* Of a file that proc_open_mem opened: the address space; owned, NULL once the program has ended or
+ * another runs. */
+struct mm *proc_mem_mm(const struct file *f);
+int64_t proc_mem_seek(struct file *f, int64_t off, int whence);
+void proc_mem_release(struct file *f);
 
 #define PROC_IPC_LIMIT(name)                                                                       \
     int proc_show_##name(const struct proc_ctx *pc, FILE *out);                                    \

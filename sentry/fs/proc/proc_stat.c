@@ -1,4 +1,4 @@
-/* /proc/<pid>/stat, status, maps and smaps (proc(5), kernel fs/proc/array.c and task_mmu.c). */
+/* /proc/<pid>/stat, status and maps (proc(5), kernel fs/proc/array.c and task_mmu.c). */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -199,7 +199,7 @@ int proc_show_pid_status(const struct proc_ctx *pc, FILE *out)
     return 0;
 }
 
-static void maps_line(const struct mm_vma_info *v, FILE *out)
+void proc_maps_line(const struct mm_vma_info *v, FILE *out)
 {
     int n =
         fprintf(out, "%08" PRIx64 "-%08" PRIx64 " %c%c%c%c %08" PRIx64 " %02x:%02x %" PRIu64,
@@ -211,58 +211,14 @@ static void maps_line(const struct mm_vma_info *v, FILE *out)
     fputc('\n', out);
 }
 
-static void smaps_rows(const struct mm_vma_info *v, FILE *out)
+static int maps_one(const struct mm_vma_info *v, void *arg, FILE *out)
 {
-    const struct {
-        const char *name;
-        uint64_t bytes;
-    } rows[] = {{"Size", v->end - v->start},
-                {"KernelPageSize", PAGE_SIZE},
-                {"MMUPageSize", PAGE_SIZE},
-                {"Rss", v->rss},
-                {"Pss", v->pss},
-                {"Shared_Clean", 0},
-                {"Shared_Dirty", 0},
-                {"Private_Clean", v->rss - v->anon},
-                {"Private_Dirty", v->anon},
-                {"Referenced", v->rss},
-                {"Anonymous", v->anon},
-                {"Swap", 0},
-                {"Locked", 0}};
-
-    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-        fprintf(out, "%-16s%8" PRIu64 " kB\n", rows[i].name, rows[i].bytes >> 10);
-}
-
-static int show_vmas(const struct proc_ctx *pc, FILE *out, bool sizes)
-{
-    struct mm *mm = task_get_mm(pc->t);
-    struct mm_vma_info *v = malloc(sizeof(*v));
-    uint64_t from = 0;
-
-    if (!v) {
-        if (mm)
-            mm_put(mm);
-        return -ENOMEM;
-    }
-    while (mm && mm_vma_next(mm, from, v) == 0) {
-        maps_line(v, out);
-        if (sizes)
-            smaps_rows(v, out);
-        from = v->end;
-    }
-    free(v);
-    if (mm)
-        mm_put(mm);
+    (void)arg;
+    proc_maps_line(v, out);
     return 0;
 }
 
 int proc_show_maps(const struct proc_ctx *pc, FILE *out)
 {
-    return show_vmas(pc, out, false);
-}
-
-int proc_show_smaps(const struct proc_ctx *pc, FILE *out)
-{
-    return show_vmas(pc, out, true);
+    return proc_for_each_vma(pc, maps_one, NULL, out);
 }
