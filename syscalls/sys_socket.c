@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sentry/kernel/ns.h"
+#include "sentry/net/filter.h"
 #include "syscalls/handlers.h"
 
 int sock_arg_get(struct task *t, int fd, struct sock_arg *out)
@@ -262,6 +264,48 @@ int64_t sys_getpeername(struct task *t, int fd, uaddr_t addr, uaddr_t len)
 
 /* ---- options ---- */
 
+/* The one option that points at more: struct sock_fprog of the 64-bit ABI. */
+static int filter_attach(struct task *t, struct sock *s, uaddr_t value, int len)
+{
+    struct {
+        uint16_t count, pad[3];
+        uint64_t insns;
+    } prog;
+    struct sock_filter *insns;
+
+    if (len != sizeof(prog))
+        return -EINVAL;
+    int r = copyin_obj(&t->ua, &prog, value);
+    if (r)
+        return r;
+    if (prog.count == 0 || prog.count > BPF_MAXINSNS)
+        return -EINVAL;
+    const size_t size = prog.count * sizeof(*insns);
+    insns = malloc(size);
+    if (!insns)
+        return -ENOMEM;
+    r = copyin(&t->ua, insns, uaddr(prog.insns), size);
+    if (r == 0)
+        r = sock_filter_attach(s, insns, prog.count);
+    free(insns);
+    return r;
+}
+
+/* SO_GET_FILTER, whose length counts instructions. */
+static int filter_show(struct task *t, struct sock *s, uaddr_t value, uaddr_t len, int32_t space)
+{
+    struct sock_filter *insns = malloc(BPF_MAXINSNS * sizeof(*insns));
+
+    if (!insns)
+        return -ENOMEM;
+    int r = sock_filter_get(s, space ? insns : NULL, (size_t)space);
+    if (r > 0 && space)
+        if (copyout(&t->ua, value, insns, (size_t)r * sizeof(*insns)))
+            r = -EFAULT;
+    free(insns);
+    return r < 0 ? r : copyout_obj(&t->ua, len, &r);
+}
+
 int64_t sys_setsockopt(struct task *t, int fd, int level, int name, uaddr_t value, int len)
 {
     char buf[SOCK_OPTION_MAX];
@@ -273,9 +317,13 @@ int64_t sys_setsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
     if (r)
         return r;
     const socklen_t n = (socklen_t)MIN((size_t)len, sizeof(buf));
-    r = copyin(&t->ua, buf, value, n);
-    if (r == 0)
-        r = sock_setsockopt(a.sock, level, name, buf, n, &a.c);
+    if (level == SOL_SOCKET && name == SO_ATTACH_FILTER) {
+        r = filter_attach(t, a.sock, value, len);
+    } else {
+        r = copyin(&t->ua, buf, value, n);
+        if (r == 0)
+            r = sock_setsockopt(a.sock, level, name, buf, n, &a.c);
+    }
     sock_arg_put(&a);
     return r;
 }
@@ -294,6 +342,10 @@ int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
         r = -EINVAL;
     if (r)
         goto out_put;
+    if (level == SOL_SOCKET && name == SO_ATTACH_FILTER) {
+        r = filter_show(t, a.sock, value, len, space);
+        goto out_put;
+    }
     memset(buf, 0, sizeof(buf));
     socklen_t n = (socklen_t)MIN((size_t)space, sizeof(buf));
     r = sock_getsockopt(a.sock, level, name, buf, &n);

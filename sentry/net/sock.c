@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "sentry/errno_internal.h"
+#include "sentry/net/filter.h"
 #include "sentry/net/ifioctl.h"
 #include "sentry/net/ip/ext.h"
 #include "sentry/net/net_priv.h"
@@ -49,6 +50,7 @@ void sock_put(struct sock *s)
 
     if (!ref_put(&s->ref))
         return;
+    sock_filter_fini(s);
     s->ops->release(s);
     net_put(n);
 }

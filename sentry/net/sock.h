@@ -25,6 +25,7 @@ struct netns;
 struct nl_table;
 struct ext_stack;
 struct sock;
+struct sock_prog;
 
 /* A copied-in address. len counts what the guest gave, family included; 0: none. */
 struct sock_addr {
@@ -130,10 +131,11 @@ struct sock {
     _Atomic uint64_t pacing_rate;
     _Atomic int32_t peek_off; /* SO_PEEK_OFF; -1: off */
     _Atomic uint32_t stamping, incoming_cpu, busy_poll;
-    _Atomic uint8_t buf_lock; /* SO_BUF_LOCK: which buffers have a size of their own */
-    uint64_t cookie;          /* immutable */
-    _Atomic uint64_t linger;  /* l_onoff in the upper half, seconds below */
-    _Atomic int error;        /* SO_ERROR, negative errno, fetched once */
+    _Atomic uint8_t buf_lock;           /* SO_BUF_LOCK: which buffers have a size of their own */
+    uint64_t cookie;                    /* immutable */
+    _Atomic uint64_t linger;            /* l_onoff in the upper half, seconds below */
+    _Atomic int error;                  /* SO_ERROR, negative errno, fetched once */
+    _Atomic(struct sock_prog *) filter; /* owned, or NULL; filter.h */
 };
 
 /* One per network namespace of the sandbox. Owned result. */

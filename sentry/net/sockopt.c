@@ -6,6 +6,7 @@
 #include <sys/time.h>
 
 #include "base/limits.h"
+#include "sentry/net/filter.h"
 #include "sentry/net/sock.h"
 
 #define LX_SO_PREFER_BUSY_POLL 69
@@ -26,7 +27,8 @@
     (FLAG(SO_DEBUG) | FLAG(SO_REUSEADDR) | FLAG(SO_DONTROUTE) | FLAG(SO_BROADCAST) |               \
      FLAG(SO_KEEPALIVE) | FLAG(SO_OOBINLINE) | FLAG(SO_REUSEPORT) | FLAG(SO_PASSCRED) |            \
      FLAG(SO_NO_CHECK) | FLAG(SO_TIMESTAMP) | FLAG(SO_TIMESTAMPNS) | FLAG(SO_RXQ_OVFL) |           \
-     FLAG(SO_SELECT_ERR_QUEUE) | FLAG(SO_ZEROCOPY) | FLAG(SO_PASSSEC) | FLAG(SO_WIFI_STATUS))
+     FLAG(SO_SELECT_ERR_QUEUE) | FLAG(SO_LOCK_FILTER) | FLAG(SO_ZEROCOPY) | FLAG(SO_PASSSEC) |     \
+     FLAG(SO_WIFI_STATUS))
 
 bool sock_option(const struct sock *s, int name)
 {
@@ -127,7 +129,6 @@ static int get_rare(struct sock *s, int level, int name, void *buf, socklen_t *l
     case LX_SO_BUF_LOCK:
         return put_int(buf, len, s->buf_lock);
     case SO_INCOMING_NAPI_ID:
-    case SO_LOCK_FILTER:
     case SO_BSDCOMPAT:
     case LX_SO_PREFER_BUSY_POLL:
     case LX_SO_RESERVE_MEM:
@@ -290,7 +291,7 @@ static int set_rare(struct sock *s, int name, int value, bool admin)
     case SO_BSDCOMPAT:
         return 0;
     case SO_DETACH_FILTER:
-        return -ENOENT;
+        return sock_filter_detach(s);
     case LX_SO_TXREHASH:
         return value < -1 || value > 1 ? -EINVAL : 0;
     default:
@@ -339,6 +340,8 @@ static int set_flag_checked(struct sock *s, int name, int value)
         if (value < 0 || value > 1)
             return -EINVAL;
     }
+    if (name == SO_LOCK_FILTER && !value && sock_option(s, name))
+        return -EPERM;
     if (name == SO_TIMESTAMP)
         (void)set_flag(s, SO_TIMESTAMPNS, false);
     if (name == SO_TIMESTAMPNS)

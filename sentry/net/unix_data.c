@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "sentry/errno_internal.h"
+#include "sentry/net/filter.h"
 #include "sentry/net/unix_priv.h"
 
 /* A stream's bytes travel in pieces of at most this size. */
@@ -194,6 +195,19 @@ int64_t unix_stream_send(struct sock *base, struct sock_msg *m, bool nonblock,
 
 /* ---- sending packets ---- */
 
+/* Whether to takes m, which its filter may shorten. A sender does not learn of it. */
+static bool packet_passes(struct unix_sock *to, struct unix_msg *m)
+{
+    const struct sock_frame f = {.data = m->data, .size = m->size};
+    const uint32_t n = sock_filter_run(&to->base, &f);
+
+    if (n < m->size) {
+        atomic_fetch_sub(&m->from->out_bytes, m->size - n);
+        m->size = n;
+    }
+    return n > 0;
+}
+
 /* 0: queued. 1: the queue is full. */
 static int packet_push(struct unix_sock *s, struct unix_sock *to, struct unix_msg *m)
 {
@@ -311,9 +325,10 @@ int64_t unix_packet_send(struct sock *base, struct sock_msg *m, bool nonblock,
     if (r)
         goto out_put;
     r = msg->size < size ? -EFAULT : msg_attach(to, msg, m->control);
-    if (r == 0)
+    const bool passes = r == 0 && packet_passes(to, msg);
+    if (passes)
         r = packet_push_wait(s, to, msg, nonblock, deadline, c);
-    if (r)
+    if (r || !passes)
         msg_discard(to, msg);
     if (r == -ECONNREFUSED && unix_is_dgram(s))
         packet_forget_peer(s, to);

@@ -1,11 +1,14 @@
 /* What UDP, ping and raw sockets share: the queue of packets, names, readiness. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/if_ether.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "base/limits.h"
 #include "base/objcount.h"
+#include "sentry/net/filter.h"
 #include "sentry/net/inet/dgram_priv.h"
 
 OBJCOUNT_DEFINE(dgram_sock);
@@ -64,9 +67,39 @@ void dgram_free(struct inet *in, struct dgram *d)
     free(d);
 }
 
+/* Whether to takes d, which its filter may shorten. A filter of UDP sees the header of UDP too. */
+static bool dgram_passes(struct dgram_sock *to, struct dgram *d)
+{
+    const bool udp = to->i.base.type == SOCK_DGRAM && inet_table_of(&to->i) != INET_PING;
+    const uint16_t head[4] = {htons(d->meta.from.port), htons(d->meta.to.port),
+                              htons((uint16_t)(d->size + UDP_HEAD)), 0};
+    const struct sock_frame f = {
+        .head = (const uint8_t *)head,
+        .head_size = udp ? UDP_HEAD : 0,
+        .data = d->data,
+        .size = d->size,
+        .protocol = d->meta.to.addr.family == AF_INET ? ETH_P_IP : ETH_P_IPV6,
+        .ifindex = (int32_t)d->meta.ifindex,
+        .mark = to->i.base.mark,
+    };
+    const uint32_t n = sock_filter_run(&to->i.base, &f);
+
+    if (n == 0)
+        return false;
+    if (n < f.head_size + d->size)
+        d->size = n > f.head_size ? n - (uint32_t)f.head_size : 0;
+    return true;
+}
+
 int dgram_queue(struct dgram_sock *to, struct dgram *d)
 {
     int r = 0;
+
+    if (!dgram_passes(to, d)) {
+        atomic_fetch_add(&to->drops, 1);
+        dgram_free(to->i.in, d);
+        return 0;
+    }
 
     mutex_lock(&to->i.mu);
     if (to->closed) {

@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/objcount.h"
 #include "sentry/errno_internal.h"
+#include "sentry/net/filter.h"
 #include "sentry/net/netlink/nl_priv.h"
 
 /* What a queued message costs beside its bytes. */
@@ -67,9 +68,15 @@ void netlink_for_each(struct nl_table *t, nl_info_fn fn, void *arg)
 int nl_deliver(struct nl_sock *s, const void *data, size_t size, uint32_t from, uint32_t group,
                const struct sock_cred *cred)
 {
-    struct nl_msg *m = malloc(sizeof(*m) + size);
+    const struct sock_frame f = {
+        .data = data, .size = size, .protocol = (uint16_t)s->base.protocol};
+    const uint32_t taken = sock_filter_run(&s->base, &f);
     int r = 0;
 
+    if (taken == 0)
+        return 0;
+    size = MIN(size, (size_t)taken);
+    struct nl_msg *m = malloc(sizeof(*m) + size);
     mutex_lock(&s->mu);
     if (!m || s->queue_bytes + size + NL_MSG_COST > s->base.rcvbuf) {
         r = -ENOBUFS;
