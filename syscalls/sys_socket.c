@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -348,7 +349,11 @@ int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
     }
     memset(buf, 0, sizeof(buf));
     socklen_t n = (socklen_t)MIN((size_t)space, sizeof(buf));
-    r = sock_getsockopt(a.sock, level, name, buf, &n);
+    /* The version of the header that is asked about comes in the buffer. */
+    if (level == SOL_PACKET && name == PACKET_HDRLEN)
+        r = copyin(&t->ua, buf, value, n);
+    if (r == 0)
+        r = sock_getsockopt(a.sock, level, name, buf, &n);
     if (r == 0)
         r = copyout(&t->ua, value, buf, n);
     if (r == 0) {

@@ -294,7 +294,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         /* The guest's program ends before the host's cgroup would end all of the sandbox. */
         memfile_set_limit(b->mf, boot_memory_for_guest(limit));
     }
-    int r = net_new(&b->net);
+    int r = net_new(b->mf, &b->net);
     if (r == 0)
         r = boot_loopback(b->net);
     if (r)

@@ -46,7 +46,7 @@ static int ns_make_obj(struct task *from, const struct ns_tag *old, const struct
     case NS_IPC:
         return ipc_ns_new(k->cfg.mf, old->obj, (struct ipc_ns **)out_obj);
     case NS_NET:
-        return net_new((struct net **)out_obj);
+        return net_new(k->cfg.mf, (struct net **)out_obj);
     case NS_MNT:
         return ns_make_mnt(old, cred, fs, out_obj);
     case NS_CGROUP:

@@ -374,6 +374,10 @@ static int64_t one_link(struct netns *ns, unsigned cmd, uint64_t arg, const stru
             memcpy(r.ifr_name, l.name, IFNAMSIZ);
         return err ? err : copyout(ua, uaddr(arg), &r, IFREQ_SIZE);
     }
+    if (cmd == SIOCETHTOOL) {
+        err = find_link(ns, &r, &l);
+        return err ? err : net_ethtool(&l, uaddr((uint64_t)(uintptr_t)r.ifr_data), ua);
+    }
     if (is_get(cmd)) {
         err = find_link(ns, &r, &l);
         if (err == 0)
@@ -399,7 +403,7 @@ int64_t net_ifioctl(struct net *n, unsigned cmd, uint64_t arg, const struct uacc
         return get_conf(ns, arg, ua);
     if (cmd == SIOCADDRT || cmd == SIOCDELRT)
         return cred_capable(c->cred, CAP_NET_ADMIN) ? change_route(ns, cmd, arg, ua) : -EPERM;
-    if (cmd == SIOCGIFNAME || is_get(cmd) || is_set(cmd))
+    if (cmd == SIOCGIFNAME || cmd == SIOCETHTOOL || is_get(cmd) || is_set(cmd))
         return one_link(ns, cmd, arg, ua, c);
     return -ENOTTY;
 }

@@ -11,4 +11,8 @@
 MUST_CHECK int64_t net_ifioctl(struct net *n, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                                const struct vfs_caller *c);
 
+struct netns_link;
+/* SIOCETHTOOL of link l; data begins with the command. -EOPNOTSUPP, -EFAULT. */
+MUST_CHECK int net_ethtool(const struct netns_link *l, uaddr_t data, const struct uaccess *ua);
+
 #endif

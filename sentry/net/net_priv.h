@@ -23,11 +23,12 @@ struct sock_family {
 };
 
 struct net {
-    struct ref ref;           /* one per socket, and of who made it */
-    struct inet *inet;        /* immutable, owned */
-    struct netns *ns;         /* immutable, owned */
-    struct nl_table *netlink; /* immutable, owned */
-    struct ext_stack *ext;    /* immutable, owned */
+    struct ref ref;              /* one per socket, and of who made it */
+    struct inet *inet;           /* immutable, owned */
+    struct netns *ns;            /* immutable, owned */
+    struct nl_table *netlink;    /* immutable, owned */
+    struct ext_stack *ext;       /* immutable, owned */
+    struct packet_table *packet; /* immutable, owned */
     _Atomic uint64_t next_cookie;
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */

@@ -17,6 +17,7 @@
 #include "sentry/net/net_priv.h"
 #include "sentry/net/netlink/netlink.h"
 #include "sentry/net/ns/netns.h"
+#include "sentry/net/packet/packet.h"
 
 #define NS_PER_SEC 1000000000ull
 #define SOCKBUF_MIN 4608u
@@ -122,9 +123,10 @@ static const struct sock_family families[] = {
     {.family = AF_INET, .create = inet_create},
     {.family = AF_INET6, .create = inet_create},
     {.family = AF_NETLINK, .create = netlink_create},
+    {.family = AF_PACKET, .create = packet_create},
 };
 
-int net_new(struct net **out_net)
+int net_new(struct memfile *mf, struct net **out_net)
 {
     struct net *n = calloc(1, sizeof(*n));
 
@@ -138,7 +140,10 @@ int net_new(struct net **out_net)
         r = inet_new(&n->inet);
     if (r == 0)
         r = ext_new(n, &n->ext);
+    if (r == 0)
+        r = packet_new(mf, &n->packet);
     if (r) {
+        ext_free(n->ext);
         inet_free(n->inet);
         netlink_free(n->netlink);
         netns_free(n->ns);
@@ -172,6 +177,7 @@ void net_put(struct net *n)
     if (!ref_put(&n->ref))
         return;
     ext_free(n->ext);
+    packet_free(n->packet);
     inet_free(n->inet);
     netlink_free(n->netlink);
     netns_free(n->ns);
@@ -306,6 +312,15 @@ static int64_t sock_file_ioctl(struct file *f, unsigned cmd, uint64_t arg, const
     return copyout_obj(ua, uaddr(arg), &value);
 }
 
+static int sock_file_mmap(struct file *f, int prot, int flags, struct mappable **out)
+{
+    struct sock *s = sock_of(f);
+
+    (void)prot;
+    (void)flags;
+    return s->ops->mmap ? s->ops->mmap(s, out) : -ENODEV;
+}
+
 static void sock_file_release(struct file *f)
 {
     struct sock *s = sock_of(f);
@@ -319,6 +334,7 @@ static const struct file_ops sock_file_ops = {
     .write = sock_file_write,
     .poll = sock_file_poll,
     .ioctl = sock_file_ioctl,
+    .mmap = sock_file_mmap,
     .release = sock_file_release,
 };
 

@@ -24,6 +24,8 @@ struct inet;
 struct netns;
 struct nl_table;
 struct ext_stack;
+struct mappable;
+struct memfile;
 struct sock;
 struct sock_prog;
 
@@ -106,6 +108,8 @@ struct sock_ops {
     /* What is not common to all (FIONREAD, TIOCOUTQ). NULL: -ENOTTY. */
     MUST_CHECK int64_t (*ioctl)(struct sock *s, unsigned cmd, uint64_t arg,
                                 const struct uaccess *ua, const struct vfs_caller *c);
+    /* Memory of the socket's that can be mapped. NULL: -ENODEV. */
+    MUST_CHECK int (*mmap)(struct sock *s, struct mappable **out);
     uint32_t (*poll)(struct sock *s, struct waiter *w);
     /* SIOCINQ: bytes that a read would give now; SIOCOUTQ: bytes not yet taken by the other side.
      */
@@ -138,8 +142,9 @@ struct sock {
     _Atomic(struct sock_prog *) filter; /* owned, or NULL; filter.h */
 };
 
-/* One per network namespace of the sandbox. Owned result. */
-MUST_CHECK int net_new(struct net **out_net);
+/* One per network namespace of the sandbox. mf, borrowed, gives memory that guests map (rings of
+ * packet sockets); NULL: there is none. Owned result. */
+MUST_CHECK int net_new(struct memfile *mf, struct net **out_net);
 struct net *net_get(struct net *n);
 /* Sockets keep it. */
 void net_put(struct net *n);

@@ -118,6 +118,8 @@ static int get_rare(struct sock *s, int level, int name, void *buf, socklen_t *l
         return put_int(buf, len, (int)s->busy_poll);
     case SO_MAX_PACING_RATE:
         return put_pacing(s, buf, len);
+    case SO_BPF_EXTENSIONS:
+        return put_int(buf, len, SKF_AD_VLAN_TAG_PRESENT);
     case SO_COOKIE:
         return put_u64(buf, len, s->cookie);
     case LX_SO_NETNS_COOKIE:

@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct sock *s;
 
     memset(&c, 0, sizeof(c));
-    if (size < 2 || net_new(&n))
+    if (size < 2 || net_new(NULL, &n))
         return 0;
     if (cred_new_root(UINT64_MAX, &c.cred))
         abort();

@@ -77,6 +77,17 @@ class Network(Case):
                     with self.assertRaises(ConnectionRefusedError):
                         s.connect((address, 81))
 
+    def test_packet_sockets(self):
+        """arping of the guest: frames of its own out, the answer past the link in."""
+        with namespace() as tag:
+            def change(config):
+                in_namespace(tag)(config)
+                for kind in ("bounding", "effective", "permitted"):
+                    config["process"]["capabilities"][kind].append("CAP_NET_RAW")
+            p = self.shell(f"arping -c 2 -w 20 -I eth0 {HOST}", change)
+            self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
+            self.assertIn("2 response(s)", p.stdout)
+
     def test_mode_none(self):
         with namespace() as tag:
             self.write(["/bin/ip", "-o", "addr"], in_namespace(tag))

@@ -21,7 +21,7 @@ static void setup(void)
 {
     static struct blocker blocker;
 
-    cr_assert_eq(net_new(&net), 0);
+    cr_assert_eq(net_new(NULL, &net), 0);
     netns_config_lock(net_ns(net));
     cr_assert_eq(netns_link_set_flags(net_ns(net), NETNS_LO_INDEX, IFF_UP, IFF_UP), 0);
     netns_config_unlock(net_ns(net));

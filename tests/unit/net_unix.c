@@ -17,7 +17,7 @@ static void setup(void)
 {
     static struct blocker blocker;
 
-    cr_assert_eq(net_new(&net), 0);
+    cr_assert_eq(net_new(NULL, &net), 0);
     cr_assert_eq(cred_new_root(UINT64_MAX, &caller.cred), 0);
     blocker_init(&blocker);
     caller.blocker = &blocker;

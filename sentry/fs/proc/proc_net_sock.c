@@ -6,6 +6,7 @@
 
 #include "proc_priv.h"
 #include "sentry/net/inet/inet.h"
+#include "sentry/net/packet/packet.h"
 #include "sentry/net/sock.h"
 
 /* Ticks of USER_HZ. */
@@ -124,6 +125,23 @@ int proc_show_net_unix(const struct proc_ctx *pc, FILE *out)
 {
     fputs("Num       RefCount Protocol Flags    Type St Inode Path\n", out);
     return unix_for_each(kernel_net(pc->k), unix_row, out);
+}
+
+/* ---- packet ---- */
+
+static void packet_row(void *arg, const struct packet_info *i)
+{
+    FILE *out = arg;
+
+    fprintf(out, "%016x %-6u %-4d %04x   %-5d %1d %-6u %-6u %-6" PRIu64 "\n", 0, i->refs, i->type,
+            i->protocol, i->ifindex, i->running, i->rmem, i->uid, i->inode);
+}
+
+int proc_show_net_packet(const struct proc_ctx *pc, FILE *out)
+{
+    fputs("sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n", out);
+    packet_for_each(kernel_net(pc->k), packet_row, out);
+    return 0;
 }
 
 /* ---- counters ---- */

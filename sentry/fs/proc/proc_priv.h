@@ -109,6 +109,7 @@ PROC_IPC_LIMIT(msgsize_default)
 /* /proc/<pid>/net: sockets and what is counted of them. */
 int proc_show_net_icmp(const struct proc_ctx *pc, FILE *out);
 int proc_show_net_icmp6(const struct proc_ctx *pc, FILE *out);
+int proc_show_net_packet(const struct proc_ctx *pc, FILE *out);
 int proc_show_net_raw(const struct proc_ctx *pc, FILE *out);
 int proc_show_net_raw6(const struct proc_ctx *pc, FILE *out);
 int proc_show_net_snmp(const struct proc_ctx *pc, FILE *out);
@@ -123,6 +124,7 @@ int proc_show_net_unix(const struct proc_ctx *pc, FILE *out);
 #define PROC_NET_SOCK_ROWS                                                                         \
     {.name = "icmp", .mode = 0444, .show = proc_show_net_icmp},                                    \
         {.name = "icmp6", .mode = 0444, .show = proc_show_net_icmp6},                              \
+        {.name = "packet", .mode = 0444, .show = proc_show_net_packet},                            \
         {.name = "raw", .mode = 0444, .show = proc_show_net_raw},                                  \
         {.name = "raw6", .mode = 0444, .show = proc_show_net_raw6},                                \
         {.name = "snmp", .mode = 0444, .show = proc_show_net_snmp},                                \

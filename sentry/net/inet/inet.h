@@ -28,6 +28,9 @@ void inet_free(struct inet *in);
 MUST_CHECK int inet_create(struct net *n, int family, int type, int protocol,
                            const struct vfs_caller *c, struct sock **out_sock);
 
+/* CLOCK_REALTIME, ns: when a packet came. */
+uint64_t inet_realtime(void);
+
 /* ---- from outside: called by the external stack's thread, no lock held ---- */
 
 /* A datagram or packet that came in. The payload is borrowed for the call. */

@@ -314,6 +314,5 @@ struct inet_meta {
 };
 /* Adds what the options of s ask for. */
 void inet_cmsg_recv(struct inet_sock *s, const struct inet_meta *meta, struct sock_control *ctl);
-uint64_t inet_realtime(void);
 
 #endif

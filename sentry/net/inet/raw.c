@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sentry/net/checksum.h"
 #include "sentry/net/inet/dgram_priv.h"
+#include "sentry/net/packet/packet.h"
 
 #define RAW_MAX 128u
 
@@ -16,44 +18,13 @@ static const struct sock_ops raw_ops, ping_ops;
 
 /* ---- checksums ---- */
 
-static uint32_t sum_bytes(uint32_t sum, const void *data, size_t size)
-{
-    const uint8_t *p = data;
-
-    for (size_t i = 0; i + 1 < size; i += 2) {
-        sum += (uint32_t)p[i] << 8 | p[i + 1];
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    if (size & 1) {
-        sum += (uint32_t)p[size - 1] << 8;
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    return sum;
-}
-
-static uint16_t sum_fold(uint32_t sum)
-{
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return htons((uint16_t)~sum);
-}
-
-static uint16_t sum_icmp6(const struct inet_meta *m, const void *data, size_t size)
-{
-    uint32_t sum = sum_bytes(0, m->from.addr.b, 16);
-
-    sum = sum_bytes(sum, m->to.addr.b, 16);
-    sum += (uint32_t)size + IPPROTO_ICMPV6;
-    return sum_fold(sum_bytes(sum, data, size));
-}
-
 static void set_icmp_sum(const struct inet_meta *m, uint8_t *data, size_t size)
 {
-    uint16_t sum;
+    const bool v4 = m->to.addr.family == AF_INET;
 
     memset(data + 2, 0, 2);
-    sum = m->to.addr.family == AF_INET ? sum_fold(sum_bytes(0, data, size))
-                                       : sum_icmp6(m, data, size);
+    const uint32_t start = v4 ? 0 : csum_pseudo(&m->from.addr, &m->to.addr, IPPROTO_ICMPV6, size);
+    const uint16_t sum = csum_fold(csum_add(start, data, size));
     memcpy(data + 2, &sum, sizeof(sum));
 }
 
@@ -87,7 +58,7 @@ static void ip_header(uint8_t *out, uint8_t protocol, const struct inet_meta *m,
     ip.tot_len = htons((uint16_t)(size + IP_HEAD));
     ip.saddr = m->from.addr.v4;
     ip.daddr = m->to.addr.v4;
-    ip.check = sum_fold(sum_bytes(0, &ip, sizeof(ip)));
+    ip.check = csum_fold(csum_add(0, &ip, sizeof(ip)));
     memcpy(out, &ip, sizeof(ip));
 }
 
@@ -204,6 +175,21 @@ bool inet_raw_input(struct net *n, const struct inet_packet *p)
     return any;
 }
 
+/* Packet sockets see it pass the loopback link. */
+static void tap_local(struct net *n, uint8_t protocol, const struct inet_meta *m, const void *data,
+                      size_t size)
+{
+    const struct packet_loop p = {.src = m->from.addr,
+                                  .dst = m->to.addr,
+                                  .protocol = protocol,
+                                  .ttl = m->ttl,
+                                  .tos = m->tos,
+                                  .data = data,
+                                  .size = size};
+
+    packet_tap_loop(n, &p);
+}
+
 /* An ICMP message to one of our own addresses: all who hear it, and the answer to an echo. */
 static void icmp_local(struct net *n, uint8_t protocol, const struct inet_meta *m, uint8_t *data,
                        size_t size)
@@ -211,6 +197,7 @@ static void icmp_local(struct net *n, uint8_t protocol, const struct inet_meta *
     const bool v4 = protocol == IPPROTO_ICMP;
     const uint8_t reply = v4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY;
 
+    tap_local(n, protocol, m, data, size);
     raw_deliver(n, protocol, m, data, size);
     if (size < ICMP_HEAD || data[0] != (v4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST))
         return;
@@ -220,6 +207,7 @@ static void icmp_local(struct net *n, uint8_t protocol, const struct inet_meta *
     back.ttl = 64;
     data[0] = reply;
     set_icmp_sum(&back, data, size);
+    tap_local(n, protocol, &back, data, size);
     raw_deliver(n, protocol, &back, data, size);
     (void)ping_deliver(n, &back, data, size);
 }
@@ -352,8 +340,10 @@ static int64_t raw_send(struct sock *base, struct sock_msg *m, bool nonblock,
     }
     if (r == 0 && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
         icmp_local(base->net, protocol, &d->meta, d->data + off, d->size - off);
-    else if (r == 0)
+    else if (r == 0) {
+        tap_local(base->net, protocol, &d->meta, d->data + off, d->size - off);
         (void)raw_deliver_all(base->net, protocol, &d->meta, d->data + off, d->size - off);
+    }
     dgram_free(s->i.in, d);
     return r ? r : (int64_t)size;
 }

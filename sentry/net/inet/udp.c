@@ -9,6 +9,7 @@
 #include <linux/errqueue.h>
 
 #include "sentry/net/inet/dgram_priv.h"
+#include "sentry/net/packet/packet.h"
 
 #define UDP_GROUP_MAX 256u
 #define UDP_SEGMENTS_MAX 128u
@@ -138,6 +139,24 @@ static int send_out(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     return n < 0 ? (int)n : 0;
 }
 
+/* Packet sockets see it pass the loopback link. */
+static void tap_local(struct dgram_sock *s, const struct dgram *d)
+{
+    const uint16_t head[4] = {htons(d->meta.from.port), htons(d->meta.to.port),
+                              htons((uint16_t)(d->size + UDP_HEAD)), 0};
+    const struct packet_loop p = {.src = d->meta.from.addr,
+                                  .dst = d->meta.to.addr,
+                                  .protocol = (uint8_t)s->i.base.protocol,
+                                  .ttl = d->meta.ttl,
+                                  .tos = d->meta.tos,
+                                  .transport = head,
+                                  .transport_size = sizeof(head),
+                                  .data = d->data,
+                                  .size = d->size};
+
+    packet_tap_loop(s->i.base.net, &p);
+}
+
 /* One datagram on its way. Takes d. */
 static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgram *d)
 {
@@ -148,6 +167,8 @@ static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     atomic_fetch_add_explicit(&in->udp_out, 1, memory_order_relaxed);
     if (atomic_load_explicit(&in->raw_count, memory_order_relaxed))
         raw_deliver(n, (uint8_t)s->i.base.protocol, &d->meta, d->data, d->size);
+    if ((w->rt.local || w->rt.ifindex == INET_LOOPBACK_IF) && packet_listens(n))
+        tap_local(s, d);
     if (w->rt.multicast || w->rt.broadcast) {
         const bool loop =
             inet_opt(&s->i, w->to.addr.family == AF_INET ? INET_MC_LOOP : INET_MC_LOOP6);

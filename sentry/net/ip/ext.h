@@ -35,6 +35,11 @@ struct ext_link_config {
  */
 MUST_CHECK int ext_add_link(struct net *n, const struct ext_link_config *cfg, int32_t *out_index);
 
+/* Sends a frame, Ethernet header first, by a link. from, who sends, does not see it pass. -ENXIO,
+ * -ENOBUFS, -EMSGSIZE. */
+MUST_CHECK int ext_frame_send(struct net *n, int32_t ifindex, const struct iovec *frame,
+                              const struct sock *from);
+
 /* ---- datagrams ---- */
 
 struct ext_dgram {

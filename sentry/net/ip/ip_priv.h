@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/rbtree.h"
+#include "sentry/net/checksum.h"
 #include "sentry/net/inet/inet.h"
 #include "sentry/net/ip/ext.h"
 #include "sentry/net/ns/netns.h"
@@ -127,14 +128,6 @@ MUST_CHECK int link_send(struct ext_link *l, const struct virtio_net_hdr *v,
                          const struct iovec *iov, int count, size_t size);
 /* Reads what is there, a batch at most. */
 void link_receive(struct ext_link *l);
-
-/* ---- checksum.c ---- */
-uint32_t csum_add(uint32_t sum, const void *data, size_t size);
-/* Of pieces that may be of odd length. */
-uint32_t csum_iov(uint32_t sum, const struct iovec *iov, int count);
-uint16_t csum_fold(uint32_t sum);
-uint32_t csum_pseudo(const struct net_addr *src, const struct net_addr *dst, uint8_t protocol,
-                     size_t size);
 
 /* ---- neigh.c ---- */
 /* The hardware address of the next hop into mac: 0, or -EINPROGRESS when it is asked for and the

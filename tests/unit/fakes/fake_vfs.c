@@ -247,8 +247,9 @@ int mount_ns_copy(struct mount_ns *old, bool lesser, struct vpath *root, struct 
     return -ENOMEM;
 }
 
-int net_new(struct net **out_net)
+int net_new(struct memfile *mf, struct net **out_net)
 {
+    (void)mf;
     (void)out_net;
     return -ENOMEM;
 }

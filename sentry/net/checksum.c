@@ -1,8 +1,9 @@
-/* The Internet checksum (RFC 1071). */
+#include "sentry/net/checksum.h"
+
 #include <arpa/inet.h>
 #include <string.h>
 
-#include "sentry/net/ip/ip_priv.h"
+#include "sentry/net/ns/prefix.h"
 
 static uint32_t fold32(uint64_t s)
 {
