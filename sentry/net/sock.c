@@ -200,6 +200,11 @@ struct nl_table *net_netlink(struct net *n)
     return n->netlink;
 }
 
+struct packet_table *net_packet(struct net *n)
+{
+    return n->packet;
+}
+
 struct ext_stack *net_ext(struct net *n)
 {
     return n->ext;

@@ -23,6 +23,7 @@ struct net;
 struct inet;
 struct netns;
 struct nl_table;
+struct packet_table;
 struct ext_stack;
 struct mappable;
 struct memfile;
@@ -152,6 +153,7 @@ void net_free(struct net *n); /* as net_put; NULL: nothing */
 struct inet *net_inet(struct net *n);
 struct netns *net_ns(struct net *n);
 struct nl_table *net_netlink(struct net *n);
+struct packet_table *net_packet(struct net *n);
 /* What carries traffic beyond loopback; NULL where there is none yet. */
 struct ext_stack *net_ext(struct net *n);
 

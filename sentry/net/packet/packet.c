@@ -42,12 +42,12 @@ void packet_free(struct packet_table *t)
 
 bool packet_listens(struct net *n)
 {
-    return atomic_load_explicit(&n->packet->running, memory_order_relaxed);
+    return atomic_load_explicit(&net_packet(n)->running, memory_order_relaxed);
 }
 
 void packet_for_each(struct net *n, void (*fn)(void *arg, const struct packet_info *i), void *arg)
 {
-    struct packet_table *t = n->packet;
+    struct packet_table *t = net_packet(n);
     struct packet_sock *s;
 
     mutex_lock(&t->mu);
@@ -71,9 +71,9 @@ void packet_for_each(struct net *n, void (*fn)(void *arg, const struct packet_in
 static void set_running_locked(struct packet_sock *s, bool on)
 {
     if (on && !s->running)
-        atomic_fetch_add(&s->base.net->packet->running, 1);
+        atomic_fetch_add(&net_packet(s->base.net)->running, 1);
     if (!on && s->running)
-        atomic_fetch_sub(&s->base.net->packet->running, 1);
+        atomic_fetch_sub(&net_packet(s->base.net)->running, 1);
     s->running = on;
 }
 
@@ -95,12 +95,12 @@ int packet_create(struct net *n, int family, int type, int protocol, const struc
     s->version = TPACKET_V1;
     s->uid = c->cred->euid;
     s->protocol = ntohs((uint16_t)protocol);
-    mutex_lock(&n->packet->mu);
-    list_add_tail(&s->node, &n->packet->socks);
+    mutex_lock(&net_packet(n)->mu);
+    list_add_tail(&s->node, &net_packet(n)->socks);
     mutex_lock(&s->mu);
     set_running_locked(s, s->protocol != 0);
     mutex_unlock(&s->mu);
-    mutex_unlock(&n->packet->mu);
+    mutex_unlock(&net_packet(n)->mu);
     OBJCOUNT_INC(packet_sock);
     *out_sock = &s->base;
     return 0;
@@ -109,7 +109,7 @@ int packet_create(struct net *n, int family, int type, int protocol, const struc
 static void packet_close(struct sock *base)
 {
     struct packet_sock *s = packet_of(base);
-    struct packet_table *t = base->net->packet;
+    struct packet_table *t = net_packet(base->net);
 
     mutex_lock(&t->mu);
     list_del(&s->node);

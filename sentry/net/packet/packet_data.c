@@ -176,10 +176,10 @@ void packet_tap(struct net *n, const struct packet_frame *f)
     t.protocol = (uint16_t)(t.flat[12] << 8 | t.flat[13]);
     t.hatype = f->ifindex == NETNS_LO_INDEX ? ARPHRD_LOOPBACK : ARPHRD_ETHER;
     t.time_ns = inet_realtime();
-    mutex_lock(&n->packet->mu);
-    list_for_each_entry (s, &n->packet->socks, node)
+    mutex_lock(&net_packet(n)->mu);
+    list_for_each_entry (s, &net_packet(n)->socks, node)
         tap_one(s, &t);
-    mutex_unlock(&n->packet->mu);
+    mutex_unlock(&net_packet(n)->mu);
     free(t.flat);
 }
 

@@ -1,5 +1,5 @@
 /* Inside packet sockets.
- * Depends on: packet.h, net_priv.h.
+ * Depends on: packet.h, mm/mappable.h.
  * Threading: a socket's mu (rank PACKET) guards what it says; the table's mu (rank PACKET_TABLE)
  * guards membership in the table.
  * Ownership: a queued packet belongs to its queue and to who looks at it (MSG_PEEK). */
@@ -10,7 +10,6 @@
 #include "base/lock.h"
 #include "base/ref.h"
 #include "sentry/mm/mappable.h"
-#include "sentry/net/net_priv.h"
 #include "sentry/net/packet/packet.h"
 
 #define PACKET_ETH_HEADER 14u

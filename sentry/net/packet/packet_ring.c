@@ -124,7 +124,7 @@ static int ring_check(const struct packet_sock *s, const struct tpacket_req *q)
 
 static int ring_new(struct packet_sock *s, const struct tpacket_req *q, struct packet_ring **out)
 {
-    struct memfile *mf = s->base.net->packet->mf;
+    struct memfile *mf = net_packet(s->base.net)->mf;
     struct packet_ring *r = mf ? calloc(1, sizeof(*r)) : NULL;
 
     if (!r)
