@@ -117,6 +117,7 @@ static int load_image(struct load *l, struct task_image *out)
         cred_put(cred);
         return r;
     }
+    mm_loaded(l->mm);
     load_fill(l, cred, secure, sp, out);
     return 0;
 }

@@ -253,7 +253,8 @@ int mm_fault_in(struct mm *mm, struct plat_ctx *ctx, uint64_t addr, unsigned acc
     else
         err = mm_make_usable(mm, v, addr, access, &changed);
     /* Others that run in it must not go on with the page that was replaced. */
-    if (!err && changed && !list_empty(&mm->pending_pmas) && (!ctx || ref_read(&mm->ref) > 1))
+    if (!err && changed && !mm->fresh && !list_empty(&mm->pending_pmas) &&
+        (!ctx || ref_read(&mm->ref) > 1))
         err = mm_commit_locked(mm);
     mm_end(mm);
     return err;

@@ -80,7 +80,16 @@ int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm)
     err = mm_alloc(plat, mf, as, out_mm);
     if (err)
         plat_as_put(as);
+    else
+        (*out_mm)->fresh = true;
     return err;
+}
+
+void mm_loaded(struct mm *mm)
+{
+    rwlock_wrlock(&mm->lock);
+    mm->fresh = false;
+    rwlock_unlock(&mm->lock);
 }
 
 struct mm *mm_get(struct mm *mm)
@@ -261,8 +270,8 @@ void mm_end(struct mm *mm)
     struct list dead;
     list_init(&dead);
     /* A removed VMA's file must stay open until queued mappings of it are done. */
-    if (!list_empty(&mm->pending_vmas) || mm->pending_bytes > MM_PENDING_BYTES_MAX ||
-        mm->pending_count > MM_PENDING_MAX) {
+    if ((!mm->fresh && !list_empty(&mm->pending_vmas)) ||
+        mm->pending_bytes > MM_PENDING_BYTES_MAX || mm->pending_count > MM_PENDING_MAX) {
         if (mm_commit_locked(mm) != 0)
             log_debug("mm: some host mappings failed");
     }

@@ -39,6 +39,9 @@ struct mm_layout {
 
 /* An empty address space on the platform. Owned result. */
 MUST_CHECK int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm);
+/* Ends the time from mm_new on in which nothing can run in it, so that changes need not reach the
+ * platform one after the other. */
+void mm_loaded(struct mm *mm);
 struct mm *mm_get(struct mm *mm);
 void mm_put(struct mm *mm);
 /* fork(2): a copy-on-write copy and a context for the child, made through parent_ctx (the calling

@@ -105,6 +105,7 @@ struct mm {
     uint64_t pending_bytes;
     unsigned pending_count;
     struct list held_pmas; /* could not be unmapped: kept until the stub is gone */
+    bool fresh;            /* not loaded yet: nothing runs in it */
     bool stale;            /* a removal could not even be queued: nothing may be freed any more */
     bool unprotected; /* a fork failed half-way: pma.access may say less than the stub may do */
     struct list dead_vmas; /* mappables to put once the lock is dropped */

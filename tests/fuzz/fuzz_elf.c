@@ -64,6 +64,11 @@ int mm_new(struct plat *p, struct memfile *mf, struct mm **out_mm)
     return 0;
 }
 
+void mm_loaded(struct mm *mm)
+{
+    (void)mm;
+}
+
 void mm_put(struct mm *mm)
 {
     if (!mm)

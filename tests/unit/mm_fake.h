@@ -302,6 +302,7 @@ static inline void guest_new(struct guest *g)
     struct mm *mm;
     struct plat_ctx *ctx;
     cr_assert(mm_new(&fake_plat, fake_mf, &mm) == 0);
+    mm_loaded(mm);
     cr_assert(plat_ctx_create(&fake_plat, mm_as(mm), &ctx) == 0);
     guest_wrap(g, mm, ctx);
 }

@@ -69,6 +69,7 @@ static void task_start(struct rig *r, struct task *t)
 {
     memset(t, 0, sizeof(*t));
     cr_assert(mm_new(r->plat, r->mf, &t->mm) == 0);
+    mm_loaded(t->mm);
     cr_assert(plat_ctx_create(r->plat, mm_as(t->mm), &t->ctx) == 0);
     cr_assert_eq(task_map(t, CODE, P, RW, MAP_PRIVATE | MAP_ANONYMOUS), 0);
     struct uaccess ua = {t->mm, t->ctx};

@@ -43,6 +43,11 @@ int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm)
     return r ? r : mm_alloc(as, out_mm);
 }
 
+void mm_loaded(struct mm *mm)
+{
+    (void)mm;
+}
+
 struct mm *mm_get(struct mm *mm)
 {
     ref_get(&mm->ref);
