@@ -197,14 +197,6 @@ static int spec_check_namespaces(const struct jnode *n, const struct oci_linux *
     return 0;
 }
 
-static int spec_check_maps(const struct jnode *n, const struct oci_id_maps *m,
-                           const struct oci_linux *lx)
-{
-    if (m->count > 0 && !lx->ns.listed[OCI_NS_USER])
-        return jn_error(n, "there is no user namespace in linux.namespaces");
-    return 0;
-}
-
 /* Every clock of the guest starts where the host's is. */
 static int spec_check_offsets(const struct jnode *n)
 {
@@ -238,9 +230,8 @@ int spec_parse_linux(const struct jnode *n, struct oci_linux *out)
     if (jn_check_object(n) != 0 || spec_parse_namespaces(&ns, &out->ns) != 0 ||
         spec_parse_id_maps(&uids, &out->uid_maps) != 0 ||
         spec_parse_id_maps(&gids, &out->gid_maps) != 0 || spec_check_namespaces(&ns, out) != 0 ||
-        spec_check_maps(&uids, &out->uid_maps, out) != 0 ||
-        spec_check_maps(&gids, &out->gid_maps, out) != 0 || spec_check_offsets(&time) != 0 ||
-        spec_parse_devices(&devices, out) != 0 || spec_parse_cgroups_path(&cgroup, out) != 0 ||
+        spec_check_offsets(&time) != 0 || spec_parse_devices(&devices, out) != 0 ||
+        spec_parse_cgroups_path(&cgroup, out) != 0 ||
         spec_parse_resources(&res, &out->resources) != 0 ||
         jn_abs_paths(&masked, &out->masked_paths) != 0 ||
         jn_abs_paths(&ro, &out->readonly_paths) != 0 || jn_pairs(&sysctl, &out->sysctl) != 0 ||

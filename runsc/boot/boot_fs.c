@@ -242,7 +242,7 @@ static int boot_device(const struct fs_boot *f, const struct oci_device *d)
 static int boot_devices(const struct fs_boot *f)
 {
     const struct oci_linux *lx = &f->ct->spec->lx;
-    int r = dev_populate(&f->c, "/dev");
+    int r = dev_populate(&f->c, "/dev", f->own.cred);
 
     if (r != 0)
         return boot_say(f->t, r, "cannot make the devices in /dev");

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "runsc/boot/boot_priv.h"
+#include "sentry/cred/user_ns.h"
 #include "sentry/fs/anon/hostfd.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/seccomp.h"
@@ -153,7 +154,19 @@ static int proc_terminal(struct boot *b, const struct oci_process *p, int stdio[
     return 0;
 }
 
-static int proc_files(int stdio[3], struct kernel_exec *x)
+/* A program that is not root opens its standard streams by name too (/dev/stdout): they are its
+ * own, as other runtimes have it. */
+static void proc_own_file(struct file *f, const struct boot_container *ct, uint32_t uid)
+{
+    struct inode *i = f->inode;
+
+    mutex_lock(&i->mu);
+    i->uid = user_ns_in(ct->user_ns, USER_NS_UID, uid);
+    mutex_unlock(&i->mu);
+}
+
+static int proc_files(int stdio[3], const struct boot_process *out, const struct oci_process *p,
+                      struct kernel_exec *x)
 {
     for (size_t i = 0; i < ARRAY_SIZE(x->fds); i++) {
         int r = hostfd_new(stdio[i], &x->fds[i]);
@@ -162,6 +175,7 @@ static int proc_files(int stdio[3], struct kernel_exec *x)
             return r;
         }
         stdio[i] = -1;
+        proc_own_file(x->fds[i], out->container, p->user.uid);
     }
     return 0;
 }
@@ -195,7 +209,7 @@ void boot_process_fini(struct boot_process *p)
 static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
                      struct kernel_exec *x, struct boot_process *out, struct boot_text *t)
 {
-    int r = p->terminal ? proc_terminal(b, p, stdio, out, x) : proc_files(stdio, x);
+    int r = p->terminal ? proc_terminal(b, p, stdio, out, x) : proc_files(stdio, out, p, x);
 
     if (r != 0)
         return boot_say(t, r, "process: cannot set up its %s",

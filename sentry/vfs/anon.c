@@ -33,7 +33,7 @@ static void anon_release(struct inode *i)
     free(i);
 }
 
-static int anon_setattr(struct inode *i, const struct vfs_setattr *a)
+int vfs_anon_setattr(struct inode *i, const struct vfs_setattr *a)
 {
     if ((a->valid & VFS_SET_SIZE) != 0)
         return -EINVAL;
@@ -49,7 +49,8 @@ static int anon_setattr(struct inode *i, const struct vfs_setattr *a)
     return 0;
 }
 
-static const struct inode_ops anon_inode_ops = {.setattr = anon_setattr, .release = anon_release};
+static const struct inode_ops anon_inode_ops = {.setattr = vfs_anon_setattr,
+                                                .release = anon_release};
 
 __attribute__((constructor)) static void anon_init(void)
 {
@@ -86,6 +87,11 @@ int vfs_anon_inode_file(const char *text, struct inode *i, const struct file_ops
     return r;
 }
 
+int vfs_anon_inode_init(struct inode *i, const struct inode_ops *ops, uint32_t mode)
+{
+    return inode_init(i, ops, &anon_super, atomic_fetch_add(&next_ino, 1), mode);
+}
+
 int vfs_anon_file(const char *name, uint32_t mode, const struct file_ops *ops, void *priv,
                   uint32_t flags, struct file **out_file)
 {
@@ -96,7 +102,7 @@ int vfs_anon_file(const char *name, uint32_t mode, const struct file_ops *ops, v
 
     if (i == NULL)
         return -ENOMEM;
-    r = inode_init(i, &anon_inode_ops, &anon_super, atomic_fetch_add(&next_ino, 1), mode);
+    r = vfs_anon_inode_init(i, &anon_inode_ops, mode);
     if (r != 0) {
         free(i);
         return r;

@@ -69,6 +69,9 @@ static int open_ops(struct file *f, const struct vfs_caller *c)
 
     if (S_ISSOCK(i->mode) && i->ops->open == NULL)
         return -ENXIO;
+    /* Opened again by way of /proc/PID/fd. */
+    if (f->path.mnt == mount_anon() && i->ops->open != NULL)
+        return i->ops->open(i, f, c);
     if (S_ISFIFO(i->mode) && special != NULL)
         return special->open_fifo(i, f, c);
     if ((S_ISCHR(i->mode) || S_ISBLK(i->mode)) && special != NULL)

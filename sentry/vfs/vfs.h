@@ -290,6 +290,11 @@ MUST_CHECK int vfs_anon_file(const char *name, uint32_t mode, const struct file_
 /* The same around an inode of some file system's (memfd): takes a reference of its own on i. */
 MUST_CHECK int vfs_anon_inode_file(const char *text, struct inode *i, const struct file_ops *ops,
                                    uint32_t flags, struct file **out_file);
+/* An inode on that super for a file that can be opened again by way of /proc/PID/fd: ops->open is
+ * called for it. -ENOMEM. */
+MUST_CHECK int vfs_anon_inode_init(struct inode *i, const struct inode_ops *ops, uint32_t mode);
+/* inode_ops.setattr of such inodes. */
+MUST_CHECK int vfs_anon_setattr(struct inode *i, const struct vfs_setattr *a);
 struct file *file_get(struct file *f);
 void file_put(struct file *f);
 

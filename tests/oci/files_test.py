@@ -131,5 +131,25 @@ class Host(Case):
         self.assertEqual((shared / "f").read_text(), "kept\n")
 
 
+class Streams(Case):
+    def test_standard_streams_by_name(self):
+        """Programs log to /dev/stdout and /dev/stderr, as root and as others."""
+        def user(c):
+            c["process"]["user"] = {"uid": 1000, "gid": 1000}
+            c["process"]["capabilities"] = {}
+        script = "echo out > /dev/stdout; echo err > /dev/stderr; echo again >> /proc/self/fd/1; cat /dev/stdin"
+        for change in (None, user):
+            p = self.shell(script, change)
+            self.assertEqual((p.stdout, p.stderr), ("out\nagain\n", "err\n"))
+            self.assertEqual(self.shell("ls /proc/self/fd | head -3", change).stdout, "0\n1\n2\n")
+
+    def test_standard_streams_are_files(self):
+        out = self.dir / "out"
+        with out.open("w") as f:
+            self.write(["/bin/sh", "-c", "echo first; echo second >> /dev/stdout; stat -Lc %F /dev/stdout"])
+            p = self.call_quiet("run", "--bundle", str(self.bundle), self.new_id(), stdout=f)
+        self.assertEqual((p.returncode, out.read_text()), (0, "first\nsecond\nregular file\n"))
+
+
 if __name__ == "__main__":
     main()

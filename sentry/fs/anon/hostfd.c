@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -21,8 +22,16 @@
 
 struct hostfd {
     int fd;
+    int access;    /* O_ACCMODE of the descriptor */
     bool pollable; /* regular files are always ready and take no watch */
     struct waitq wq;
+};
+
+/* All open files of the inode use the one descriptor: a host that lets nobody open anything again
+ * cannot give them one each. */
+struct hostfd_inode {
+    struct inode inode;
+    struct hostfd *h; /* owned; stays allocated, see hostfd_inode_release */
 };
 
 static int watch_fd = -1;
@@ -31,7 +40,7 @@ static struct mutex watch_mu = MUTEX_INITIALIZER(LOCK_RANK_LEAF);
 
 static struct hostfd *hostfd_of(const struct file *f)
 {
-    return f->priv;
+    return container_of(f->inode, struct hostfd_inode, inode)->h;
 }
 
 int hostfd_init(void)
@@ -260,23 +269,11 @@ static int hostfd_fsync(struct file *f, bool data_only)
     return (data_only ? fdatasync(fd) : fsync(fd)) == 0 ? 0 : -errno;
 }
 
-static void hostfd_release(struct file *f)
-{
-    struct hostfd *h = hostfd_of(f);
-
-    /* Out of the watch first; an event on its way finds nobody in the queue. */
-    if (h->pollable)
-        (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, h->fd, NULL);
-    (void)close(h->fd);
-    /* The watch thread may hold the pointer from an event it has taken: it stays allocated. */
-}
-
 static const struct file_ops hostfd_stream_ops = {
     .read = hostfd_read,
     .write = hostfd_write,
     .ioctl = hostfd_ioctl,
     .poll = hostfd_poll,
-    .release = hostfd_release,
 };
 
 static const struct file_ops hostfd_file_ops = {
@@ -284,38 +281,134 @@ static const struct file_ops hostfd_file_ops = {
     .write = hostfd_write,
     .seek = hostfd_seek,
     .fsync = hostfd_fsync,
-    .release = hostfd_release,
 };
+
+/* ---- the inode ---- */
+
+/* The watch thread may hold the pointer from an event it has taken: it stays allocated. */
+static void hostfd_inode_release(struct inode *i)
+{
+    struct hostfd_inode *n = container_of(i, struct hostfd_inode, inode);
+
+    if (n->h != NULL) {
+        /* Out of the watch first; an event on its way finds nobody in the queue. */
+        if (n->h->pollable)
+            (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, n->h->fd, NULL);
+        (void)close(n->h->fd);
+    }
+    inode_fini(i);
+    free(n);
+}
+
+static const struct file_ops *hostfd_ops(const struct inode *i)
+{
+    return S_ISREG(i->mode) ? &hostfd_file_ops : &hostfd_stream_ops;
+}
+
+/* /dev/stdout and the like: what the descriptor allows. */
+static int hostfd_reopen(struct inode *i, struct file *f, const struct vfs_caller *c)
+{
+    const struct hostfd *h = container_of(i, struct hostfd_inode, inode)->h;
+    const int want = (int)atomic_load(&f->flags) & O_ACCMODE;
+
+    (void)c;
+    if (h->access != O_RDWR && want != h->access)
+        return -EACCES;
+    f->ops = hostfd_ops(i);
+    return 0;
+}
+
+static int hostfd_setattr(struct inode *i, const struct vfs_setattr *a)
+{
+    struct vfs_setattr rest = *a;
+
+    if ((a->valid & VFS_SET_SIZE) != 0 && S_ISREG(i->mode)) {
+        if (ftruncate(container_of(i, struct hostfd_inode, inode)->h->fd, (off_t)a->size) != 0)
+            return -errno;
+        rest.valid &= ~(uint32_t)VFS_SET_SIZE;
+    }
+    return vfs_anon_setattr(i, &rest);
+}
+
+/* The host's file grows by itself. */
+static int hostfd_getattr(struct inode *i, struct vfs_attr *out)
+{
+    struct stat st;
+
+    if (!S_ISREG(i->mode))
+        return 0;
+    if (fstat(container_of(i, struct hostfd_inode, inode)->h->fd, &st) != 0)
+        return -errno;
+    out->size = (uint64_t)st.st_size;
+    out->blocks = (uint64_t)st.st_blocks;
+    return 0;
+}
+
+static const struct inode_ops hostfd_inode_ops = {.getattr = hostfd_getattr,
+                                                  .open = hostfd_reopen,
+                                                  .setattr = hostfd_setattr,
+                                                  .release = hostfd_inode_release};
+
+static int hostfd_watch(struct hostfd *h)
+{
+    struct epoll_event ev = {.events = EPOLLONESHOT, .data.ptr = h};
+
+    waitq_init(&h->wq);
+    if (epoll_ctl(watch_fd, EPOLL_CTL_ADD, h->fd, &ev) == 0)
+        h->pollable = true;
+    else if (errno != EPERM)
+        return -errno;
+    return 0;
+}
+
+/* Takes nothing on failure. */
+static int hostfd_inode_new(int fd, int access, uint32_t mode, struct hostfd_inode **out)
+{
+    struct hostfd_inode *n = calloc(1, sizeof(*n));
+    struct hostfd *h = calloc(1, sizeof(*h));
+    int r = n != NULL && h != NULL ? 0 : -ENOMEM;
+
+    if (r == 0) {
+        h->fd = fd;
+        h->access = access;
+        r = hostfd_watch(h);
+    }
+    if (r == 0)
+        r = vfs_anon_inode_init(&n->inode, &hostfd_inode_ops, mode);
+    if (r != 0) {
+        if (h != NULL && h->pollable)
+            (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, fd, NULL);
+        free(h);
+        free(n);
+        return r;
+    }
+    n->h = h;
+    *out = n;
+    return 0;
+}
 
 int hostfd_new(int fd, struct file **out_file)
 {
-    struct hostfd *h = calloc(1, sizeof(*h));
-    struct epoll_event ev = {.events = EPOLLONESHOT, .data.ptr = h};
+    struct hostfd_inode *n;
     struct stat st;
-    int flags = fcntl(fd, F_GETFL), r;
+    char text[48];
+    int flags = fcntl(fd, F_GETFL);
 
-    if (h == NULL)
-        return -ENOMEM;
-    if (flags < 0 || fstat(fd, &st) != 0) {
-        r = -errno;
-        goto out_free;
+    if (flags < 0 || fstat(fd, &st) != 0)
+        return -errno;
+    int r = hostfd_inode_new(fd, flags & O_ACCMODE, st.st_mode, &n);
+    if (r != 0)
+        return r;
+    (void)snprintf(text, sizeof(text), "%s:[%lu]", S_ISFIFO(st.st_mode) ? "pipe" : "host",
+                   (unsigned long)n->inode.ino);
+    r = vfs_anon_inode_file(text, &n->inode, hostfd_ops(&n->inode),
+                            (uint32_t)flags & (O_ACCMODE | O_APPEND), out_file);
+    /* The descriptor stays the caller's. */
+    if (r != 0) {
+        if (n->h->pollable)
+            (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, fd, NULL);
+        n->h = NULL;
     }
-    h->fd = fd;
-    waitq_init(&h->wq);
-    if (epoll_ctl(watch_fd, EPOLL_CTL_ADD, fd, &ev) == 0) {
-        h->pollable = true;
-    } else if (errno != EPERM) {
-        r = -errno;
-        goto out_free;
-    }
-    r = vfs_anon_file(S_ISFIFO(st.st_mode) ? "pipe:" : "host:", st.st_mode,
-                      S_ISREG(st.st_mode) ? &hostfd_file_ops : &hostfd_stream_ops, h,
-                      (uint32_t)flags & (O_ACCMODE | O_APPEND), out_file);
-    if (r == 0)
-        return 0;
-    if (h->pollable)
-        (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, fd, NULL);
-out_free:
-    free(h);
+    inode_put(&n->inode);
     return r;
 }

@@ -21,7 +21,22 @@ static const struct dev_node {
     {"stderr", S_IFLNK, 0, 0, "/proc/self/fd/2"},
 };
 
-static int populate_one(const struct vfs_caller *c, const char *path, const struct dev_node *n)
+static int populate_own(const struct vfs_caller *c, const char *path, const struct cred *owner)
+{
+    const struct vfs_setattr own = {
+        .valid = VFS_SET_UID | VFS_SET_GID, .uid = owner->fsuid, .gid = owner->fsgid};
+    struct vpath p;
+    int r = vfs_lookup(c, NULL, path, 0, &p);
+
+    if (r == 0) {
+        r = vfs_setattr(c, &p, &own);
+        vpath_put(&p);
+    }
+    return r;
+}
+
+static int populate_one(const struct vfs_caller *c, const char *path, const struct dev_node *n,
+                        const struct cred *owner)
 {
     struct vpath p;
     int r = vfs_lookup(c, NULL, path, 0, &p);
@@ -32,21 +47,22 @@ static int populate_one(const struct vfs_caller *c, const char *path, const stru
     }
     if (r != -ENOENT)
         return r;
-    if (S_ISDIR(n->mode))
-        return vfs_mkdir(c, NULL, path, n->mode & 07777);
-    if (S_ISLNK(n->mode))
-        return vfs_symlink(c, n->target, NULL, path);
-    return vfs_mknod(c, NULL, path, n->mode, makedev(n->major, n->minor));
+    if (S_ISCHR(n->mode))
+        return vfs_mknod(c, NULL, path, n->mode, makedev(n->major, n->minor));
+    r = S_ISDIR(n->mode) ? vfs_mkdir(c, NULL, path, n->mode & 07777)
+                         : vfs_symlink(c, n->target, NULL, path);
+    return r != 0 || owner->fsuid == c->cred->fsuid ? r : populate_own(c, path, owner);
 }
 
-int dev_populate(const struct vfs_caller *c, const char *dir)
+int dev_populate(const struct vfs_caller *c, const char *dir, const struct cred *owner)
 {
     char path[256];
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(nodes); i++) {
         int n = snprintf(path, sizeof(path), "%s/%s", dir, nodes[i].name);
-        r = n < 0 || (size_t)n >= sizeof(path) ? -ENAMETOOLONG : populate_one(c, path, &nodes[i]);
+        r = n < 0 || (size_t)n >= sizeof(path) ? -ENAMETOOLONG
+                                               : populate_one(c, path, &nodes[i], owner);
     }
     return r;
 }

@@ -371,7 +371,7 @@ static const struct super_ops pts_super_ops = {
     .revalidate = pts_revalidate,
 };
 
-static int super_fill(struct pts_fs *fs)
+static int super_fill(struct pts_fs *fs, const struct vfs_caller *c)
 {
     struct pts_inode *root, *ptmx;
     int r = inode_make(&fs->sb, ROOT_INO, S_IFDIR | 0755, &root);
@@ -384,6 +384,9 @@ static int super_fill(struct pts_fs *fs)
         inode_put(&root->inode);
         return r;
     }
+    /* Whose mount it is. */
+    root->inode.uid = ptmx->inode.uid = c->cred->fsuid;
+    root->inode.gid = ptmx->inode.gid = c->cred->fsgid;
     ptmx->inode.rdev = makedev(5, 2);
     root->ptmx = &ptmx->inode;
     return super_set_root(&fs->sb, &root->inode);
@@ -396,7 +399,6 @@ static int pts_mount(const struct fs_ops *ops, void *boot_arg, const char *sourc
     struct pts_fs *fs;
     int r = parse_options(options, &o);
 
-    (void)c;
     if (r != 0)
         return r;
     fs = calloc(1, sizeof(*fs));
@@ -409,7 +411,7 @@ static int pts_mount(const struct fs_ops *ops, void *boot_arg, const char *sourc
     }
     super_init(&fs->sb, &pts_super_ops, ops);
     (void)snprintf(fs->sb.source, sizeof(fs->sb.source), "%s", source != NULL ? source : "devpts");
-    r = super_fill(fs);
+    r = super_fill(fs, c);
     if (r != 0) {
         super_put(&fs->sb);
         return r;

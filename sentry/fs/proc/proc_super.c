@@ -7,7 +7,9 @@
 #include "base/limits.h"
 #include "proc_priv.h"
 #include "proc_node.h"
+#include "sentry/cred/user_ns.h"
 #include "sentry/kernel/ns.h"
+#include "sentry/kernel/process.h"
 
 #define PROC_SUPER_MAGIC 0x9fa0
 #define SYSFS_MAGIC 0x62656572
@@ -67,6 +69,32 @@ uint64_t proc_node_ino(const struct proc_entry *e, int32_t tid, bool thread, int
     return (h >> 16) | 0x100000000u;
 }
 
+/* task_dump_owner(): what a task that shows itself has belongs to it; of others only the directory.
+ */
+static void node_own(struct inode *i, struct task *t)
+{
+    const struct proc_node *n = proc_node(i);
+    const bool top = n->entry == &proc_pid_dir || n->entry == &proc_tid_dir;
+    struct cred *c = task_get_cred(t);
+    uint32_t uid = 0, gid = 0;
+
+    if (c && (top || task_attr_get(t, TASK_ATTR_DUMPABLE) == 1)) {
+        uid = c->euid;
+        gid = c->egid;
+    } else if (c && c->user_ns) {
+        uid = user_ns_in(c->user_ns, USER_NS_UID, 0);
+        gid = user_ns_in(c->user_ns, USER_NS_GID, 0);
+        uid = uid == USER_NS_NONE ? 0 : uid;
+        gid = gid == USER_NS_NONE ? 0 : gid;
+    }
+    if (c)
+        cred_put(c);
+    mutex_lock(&i->mu);
+    i->uid = uid;
+    i->gid = gid;
+    mutex_unlock(&i->mu);
+}
+
 static int node_new(struct super *sb, const struct proc_entry *e, int32_t tid, bool thread, int fd,
                     uint64_t start_ns, struct inode **out)
 {
@@ -87,6 +115,11 @@ static int node_new(struct super *sb, const struct proc_entry *e, int32_t tid, b
     n->thread = thread;
     n->fd = fd;
     n->start_ns = start_ns;
+    struct task *t;
+    if (tid && kernel_find_task(proc_super(sb)->k, tid, thread, &t) == 0) {
+        node_own(&n->inode, t);
+        task_put(t);
+    }
     *out = &n->inode;
     return 0;
 }
@@ -215,12 +248,9 @@ static int proc_getattr(struct inode *i, struct vfs_attr *out)
     int r = proc_ctx_begin(i, NULL, &pc);
     if (r)
         return r;
-    struct cred *cred = task_get_cred(pc.t);
-    if (cred) {
-        out->uid = cred->euid;
-        out->gid = cred->egid;
-        cred_put(cred);
-    }
+    node_own(i, pc.t);
+    out->uid = i->uid;
+    out->gid = i->gid;
     proc_ctx_end(&pc);
     return 0;
 }
@@ -284,6 +314,7 @@ static int proc_revalidate(struct dentry *d, struct inode *dir, const char *name
     if (proc_ctx_begin(d->inode, NULL, &pc))
         return 0;
     int ok = n->fd < 0 || fdtable_alive(pc.t, n->fd);
+    node_own(d->inode, pc.t);
     proc_ctx_end(&pc);
     return ok;
 }
