@@ -19,7 +19,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "runsc/control.h"
+#include "runsc/network_lookup.h"
 
 #define NETWORK_LINKS_MAX (CONTROL_FDS_MAX - 1)
 #define NETWORK_ADDRS_MAX 256
@@ -36,6 +38,7 @@ struct taken {
     json_t *links, *routes, *neighs; /* owned */
     int fds[CONTROL_FDS_MAX];        /* an eventfd, then one per link */
     size_t fd_count;
+    int loopback[2]; /* what network_lookup gave; -1: nothing */
     struct {
         int index;
         json_t *doc; /* borrowed from links */
@@ -309,6 +312,32 @@ static int hand_over(struct taken *t, int dir_fd, struct err *e)
     return rc == 0 ? 0 : err_wrap(e, "network");
 }
 
+/* Without it the sandbox works all the same; only those who dial its ports inside the namespace
+ * find nobody. */
+static void take_loopback(struct taken *t, int ns_fd)
+{
+    struct err e = {0};
+
+    if (network_lookup(ns_fd, &t->loopback[0], &t->loopback[1], &e) != 0)
+        log_info("network: loopback of the namespace: %s", e.text);
+}
+
+static void give_loopback(const struct taken *t, int dir_fd)
+{
+    json_t *reply = NULL, *req = json_pack("{s:s}", "op", "loopback");
+    struct err e = {0};
+    int fd = -1;
+
+    if (t->loopback[0] < 0 || control_connect(dir_fd, &fd, &e) != 0)
+        goto out;
+    if (control_send(fd, req, t->loopback, 2) != 0 || control_next(fd, -1, &reply, &e) != 0)
+        log_info("network: the sandbox does not take its loopback: %s", e.text);
+    (void)close(fd);
+out:
+    json_decref(reply);
+    json_decref(req);
+}
+
 static int read_namespace(struct taken *t, struct err *e)
 {
     t->nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -339,6 +368,8 @@ static int visit(struct taken *t, int ns_fd, int dir_fd, struct err *e)
         goto out;
     }
     rc = read_namespace(t, e);
+    if (rc == 0 && t->known_count > 0)
+        take_loopback(t, ns_fd);
     if (setns(home, CLONE_NEWNET) != 0) {
         rc = err_errno(e, errno, "network: leave the namespace");
         goto out;
@@ -347,6 +378,8 @@ static int visit(struct taken *t, int ns_fd, int dir_fd, struct err *e)
         rc = hand_over(t, dir_fd, e);
         for (size_t i = 0; rc == 0 && i < t->addr_count; i++)
             drop_address(t, &t->addrs[i]);
+        if (rc == 0)
+            give_loopback(t, dir_fd);
     }
 out:
     if (home >= 0)
@@ -372,13 +405,16 @@ int network_take_over(const struct oci_spec *spec, pid_t sentry, int dir_fd, str
     struct taken *t = calloc(1, sizeof(*t));
     int rc = t == NULL ? err_set(e, ENOMEM, "out of memory") : 0;
     if (rc == 0) {
-        t->nl = -1;
+        t->nl = t->loopback[0] = t->loopback[1] = -1;
         t->links = json_array();
         t->routes = json_array();
         t->neighs = json_array();
         rc = visit(t, ns_fd, dir_fd, e);
         for (size_t i = 0; i < t->fd_count; i++)
             (void)close(t->fds[i]);
+        for (size_t i = 0; i < ARRAY_SIZE(t->loopback); i++)
+            if (t->loopback[i] >= 0)
+                (void)close(t->loopback[i]);
         if (t->nl >= 0)
             (void)close(t->nl);
         json_decref(t->links);

@@ -265,7 +265,7 @@ static const struct vfs_special_ops boot_special = {
 };
 
 /* Runtimes hand a new namespace over with lo up. */
-static int boot_loopback(struct net *n)
+static int loopback_up(struct net *n)
 {
     struct netns *ns = net_ns(n);
 
@@ -296,7 +296,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
     }
     int r = net_new(b->mf, &b->net);
     if (r == 0)
-        r = boot_loopback(b->net);
+        r = loopback_up(b->net);
     if (r)
         boot_fail(b, r, "network");
     const struct kernel_config cfg = {
@@ -331,7 +331,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
 
 void boot_main(const struct boot_args *a)
 {
-    struct boot b = {.args = a};
+    struct boot b = {.args = a, .loopback_fd = -1, .loopback_link = -1};
     struct sysinfo si = {0};
 
     mutex_init(&b.mu, LOCK_RANK_CONTROL);

@@ -16,7 +16,7 @@
 
 #define CONTROL_CONNECTIONS_MAX 256
 /* What boot_serve waits on: itself, its clients, gofers. */
-enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_FIXED };
+enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_LOOPBACK, POLL_FIXED };
 #define POLL_GOFERS (POLL_FIXED + CONTROL_CONNECTIONS_MAX)
 #define POLL_MAX (POLL_GOFERS + BOOT_CONTAINERS_MAX)
 /* Of a container that joins: its standard streams and the channels of its gofer. */
@@ -300,9 +300,10 @@ static int op_network(struct server *s, struct conn *c, json_t *req, const int *
     return r ? reply_error(c, r, "the links could not be taken over") : reply_ok(c, NULL);
 }
 
+/* req NULL: what brings connections by itself. */
 static int op_forward(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
 {
-    const int r = boot_forward(s->boot, req, fds, count);
+    const int r = req ? boot_forward(s->boot, req, fds, count) : boot_loopback(s->boot, fds, count);
 
     return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
 }
@@ -323,6 +324,8 @@ static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fd
         return op_network(s, c, req, fds, count);
     if (strcmp(op, "forward") == 0)
         return op_forward(s, c, req, fds, count);
+    if (strcmp(op, "loopback") == 0)
+        return op_forward(s, c, NULL, fds, count);
     close_all(fds, count);
     if (!ct)
         return reply_error(c, ESRCH, "container not running");
@@ -447,6 +450,7 @@ static nfds_t fill_poll(struct server *s)
     p[POLL_CONTROL] = (struct pollfd){.fd = s->boot->args->sandbox->control_fd, .events = POLLIN};
     p[POLL_WAKE] = (struct pollfd){.fd = s->boot->wake[0], .events = POLLIN};
     p[POLL_LIFE] = (struct pollfd){.fd = s->boot->args->life_fd, .events = POLLIN};
+    p[POLL_LOOPBACK] = (struct pollfd){.fd = s->boot->loopback_fd, .events = POLLIN};
     for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
         p[POLL_FIXED + i] = (struct pollfd){.fd = s->conns[i].fd, .events = POLLIN};
     return POLL_GOFERS + fill_gofers(s->boot, p + POLL_GOFERS);
@@ -486,6 +490,8 @@ static bool serve_once(struct server *s, int *out_code)
             serve_conn(s, &s->conns[i]);
     if (p[POLL_CONTROL].revents)
         accept_conn(s);
+    if (p[POLL_LOOPBACK].revents)
+        boot_loopback_accept(b);
     if (!p[POLL_WAKE].revents || !report_exits(s))
         return false;
     boot_process_fini(&b->root.init);

@@ -287,6 +287,42 @@ int boot_forward(struct boot *b, const struct json_t *req, const int *fds, size_
     return r;
 }
 
+/* ---- from the loopback of the host's side of the network namespace ---- */
+
+int boot_loopback(struct boot *b, const int *fds, size_t count)
+{
+    if (count != 2 || b->root.started || b->loopback_fd >= 0) {
+        for (size_t i = 0; i < count; i++)
+            (void)close(fds[i]);
+        return -EINVAL;
+    }
+    b->loopback_fd = fds[0];
+    b->loopback_link = fds[1];
+    return 0;
+}
+
+void boot_loopback_accept(struct boot *b)
+{
+    struct sockaddr_storage sa = {0};
+    socklen_t len = sizeof(sa);
+    int fd = accept4(b->loopback_fd, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    int r = getsockname(fd, (struct sockaddr *)&sa, &len) == 0 ? 0 : -errno;
+    /* The port that it was sent to is the guest's; the address begins at another place only. */
+    const uint16_t port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                                         : ((struct sockaddr_in *)&sa)->sin_port);
+    if (r == 0 && (!b->root.started || forward_count(b) >= FORWARDS_MAX))
+        r = -EAGAIN;
+    if (r)
+        (void)close(fd);
+    else
+        r = forward_new(b, fd, port);
+    if (r)
+        log_debug("forward: port %u: error %d", (unsigned)port, -r);
+}
+
 void boot_sweep_forwards(struct boot *b)
 {
     struct boot_forward *f, *next;

@@ -80,6 +80,8 @@ struct boot {
     struct list containers;              /* boot_container.node, root first */
     struct list execs;                   /* boot_process.node */
     struct list forwards;                /* boot_forward.node; boot thread */
+    int loopback_fd;                     /* a listening socket of the host, or -1; boot thread */
+    int loopback_link;                   /* what brings connections there, or -1 */
     struct rlimit rlimits[RLIM_NLIMITS]; /* of the caller: what a guest gets that names none */
     int wake[2];                         /* written when a process has ended */
     struct mutex mu;                     /* rank CONTROL: exit states */
@@ -178,6 +180,10 @@ MUST_CHECK int boot_network(struct boot *b, const struct json_t *req, const int 
 /* The control request `forward`: takes the descriptors, on failure too. -ECONNREFUSED: nobody
  * listens there. */
 MUST_CHECK int boot_forward(struct boot *b, const struct json_t *req, const int *fds, size_t count);
+/* The control request `loopback`: takes the descriptors, on failure too. */
+MUST_CHECK int boot_loopback(struct boot *b, const int *fds, size_t count);
+/* A connection waits at loopback_fd. */
+void boot_loopback_accept(struct boot *b);
 /* Takes apart what has ended. */
 void boot_sweep_forwards(struct boot *b);
 

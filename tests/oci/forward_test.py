@@ -8,8 +8,8 @@ import subprocess
 import threading
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, children_of, eventually, main
-from network_test import in_namespace, namespace
+from harness import BUSYBOX, IS_OURS, RUNTIME, Case, children_of, eventually, main
+from network_test import in_namespace, ip, namespace
 
 BIG = 3 << 20
 
@@ -73,6 +73,24 @@ class Forward(Case):
             cid = self.serve(change=in_namespace(tag))
             self.assertEqual(self.stdio(cid, 7000, b"over a namespace\n")[1], b"over a namespace\n")
             self.call("delete", "--force", cid)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root")
+    def test_localhost_of_a_namespace(self):
+        """Who dials localhost inside the pod's namespace, as CRI's port-forward does, finds the guest."""
+        def dial(tag, address, port, data):
+            p = subprocess.run(["ip", "netns", "exec", tag, BUSYBOX, "nc", address, str(port)],
+                               input=data, stdout=subprocess.PIPE, timeout=60)
+            return p.stdout
+        with namespace() as tag:
+            ip("-n", tag, "link", "set", "lo", "up")
+            cid = self.serve(change=in_namespace(tag))
+            data = random.Random(3).randbytes(BIG)
+            for address in ("127.0.0.1", "127.3.2.1", "::1"):
+                self.assertTrue(dial(tag, address, 7000, data) == data, address)
+            self.assertEqual(dial(tag, "127.0.0.1", 7001, b"x"), b"", "nobody listens")
+            self.assertEqual(dial(tag, "127.0.0.1", 7000, b"again"), b"again")
+            self.call("delete", "--force", cid)
+            self.assertEqual(dial(tag, "127.0.0.1", 7000, b"x"), b"", "the container is gone")
 
     def test_nobody_listens(self):
         cid = self.serve()
