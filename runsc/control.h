@@ -51,7 +51,8 @@
  *             ECONNREFUSED: nobody listens.
  *   loopback  A listening TCP socket of the host and what brings connections to it: each goes on, as
  *             with `forward`, to the port that it was sent to. EINVAL after start.
- *   network   "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast"}]}]
+ *   network   "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast",
+ *             "route":B}]}]
  *             "routes":[{"family","dst","len","via","src","link",...}]
  *             "neighs":[{"link","a","mac"}], an eventfd and a packet socket for each link. EINVAL
  *             after start.

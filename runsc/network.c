@@ -29,7 +29,8 @@
 
 struct taken_addr {
     struct ifaddrmsg m;
-    uint8_t local[16];
+    uint8_t local[16], prefix[16]; /* the network is that of prefix */
+    json_t *doc;                   /* borrowed from links */
 };
 
 struct taken {
@@ -205,15 +206,37 @@ static int take_address(struct taken *t, const struct nlmsghdr *h, struct err *e
         json_decref(local);
         return err_set(e, E2BIG, "network: more than %u addresses", NETWORK_ADDRS_MAX);
     }
-    t->addrs[t->addr_count].m = *m;
-    memcpy(t->addrs[t->addr_count++].local, a.data[key], a.size[key]);
-    json_t *o = json_pack("{s:i,s:i}", "len", m->ifa_prefixlen, "scope", m->ifa_scope);
+    struct taken_addr *row = &t->addrs[t->addr_count++];
+    const int peer = a.data[IFA_ADDRESS] != NULL ? IFA_ADDRESS : key;
+    row->m = *m;
+    memcpy(row->local, a.data[key], a.size[key]);
+    memcpy(row->prefix, a.data[peer], MIN(a.size[peer], sizeof(row->prefix)));
+    json_t *o = row->doc = json_pack("{s:i,s:i}", "len", m->ifa_prefixlen, "scope", m->ifa_scope);
     json_put(o, "a", local);
     json_put(o, "peer", json_addr(m->ifa_family, a.data[IFA_ADDRESS], a.size[IFA_ADDRESS]));
     json_put(o, "bcast", json_addr(m->ifa_family, a.data[IFA_BROADCAST], a.size[IFA_BROADCAST]));
     return json_array_append_new(json_object_get(link, "addrs"), o) == 0
                ? 0
                : err_set(e, ENOMEM, "out of memory");
+}
+
+static bool same_network(const uint8_t *a, const uint8_t *b, unsigned bits)
+{
+    const unsigned whole = bits / 8, rest = bits % 8;
+
+    return memcmp(a, b, whole) == 0 && (rest == 0 || (a[whole] ^ b[whole]) >> (8 - rest) == 0);
+}
+
+/* An address brings the route to its network, but whoever set the namespace up may have taken that
+ * away again (CNI's ptp). */
+static void keep_prefix_route(struct taken *t, const struct rtmsg *m, int oif, const void *dst)
+{
+    for (size_t i = 0; i < t->addr_count; i++) {
+        const struct taken_addr *a = &t->addrs[i];
+        if ((int)a->m.ifa_index == oif && a->m.ifa_family == m->rtm_family &&
+            a->m.ifa_prefixlen == m->rtm_dst_len && same_network(a->prefix, dst, m->rtm_dst_len))
+            json_put(a->doc, "route", json_true());
+    }
 }
 
 static int take_route(struct taken *t, const struct nlmsghdr *h, struct err *e)
@@ -224,8 +247,7 @@ static int take_route(struct taken *t, const struct nlmsghdr *h, struct err *e)
     struct attrs a;
 
     if ((family != AF_INET && family != AF_INET6) || m->rtm_table != RT_TABLE_MAIN ||
-        m->rtm_type != RTN_UNICAST || m->rtm_protocol == RTPROT_KERNEL ||
-        m->rtm_flags & RTM_F_CLONED)
+        m->rtm_type != RTN_UNICAST || m->rtm_flags & RTM_F_CLONED)
         return 0;
     attrs_read(&a, RTM_RTA(m), RTM_PAYLOAD(h));
     if (a.size[RTA_OIF] == 4)
@@ -235,6 +257,11 @@ static int take_route(struct taken *t, const struct nlmsghdr *h, struct err *e)
     json_t *link = known_link(t, oif);
     if (link == NULL)
         return 0;
+    if (m->rtm_protocol == RTPROT_KERNEL) {
+        if (a.size[RTA_DST] == (family == AF_INET ? 4 : 16))
+            keep_prefix_route(t, m, oif, a.data[RTA_DST]);
+        return 0;
+    }
     json_t *o =
         json_pack("{s:i,s:i,s:i,s:i,s:i,s:I,s:b,s:O}", "family", family, "len", m->rtm_dst_len,
                   "scope", m->rtm_scope, "proto", m->rtm_protocol, "type", m->rtm_type, "metric",

@@ -44,6 +44,23 @@ static bool mac_of(const json_t *o, uint8_t mac[6])
                   &mac[3], &mac[4], &mac[5]) == 6;
 }
 
+/* It may not have come: a network of one address has none. */
+static void drop_prefix_route(struct netns *ns, const struct netns_ifaddr *a)
+{
+    struct netns_route r;
+
+    memset(&r, 0, sizeof(r));
+    r.dst = a->peer;
+    net_addr_mask(&r.dst, a->prefix_len);
+    r.dst_len = a->prefix_len;
+    r.protocol = RTPROT_KERNEL;
+    r.type = RTN_UNICAST;
+    r.table = RT_TABLE_MAIN;
+    r.scope = r.dst.family == AF_INET ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+    r.oif = a->ifindex;
+    (void)!netns_route_del(ns, &r);
+}
+
 static int add_address(struct netns *ns, int32_t ifindex, const json_t *o)
 {
     struct netns_ifaddr a;
@@ -59,7 +76,10 @@ static int add_address(struct netns *ns, int32_t ifindex, const json_t *o)
     a.valid_s = a.preferred_s = UINT32_MAX;
     if (!a.peer.family)
         a.peer = a.local;
-    return a.local.family ? netns_addr_add(ns, &a, false) : -EINVAL;
+    int r = a.local.family ? netns_addr_add(ns, &a, false) : -EINVAL;
+    if (r == 0 && !json_is_true(json_object_get(o, "route")))
+        drop_prefix_route(ns, &a);
+    return r;
 }
 
 static int add_link(struct boot *b, const json_t *o, int fd, int wake_fd)

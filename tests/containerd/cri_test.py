@@ -6,41 +6,17 @@ import unittest
 
 import cri
 import grpc
-from harness import OWN_SHIM, RUNTIME, Containerd, alive, eventually, make_image
+from harness import OWN_SHIM, RUNTIME, Containerd, alive, eventually
 
-IMAGE = "docker.io/library/bb:test"
-PAUSE = "docker.io/library/pause:test"
 LOOP = ("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
-
-
-def config(cd_dir):
-    kind = "runsc.v1" if OWN_SHIM else "runc.v2"
-    options = "" if OWN_SHIM else (
-        '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ringwall.options]\n'
-        f'  BinaryName = "{RUNTIME}"\n  Root = "{cd_dir}/rr"\n')
-    plugin = 'plugins."io.containerd.grpc.v1.cri"'
-    return (f'[{plugin}]\n  sandbox_image = "{PAUSE}"\n  restrict_oom_score_adj = true\n'
-            '  disable_apparmor = true\n  stream_server_address = "127.0.0.1"\n'
-            '  stream_server_port = "0"\n'
-            f'[{plugin}.containerd]\n  default_runtime_name = "other"\n'
-            f'[{plugin}.containerd.runtimes.other]\n  runtime_type = "io.containerd.runc.v2"\n'
-            f'[{plugin}.containerd.runtimes.ringwall]\n  runtime_type = "io.containerd.{kind}"\n'
-            + options)
 
 
 class Cri(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.cd = Containerd(config)
-        cls.cd.namespace = "k8s.io"
+        cls.cd = Containerd(cri.config)
         cls.addClassCleanup(cls.cd.remove)
-        cls.cd.start()
-        for name, cmd in ((IMAGE, ("sh",)), (PAUSE, ("sleep", "1000000"))):
-            make_image(cls.cd.dir / "image.tar", name, cmd)
-            p = cls.cd.ctr("image", "import", str(cls.cd.dir / "image.tar"))
-            assert p.returncode == 0, p.stderr
-        cls.cri = cri.Client(cls.cd.address)
-        eventually(cls.cri.ready, what="the CRI plugin")
+        cls.cri = cri.start(cls.cd)
 
     def setUp(self):
         self.logs = self.cd.dir / f"logs-{self._testMethodName}"
@@ -51,7 +27,7 @@ class Cri(unittest.TestCase):
         self.addCleanup(self.cri.stop_pod, self.pod)
 
     def container(self, name, *command, **more):
-        cid = self.cri.create(self.pod, self.config, name, IMAGE, command, **more)
+        cid = self.cri.create(self.pod, self.config, name, cri.IMAGE, command, **more)
         self.cri.start(cid)
         return cid
 

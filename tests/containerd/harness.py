@@ -19,6 +19,8 @@ import unittest
 
 # Set to use our own shim, which stands beside the runtime, in place of containerd's for runc.
 OWN_SHIM = os.environ.get("CONTAINERD_OWN_SHIM") == "1"
+# Where it keeps the runtime's state, in a directory for each namespace of containerd.
+SHIM_ROOT = pathlib.Path("/run/containerd/runsc")
 RUNTIME = os.path.abspath(os.environ.get("CONTAINERD_RUNTIME", shutil.which("runc") or "runc"))
 BUSYBOX = "/bin/busybox"
 IMAGE = "docker.io/library/bb:test"
@@ -161,6 +163,8 @@ class Containerd:
         for mount in sorted((m for m in mounts if m.startswith(f"{self.dir}/")), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (SHIM_ROOT / self.namespace).rmdir()
 
 
 class Case(unittest.TestCase):
@@ -188,7 +192,7 @@ class Case(unittest.TestCase):
     def runtime_root(self):
         """Where the runtime keeps its state."""
         if OWN_SHIM:
-            return pathlib.Path("/run/containerd/runsc") / self.cd.namespace
+            return SHIM_ROOT / self.cd.namespace
         return self.cd.dir / "rr" / self.cd.namespace
 
     def run_rm(self, *command, options=(), **kw):

@@ -62,6 +62,19 @@ class Network(Case):
                                   stdout=subprocess.PIPE, text=True).stdout
             self.assertNotIn("inet", left)
 
+    def test_routes_that_were_taken_away(self):
+        """CNI's ptp removes the route that came with the address: all goes by the gateway."""
+        with namespace() as tag:
+            ip("-n", tag, "route", "flush", "dev", "eth0")
+            ip("-n", tag, "route", "add", HOST, "dev", "eth0")
+            ip("-n", tag, "route", "add", "default", "via", HOST)
+            p = self.shell("ip route; ip -6 route; ip -o addr", in_namespace(tag))
+            self.assertIn(f"default via {HOST} dev eth0", p.stdout)
+            self.assertIn(f"{HOST} dev eth0", p.stdout)
+            self.assertIn(f"{GUEST}/24", p.stdout)
+            self.assertNotIn("10.231.7.0/24", p.stdout)
+            self.assertIn("fd31:7::/64", p.stdout, "the other family keeps its own")
+
     def test_answers_from_outside(self):
         with namespace() as tag:
             cid = self.create(["sleep", "100"], in_namespace(tag))
