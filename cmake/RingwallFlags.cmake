@@ -43,7 +43,9 @@ if(RINGWALL_ANALYZE)
                      -Wno-analyzer-use-of-uninitialized-value -Wno-error)
 endif()
 
-ringwall_add_link_flags(-pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code)
+target_link_options(ringwall_flags INTERFACE
+  $<IF:$<BOOL:$<TARGET_PROPERTY:RINGWALL_STATIC>>,-static-pie,-pie>)
+ringwall_add_link_flags(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code)
 
 # For test programs, after ringwall_flags: criterion's macros declare functions and pad structures in
 # ways of their own, and a test may keep its data on the stack.

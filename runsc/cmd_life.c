@@ -96,7 +96,7 @@ static int life_delete(const struct cmd_global *g, const char *id, bool force, s
         state_remove_incomplete(g->root, id);
         return 0;
     }
-    const char *status = container_status(&st);
+    const char *status = force ? "" : container_status(&st);
     if (!force && (strcmp(status, "running") == 0 || strcmp(status, "paused") == 0)) {
         state_fini(&st);
         return err_set(e, EBUSY, "cannot delete container \"%s\": it is %s; use --force", id,

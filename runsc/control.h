@@ -49,10 +49,9 @@
  *   forward   "port":N, and a connected stream socket. A connection to that port of the sandbox's
  *             loopback, whose bytes pass over the socket until both sides have ended.
  *             ECONNREFUSED: nobody listens.
- *   loopback  A listening TCP socket of the host and what brings connections to it: each goes on, as
- *             with `forward`, to the port that it was sent to. EINVAL after start.
- *   network   "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast",
- *             "route":B}]}]
+ *   loopback  A listening TCP socket of the host and what brings connections to it: each goes on,
+ * as with `forward`, to the port that it was sent to. EINVAL after start. network
+ * "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast", "route":B}]}]
  *             "routes":[{"family","dst","len","via","src","link",...}]
  *             "neighs":[{"link","a","mac"}], an eventfd and a packet socket for each link. EINVAL
  *             after start.

@@ -11,8 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/limits.h"
+
 #define STATE_ID_MAX 128
 #define STATE_FILE "state.json"
+/* It holds what config.json said of the process, hooks and annotations. */
+#define STATE_SIZE_MAX ((off_t)LIMIT_CONFIG_SIZE * 2)
 
 int state_check_id(const char *id, struct err *e)
 {
@@ -117,19 +121,53 @@ static json_t *state_json(const struct state *st)
     return doc;
 }
 
+/* In one call each: jansson's own go by pieces of a few bytes. */
+static int state_write_all(int fd, const char *text, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, text, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        text += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static json_t *state_read_json(int fd, json_error_t *je)
+{
+    struct stat st;
+    size_t size = 0;
+    char *text =
+        fstat(fd, &st) == 0 && st.st_size <= STATE_SIZE_MAX ? malloc((size_t)st.st_size + 1) : NULL;
+
+    (void)snprintf(je->text, sizeof(je->text), "it cannot be read");
+    if (text == NULL)
+        return NULL;
+    for (ssize_t n = 1; n > 0 && size < (size_t)st.st_size; size += (size_t)MAX(n, 0))
+        n = read(fd, text + size, (size_t)st.st_size - size);
+    json_t *doc = json_loadb(text, size, 0, je);
+    free(text);
+    return doc;
+}
+
 int state_save(const struct state *st, struct err *e)
 {
     json_t *doc = state_json(st);
+    char *text = doc == NULL ? NULL : json_dumps(doc, JSON_COMPACT);
     int rc = -1;
 
-    if (doc == NULL)
+    json_decref(doc);
+    if (text == NULL)
         return err_set(e, ENOMEM, "out of memory");
     int fd = openat(st->dir_fd, "state.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0) {
         (void)err_errno(e, errno, "cannot write the container's state");
-        goto out_doc;
+        goto out_text;
     }
-    if (json_dumpfd(doc, fd, JSON_COMPACT) != 0)
+    if (state_write_all(fd, text, strlen(text)) != 0)
         (void)err_errno(e, errno, "cannot write the container's state");
     else if (renameat(st->dir_fd, "state.new", st->dir_fd, STATE_FILE) != 0)
         (void)err_errno(e, errno, "cannot write the container's state");
@@ -137,8 +175,8 @@ int state_save(const struct state *st, struct err *e)
         rc = 0;
     (void)close(fd);
 
-out_doc:
-    json_decref(doc);
+out_text:
+    free(text);
     return rc;
 }
 
@@ -208,7 +246,7 @@ int state_load(const char *root, const char *id, struct state *st, struct err *e
         (void)err_set(e, ENOENT, "container \"%s\" is not created completely", id);
         goto out_fail;
     }
-    doc = json_loadfd(fd, 0, &je);
+    doc = state_read_json(fd, &je);
     (void)close(fd);
     if (!json_is_object(doc)) {
         json_decref(doc);
