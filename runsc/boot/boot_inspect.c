@@ -76,10 +76,12 @@ static int inspect_limits(struct boot_container *ct, const json_t *req)
         return -EINVAL;
     if (spec_resources_from_json(json_incref(doc), &r, &owner, &e) != 0)
         return -EINVAL;
-    if (ct == &b->root && r.memory_limit > 0)
+    if (ct == &b->root && r.memory_limit > 0) {
+        kernel_set_memory(b->k, MIN((uint64_t)r.memory_limit, memfile_host_ram(b->mf)));
         memfile_set_limit(b->mf, r.memory_limit == INT64_MAX
                                      ? 0
                                      : boot_memory_for_guest((uint64_t)r.memory_limit));
+    }
     boot_limit(ct, &r);
     spec_free(owner);
     return 0;

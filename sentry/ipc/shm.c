@@ -20,6 +20,7 @@ struct ipc_shm {
     /* immutable */
     uint64_t size, pages; /* as asked for; whole pages of it */
     uint64_t off;         /* in the memory file */
+    uint64_t promised;    /* bytes charged */
     int32_t cpid;
     /* atomic */
     _Atomic uint64_t attached; /* VMAs */
@@ -123,6 +124,10 @@ static int shm_make(struct ipc_ns *ns, const struct ipc_caller *c, const struct 
     /* There is no pool of huge pages, and what all of the memory could not hold is refused. */
     if ((g->flags & SHM_HUGETLB) || whole > memfile_budget(ns->mf))
         return -ENOMEM;
+    struct mem_commit *mc = memfile_commit(ns->mf);
+    const bool promise = !(g->flags & SHM_NORESERVE) || atomic_load(&mc->mode) == MEM_COMMIT_NEVER;
+    if (promise && !memfile_may_commit(ns->mf, whole, 0, cred_capable(c->cred, CAP_SYS_ADMIN)))
+        return -ENOMEM;
     if (!ipc_count_add(&ns->shm_pages, whole >> PAGE_SHIFT, ipc_limit_get(ns, IPC_SHMALL)))
         return -ENOSPC;
     s = calloc(1, sizeof(*s));
@@ -136,6 +141,8 @@ static int shm_make(struct ipc_ns *ns, const struct ipc_caller *c, const struct 
     mappable_init(&s->m, &shm_mappable_ops);
     s->size = g->size;
     s->pages = whole >> PAGE_SHIFT;
+    s->promised = promise ? whole : 0;
+    mem_commit_charge(memfile_commit(ns->mf), s->promised);
     s->cpid = c->pid;
     atomic_init(&s->ctime, ipc_now());
     OBJCOUNT_INC(ipc_shm);
@@ -150,6 +157,7 @@ void ipc_shm_free(struct ipc_object *o)
     ipc_forget(o);
     mappable_fini(&s->m);
     memfile_unref(o->ns->mf, s->off, s->pages << PAGE_SHIFT);
+    mem_commit_release(memfile_commit(o->ns->mf), s->promised);
     atomic_fetch_sub(&o->ns->shm_pages, s->pages);
     ipc_object_fini(o);
     OBJCOUNT_DEC(ipc_shm);

@@ -134,6 +134,7 @@ void task_mm_limits(struct task *t, struct mm_limits *out)
     out->stack = task_rlimit(t, RLIMIT_STACK);
     out->memlock = task_rlimit(t, RLIMIT_MEMLOCK);
     out->ipc_lock = task_capable(t, CAP_IPC_LOCK);
+    out->admin = task_capable(t, CAP_SYS_ADMIN);
 }
 
 bool task_capable(struct task *t, int cap)

@@ -290,10 +290,24 @@ void kernel_info(struct kernel *k, struct kernel_info *out)
     out->last_pid = k->last_pid;
     info_count_locked(k, out);
     mutex_unlock(&k->mu);
-    out->mem_total = k->cfg.memory_limit;
-    if (k->cfg.mf)
+    out->mem_total = atomic_load(&k->memory);
+    if (k->cfg.mf) {
+        const struct mem_commit *c = memfile_commit(k->cfg.mf);
         out->mem_anon = MIN(memfile_resident(k->cfg.mf), out->mem_total);
+        out->commit_limit = mem_commit_limit(c, out->mem_total);
+        out->committed = atomic_load_explicit(&c->charged, memory_order_relaxed);
+    }
     out->mem_free = out->mem_total - out->mem_anon;
     const uint64_t all = out->uptime_ns * (uint64_t)out->cpus, busy = out->user_ns + out->system_ns;
     out->idle_ns = all > busy ? all - busy : 0;
+}
+
+struct mem_commit *kernel_commit(struct kernel *k)
+{
+    return k->cfg.mf ? memfile_commit(k->cfg.mf) : NULL;
+}
+
+void kernel_set_memory(struct kernel *k, uint64_t bytes)
+{
+    atomic_store(&k->memory, bytes);
 }

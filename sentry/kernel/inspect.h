@@ -66,12 +66,18 @@ struct ipc_ns *kernel_ipc_ns(struct kernel *k);
 struct kernel_info {
     uint64_t boot_realtime_ns, uptime_ns, idle_ns;
     uint64_t mem_total, mem_free, mem_anon, mem_shmem; /* bytes */
+    uint64_t commit_limit, committed;
     uint64_t user_ns, system_ns, forks, context_switches;
     uint32_t running, blocked, tasks;
     int32_t last_pid, pid_max;
     int cpus;
 };
 void kernel_info(struct kernel *k, struct kernel_info *out);
+/* What guests may be promised; NULL without a memory file. */
+struct mem_commit;
+struct mem_commit *kernel_commit(struct kernel *k);
+/* The limit was changed (runsc update): what /proc/meminfo and sysinfo show from now on. */
+void kernel_set_memory(struct kernel *k, uint64_t bytes);
 /* Names as uname(2) shows them to process pid (0: to the sandbox). size >= 65. */
 void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size_t size);
 /* -EPERM: cred may not. */

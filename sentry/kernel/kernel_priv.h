@@ -230,6 +230,7 @@ struct kernel {
     _Atomic uint32_t task_count;
     _Atomic uint32_t thread_count; /* of the host, that may still look at this object */
     struct task_pool pool;
+    _Atomic uint64_t memory; /* bytes the guest sees */
     _Atomic uint64_t oom_kills;
     _Atomic bool oom_choosing;
     _Atomic uint32_t sigqueue_count;
@@ -245,7 +246,8 @@ void task_pool_init(struct task_pool *p);
 void task_pool_close(struct task_pool *p);
 /* After the last thread has ended. */
 void task_pool_fini(struct task_pool *p);
-/* A host thread, new or one that waited, that calls t's thread_fn. t is that thread's from here on. */
+/* A host thread, new or one that waited, that calls t's thread_fn. t is that thread's from here on.
+ */
 MUST_CHECK int task_pool_start(struct task *t);
 
 /* ---- pid.c; all with tree held ---- */

@@ -11,7 +11,7 @@
 
 #define OOM_ADJ_MIN (-1000)
 /* A victim that does not end meanwhile is not waited for. */
-#define OOM_PATIENCE_NS 2000000000ull
+#define OOM_PATIENCE_NS 10000000000ull
 #define OOM_STEP_NS 1000000ull
 
 /* The memory of a group, whichever of its threads still has it. Owned, or NULL. tree held. */
@@ -33,7 +33,7 @@ static struct mm *oom_mm_locked(struct thread_group *tg)
 static int64_t oom_points(struct kernel *k, struct thread_group *tg, struct mm *mm)
 {
     const int64_t adj = atomic_load(&tg->oom_score_adj);
-    const int64_t pages = (int64_t)(k->cfg.memory_limit >> PAGE_SHIFT);
+    const int64_t pages = (int64_t)(atomic_load(&k->memory) >> PAGE_SHIFT);
     struct mm_stats st;
 
     if (adj == OOM_ADJ_MIN)
@@ -91,6 +91,13 @@ static void oom_kill(struct kernel *k, struct thread_group *tg)
     struct sighand *sh = tg_lock_sig(tg);
     tg_exit_locked(tg, SIGKILL);
     sighand_unlock(sh);
+    /* Its threads may take their time to end, or wait for what others hold: oom_reap_task(). */
+    mutex_lock(&k->mu);
+    struct mm *mm = oom_mm_locked(tg);
+    mutex_unlock(&k->mu);
+    if (mm && mm_reap(mm) != 0)
+        log_debug("out of memory: not all of %d's memory could be taken at once", tg->tgid);
+    mm_put(mm);
 }
 
 /* Till there is memory again, or t itself is to end. */
@@ -164,7 +171,7 @@ int task_reap_memory(struct task *o)
 int64_t task_oom_score(struct task *t)
 {
     struct kernel *k = t->k;
-    const int64_t pages = (int64_t)(k->cfg.memory_limit >> PAGE_SHIFT);
+    const int64_t pages = (int64_t)(atomic_load(&k->memory) >> PAGE_SHIFT);
     struct mm *mm = task_get_mm(t);
 
     if (!mm)

@@ -51,6 +51,7 @@ struct memfile {
     char *base;
     uint64_t size, host_ram;
     _Atomic uint64_t limit; /* written under mu */
+    struct mem_commit commit;
     /* guarded by mu */
     struct mutex mu;
     struct rb_root segs;
@@ -234,6 +235,7 @@ int memfile_new(uint64_t size, struct memfile **out_mf)
         err = -errno;
         goto out_fd;
     }
+    mem_commit_init(&mf->commit);
     mutex_init(&mf->mu, LOCK_RANK_MEMFILE);
     list_init(&mf->spares);
     for (unsigned i = 0; i < MF_BINS; i++) {
@@ -295,6 +297,16 @@ uint64_t memfile_budget(const struct memfile *mf)
 {
     uint64_t limit = atomic_load_explicit(&mf->limit, memory_order_relaxed);
     return limit != 0 && limit < mf->host_ram ? limit : mf->host_ram;
+}
+
+struct mem_commit *memfile_commit(struct memfile *mf)
+{
+    return &mf->commit;
+}
+
+bool memfile_may_commit(struct memfile *mf, uint64_t size, uint64_t own, bool admin)
+{
+    return mem_commit_may(&mf->commit, size, own, memfile_budget(mf), mf->host_ram, admin);
 }
 
 void memfile_set_limit(struct memfile *mf, uint64_t limit)

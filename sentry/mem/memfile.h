@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "sentry/mem/commit.h"
 
 struct memfile;
 
@@ -27,6 +28,10 @@ void memfile_set_limit(struct memfile *mf, uint64_t limit);
 bool memfile_full(const struct memfile *mf);
 /* Whether a limit is set. */
 bool memfile_limited(const struct memfile *mf);
+/* What was promised of it. */
+struct mem_commit *memfile_commit(struct memfile *mf);
+/* mem_commit_may for this memory. */
+bool memfile_may_commit(struct memfile *mf, uint64_t size, uint64_t own, bool admin);
 /* Sentry's address of an offset: valid for the life of the file, readable and writable, may not
  * be executed. Reads of pages never written give zeros. */
 void *memfile_ptr(const struct memfile *mf, uint64_t off);

@@ -13,7 +13,7 @@ static bool brk_grow(struct mm *mm, const struct mm_limits *lim, uint64_t start,
     struct vma *v = vma_take_spare(mm);
     v->start = start;
     v->end = end;
-    v->flags = mm->def_flags;
+    v->flags = mm->def_flags | VMA_ACCOUNT;
     v->prot = PROT_READ | PROT_WRITE;
     v->max_prot = PROT_READ | PROT_WRITE | PROT_EXEC;
     v->name = "[heap]";

@@ -39,6 +39,8 @@ static bool grow_allowed(struct mm *mm, struct vma *v, uint64_t start, uint64_t 
     uint64_t more = v->start - start;
     if (more > mm->as_limit || mm->virt > mm->as_limit - more)
         return false;
+    if (v->flags & VMA_ACCOUNT && !mm_may_promise(mm, NULL, more))
+        return false;
     return !(v->flags & VMA_LOCKED) || mm->locked + more <= mm->memlock_limit;
 }
 

@@ -312,6 +312,10 @@ int mm_fork(struct mm *mm, struct plat_ctx *parent_ctx, const struct mm_limits *
     mm_remember_limits(mm, lim);
     if (lim && mm->virt > lim->as)
         err = -ENOMEM;
+    /* The other modes look at single mappings, which were there before. */
+    if (atomic_load(&memfile_commit(mm->mf)->mode) == MEM_COMMIT_NEVER &&
+        !mm_may_promise(mm, lim, mm->promised))
+        err = -ENOMEM;
     if (!mm->hot) {
         mm->hot = calloc(1, sizeof(*mm->hot));
         if (mm->hot)

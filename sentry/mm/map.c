@@ -21,13 +21,16 @@ int mm_may_expand(struct mm *mm, const struct mm_limits *lim, uint64_t size, int
                   uint32_t flags)
 {
     bool data = !(flags & (VMA_SHARED | VMA_GROWSDOWN)) && (prot & PROT_WRITE);
-    bool account = !(flags & (VMA_SHARED | VMA_NORESERVE)) && (prot & PROT_WRITE);
     if (lim && (size > lim->as || mm->virt > lim->as - size))
         return -ENOMEM;
     if (lim && data && (size > lim->data || mm->data > lim->data - size))
         return -ENOMEM;
-    /* Heuristic overcommit: refuse what could never be had. */
-    return account && size > mm->ram ? -ENOMEM : 0;
+    return mm_accountable(flags, prot) && !mm_may_promise(mm, lim, size) ? -ENOMEM : 0;
+}
+
+bool mm_may_promise(const struct mm *mm, const struct mm_limits *lim, uint64_t size)
+{
+    return memfile_may_commit(mm->mf, size, mm->virt, !lim || lim->admin);
 }
 
 int mm_may_lock(const struct mm *mm, const struct mm_limits *lim, uint64_t size)
@@ -122,11 +125,11 @@ static uint32_t map_vma_flags(const struct mm *mm, const struct mm_map_args *a)
         flags |= VMA_SHARED;
     if (a->flags & MAP_GROWSDOWN)
         flags |= VMA_GROWSDOWN;
-    if (a->flags & MAP_NORESERVE)
+    if (a->flags & MAP_NORESERVE && atomic_load(&memfile_commit(mm->mf)->mode) != MEM_COMMIT_NEVER)
         flags |= VMA_NORESERVE;
     if (a->flags & MAP_LOCKED)
         flags |= VMA_LOCKED;
-    return flags;
+    return flags | (mm_accountable(flags, a->prot) ? VMA_ACCOUNT : 0);
 }
 
 static int map_place_fixed(struct mm *mm, const struct mm_map_args *a, uint64_t *out)
@@ -244,7 +247,10 @@ int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
         /* Its memory is reserved as a whole: nothing that could never be had, and no squatting. */
         if (a.size > mm->ram || (a.size > MM_CHUNK && memfile_crowded(mm->mf)))
             return -ENOMEM;
-        err = mm_shmem_new(mm->mf, a.size, "/dev/zero (deleted)", &own);
+        const bool promise = !(map_vma_flags(mm, &a) & VMA_NORESERVE);
+        if (promise && !mm_may_promise(mm, lim, a.size))
+            return -ENOMEM;
+        err = mm_shmem_new(mm->mf, a.size, promise, "/dev/zero (deleted)", &own);
         if (err)
             return err;
         a.m = own;

@@ -24,6 +24,7 @@ struct mm;
 struct mm_limits {
     uint64_t as, data, stack, memlock;
     bool ipc_lock; /* CAP_IPC_LOCK */
+    bool admin;    /* CAP_SYS_ADMIN: may have the last of what may be promised */
 };
 
 #define MM_AUXV_WORDS 48

@@ -28,7 +28,8 @@
 #define VMA_HUGEPAGE 0x080u
 #define VMA_NOHUGEPAGE 0x100u
 #define VMA_DONTDUMP 0x200u
-#define VMA_SEALED 0x400u /* mseal(2) */
+#define VMA_SEALED 0x400u  /* mseal(2) */
+#define VMA_ACCOUNT 0x800u /* counts as promised memory, also after it became read-only */
 
 /* What was promised: a range with one protection and one object. */
 struct vma {
@@ -113,6 +114,7 @@ struct mm {
     struct mm_layout layout;
     uint64_t gap_top, gap_hole; /* every gap above gap_top is at most gap_hole */
     uint64_t virt, data, stack, exec, shared, locked;
+    uint64_t promised; /* of VMA_ACCOUNT */
     uint64_t peak_virt, peak_rss;
     uint64_t stack_limit, as_limit, memlock_limit; /* as last seen, for growing stacks */
     bool has_sealed;                               /* a VMA was sealed once */
@@ -255,9 +257,17 @@ MUST_CHECK int mm_fault_in(struct mm *mm, struct plat_ctx *ctx, uint64_t addr, u
 /* ---- map.c ---- */
 /* Removes VMAs and PMAs of the range. Needs 2 spare cuts. */
 void mm_unmap_locked(struct mm *mm, uint64_t start, uint64_t end);
-/* RLIMIT_AS, RLIMIT_DATA, map count, obvious overcommit for size more bytes. */
+/* RLIMIT_AS, RLIMIT_DATA and overcommit for size more bytes. */
 MUST_CHECK int mm_may_expand(struct mm *mm, const struct mm_limits *lim, uint64_t size, int prot,
                              uint32_t flags);
+/* Private memory that can be written is promised (accountable_mapping()). */
+static inline bool mm_accountable(uint32_t flags, int prot)
+{
+    return (flags & VMA_ACCOUNT) ||
+           (!(flags & (VMA_SHARED | VMA_NORESERVE)) && (prot & PROT_WRITE));
+}
+/* May size more bytes be promised? lim NULL: nobody in particular asks. */
+bool mm_may_promise(const struct mm *mm, const struct mm_limits *lim, uint64_t size);
 /* RLIMIT_MEMLOCK for size more bytes. */
 MUST_CHECK int mm_may_lock(const struct mm *mm, const struct mm_limits *lim, uint64_t size);
 

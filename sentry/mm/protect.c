@@ -41,7 +41,8 @@ static int protect_charge(struct mm *mm, const struct mm_limits *lim, const stru
         return 0;
     if (lim && (size > lim->data || mm->data > lim->data - size))
         return -ENOMEM;
-    return !(v->flags & VMA_NORESERVE) && size > mm->ram ? -ENOMEM : 0;
+    const bool promise = !(v->flags & VMA_ACCOUNT) && mm_accountable(v->flags, prot);
+    return promise && !mm_may_promise(mm, lim, size) ? -ENOMEM : 0;
 }
 
 /* One VMA's part of the range. */

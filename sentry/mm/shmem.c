@@ -18,6 +18,7 @@ struct shmem {
     struct ref ref;
     struct memfile *mf;
     uint64_t off, size, ino;
+    uint64_t promised; /* bytes charged */
     const char *name;
 };
 
@@ -50,6 +51,7 @@ static void shmem_put(struct mappable *m)
         return;
     mappable_fini(m);
     memfile_unref(s->mf, s->off, s->size);
+    mem_commit_release(memfile_commit(s->mf), s->promised);
     OBJCOUNT_DEC(shmem);
     free(s);
 }
@@ -79,7 +81,8 @@ static const struct mappable_ops shmem_ops = {
     .describe = shmem_describe,
 };
 
-int mm_shmem_new(struct memfile *mf, uint64_t size, const char *name, struct mappable **out_m)
+int mm_shmem_new(struct memfile *mf, uint64_t size, bool promise, const char *name,
+                 struct mappable **out_m)
 {
     static _Atomic uint64_t next_ino = 1024;
     struct shmem *s = calloc(1, sizeof(*s));
@@ -95,6 +98,8 @@ int mm_shmem_new(struct memfile *mf, uint64_t size, const char *name, struct map
     s->mf = mf;
     s->size = size;
     s->name = name;
+    s->promised = promise ? size : 0;
+    mem_commit_charge(memfile_commit(mf), s->promised);
     s->ino = atomic_fetch_add_explicit(&next_ino, 1, memory_order_relaxed);
     OBJCOUNT_INC(shmem);
     *out_m = &s->m;

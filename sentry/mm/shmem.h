@@ -5,6 +5,7 @@
 #ifndef RINGWALL_SENTRY_MM_SHMEM_H
 #define RINGWALL_SENTRY_MM_SHMEM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -12,9 +13,10 @@
 
 struct memfile;
 
-/* size bytes (page multiple) of zeros. name: a static string for /proc/<pid>/maps, such as
+/* size bytes (page multiple) of zeros. promise: they count as promised; the caller has asked
+ * whether they may be. name: a static string for /proc/<pid>/maps, such as
  * "/dev/zero (deleted)". -ENOMEM. Owned result. */
-MUST_CHECK int mm_shmem_new(struct memfile *mf, uint64_t size, const char *name,
+MUST_CHECK int mm_shmem_new(struct memfile *mf, uint64_t size, bool promise, const char *name,
                             struct mappable **out_m);
 
 /* Whether m was made by it. */

@@ -81,6 +81,13 @@ void vma_account(struct mm *mm, const struct vma *v, uint64_t size, bool add)
         vma_add(&mm->shared, size, add);
     if (v->flags & VMA_LOCKED)
         vma_add(&mm->locked, size, add);
+    if (v->flags & VMA_ACCOUNT) {
+        vma_add(&mm->promised, size, add);
+        if (add)
+            mem_commit_charge(memfile_commit(mm->mf), size);
+        else
+            mem_commit_release(memfile_commit(mm->mf), size);
+    }
     if (mm->virt > mm->peak_virt)
         mm->peak_virt = mm->virt;
 }
@@ -192,6 +199,8 @@ void vma_set_prot(struct mm *mm, struct vma *v, int prot)
 {
     vma_account(mm, v, v->end - v->start, false);
     v->prot = prot;
+    if (mm_accountable(v->flags, prot))
+        v->flags |= VMA_ACCOUNT;
     vma_account(mm, v, v->end - v->start, true);
 }
 

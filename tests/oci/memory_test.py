@@ -45,6 +45,56 @@ class Memory(Case):
         p = self.run_guest(["awk", "BEGIN{s=\"x\"; for(i=0;i<30;i++) s=s s}"], limited)
         self.assertEqual(p.returncode, 137)
 
+    # ---- overcommit ----
+
+    @staticmethod
+    def overcommit(mode, **more):
+        def change(config):
+            limited(config)
+            config["linux"]["sysctl"] = {"vm.overcommit_memory": str(mode),
+                                         **{f"vm.{k}": str(v) for k, v in more.items()}}
+        return change
+
+    # dd maps one buffer, private and writable, and fills none of it before it reads.
+    ASK = "dd if=/dev/zero of=/dev/null bs={} count=0 2>/dev/null; echo $?;"
+    SHOW = "awk '/^Commit/ {print $2}' /proc/meminfo;"
+
+    def test_never_promises_more_than_the_limit(self):
+        p = self.shell(self.SHOW + self.ASK.format("20M") + self.ASK.format("40M"),
+                       self.overcommit(2, overcommit_ratio=50))
+        limit, used, small, big = p.stdout.split()
+        self.assertAlmostEqual(int(limit), LIMIT // 2048, delta=128)
+        self.assertLess(int(used), int(limit))
+        self.assertEqual(small, "0", p.stderr)
+        self.assertNotEqual(big, "0")
+
+    def test_kbytes_take_the_place_of_the_ratio(self):
+        p = self.shell("cat /proc/sys/vm/overcommit_ratio;" + self.SHOW + self.ASK.format("64M"),
+                       self.overcommit(2, overcommit_kbytes=200000))
+        self.assertEqual(p.stdout.split()[:2], ["0", "200000"])
+        self.assertEqual(p.stdout.split()[-1], "0", p.stderr)
+
+    def test_all_is_promised(self):
+        for mode in 0, 1:
+            p = self.shell(self.ASK.format("100M"), self.overcommit(mode))
+            self.assertEqual(p.stdout, "0\n", p.stderr)
+
+    def test_what_is_promised_is_counted(self):
+        hold = "(dd if=/dev/zero of=/dev/null bs=30M 2>/dev/null & sleep 0.5;" + self.SHOW + "kill $!);"
+        p = self.shell(self.SHOW + hold + "sleep 0.2;" + self.SHOW, limited)
+        before, during, after = (int(w) for w in p.stdout.split()[1::2])
+        self.assertGreater(during - before, 30 << 10)
+        self.assertLess(after - before, 4 << 10)
+
+    def test_the_limit_is_what_is_seen(self):
+        p = self.shell("awk '/^MemTotal/ {print $2}' /proc/meminfo; free -k | awk '/^Mem/ {print $2}'",
+                       limited)
+        self.assertEqual([int(w) for w in p.stdout.split()], [LIMIT >> 10] * 2)
+
+    def test_settings_are_for_administrators(self):
+        p = self.shell("echo 1 > /proc/sys/vm/overcommit_memory; cat /proc/sys/vm/overcommit_memory")
+        self.assertEqual(p.stdout, "0\n")
+
     def test_without_a_limit(self):
         p = self.shell(f"{hog(28)}; echo $?")
         self.assertEqual(p.stdout, "0\n")

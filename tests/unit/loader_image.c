@@ -172,7 +172,7 @@ static const char env_text[] = "A=1\0B=2\0PATH=/bin\0";
 static int load_with(struct file *f, const struct image_strings *argv, uint64_t stack_limit,
                      struct task_image *img)
 {
-    static const struct mm_limits lim = {UINT64_MAX, UINT64_MAX, 8u << 20, 64u << 10, false};
+    static const struct mm_limits lim = {UINT64_MAX, UINT64_MAX, 8u << 20, 64u << 10, false, false};
     const struct task_image_args args = {
         .caller = &caller,
         .file = f,

@@ -294,7 +294,7 @@ static inline void fake_fini(void)
 static inline void guest_wrap(struct guest *g, struct mm *mm, struct plat_ctx *ctx)
 {
     *g = (struct guest){.mm = mm, .ctx = ctx, .ua = {mm, ctx}};
-    g->lim = (struct mm_limits){UINT64_MAX, UINT64_MAX, 8u << 20, 64u << 10, false};
+    g->lim = (struct mm_limits){UINT64_MAX, UINT64_MAX, 8u << 20, 64u << 10, false, false};
 }
 
 static inline void guest_new(struct guest *g)

@@ -18,7 +18,8 @@
 #define DATA UINT64_C(0x600000)
 #define RW (PROT_READ | PROT_WRITE)
 
-static const struct mm_limits no_limits = {UINT64_MAX, UINT64_MAX, 8u << 20, UINT64_MAX, true};
+static const struct mm_limits no_limits = {UINT64_MAX, UINT64_MAX, 8u << 20,
+                                           UINT64_MAX, true,       true};
 
 /* at 0: mov [rdi], rsi; syscall.  at 16: mov rax, [rdi]; mov rsi, rax; syscall.
  * at 32: 1: cmp dword [rdi], 0; je 1b; syscall */

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "proc_priv.h"
+#include "sentry/mem/commit.h"
 
 #define TEXT(name_, text_)                                                                         \
     {                                                                                              \
@@ -142,6 +143,82 @@ static int show_drop_caches(const struct proc_ctx *pc, FILE *out)
     return 0;
 }
 
+static int show_overcommit(const struct proc_ctx *pc, FILE *out)
+{
+    const struct mem_commit *c = kernel_commit(pc->k);
+
+    fprintf(out, "%d\n", c ? atomic_load(&c->mode) : 0);
+    return 0;
+}
+
+static int show_overcommit_ratio(const struct proc_ctx *pc, FILE *out)
+{
+    const struct mem_commit *c = kernel_commit(pc->k);
+
+    fprintf(out, "%u\n", c ? atomic_load(&c->ratio) : MEM_COMMIT_RATIO_DEFAULT);
+    return 0;
+}
+
+static int show_overcommit_kbytes(const struct proc_ctx *pc, FILE *out)
+{
+    const struct mem_commit *c = kernel_commit(pc->k);
+
+    fprintf(out, "%" PRIu64 "\n", c ? atomic_load(&c->kbytes) : 0);
+    return 0;
+}
+
+/* One number from 0 to max; *out_commit is whose setting it is. */
+static int overcommit_value(const struct proc_ctx *pc, const char *text, uint64_t max,
+                            uint64_t *out, struct mem_commit **out_commit)
+{
+    char *end;
+    const long long v = strtoll(text, &end, 10);
+
+    *out_commit = kernel_commit(pc->k);
+    if (!pc->c || !cred_capable(pc->c->cred, CAP_SYS_ADMIN) || !*out_commit)
+        return -EPERM;
+    if (end == text || (*end != '\0' && *end != '\n') || v < 0 || (uint64_t)v > max)
+        return -EINVAL;
+    *out = (uint64_t)v;
+    return 0;
+}
+
+static int64_t store_overcommit(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    struct mem_commit *c;
+    uint64_t v;
+    int r = overcommit_value(pc, text, MEM_COMMIT_NEVER, &v, &c);
+
+    if (r)
+        return r;
+    atomic_store(&c->mode, (int)v);
+    return (int64_t)len;
+}
+
+static int64_t store_overcommit_ratio(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    struct mem_commit *c;
+    uint64_t v;
+    int r = overcommit_value(pc, text, INT32_MAX, &v, &c);
+
+    if (r)
+        return r;
+    mem_commit_set_ratio(c, (unsigned)v);
+    return (int64_t)len;
+}
+
+static int64_t store_overcommit_kbytes(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    struct mem_commit *c;
+    uint64_t v;
+    int r = overcommit_value(pc, text, UINT64_MAX >> 11, &v, &c);
+
+    if (r)
+        return r;
+    mem_commit_set_kbytes(c, v);
+    return (int64_t)len;
+}
+
 const struct proc_entry proc_settings_vm[] = {
     TEXT("dirty_background_ratio", "10"),
     TEXT("dirty_expire_centisecs", "3000"),
@@ -151,7 +228,15 @@ const struct proc_entry proc_settings_vm[] = {
     TEXT("nr_hugepages", "0"),
     TEXT("nr_overcommit_hugepages", "0"),
     TEXT("oom_kill_allocating_task", "0"),
-    TEXT("overcommit_ratio", "50"),
+    {.name = "overcommit_kbytes",
+     .mode = 0644,
+     .show = show_overcommit_kbytes,
+     .store = store_overcommit_kbytes},
+    {.name = "overcommit_memory", .mode = 0644, .show = show_overcommit, .store = store_overcommit},
+    {.name = "overcommit_ratio",
+     .mode = 0644,
+     .show = show_overcommit_ratio,
+     .store = store_overcommit_ratio},
     TEXT("page-cluster", "3"),
     TEXT("panic_on_oom", "0"),
     TEXT("swappiness", "0"),

@@ -181,7 +181,6 @@ static const struct proc_entry kernel_entries[] = {
 static const struct proc_entry vm_entries[] = {
     {.name = "max_map_count", .mode = 0444, .show = show_max_map_count},
     {.name = "mmap_min_addr", .mode = 0444, .show = show_min_addr},
-    {.name = "overcommit_memory", .mode = 0444, .show = show_zero},
     {0},
 };
 

@@ -68,6 +68,11 @@ static int chunk_charge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)
         atomic_fetch_sub(&fs->pages, n);
         return -ENOSPC;
     }
+    if (!memfile_may_commit(fs->mf, n << PAGE_SHIFT, 0, true)) {
+        atomic_fetch_sub(&fs->pages, n);
+        return -ENOSPC;
+    }
+    mem_commit_charge(memfile_commit(fs->mf), n << PAGE_SHIFT);
     c->present |= fresh;
     atomic_fetch_add(&t->pages, n);
     return 0;
@@ -114,6 +119,7 @@ static void chunk_uncharge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask
     uint64_t n = (uint64_t)__builtin_popcountll(c->present & mask);
 
     c->present &= ~mask;
+    mem_commit_release(memfile_commit(data_fs(t)->mf), n << PAGE_SHIFT);
     atomic_fetch_sub(&data_fs(t)->pages, n);
     atomic_fetch_sub(&t->pages, n);
 }
