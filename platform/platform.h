@@ -27,6 +27,8 @@
 #define PLAT_MAP_PRIVATE 1u
 /* Ask the host to fill the page tables now. */
 #define PLAT_MAP_POPULATE 2u
+/* Code of a file, mapped privately and not written: how it is shown may differ in system calls. */
+#define PLAT_MAP_CODE 4u
 
 enum plat_event {
     PLAT_EVENT_SYSCALL,   /* regs: rax = -ENOSYS, orig_rax = number, rip past the instruction */
@@ -50,9 +52,17 @@ struct plat_range {
     uint64_t start, end;
 };
 
+/* What a call without arguments gives, for guest code that makes it without leaving. */
+struct plat_answer {
+    uint32_t nr;    /* of the call */
+    uint32_t value; /* its result */
+    bool yield;     /* instead: the host's sched_yield(2), by the thread that runs the guest code */
+};
+
 struct plat_config {
     int mem_fd;    /* the memory file */
     int device_fd; /* what open gave; borrowed till create returns */
+    bool patch;    /* system call sites of programs may be patched (systrap) */
 };
 
 struct plat;
@@ -110,6 +120,12 @@ struct plat_ctx_ops {
      * thread, between runs. NULL: there are none. */
     MUST_CHECK int (*debugreg_get)(struct plat_ctx *ctx, unsigned n, uint64_t *out_value);
     MUST_CHECK int (*debugreg_set)(struct plat_ctx *ctx, unsigned n, uint64_t value);
+    /* From now on guest code may get these answers and no others; as many calls as it likes go the
+     * long way all the same. Owner thread, between runs. drop takes all away: any thread, while ctx
+     * exists; guest code that has not got its answer when it returns gets none. Both NULL: the
+     * platform has no way to do that. */
+    void (*answers)(struct plat_ctx *ctx, const struct plat_answer *answers, size_t count);
+    void (*drop_answers)(struct plat_ctx *ctx);
     /* User time spent in guest code so far, ns. Any thread. */
     uint64_t (*cpu_time)(struct plat_ctx *ctx);
     /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
@@ -240,6 +256,19 @@ static inline MUST_CHECK int plat_ctx_debugreg_set(struct plat_ctx *ctx, unsigne
     if (!ctx->plat->ops->ctx->debugreg_set)
         return value ? -ENOSPC : 0;
     return ctx->plat->ops->ctx->debugreg_set(ctx, n, value);
+}
+
+static inline void plat_ctx_answers(struct plat_ctx *ctx, const struct plat_answer *answers,
+                                    size_t count)
+{
+    if (ctx->plat->ops->ctx->answers)
+        ctx->plat->ops->ctx->answers(ctx, answers, count);
+}
+
+static inline void plat_ctx_drop_answers(struct plat_ctx *ctx)
+{
+    if (ctx->plat->ops->ctx->drop_answers)
+        ctx->plat->ops->ctx->drop_answers(ctx);
 }
 
 static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)

@@ -72,6 +72,9 @@ static void main_usage(FILE *f)
           "  --root DIR            where the state of containers is kept\n"
           "  --platform NAME       how guest code runs: systrap, ptrace, kvm, or auto, the\n"
           "                        best that can be used here (default)\n"
+          "  --systrap-patch WHAT  on: system call instructions that are executed often hand over\n"
+          "                        without a signal, in the programs' memory (default); off:\n"
+          "                        code is never changed\n"
           "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
           "                        container's network namespace; none: loopback only\n"
           "  --log FILE            append log lines to FILE instead of standard error\n"
@@ -185,9 +188,11 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     const char *format = NULL;
     bool systemd_cgroup = false;
     const char *rootless = NULL;
+    const char *patch = "on";
     const struct cmd_opt opts[] = {
         {"root", 0, NULL, &g->root, NULL, NULL},
         {"platform", 0, NULL, &g->platform, NULL, NULL},
+        {"systrap-patch", 0, NULL, &patch, NULL, NULL},
         {"network", 0, NULL, &g->network, NULL, NULL},
         {"log", 0, NULL, &g->log_path, NULL, NULL},
         {"log-format", 0, NULL, &format, NULL, NULL},
@@ -206,6 +211,9 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
         return -1;
     if (!main_overlay_ok(g->overlay))
         return err_set(e, EINVAL, "--overlay must be none or root:memory[,size=N]");
+    if (strcmp(patch, "on") != 0 && strcmp(patch, "off") != 0)
+        return err_set(e, EINVAL, "--systrap-patch must be on or off");
+    g->systrap_patch = strcmp(patch, "on") == 0;
     if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0)
         return err_set(e, EINVAL, "--network must be sandbox or none");
     return main_open_log(g, format, e);

@@ -37,7 +37,7 @@ static int as_create(struct plat *base, struct plat_as **out_as)
     return r;
 }
 
-static int as_push(struct plat_as *base, const struct stub_change *change)
+static int as_push(struct plat_as *base, const struct stub_change *change, bool is_text)
 {
     struct st_as *as = st_as(base);
     int r;
@@ -45,7 +45,10 @@ static int as_push(struct plat_as *base, const struct stub_change *change)
     if (change->start >= change->end)
         return 0;
     mutex_lock(&as->mu);
-    if (change->kind == STUB_PROTECT)
+    r = st_patch_cut(as, change, is_text);
+    if (r != 0)
+        ;
+    else if (change->kind == STUB_PROTECT)
         r = stub_queue_protect(&as->queue, change->start, change->end, change->prot);
     else
         r = stub_queue_replace(&as->queue, change);
@@ -69,14 +72,14 @@ static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned ac
         .off = off,
     };
 
-    return as_push(base, &change);
+    return as_push(base, &change, (flags & PLAT_MAP_CODE) && st_plat(base->plat)->patch);
 }
 
 static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 {
     const struct stub_change change = {.start = addr.v, .end = addr.v + size, .kind = STUB_UNMAP};
 
-    return as_push(base, &change);
+    return as_push(base, &change, false);
 }
 
 static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
@@ -84,7 +87,7 @@ static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigne
     const struct stub_change change = {
         .start = addr.v, .end = addr.v + size, .kind = STUB_PROTECT, .prot = as_prot(access)};
 
-    return as_push(base, &change);
+    return as_push(base, &change, false);
 }
 
 /* Whoever asks: the host changes the mappings under running guests, and no stale one is left. */

@@ -210,7 +210,7 @@ static int process_prepare(struct st_as *as, struct st_thread **out_t)
     return r;
 }
 
-static int process_clone_locked(struct st_as *from, const struct st_as *as, int32_t *out_pid)
+static int process_clone_locked(struct st_as *from, struct st_as *as, int32_t *out_pid)
 {
     const struct st_plat *p = st_plat(from->base.plat);
     bool stale = false;
@@ -219,6 +219,9 @@ static int process_clone_locked(struct st_as *from, const struct st_as *as, int3
     int r = st_flush_locked(from, &stale);
     if (r == -ESRCH || stale)
         return -ESRCH;
+    r = st_patch_fork(from, as);
+    if (r != 0)
+        return r;
     st_ops(from)->ops[0] =
         (struct stub_op){.nr = SYS_clone,
                          .args = {ST_PROCESS_FLAGS, 0, 0, (uint64_t)ST_THREADS * ST_AREA_SIZE,

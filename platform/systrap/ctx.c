@@ -21,6 +21,7 @@ static int ctx_alloc(struct st_as *as, struct st_ctx **out_ctx)
         return -ENOMEM;
     c->base.plat = as->base.plat;
     c->as = as;
+    c->direct.back = UINT64_MAX;
     stub_seat_init(&c->seat, &st_plat(as->base.plat)->placer);
     ctx_reset_regs(&c->regs);
     ref_get(&as->ref);
@@ -47,6 +48,7 @@ static int ctx_join(struct st_ctx *c, struct st_as *as, bool *out_first)
         c->thread = t;
         c->shared = st_area(st_plat(as->base.plat), t);
         atomic_store(&c->area, c->shared);
+        st_drop_answers(&c->base);
         c->seat.tid = t->tid;
         atomic_store(&c->target, (uint64_t)(uint32_t)as->pid << 32 | (uint32_t)t->tid);
         list_add_tail(&c->node, &as->ctxs);
@@ -98,6 +100,9 @@ static int ctx_fork_into(struct st_ctx *parent, struct st_as *as, struct st_ctx 
     if (r != 0)
         return r;
     child->regs = parent->regs;
+    child->direct.back = parent->direct.back;
+    child->direct.back_code = parent->direct.back_code;
+    child->direct.gen = parent->direct.gen;
     stub_seat_inherit(&child->seat, &parent->seat);
     r = ctx_join(child, as, &first);
     if (r != 0) {
@@ -156,6 +161,7 @@ static void ctx_leave(struct st_ctx *c)
     st_pace_join(c);
     stub_seat_unplace(&c->seat);
     mutex_lock(&as->mu);
+    st_patch_forget_locked(c);
     list_del(&c->node);
     bool last = list_empty(&as->ctxs);
     if (!last && !c->dead && !atomic_load(&as->gone))
@@ -192,6 +198,8 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->thread = t;
     c->shared = st_area(st_plat(base->plat), t);
     atomic_store(&c->area, c->shared);
+    st_drop_answers(base);
+    c->direct = (struct st_direct){.back = UINT64_MAX};
     list_add_tail(&c->node, &as->ctxs);
     mutex_unlock(&as->mu);
     c->seat.tid = t->tid;
@@ -225,6 +233,8 @@ const struct plat_ctx_ops st_ctx_ops = {
     .interrupt = st_ctx_interrupt,
     .xstate_get = st_xstate_get,
     .xstate_set = st_xstate_set,
+    .answers = st_answers,
+    .drop_answers = st_drop_answers,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -39,6 +39,7 @@ int st_filter_load(const struct st_plat *p)
     struct sock_filter code[] = {
         FROM_TEXT(p->text),
         ALLOW_CALL_IF(SYS_futex, 1, FUTEX_WAIT, FUTEX_WAKE),
+        ALLOW_CALL(SYS_sched_yield),
         ALLOW_CALL(SYS_mmap),
         ALLOW_CALL(SYS_munmap),
         ALLOW_CALL(SYS_mprotect),
@@ -66,6 +67,7 @@ void st_data_fill(const struct st_plat *p, void *page)
     const struct sock_filter code[] = {
         FROM_TEXT(p->text),
         ALLOW_CALL_IF(SYS_futex, 1, FUTEX_WAIT, FUTEX_WAKE),
+        ALLOW_CALL(SYS_sched_yield),
         ALLOW_CALL(SYS_exit),
         /* Once, at the start; afterwards it changes nothing. */
         UNLESS(SYS_rt_sigprocmask, 9),

@@ -40,6 +40,7 @@ int st_as_alloc(struct st_plat *p, struct st_as **out_as)
     as->cpu = STUB_CPU_FREE;
     as->gone = true;
     memset(st_ops(as), 0, sizeof(struct st_ops));
+    st_patch_areas_init(p, st_ops(as));
     *out_as = as;
     return 0;
 }
@@ -80,6 +81,7 @@ static void as_free(struct st_as *as)
         idalloc_free(&p->slots, as->slot);
         mutex_unlock(&p->mu);
     }
+    st_patch_fini(as);
     mutex_destroy(&as->mu);
     stub_queue_fini(&as->queue);
     free(as);

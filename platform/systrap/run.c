@@ -9,8 +9,6 @@
 #include "base/log.h"
 #include "platform/systrap/systrap_priv.h"
 
-/* Flags that user code may have: what sigreturn(2) takes, and the trap flag. */
-#define RUN_EFLAGS UINT64_C(0x254dd5)
 #define RUN_TRAP_FLAG UINT64_C(0x100)
 #define RUN_COMPAT_CS 0x23
 /* Of a page fault's error code. */
@@ -99,11 +97,14 @@ static void run_load(struct st_ctx *c, bool single_step)
     struct plat_regs *to = (void *)((char *)s + ST_REGS);
 
     memcpy(to, &c->regs, offsetof(struct plat_regs, fs_base));
-    to->eflags = (c->regs.eflags & RUN_EFLAGS) | STUB_EFLAGS | (single_step ? RUN_TRAP_FLAG : 0);
+    to->rip = st_patch_entry(c, c->regs.rip);
+    to->eflags =
+        (c->regs.eflags & ST_USER_EFLAGS) | STUB_EFLAGS | (single_step ? RUN_TRAP_FLAG : 0);
     s->fs = c->regs.fs_base;
     s->gs = c->regs.gs_base;
     s->xstate = c->xstate != 0 ? st_area_addr(st_plat(c->base.plat), c->thread) + c->xstate : 0;
     s->command = ST_COMMAND_RUN;
+    st_patch_enter(c);
 }
 
 /* ---- out ---- */
@@ -158,7 +159,7 @@ static void run_take_regs(struct st_ctx *c, const uint64_t g[23])
         .orig_rax = UINT64_MAX,
         .rip = g[REG_RIP],
         .cs = cs == RUN_COMPAT_CS ? RUN_COMPAT_CS : STUB_USER_CS,
-        .eflags = (g[REG_EFL] & (RUN_EFLAGS | RUN_TRAP_FLAG)) | STUB_EFLAGS,
+        .eflags = (g[REG_EFL] & (ST_USER_EFLAGS | RUN_TRAP_FLAG)) | STUB_EFLAGS,
         .rsp = g[REG_RSP],
         .ss = STUB_USER_SS,
         .fs_base = c->shared->fs,
@@ -199,6 +200,18 @@ static enum plat_event run_call(struct st_ctx *c, const struct run_frame *f, str
         return run_bad_regs(c, out);
     }
     c->regs.orig_rax = c->regs.rax;
+    st_patch_called(c);
+    c->regs.rax = (uint64_t)-ENOSYS;
+    return PLAT_EVENT_SYSCALL;
+}
+
+/* Without a signal: extended state is where it was. */
+static enum plat_event run_direct_call(struct st_ctx *c)
+{
+    if (!st_patch_take(c))
+        return PLAT_EVENT_DEAD;
+    c->xstate = 0;
+    c->regs.orig_rax = c->regs.rax;
     c->regs.rax = (uint64_t)-ENOSYS;
     return PLAT_EVENT_SYSCALL;
 }
@@ -237,6 +250,8 @@ static enum plat_event run_event(struct st_ctx *c, struct plat_fault *out)
     switch (c->shared->kind) {
     case ST_KIND_SIGNAL:
         return run_signal(c, out);
+    case ST_KIND_CALL:
+        return run_direct_call(c);
     case ST_KIND_EARLY:
         return PLAT_EVENT_INTERRUPT;
     default:
@@ -275,27 +290,65 @@ static bool run_enter(struct st_ctx *c)
     return atomic_exchange(&c->interrupt, false);
 }
 
+/* One turn of guest code. */
+static enum plat_event run_turn(struct st_ctx *c, bool trap_flag, struct plat_fault *out)
+{
+    bool slept;
+
+    run_load(c, trap_flag);
+    const uint64_t start = stub_now();
+    stub_seat_enter(&c->seat, start);
+    const bool alive = st_hand_over(c, &slept);
+    const uint64_t now = stub_now();
+    st_patch_leave(c);
+    stub_seat_leave(&c->seat, start, now);
+    st_pace_turn(c, now - start, slept, now);
+    return alive ? run_event(c, out) : PLAT_EVENT_DEAD;
+}
+
+/* What patches bring about is not told. False: guest code is to be entered again. */
+static bool run_told(struct st_ctx *c, enum plat_event *event, const struct plat_fault *f)
+{
+    if (LIKELY(*event == PLAT_EVENT_SYSCALL))
+        return true;
+    if (*event != PLAT_EVENT_FAULT) {
+        (void)st_patch_put_right(c);
+        return true;
+    }
+    switch (st_patch_fault(c, f)) {
+    case PATCH_FAULT_AGAIN:
+        return false;
+    case PATCH_FAULT_CALL:
+        c->regs.orig_rax = c->regs.rax;
+        c->regs.rax = (uint64_t)-ENOSYS;
+        *event = PLAT_EVENT_SYSCALL;
+        return true;
+    case PATCH_FAULT_GUEST:
+        break;
+    }
+    return true;
+}
+
 enum plat_event st_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)
 {
     struct st_ctx *c = st_ctx(base);
-    enum plat_event event = PLAT_EVENT_INTERRUPT;
-
-    if (c->dead || !run_flush(c))
-        return run_dead(c);
-    if (!run_is_sane(&c->regs))
-        return run_bad_regs(c, out);
+    enum plat_event event;
     const bool trapping = c->regs.eflags & RUN_TRAP_FLAG;
-    if (!run_enter(c)) {
-        run_load(c, single_step || trapping);
-        bool slept;
-        uint64_t start = stub_now();
-        stub_seat_enter(&c->seat, start);
-        bool alive = st_hand_over(c, &slept);
-        uint64_t now = stub_now();
-        stub_seat_leave(&c->seat, start, now);
-        st_pace_turn(c, now - start, slept, now);
-        event = alive ? run_event(c, out) : PLAT_EVENT_DEAD;
-    }
+
+    if (UNLIKELY(single_step || trapping) && atomic_load(&c->as->patch.on) &&
+        !atomic_load(&c->as->patch.never))
+        st_patch_stop(c->as);
+    do {
+        event = PLAT_EVENT_INTERRUPT;
+        if (c->dead || !run_flush(c))
+            return run_dead(c);
+        if (!run_is_sane(&c->regs)) {
+            atomic_store(&c->in_guest, false);
+            return run_bad_regs(c, out);
+        }
+        if (!run_enter(c))
+            event = run_turn(c, single_step || trapping, out);
+    } while (!run_told(c, &event, out));
     atomic_store(&c->in_guest, false);
     if (event == PLAT_EVENT_INTERRUPT) {
         atomic_store(&c->interrupt, false);

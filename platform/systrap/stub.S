@@ -17,7 +17,9 @@
     .section .rodata.systrap, "a", @progbits
     .balign 4096
     .globl systrap_text, systrap_text_end, systrap_control, systrap_handler, systrap_iret
+    .globl systrap_call
     .hidden systrap_text, systrap_text_end, systrap_control, systrap_handler, systrap_iret
+    .hidden systrap_call
 stub_text:
 systrap_text:
 
@@ -282,8 +284,69 @@ stub_early:
     movl $ST_KIND_EARLY, ST_KIND(%r15)
     jmp stub_publish
 
+/* From a patched site, without a signal. r11: the area; rcx is free; everything else, the stack and
+ * the flags are the guest's. */
+systrap_call:
+    movq %rax, ST_REGS+ST_R_RAX(%r11)
+    movq %rsp, ST_REGS+ST_R_RSP(%r11)
+    leaq ST_REGS(%r11), %rsp
+    pushfq
+    popq ST_REGS+ST_R_EFLAGS(%r11)
+    cmpq $ST_ANSWERS_COUNT, %rax
+    jae 1f
+    movq ST_ANSWERS(%r11,%rax,8), %rcx
+    btq $ST_ANSWER_THERE, %rcx
+    jc stub_answer
+stub_call_long:
+    leaq 8*15(%rsp), %rsp
+    pushq %rdi
+    pushq %rsi
+    pushq %rdx
+    pushq %rcx
+    pushq %rax
+    pushq %r8
+    pushq %r9
+    pushq %r10
+    pushq %r11
+    pushq %rbx
+    pushq %rbp
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %r11, %r15
+    pushq $0x202
+    popfq
+    rdfsbase %rax
+    movq %rax, ST_FS(%r15)
+    rdgsbase %rax
+    movq %rax, ST_GS(%r15)
+    movl $ST_KIND_CALL, ST_KIND(%r15)
+    jmp stub_publish
+
+/* rcx: what the sentry left for this call. An interrupt that is not seen here finds us before the
+ * end, and the call goes the long way. */
+stub_answer:
+    cmpl $0, ST_KICK(%r11)
+    jne stub_call_long
+    movl %ecx, %eax
+    btq $ST_ANSWER_YIELD, %rcx
+    movq %r11, %rcx
+    jnc 1f
+    movl $__NR_sched_yield, %eax
+    syscall
+    movq %rsp, %rcx
+    andq $-ST_AREA_SIZE, %rcx
+1:
+    movq ST_REGS+ST_R_EFLAGS(%rcx), %r11
+    pushq %r11
+    popfq
+    movq ST_REGS+ST_R_RSP(%rcx), %rsp
+    jmp *ST_AFTER(%rcx)
+stub_answer_end:
+
 /* The interrupting signal came while this code ran: back to where it was, as sigreturn(2) would do,
- * unless that was on the way into guest code. The host has taken the extended state away. */
+ * unless that was on the way into guest code, or out of a call that was answered. The host has taken the extended state away. */
 stub_nested:
     movq %rdx, %rsi
     movq %rax, %rdi
@@ -296,7 +359,18 @@ stub_nested:
 1:  subq $stub_resume - stub_text, %rdi
     cmpq $stub_resume_end - stub_resume, %rdi
     jb stub_early
+    addq $stub_resume - stub_answer, %rdi
+    cmpq $stub_answer_end - stub_answer, %rdi
     leaq ST_UC_GREGS(%rsi), %rsi
+    jae 2f
+    movq %r15, 8*3(%rsi)        /* r11 */
+    leaq ST_REGS(%r15), %rax
+    movq %rax, 8*15(%rsi)       /* rsp */
+    movq ST_REGS+ST_R_RAX(%r15), %rax
+    movq %rax, 8*13(%rsi)
+    leaq stub_call_long(%rip), %rax
+    movq %rax, 8*16(%rsi)       /* rip */
+2:
     pushq $0x2b
     pushq 8*15(%rsi)            /* rsp */
     pushq 8*17(%rsi)            /* eflags */

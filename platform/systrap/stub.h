@@ -15,7 +15,11 @@
 #define ST_OP_SIZE 64
 #define ST_OP_NR 0
 #define ST_OP_ARGS 8
-#define ST_OPS_MAX 62
+#define ST_OPS_MAX 30
+/* The other half of the page: by a hash of its FS base, the area of the thread that has that base,
+ * or ST_DATA_NOBODY. Also the sentry's to write. */
+#define ST_OPS_AREAS 2048
+#define ST_OPS_AREAS_COUNT 256
 
 /* ---- the area of a thread: shared with the sentry, and anybody's in the process to write ---- */
 #define ST_AREA_SIZE 65536
@@ -31,10 +35,17 @@
 #define ST_UC 40
 #define ST_FS 48 /* bases, out and in */
 #define ST_GS 56
-#define ST_XSTATE 64  /* extended state to load, or 0; where to save it */
-#define ST_STACK 72   /* stack_t */
-#define ST_REGS 32768 /* registers to load, in the order of struct plat_regs */
-#define ST_XSAVE 4096 /* extended state that the sentry gives or asks for */
+#define ST_XSTATE 64 /* extended state to load, or 0; where to save it */
+#define ST_STACK 72  /* stack_t */
+#define ST_NEGFS                                                                                   \
+    96 /* minus the FS base of the guest code that runs here, or what is no such base */
+#define ST_AFTER 104    /* where a call that needed no signal goes on */
+#define ST_ANSWERS 2048 /* by number of the call, with ST_ANSWER_*; or 0 */
+#define ST_ANSWERS_COUNT 256
+#define ST_ANSWER_THERE 32 /* bit: the low half is the answer */
+#define ST_ANSWER_YIELD 33 /* bit: it is what sched_yield(2) gives */
+#define ST_REGS 32768      /* registers to load, in the order of struct plat_regs */
+#define ST_XSAVE 4096      /* extended state that the sentry gives or asks for */
 
 #define ST_TURN_SENTRY 0
 #define ST_TURN_STUB 1
@@ -47,6 +58,7 @@
 #define ST_KIND_SIGNAL 1 /* a signal came; the frame holds everything */
 #define ST_KIND_EARLY 2  /* stopped before guest code was entered: nothing has changed */
 #define ST_KIND_SAVED 3
+#define ST_KIND_CALL 4 /* a call from a patched site: registers are where they are loaded from */
 
 /* ---- the page of data behind the code, read-only ---- */
 #define ST_DATA_BYTES 0   /* 0 to 255 */
@@ -54,6 +66,20 @@
 #define ST_DATA_FPROG 272 /* the filter of threads that run guest code */
 
 #define ST_SIGNAL 10 /* SIGUSR1 */
+
+/* ---- patched system call sites: patch_site.c ---- */
+/* What code jumps through: eight bytes an entry, the first one to stub_call. The two high bytes of
+ * its addresses are instructions that trap. */
+#define ST_PATCH_TABLE 0x61060000
+#define ST_PATCH_TABLE_SIZE 0x10000
+#define ST_PATCH_CODE (ST_PATCH_TABLE + ST_PATCH_TABLE_SIZE)
+#define ST_PATCH_CODE_SIZE 0xf0000
+#define ST_PATCH_END (ST_PATCH_CODE + ST_PATCH_CODE_SIZE)
+
+/* Offsets in struct plat_regs. */
+#define ST_R_RAX 80
+#define ST_R_EFLAGS 144
+#define ST_R_RSP 152
 
 /* Offsets in the host's ucontext, in words the assembler knows. */
 #define ST_UC_GREGS 40

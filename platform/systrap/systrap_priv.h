@@ -20,6 +20,7 @@
 #include "platform/stub/host.h"
 #include "platform/stub/queue.h"
 #include "platform/stub/seat.h"
+#include "platform/systrap/patch_priv.h"
 #include "platform/systrap/stub.h"
 #include "platform/systrap/systrap.h"
 
@@ -34,6 +35,8 @@
 #define ST_STRAYS 64
 /* Number of the last batch, when the process has ended. */
 #define ST_DEAD UINT32_MAX
+/* Flags that user code may have: what sigreturn(2) takes. */
+#define ST_USER_EFLAGS UINT64_C(0x254dd5)
 #define ST_PATIENCE_NS (UINT64_C(60) * 1000 * 1000 * 1000)
 
 /* Siblings of the one that clones: the sentry is the parent of every stub. The descriptor table is
@@ -47,7 +50,7 @@
 _Static_assert(ST_SIGNAL == SIGUSR1, "the assembler knows the number");
 
 extern const char systrap_text[], systrap_text_end[], systrap_control[], systrap_handler[],
-    systrap_iret[];
+    systrap_iret[], systrap_call[];
 
 /* One operations page, as the sentry sees it. done, value and left are written by the control
  * thread through the descriptor, and by nobody else. */
@@ -57,9 +60,11 @@ struct st_ops {
     _Atomic uint32_t value, left;
     uint8_t pad[ST_OPS_FIRST - 20];
     struct stub_op ops[ST_OPS_MAX];
-    uint8_t rest[4096 - ST_OPS_FIRST - ST_OPS_MAX * ST_OP_SIZE];
+    uint8_t rest[ST_OPS_AREAS - ST_OPS_FIRST - ST_OPS_MAX * ST_OP_SIZE];
+    _Atomic uint64_t areas[ST_OPS_AREAS_COUNT];
 };
 _Static_assert(sizeof(struct st_ops) == 4096, "a page");
+_Static_assert(offsetof(struct st_ops, areas) == ST_OPS_AREAS, "as stub.S");
 _Static_assert(offsetof(struct st_ops, done) == ST_OPS_DONE, "as stub.S");
 _Static_assert(offsetof(struct st_ops, value) == ST_OPS_VALUE, "as stub.S");
 _Static_assert(offsetof(struct st_ops, left) == ST_OPS_LEFT, "as stub.S");
@@ -72,7 +77,13 @@ struct st_shared {
     uint64_t fs, gs;
     uint64_t xstate;
     stack_t stack;
+    uint64_t negfs, after;
+    uint8_t pad[ST_ANSWERS - ST_AFTER - 8];
+    _Atomic uint64_t answers[ST_ANSWERS_COUNT];
 };
+_Static_assert(offsetof(struct st_shared, negfs) == ST_NEGFS, "as stub.S");
+_Static_assert(offsetof(struct st_shared, after) == ST_AFTER, "as stub.S");
+_Static_assert(sizeof(struct st_shared) == ST_XSAVE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, info) == ST_INFO, "as stub.S");
 _Static_assert(offsetof(struct st_shared, xstate) == ST_XSTATE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, stack) == ST_STACK, "as stub.S");
@@ -86,6 +97,10 @@ struct st_plat {
      * and the end of what is ours; the host's vDSO lies before it, if moved. */
     uint64_t areas, text, ops, end;
     bool vdso_moved;
+    bool patch;     /* call sites may be patched */
+    uint32_t keys;  /* where protection keys are in extended state; 0: the host uses none */
+    int patch_prot; /* of patched pages */
+    int patch_fd;   /* memory file: sets of patches; -1: none */
     struct st_as *template;
     struct stub_placer placer;
     uint32_t spin;        /* looks that are worth a sleep */
@@ -93,7 +108,7 @@ struct st_plat {
     pthread_t reaper;
     bool reaping;
     struct mutex mu; /* rank LEAF: the rest */
-    struct idalloc slots, area_ids;
+    struct idalloc slots, area_ids, patch_sets;
     struct list processes; /* st_as.process_node, till their end has been seen */
     pid_t strays[ST_STRAYS];
     size_t stray_next;
@@ -123,6 +138,22 @@ struct st_as {
     struct list threads, parked, spare; /* spare: told to end, or never begun */
     size_t parked_count;
     uint32_t thread_count; /* indices ever used */
+    struct st_patch patch;
+};
+
+/* patch_run.c; owner */
+struct st_hot {
+    uint64_t rip;
+    uint32_t count;
+};
+
+struct st_direct {
+    /* The FS base that was looked up last: written by the owner with as->mu held. */
+    uint64_t fs;
+    bool known, found;        /* fs means something; guest code is found by it */
+    uint64_t back, back_code; /* who goes on at back is entered at back_code, if nothing was */
+    uint32_t gen;             /* taken away since then: st_patch.gen */
+    struct st_hot hot[8];
 };
 
 /* pace.c; owner */
@@ -145,6 +176,7 @@ struct st_ctx {
     struct plat_regs regs;
     struct stub_seat seat;
     struct st_pace pace;
+    struct st_direct direct;
     uint32_t spin; /* looks at turn before sleeping; 0: the two share a CPU */
     /* any thread */
     _Atomic bool interrupt;
@@ -215,6 +247,12 @@ void st_process_kill(struct st_as *as);
 /* Waits for ends of processes, till there is none left. */
 MUST_CHECK int st_reaper_start(struct st_plat *p);
 
+/* ---- patch.c, patch_run.c: what patch_priv.h does not know of ---- */
+/* Before anything else of patches; may fail. close takes what open did not finish. */
+MUST_CHECK int st_patch_open(struct st_plat *p);
+void st_patch_close(struct st_plat *p);
+void st_patch_areas_init(const struct st_plat *p, struct st_ops *o);
+
 /* ---- control.c: calls made by control threads; as->mu held ---- */
 /* Carries out ops[0..count) of the operations page: what was left undone, the failed one among it;
  * *out_value is what that gave, or a clone. -ESRCH when the process is gone. */
@@ -261,5 +299,7 @@ int st_xstate_set(struct plat_ctx *base, const void *buf, size_t size);
 /* to starts with from's extended state, or with none. Owner of from. */
 MUST_CHECK int st_xstate_copy(struct st_ctx *from, struct st_ctx *to);
 void st_xstate_reset(struct st_ctx *c);
+/* st_plat.keys. */
+uint32_t st_xstate_keys(void);
 
 #endif

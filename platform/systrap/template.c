@@ -230,6 +230,7 @@ static void systrap_destroy(struct plat *base)
         (void)munmap(p->ops_mem, (size_t)ST_SLOTS * PAGE_SIZE);
     if (p->areas_mem != NULL)
         (void)munmap(p->areas_mem, (size_t)ST_AREAS * ST_AREA_SIZE);
+    st_patch_close(p);
     if (p->ops_fd >= 0)
         (void)close(p->ops_fd);
     if (p->areas_fd >= 0)
@@ -254,6 +255,8 @@ static void systrap_describe(struct st_plat *p)
         b->host_vdso += p->ops + PAGE_SIZE - vdso.start;
     else if (vdso.end != 0)
         b->reserved[b->reserved_count++] = vdso;
+    if (p->patch)
+        b->reserved[b->reserved_count++] = (struct plat_range){ST_PATCH_TABLE, ST_PATCH_END};
     b->xstate_size = stub_xstate_size();
 }
 
@@ -275,11 +278,12 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     struct st_plat *p = calloc(1, sizeof(*p));
     void *mem = NULL;
 
-    (void)cfg;
     if (p == NULL)
         return -ENOMEM;
     p->base.ops = &systrap_plat_ops;
-    p->ops_fd = p->areas_fd = -1;
+    p->ops_fd = p->areas_fd = p->patch_fd = -1;
+    p->patch = cfg->patch && patch_supported();
+    p->keys = st_xstate_keys();
     p->patience_ns = ST_PATIENCE_NS;
     p->spin = st_pace_calibrate();
     mutex_init(&p->mu, LOCK_RANK_LEAF);
@@ -288,6 +292,7 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     p->placer.long_turn = st_long_turn;
     idalloc_init(&p->slots, 1, ST_SLOTS - 1);
     idalloc_init(&p->area_ids, 0, ST_AREAS - 1);
+    idalloc_init(&p->patch_sets, 0, ST_SLOTS - 1);
     int r = systrap_share("stub-operations", (size_t)ST_SLOTS * PAGE_SIZE, &p->ops_fd, &mem);
     p->ops_mem = mem;
     if (r == 0) {
@@ -295,6 +300,8 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
         r = systrap_share("stub-areas", (size_t)ST_AREAS * ST_AREA_SIZE, &p->areas_fd, &mem);
         p->areas_mem = mem;
     }
+    if (r == 0)
+        r = st_patch_open(p);
     if (r == 0)
         r = st_template_start(p);
     if (r != 0) {

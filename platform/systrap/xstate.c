@@ -11,6 +11,9 @@
 #define XSAVE_HEADER 512
 #define XSAVE_LEGACY_SIZE 576
 #define XSTATE_X87_SSE UINT64_C(3)
+#define XSTATE_PKRU 9
+/* CPUID leaf 7, ecx. */
+#define XSTATE_OSPKE 16u
 
 static uint64_t xstate_features(void)
 {
@@ -123,6 +126,29 @@ int st_xstate_copy(struct st_ctx *from, struct st_ctx *to)
     return 0;
 }
 
+uint32_t st_xstate_keys(void)
+{
+    uint32_t eax = 7, ebx, ecx = 0, edx;
+
+    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    if ((ecx & XSTATE_OSPKE) == 0 || (xstate_features() >> XSTATE_PKRU & 1) == 0)
+        return 0;
+    eax = 0xd;
+    ecx = XSTATE_PKRU;
+    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    return ebx;
+}
+
+/* As programs start on Linux: no key but the first gives access. */
+static void xstate_reset_keys(char *area, uint32_t off)
+{
+    const uint32_t pkru = 0x55555554;
+    const uint64_t header = UINT64_C(1) << XSTATE_PKRU;
+
+    memcpy(area + off, &pkru, sizeof(pkru));
+    memcpy(area + XSAVE_HEADER, &header, sizeof(header));
+}
+
 void st_xstate_reset(struct st_ctx *c)
 {
     const uint16_t fcw = 0x37f;
@@ -132,5 +158,7 @@ void st_xstate_reset(struct st_ctx *c)
     memset(area, 0, XSAVE_LEGACY_SIZE);
     memcpy(area, &fcw, sizeof(fcw));
     memcpy(area + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
+    if (st_plat(c->base.plat)->keys != 0)
+        xstate_reset_keys(area, st_plat(c->base.plat)->keys);
     c->xstate = ST_XSAVE;
 }

@@ -345,6 +345,7 @@ static int exec_swap_mm(struct exec *x)
     t->ua.mm = x->image.mm;
     mutex_unlock(&t->mu);
     x->image.mm = old;
+    task_answers_changed(t);
     task_vfork_done(t);
     return 0;
 }

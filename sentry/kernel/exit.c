@@ -330,6 +330,9 @@ static void exit_adopt_locked(struct thread_group *child, struct thread_group *u
     child->parent_tid = up ? up->tgid : 0;
     atomic_store_explicit(&child->ppid, up ? pid_out_locked(up->k, child->pid_ns, up->tgid) : 0,
                           memory_order_relaxed);
+    struct task_priv *p;
+    list_for_each_entry (p, &child->threads, thread_node)
+        task_answers_changed(p->t);
     list_del(&child->sibling);
     if (up)
         list_add_tail(&child->sibling, &up->children);

@@ -287,7 +287,15 @@ void kernel_free(struct kernel *k)
 
 void kernel_set_strace(struct kernel *k, bool on)
 {
-    atomic_store_explicit(&k->strace, on, memory_order_relaxed);
+    struct thread_group *tg;
+    struct task_priv *p;
+
+    atomic_store(&k->strace, on);
+    mutex_lock(&k->mu);
+    list_for_each_entry (tg, &k->groups, node)
+        list_for_each_entry (p, &tg->threads, thread_node)
+            task_answers_changed(p->t);
+    mutex_unlock(&k->mu);
 }
 
 struct net *kernel_net(struct kernel *k)

@@ -40,6 +40,7 @@ void trace_unlink_locked(struct task *o)
     tr->trap_notify = false;
     atomic_store_explicit(&tr->step, false, memory_order_relaxed);
     atomic_fetch_and_explicit(&p->sys_work, ~(SYS_WORK_TRACE | SYS_WORK_EMU), memory_order_relaxed);
+    task_answers_changed(o);
     /* In the middle of a group stop it stops with the others now. */
     if (!p->dead)
         task_interrupt_locked(o, BLOCKER_INTERRUPT);

@@ -217,6 +217,7 @@ static int64_t request_resume(struct task *o, int64_t request, uint64_t signo)
     struct sighand *sh = tg_lock_sig(o->tg);
     atomic_fetch_and_explicit(&p->sys_work, ~(SYS_WORK_TRACE | SYS_WORK_EMU), memory_order_relaxed);
     atomic_fetch_or_explicit(&p->sys_work, work, memory_order_relaxed);
+    task_answers_changed(o);
     atomic_store_explicit(&p->trace.step,
                           request == PTRACE_SINGLESTEP || request == REQ_SYSEMU_SINGLESTEP,
                           memory_order_relaxed);

@@ -121,6 +121,7 @@ static void seccomp_set_locked(struct task *o, struct seccomp_filter *f)
     p->seccomp = f;
     atomic_store_explicit(&p->seccomp_mode, SECCOMP_MODE_FILTER, memory_order_relaxed);
     atomic_fetch_or_explicit(&p->sys_work, SYS_WORK_SECCOMP, memory_order_release);
+    task_answers_changed(o);
 }
 
 static bool seccomp_is_below(const struct seccomp_filter *low, const struct seccomp_filter *top)
@@ -289,6 +290,7 @@ int task_seccomp_strict(struct task *t)
     if (!r) {
         atomic_store_explicit(&p->seccomp_mode, SECCOMP_MODE_STRICT, memory_order_relaxed);
         atomic_fetch_or_explicit(&p->sys_work, SYS_WORK_SECCOMP, memory_order_relaxed);
+        task_answers_changed(t);
     }
     sighand_unlock(sh);
     return r;
@@ -315,6 +317,7 @@ void seccomp_fork(struct task *t, struct task *c)
     to->seccomp = seccomp_use(from->seccomp);
     atomic_store(&to->seccomp_mode, atomic_load(&from->seccomp_mode));
     atomic_store(&to->sys_work, atomic_load(&from->sys_work) & SYS_WORK_SECCOMP);
+    task_answers_changed(c);
     sighand_unlock(sh);
 }
 

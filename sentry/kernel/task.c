@@ -49,6 +49,7 @@ int task_new(struct kernel *k, struct task **out_task)
     cond_init(&p->start_cond);
     list_init(&p->trace.node);
     list_init(&p->trace.tracees);
+    p->answers_due = true;
     p->start_ns = mono_now() - k->boot_mono_ns;
     p->timer_slack_ns = p->timer_slack_born = 50000;
     p->altstack_flags = 2; /* SS_DISABLE */
@@ -310,6 +311,7 @@ void task_set_cred(struct task *t, struct cred *c)
     t->cred = c;
     mutex_unlock(&t->mu);
     cred_put(old);
+    task_answers_changed(t);
 }
 
 void task_set_comm(struct task *t, const char *name)

@@ -73,6 +73,7 @@ struct task_priv {
 
     /* atomic */
     _Atomic uint32_t sys_work; /* SYS_WORK_*: what is to be done around system calls */
+    _Atomic bool answers_due;  /* what guest code may be told is to be looked up (answers.c) */
     /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
     _Atomic uint32_t guest_seq;
     _Atomic bool asleep; /* 'S' or 'D' for /proc; a hint */
@@ -131,6 +132,13 @@ static inline struct task_priv *task_priv(const struct task *t)
 {
     return t->impl;
 }
+
+/* ---- answers.c ---- */
+/* Owner, before guest code is entered while task_priv.answers_due. */
+void task_answers(struct task *t);
+/* What getpid, getuid and their like give may have changed, or whether t's calls are looked at.
+ * Owner, or whoever holds the tree or sig. */
+void task_answers_changed(struct task *t);
 
 /* ---- task.c ---- */
 /* A task with nothing but defaults, in no table: tg, ua, ctx, cred, fdt, fs are the caller's to

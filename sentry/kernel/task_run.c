@@ -171,6 +171,8 @@ static void task_loop(struct task *t)
             task_work(t);
             continue;
         }
+        if (UNLIKELY(atomic_load_explicit(&p->answers_due, memory_order_relaxed)))
+            task_answers(t);
         /* Either this thread sees the bit now, or who sets it sees the odd number and interrupts
          * the context (task_interrupt_locked). */
         atomic_fetch_add_explicit(&p->guest_seq, 1, memory_order_acq_rel);

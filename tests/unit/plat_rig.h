@@ -62,6 +62,7 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
     cr_assert_eq(memfile_new(UINT64_C(1) << 32, &r->mf), 0);
     cfg.mem_fd = memfile_fd(r->mf);
     cr_assert_eq(RIG_OPS.probe(why, sizeof(why)), 0);
+    cfg.patch = true;
     cfg.device_fd = RIG_OPS.open != NULL ? RIG_OPS.open() : -1;
     cr_assert_eq(RIG_OPS.create(&cfg, &r->plat), 0);
     if (cfg.device_fd >= 0)
