@@ -253,10 +253,9 @@ static int set_buffer(struct sock *s, int name, int value, bool admin)
 
 static int set_peek_off(struct sock *s, int value)
 {
-    /* AF_UNIX peeks at the front only. */
-    if (s->family != AF_INET && s->family != AF_INET6)
-        return -EOPNOTSUPP;
-    if (s->type == SOCK_RAW)
+    const bool inet = s->family == AF_INET || s->family == AF_INET6;
+
+    if ((!inet && s->family != AF_UNIX) || s->type == SOCK_RAW)
         return -EOPNOTSUPP;
     atomic_store(&s->peek_off, value);
     return 0;

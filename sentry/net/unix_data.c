@@ -414,16 +414,40 @@ static bool recv_same_sender(struct unix_sock *s, const struct unix_recv *x,
     return memcmp(&x->m->control->cred, &msg->ctl.cred, sizeof(msg->ctl.cred)) == 0;
 }
 
-/* Reads from one message; returns whether the call goes on with the next one. */
-static bool stream_take(struct unix_sock *s, struct unix_recv *x, struct unix_msg *msg)
+/* SO_PEEK_OFF, when it is on: a look goes on where the last one ended, and what is taken from the
+ * front brings it nearer. s->mu held. */
+static uint64_t peek_begin_locked(const struct unix_sock *s, const struct unix_recv *x)
+{
+    const int32_t off = atomic_load(&s->base.peek_off);
+
+    return x->m->flags & MSG_PEEK && off > 0 ? (uint64_t)off : 0;
+}
+
+static void peek_move_locked(struct unix_sock *s, const struct unix_recv *x, size_t n)
+{
+    const int32_t off = atomic_load(&s->base.peek_off);
+
+    if (off < 0)
+        return;
+    if (x->m->flags & MSG_PEEK)
+        atomic_store(&s->base.peek_off,
+                     (int32_t)MIN((int64_t)off + (int64_t)n, (int64_t)INT32_MAX));
+    else
+        atomic_store(&s->base.peek_off, off > (int64_t)n ? off - (int32_t)n : 0);
+}
+
+/* Reads from one message, skip bytes into what is left of it; returns whether the call goes on with
+ * the next one. */
+static bool stream_take(struct unix_sock *s, struct unix_recv *x, struct unix_msg *msg, size_t skip)
 {
     const bool peek = x->m->flags & MSG_PEEK, files = msg->ctl.file_count > 0;
     struct uio *u = x->m->u;
 
     if (!recv_same_sender(s, x, msg))
         return false;
-    const size_t want = (size_t)MIN(u->left, (uint64_t)(msg->size - msg->off));
-    int64_t n = uio_copy_to(u, msg->data + msg->off, want);
+    const size_t from = msg->off + skip;
+    const size_t want = (size_t)MIN(u->left, (uint64_t)(msg->size - from));
+    int64_t n = uio_copy_to(u, msg->data + from, want);
     if (n >= 0 && !x->started)
         recv_start(s, x, msg);
     if (n >= 0) {
@@ -435,6 +459,7 @@ static bool stream_take(struct unix_sock *s, struct unix_recv *x, struct unix_ms
         return false;
     }
     x->copied += n;
+    peek_move_locked(s, x, (size_t)n);
     if (peek)
         return !files && (size_t)n == want;
     msg->off += (size_t)n;
@@ -454,12 +479,18 @@ static bool stream_pass(struct unix_sock *s, struct unix_recv *x, uint64_t targe
 
     *out_err = 0;
     mutex_lock(&s->mu);
+    uint64_t skip = peek_begin_locked(s, x);
     if (s->state != UNIX_CONNECTED)
         *out_err = -EINVAL;
     list_for_each_entry_safe (msg, next, &s->queue, node) {
         if (*out_err || x->m->u->left == 0)
             break;
-        more = stream_take(s, x, msg);
+        if (skip > 0 && skip >= msg->size - msg->off) {
+            skip -= msg->size - msg->off;
+            continue;
+        }
+        more = stream_take(s, x, msg, (size_t)skip);
+        skip = 0;
         if (!more)
             break;
     }
@@ -472,22 +503,24 @@ static bool stream_pass(struct unix_sock *s, struct unix_recv *x, uint64_t targe
     return over;
 }
 
-static bool recv_ready(struct unix_sock *s)
+static bool recv_ready(struct unix_sock *s, const struct unix_recv *x)
 {
     mutex_lock(&s->mu);
-    const bool yes = s->queue_count > 0 || s->shutdown & UNIX_RD || atomic_load(&s->base.error);
+    const uint64_t skip = peek_begin_locked(s, x);
+    const bool some = s->queue_count > 0 && (skip == 0 || skip < s->queue_bytes);
+    const bool yes = some || s->shutdown & UNIX_RD || atomic_load(&s->base.error);
     mutex_unlock(&s->mu);
     return yes;
 }
 
-static int recv_wait(struct unix_sock *s, bool nonblock, deadline_t deadline,
-                     const struct vfs_caller *c)
+static int recv_wait(struct unix_sock *s, const struct unix_recv *x, bool nonblock,
+                     deadline_t deadline, const struct vfs_caller *c)
 {
     int err;
 
     if (nonblock || !c->blocker)
         return -EAGAIN;
-    WAIT_EVENT(&s->wq, c->blocker, EPOLLIN | EPOLLHUP | EPOLLERR, deadline, recv_ready(s), err);
+    WAIT_EVENT(&s->wq, c->blocker, EPOLLIN | EPOLLHUP | EPOLLERR, deadline, recv_ready(s, x), err);
     return sock_wait_error(err, s->base.rcvtimeo_ns);
 }
 
@@ -509,7 +542,7 @@ int64_t unix_stream_recv(struct sock *base, struct sock_msg *m, bool nonblock,
         if (x.copied > 0 && m->flags & MSG_PEEK)
             break;
         recv_finish(s, &x);
-        err = recv_wait(s, nonblock, deadline, c);
+        err = recv_wait(s, &x, nonblock, deadline, c);
         if (err)
             break;
     }
@@ -519,15 +552,33 @@ int64_t unix_stream_recv(struct sock *base, struct sock_msg *m, bool nonblock,
 
 /* ---- receiving packets ---- */
 
-static int64_t packet_take(struct unix_sock *s, struct unix_recv *x, bool *out_room)
+/* The packet that a look finds, and how far into it that begins; NULL: none so far in. */
+static struct unix_msg *packet_find_locked(struct unix_sock *s, const struct unix_recv *x,
+                                           size_t *out_skip)
 {
-    struct unix_msg *msg = list_first_entry(&s->queue, struct unix_msg, node);
+    uint64_t skip = peek_begin_locked(s, x);
+    struct unix_msg *msg;
+
+    list_for_each_entry (msg, &s->queue, node) {
+        *out_skip = (size_t)skip;
+        if (skip == 0 || skip < msg->size)
+            return msg;
+        skip -= msg->size;
+    }
+    return NULL;
+}
+
+static int64_t packet_take(struct unix_sock *s, struct unix_recv *x, struct unix_msg *msg,
+                           size_t skip, bool *out_room)
+{
     struct sock_msg *m = x->m;
-    const size_t want = (size_t)MIN(m->u->left, (uint64_t)msg->size);
-    int64_t n = uio_copy_to(m->u, msg->data, want);
+    const size_t left = msg->size - skip, want = (size_t)MIN(m->u->left, (uint64_t)left);
+    int64_t n = uio_copy_to(m->u, msg->data + skip, want);
 
     if (n >= 0 && (size_t)n < want)
         n = -EFAULT;
+    if (n >= 0)
+        peek_move_locked(s, x, m->flags & MSG_PEEK ? want : msg->size);
     recv_start(s, x, msg);
     int r = n < 0 ? 0 : recv_files(s, x, msg);
     if (r)
@@ -543,23 +594,25 @@ static int64_t packet_take(struct unix_sock *s, struct unix_recv *x, bool *out_r
         return n;
     if (!unix_is_dgram(s))
         m->out_flags |= MSG_EOR;
-    if (want < msg->size)
+    if (want < left)
         m->out_flags |= MSG_TRUNC;
-    return m->flags & MSG_TRUNC ? (int64_t)msg->size : n;
+    return m->flags & MSG_TRUNC ? (int64_t)left : n;
 }
 
 /* True: over, with *out. */
 static bool packet_pass(struct unix_sock *s, struct unix_recv *x, bool nonblock, int64_t *out)
 {
     bool over = true, room = false;
+    struct unix_msg *msg;
+    size_t skip = 0;
 
     mutex_lock(&s->mu);
     if (!unix_is_dgram(s) && s->state != UNIX_CONNECTED)
         *out = -ENOTCONN;
     else if ((*out = atomic_exchange(&s->base.error, 0)) != 0)
         over = true;
-    else if (s->queue_count > 0)
-        *out = packet_take(s, x, &room);
+    else if ((msg = packet_find_locked(s, x, &skip)) != NULL)
+        *out = packet_take(s, x, msg, skip, &room);
     else if (s->shutdown & UNIX_RD && (!nonblock || !unix_is_dgram(s)))
         *out = 0;
     else
@@ -582,7 +635,7 @@ int64_t unix_packet_recv(struct sock *base, struct sock_msg *m, bool nonblock,
         return -EOPNOTSUPP;
     recv_init(&x, m);
     while (!packet_pass(s, &x, nonblock, &n)) {
-        n = recv_wait(s, nonblock, deadline, c);
+        n = recv_wait(s, &x, nonblock, deadline, c);
         if (n)
             break;
     }

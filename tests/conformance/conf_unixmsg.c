@@ -374,3 +374,71 @@ TEST(sendmmsg_and_recvmmsg)
     struct timespec bad = {-1, 0};
     CHECK_ERRNO(recvmmsg(sv[1], r, 4, 0, &bad), EINVAL);
 }
+
+/* ---- SO_PEEK_OFF ---- */
+
+static int peek_off(int fd)
+{
+    int off = -7;
+    socklen_t len = sizeof(off);
+
+    OK(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off, &len));
+    return off;
+}
+
+static void peek_from(int fd, int off)
+{
+    OK(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off)));
+}
+
+TEST(peek_off_of_streams)
+{
+    char buf[16];
+    int fd[2];
+
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, fd));
+    CHECK_EQ(peek_off(fd[1]), -1);
+    peek_from(fd[1], 2);
+    CHECK_EQ(send(fd[0], "abcd", 4, 0), 4);
+    CHECK_EQ(send(fd[0], "efgh", 4, 0), 4);
+    CHECK_EQ(recv(fd[1], buf, 1, MSG_PEEK), 1);
+    CHECK_EQ(buf[0], 'c');
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_PEEK), 5);
+    CHECK_EQ(memcmp(buf, "defgh", 5), 0);
+    CHECK_EQ(peek_off(fd[1]), 8);
+    CHECK_ERRNO(recv(fd[1], buf, sizeof(buf), MSG_PEEK | MSG_DONTWAIT), EAGAIN);
+    CHECK_EQ(recv(fd[1], buf, 3, 0), 3);
+    CHECK_EQ(memcmp(buf, "abc", 3), 0);
+    CHECK_EQ(peek_off(fd[1]), 5);
+    CHECK_EQ(send(fd[0], "ij", 2, 0), 2);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_PEEK), 2);
+    CHECK_EQ(memcmp(buf, "ij", 2), 0);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 7);
+    CHECK_EQ(peek_off(fd[1]), 0);
+}
+
+TEST(peek_off_of_packets)
+{
+    static const int types[] = {SOCK_DGRAM, SOCK_SEQPACKET};
+    char buf[16];
+    int fd[2];
+
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        OK(socketpair(AF_UNIX, types[i], 0, fd));
+        peek_from(fd[1], 1);
+        CHECK_EQ(send(fd[0], "abc", 3, 0), 3);
+        CHECK_EQ(send(fd[0], "defg", 4, 0), 4);
+        CHECK_EQ(recv(fd[1], buf, 1, MSG_PEEK), 1);
+        CHECK_EQ(buf[0], 'b');
+        CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_PEEK | MSG_TRUNC), 1);
+        CHECK_EQ(buf[0], 'c');
+        CHECK_EQ(recv(fd[1], buf, 2, MSG_PEEK | MSG_TRUNC), 4);
+        CHECK_EQ(peek_off(fd[1]), 5);
+        CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 3);
+        CHECK_EQ(peek_off(fd[1]), 2);
+        CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_PEEK), 2);
+        CHECK_EQ(memcmp(buf, "fg", 2), 0);
+        CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 4);
+        CHECK_EQ(peek_off(fd[1]), 0);
+    }
+}

@@ -1,47 +1,12 @@
 #!/usr/bin/env python3
 """A container's network: links of its namespace taken over, and none where there is none."""
-import contextlib
 import os
 import socket
 import subprocess
 import unittest
 
 from harness import BUSYBOX, IS_OURS, Case, eventually, main
-
-HOST, GUEST = "10.231.7.1", "10.231.7.2"
-HOST6, GUEST6 = "fd31:7::1", "fd31:7::2"
-
-
-def ip(*args):
-    subprocess.run(["ip", *args], check=True)
-
-
-@contextlib.contextmanager
-def namespace():
-    """A namespace with eth0, whose other end is on the host; both under names nobody has."""
-    tag = f"rw{os.getpid() % 100000}"
-    ip("netns", "add", tag)
-    try:
-        ip("link", "add", tag, "type", "veth", "peer", "name", "eth0", "netns", tag)
-        ip("addr", "add", HOST + "/24", "dev", tag)
-        ip("addr", "add", HOST6 + "/64", "dev", tag, "nodad")
-        ip("link", "set", tag, "up")
-        ip("-n", tag, "addr", "add", GUEST + "/24", "dev", "eth0")
-        ip("-n", tag, "addr", "add", GUEST6 + "/64", "dev", "eth0", "nodad")
-        ip("-n", tag, "link", "set", "eth0", "up")
-        ip("-n", tag, "route", "add", "default", "via", HOST)
-        yield tag
-    finally:
-        subprocess.run(["ip", "link", "del", tag], stderr=subprocess.DEVNULL, check=False)
-        ip("netns", "del", tag)
-
-
-def in_namespace(tag):
-    def change(config):
-        for ns in config["linux"]["namespaces"]:
-            if ns["type"] == "network":
-                ns["path"] = f"/run/netns/{tag}"
-    return change
+from links import GUEST, GUEST6, HOST, in_namespace, namespace
 
 
 @unittest.skipUnless(IS_OURS and os.geteuid() == 0, "needs root")

@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Servers and clients of Debian over a link: one side in a sandbox and the other on the host, each
+way round. DEBIAN_ROOT names a root file system made with the packages of tests/oci/packages."""
+import json
+import os
+import pathlib
+import subprocess
+import unittest
+
+from harness import Case, IS_OURS, default_config, eventually, main
+from links import GUEST, HOST, Lossy, in_namespace, namespace
+
+DEBIAN_ROOT = os.environ.get("DEBIAN_ROOT", "")
+TIMEOUT = 300
+PATH = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:"
+        "/usr/lib/postgresql/15/bin")
+CAPS = ["CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL",
+        "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_SYS_CHROOT"]
+
+# A web server's files and settings, made below /tmp/n; $1: the address it listens on.
+NGINX = r"""
+mkdir -p /tmp/n/www; cd /tmp/n; echo hello > www/i.html
+head -c 3000000 /dev/urandom > www/big; sha256sum < www/big > www/sum
+openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=x 2>/dev/null
+cat > c.conf <<X
+worker_processes 2; pid /tmp/n/pid; error_log /tmp/n/e; user root; daemon off;
+events { worker_connections 512; }
+http { access_log off; sendfile on; tcp_nopush on; keepalive_timeout 65;
+client_body_temp_path /tmp/n/b; proxy_temp_path /tmp/n/p; fastcgi_temp_path /tmp/n/f;
+uwsgi_temp_path /tmp/n/u; scgi_temp_path /tmp/n/s;
+server { listen $1:8080 reuseport; root /tmp/n/www; }
+server { listen $1:8443 ssl; ssl_certificate /tmp/n/c.pem; ssl_certificate_key /tmp/n/k.pem;
+root /tmp/n/www; } }
+X
+exec nginx -p /tmp/n -c /tmp/n/c.conf
+"""
+BROWSE = r"""
+test "$(curl -s http://$1:8080/i.html)" = hello
+curl -s http://$1:8080/i.html http://$1:8080/i.html http://$1:8080/i.html | sort | uniq -c
+test "$(curl -s http://$1:8080/big | sha256sum)" = "$(curl -s http://$1:8080/sum)"
+test "$(curl -sk https://$1:8443/big | sha256sum)" = "$(curl -s http://$1:8080/sum)"
+wrk -t1 -c20 -d1s http://$1:8080/i.html > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /tmp/w
+"""
+
+POSTGRES = r"""
+mkdir /tmp/pg; chown postgres /tmp/pg; cd /tmp
+run() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }
+run initdb -D /tmp/pg -A trust >/dev/null; echo "host all all all trust" >> /tmp/pg/pg_hba.conf
+exec setpriv --reuid=postgres --regid=postgres --clear-groups postgres -D /tmp/pg \
+    -c unix_socket_directories=/tmp -c listen_addresses=$1
+"""
+PGBENCH = r"""
+for i in $(seq 300); do psql -h $1 -U postgres -c 'select 1' postgres >/dev/null 2>&1 && break; sleep 0.2; done
+pgbench -h $1 -U postgres -i -s 1 postgres 2>&1 | tail -1
+pgbench -h $1 -U postgres -c 4 -t 50 postgres 2>&1 | grep 'failed transactions: 0'
+"""
+
+SSHD = r"""
+mkdir -p /tmp/s /run/sshd; cd /tmp/s; ssh-keygen -q -t ed25519 -N '' -f host; echo "$2" > keys
+exec /usr/sbin/sshd -D -e -o ListenAddress=$1 -o Port=2222 -o HostKey=/tmp/s/host -o UsePAM=no \
+    -o AuthorizedKeysFile=/tmp/s/keys -o StrictModes=no -o PidFile=none
+"""
+SSH = r"""
+cd /tmp; o="-i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+for i in $(seq 100); do ssh -p 2222 $o root@$1 true 2>/dev/null && break; sleep 0.2; done
+test "$(ssh -p 2222 $o root@$1 'echo from $(hostname); exit 0')"
+head -c 5000000 /dev/urandom > f
+test "$(ssh -p 2222 $o root@$1 sha256sum < f)" = "$(sha256sum < f)"
+"""
+
+MEMCACHED = r"""exec memcached -u nobody -p 11211 -l $1"""
+MEMCACHE = r"""python3 -c "
+import socket, sys, time
+for i in range(100):
+    try:
+        s = socket.create_connection(('$1', 11211)); break
+    except OSError:
+        time.sleep(0.2)
+f = s.makefile('rwb')
+for i in range(200):
+    v = (b'%d' % i) * 100
+    f.write(b'set k%d 0 0 %d\r\n%s\r\n' % (i, len(v), v)); f.flush()
+    assert f.readline() == b'STORED\r\n'
+for i in range(200):
+    f.write(b'get k%d\r\n' % i); f.flush()
+    assert f.readline().startswith(b'VALUE'); assert f.readline() == (b'%d' % i) * 100 + b'\r\n'
+    assert f.readline() == b'END\r\n'
+" """
+
+DNS = r"""exec dnsmasq -k -p 53 -a $1 -z -R -h -u root --pid-file= --address=/www.test/192.0.2.7 \
+    --txt-record=long.test,$(printf 'x%.0s' $(seq 200)),$(printf 'y%.0s' $(seq 200))"""
+DIG = r"""
+for i in $(seq 100); do dig +short +time=1 +tries=1 @$1 www.test >/dev/null && break; sleep 0.2; done
+test "$(dig +short @$1 www.test)" = 192.0.2.7; test "$(dig +tcp +short @$1 www.test)" = 192.0.2.7
+dig +short @$1 long.test txt | grep -q yyy
+"""
+
+SINK = r"""exec python3 -c "
+import hashlib, socket
+l = socket.create_server(('$1', 7000)); c, _ = l.accept(); h = hashlib.sha256(); n = 0
+while b := c.recv(1 << 16):
+    h.update(b); n += len(b)
+c.sendall(h.hexdigest().encode()); c.close()
+" """
+SOURCE = r"""exec python3 -c "
+import hashlib, os, socket, time
+for i in range(100):
+    try:
+        s = socket.create_connection(('$1', 7000)); break
+    except OSError:
+        time.sleep(0.2)
+h = hashlib.sha256(); left = $2 << 20
+while left:
+    b = os.urandom(1 << 16); h.update(b); s.sendall(b); left -= len(b)
+s.shutdown(socket.SHUT_WR)
+assert s.makefile().read() == h.hexdigest()
+" """
+
+NODE = r"""
+cat > /tmp/s.js <<X
+require('http').createServer((q, r) => { let n = 0; q.on('data', d => n += d.length);
+  q.on('end', () => r.end('ok ' + n + '\n')); }).listen(8081, '$1');
+X
+exec node /tmp/s.js
+"""
+ASK_NODE = r"""
+head -c 200000 /dev/zero > /tmp/z
+for i in $(seq 100); do curl -s http://$1:8081/ >/dev/null && break; sleep 0.2; done
+test "$(curl -s --data-binary @/tmp/z http://$1:8081/)" = "ok 200000"
+wrk -t1 -c20 -d1s http://$1:8081/ > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /tmp/w
+"""
+
+
+@unittest.skipUnless(IS_OURS and DEBIAN_ROOT and os.geteuid() == 0, "needs root and DEBIAN_ROOT")
+class Servers(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.rootfs = pathlib.Path(DEBIAN_ROOT)
+
+    def guest(self, tag, script, *args):
+        """A shell in a sandbox that has the far end of the link."""
+        config = default_config(["bash", "-ec", script, "sh", *args])
+        config["root"] = {"path": str(self.rootfs), "readonly": True}
+        config["process"]["env"] = [PATH, "HOME=/tmp", "LANG=C.UTF-8"]
+        config["process"]["noNewPrivileges"] = False
+        for kind in ("bounding", "effective", "permitted"):
+            config["process"]["capabilities"][kind] = CAPS
+        for place in ("/dev/shm", "/run"):
+            config["mounts"].append({"destination": place, "type": "tmpfs", "source": "tmpfs"})
+        if tag:
+            in_namespace(tag)(config)
+        bundle = self.dir / f"bundle{self.serial}"
+        bundle.mkdir()
+        (bundle / "config.json").write_text(json.dumps(config))
+        return self.runtime("run", "--bundle", str(bundle), self.new_id())
+
+    def native(self, script, *args):
+        """The same on the host: in a mount namespace of its own, from the same files."""
+        root = self.rootfs
+        mounts = (f"mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc;"
+                  f"mount -t tmpfs tmpfs {root}/tmp; mount -t tmpfs tmpfs {root}/run;"
+                  f"chmod 1777 {root}/tmp; root={root}; shift 0;"
+                  "exec env -i HOME=/tmp LANG=C.UTF-8 " + PATH +
+                  f" chroot {root} bash -ec \"$0\" sh \"$@\"")
+        return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork",
+                "--kill-child", "sh", "-ec", mounts, script, *args]
+
+    def start(self, command):
+        log = open(self.dir / f"log{self.serial}", "w+", encoding="utf-8")
+        self.addCleanup(log.close)
+        p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                             stderr=subprocess.STDOUT)
+
+        def stop():
+            p.kill()
+            p.wait()
+        self.addCleanup(stop)
+        return log
+
+    def finish(self, command, log=None):
+        p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT, check=False)
+        if log:
+            log.seek(0)
+        self.assertEqual(p.returncode, 0, p.stdout[-3000:] + (log.read()[-2000:] if log else ""))
+        return p.stdout
+
+    def both_ways(self, server, client, server_args=(), client_args=()):
+        with self.subTest("server in the sandbox"), namespace() as tag:
+            log = self.start(self.guest(tag, server, GUEST, *server_args))
+            self.finish(self.native(client, GUEST, *client_args), log)
+            self.doCleanups()
+        self.tmp_again()
+        with self.subTest("client in the sandbox"), namespace() as tag:
+            log = self.start(self.native(server, HOST, *server_args))
+            self.finish(self.guest(tag, client, HOST, *client_args), log)
+            self.doCleanups()
+        self.tmp_again()
+
+    def tmp_again(self):
+        self.setUp()
+
+    def test_redis(self):
+        self.both_ways(
+            "exec redis-server --save '' --bind $1 --protected-mode no --dir /tmp",
+            "for i in $(seq 100); do redis-cli -h $1 ping 2>/dev/null | grep -q PONG && break;"
+            " sleep 0.2; done; redis-cli -h $1 set a 1; test $(redis-cli -h $1 get a) = 1;"
+            "redis-benchmark -h $1 -q -n 5000 -c 50 -t set,get,lrange_100;"
+            "redis-benchmark -h $1 -q -n 20000 -c 20 -P 16 -t set,get")
+
+    def test_nginx(self):
+        wait = "for i in $(seq 100); do curl -s http://$1:8080/i.html && break; sleep 0.2; done;"
+        self.both_ways(NGINX, wait + BROWSE)
+
+    def test_postgres(self):
+        self.both_ways(POSTGRES, PGBENCH)
+
+    def test_ssh(self):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                        str(self.dir / "key")], check=True)
+        private, public = ((self.dir / n).read_text() for n in ("key", "key.pub"))
+        self.both_ways(SSHD, "umask 77; echo \"$2\" > /tmp/key; " + SSH, [public], [private])
+
+    def test_memcached(self):
+        self.both_ways(MEMCACHED, MEMCACHE)
+
+    def test_dns(self):
+        self.both_ways(DNS, DIG)
+
+    def test_node(self):
+        self.both_ways(NODE, ASK_NODE)
+
+    def test_iperf(self):
+        client = ("for i in $(seq 100); do iperf3 -c $1 -t 1 >/tmp/o 2>&1 && break; sleep 0.2; done;"
+                  "cat /tmp/o; iperf3 -c $1 -t 1 -R; iperf3 -c $1 -t 1 -u -b 20M;"
+                  "iperf3 -c $1 -t 1 -u -b 20M -R")
+        self.both_ways("exec iperf3 -s -B $1", client)
+
+    def test_resolv_conf(self):
+        """The guest's resolver asks whom /etc/resolv.conf names."""
+        with namespace() as tag:
+            self.start(self.native(DNS, HOST))
+            script = (f"cp -r /etc /tmp/e; echo nameserver {HOST} > /tmp/resolv;"
+                      "mount --bind /tmp/resolv /etc/resolv.conf 2>/dev/null || true;"
+                      "for i in $(seq 50); do getent ahostsv4 www.test && break; sleep 0.2; done")
+            (self.dir / "resolv.conf").write_text(f"nameserver {HOST}\n")
+            command = self.guest(tag, script)
+            config = pathlib.Path(command[command.index("--bundle") + 1]) / "config.json"
+            c = json.loads(config.read_text())
+            c["mounts"].append({"destination": "/etc/resolv.conf", "type": "bind",
+                                "source": str(self.dir / "resolv.conf"), "options": ["bind", "ro"]})
+            config.write_text(json.dumps(c))
+            self.assertIn("192.0.2.7", self.finish(command))
+
+    def test_two_sandboxes(self):
+        with namespace(1) as a, namespace(2) as b:
+            log = self.start(self.guest(a, SINK, GUEST.replace("7.2", "71.2")))
+            self.finish(self.guest(b, SOURCE, GUEST.replace("7.2", "71.2"), "32"), log)
+
+    def test_lossy_link(self):
+        """Packets are lost, doubled, held back and put out of order: no byte differs."""
+        for sandboxed in (SINK, SOURCE):
+            with self.subTest(sandboxed=sandboxed[:40]), Lossy() as link:
+                peer = link.namespace("b")
+                there = "10.231.9.2" if sandboxed is SINK else "10.231.9.1"
+                sink = self.guest(link.namespace("a"), SINK, "10.231.9.2") \
+                    if sandboxed is SINK else \
+                    ["ip", "netns", "exec", peer, *self.native(SINK, there)]
+                source = ["ip", "netns", "exec", peer, *self.native(SOURCE, there, "8")] \
+                    if sandboxed is SINK else \
+                    self.guest(link.namespace("a"), SOURCE, there, "8")
+                log = self.start(sink)
+                self.finish(source, log)
+                self.assertGreater(link.lost(), 0)
+
+    def test_ping_ip_and_ss(self):
+        with namespace() as tag:
+            out = self.finish(self.guest(
+                tag, f"ping -c 2 -i 0.2 {HOST}; python3 -m http.server 8000 & sleep 0.1;"
+                "for i in $(seq 100); do ss -ltn | grep -q :8000 && break; sleep 0.1; done;"
+                "ss -ltnp; ip addr; ip route add 203.0.113.0/24 via " + HOST + "; ip route;"
+                "ip route del 203.0.113.0/24; ip neigh; kill %1"))
+            for text in ("0% packet loss", ":8000", GUEST + "/24", "203.0.113.0/24 via " + HOST):
+                self.assertIn(text, out)
+
+    def test_capture(self):
+        """tcpdump's ring sees what passes the link."""
+        with namespace() as tag:
+            out = self.finish(self.guest(
+                tag, f"tcpdump -Uni eth0 -c 2 icmp 2>&1 & sleep 0.5; for i in $(seq 50); do"
+                f" ping -c 1 -W 1 {HOST} >/dev/null; kill -0 $! 2>/dev/null || break; done;"
+                " wait $!"))
+            self.assertIn(f"{GUEST} > {HOST}: ICMP echo request", out)
+            self.assertIn(f"{HOST} > {GUEST}: ICMP echo reply", out)
+
+
+if __name__ == "__main__":
+    main()
