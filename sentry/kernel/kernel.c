@@ -93,23 +93,27 @@ int task_uts_set(struct task *t, bool domain, const char *name, size_t len)
     return uts_set(task_priv(t)->uts, domain, name, len);
 }
 
-/* The tag of who asks, the sandbox's when that has gone. Owned. */
-static struct ns_tag *uts_tag_of(struct kernel *k, int32_t pid)
+/* The tag of t, or (NULL) of the task with number pid; the sandbox's when that has gone. Owned. */
+static struct ns_tag *tag_of(struct kernel *k, struct task *t, int32_t pid, enum ns_kind kind)
 {
+    struct task *found = NULL;
     struct ns_handle h;
-    struct task *t;
-    int r = pid ? kernel_find_task(k, pid, true, &t) : -ESRCH;
+    int r = 0;
 
-    if (r)
-        return ns_tag_get(k->tags[NS_UTS]);
-    r = task_get_ns(t, NS_UTS, &h);
-    task_put(t);
-    return r ? ns_tag_get(k->tags[NS_UTS]) : h.obj;
+    if (!t) {
+        r = pid ? kernel_find_task(k, pid, true, &found) : -ESRCH;
+        t = found;
+    }
+    if (r == 0)
+        r = task_get_ns(t, kind, &h);
+    if (found)
+        task_put(found);
+    return r ? ns_tag_get(k->tags[kind]) : h.obj;
 }
 
 void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size_t size)
 {
-    struct ns_tag *tag = uts_tag_of(k, pid);
+    struct ns_tag *tag = tag_of(k, NULL, pid, NS_UTS);
     struct uts_ns *u = tag->obj;
 
     mutex_lock(&u->mu);
@@ -122,7 +126,7 @@ void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size
 int kernel_set_uts_name(struct kernel *k, int32_t pid, const struct cred *cred, bool domain,
                         const char *name, size_t len)
 {
-    struct ns_tag *tag = uts_tag_of(k, pid);
+    struct ns_tag *tag = tag_of(k, NULL, pid, NS_UTS);
     int r = -EPERM;
 
     if (cred_ns_capable(cred, tag->owner, CAP_SYS_ADMIN))
@@ -301,6 +305,15 @@ void kernel_set_strace(struct kernel *k, bool on)
 struct net *kernel_net(struct kernel *k)
 {
     return k->cfg.net;
+}
+
+struct net *kernel_net_of(struct kernel *k, struct task *t, int32_t pid)
+{
+    struct ns_tag *tag = tag_of(k, t, pid, NS_NET);
+    struct net *n = net_get(tag->obj);
+
+    ns_tag_put(tag);
+    return n;
 }
 
 struct ipc_ns *kernel_ipc_ns(struct kernel *k)

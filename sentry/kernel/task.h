@@ -197,6 +197,8 @@ MUST_CHECK int kernel_new(const struct kernel_config *cfg, struct kernel **out_k
 /* For tests: every task has ended or is about to end. Waits for their threads. */
 void kernel_free(struct kernel *k);
 struct net *kernel_net(struct kernel *k);
+/* That of t, or (t NULL) of the task with number pid; the sandbox's when it has gone. Owned. */
+struct net *kernel_net_of(struct kernel *k, struct task *t, int32_t pid);
 /* Whether system calls are logged from now on. Any thread. */
 void kernel_set_strace(struct kernel *k, bool on);
 /* A program to start: the container's init or an exec. */

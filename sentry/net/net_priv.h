@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "sentry/net/inet/inet.h"
+#include "sentry/net/settings.h"
 #include "sentry/net/sock.h"
 
 #define UNIX_HASH_SIZE 256
@@ -29,6 +30,7 @@ struct net {
     struct nl_table *netlink;    /* immutable, owned */
     struct ext_stack *ext;       /* immutable, owned */
     struct packet_table *packet; /* immutable, owned */
+    struct net_settings settings;
     _Atomic uint64_t next_cookie;
     struct mutex mu;                      /* rank LEAF: guards the rest */
     struct list abstract[UNIX_HASH_SIZE]; /* unix_name.hash */

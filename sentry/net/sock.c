@@ -126,6 +126,29 @@ static const struct sock_family families[] = {
     {.family = AF_PACKET, .create = packet_create},
 };
 
+static void settings_init(struct net_settings *s)
+{
+    *s = (struct net_settings){
+        .somaxconn = LIMIT_SOMAXCONN,
+        .max_dgram_qlen = LIMIT_UNIX_PACKETS,
+        .port_range = (uint64_t)LIMIT_PORT_LOW << 32 | LIMIT_PORT_HIGH,
+        /* Any group, as container engines set it. */
+        .ping_groups = INT32_MAX,
+        .unprivileged_port = 1024,
+        .ttl = 64,
+        .keepalive_time = 7200,
+        .keepalive_intvl = 75,
+        .keepalive_probes = 9,
+        .fin_timeout = 60,
+        .syn_retries = 6,
+    };
+}
+
+struct net_settings *net_settings(struct net *n)
+{
+    return &n->settings;
+}
+
 int net_new(struct memfile *mf, struct net **out_net)
 {
     struct net *n = calloc(1, sizeof(*n));
@@ -133,6 +156,7 @@ int net_new(struct memfile *mf, struct net **out_net)
     if (!n)
         return -ENOMEM;
     ref_init(&n->ref);
+    settings_init(&n->settings);
     int r = netns_new(&n->ns);
     if (r == 0)
         r = netlink_new(n, n->ns, &n->netlink);

@@ -66,6 +66,7 @@ static int unix_new(struct net *n, int type, struct unix_sock **out)
     list_init(&s->full);
     list_init(&s->full_node);
     s->peer_cred.uid = s->peer_cred.gid = UINT32_MAX;
+    s->backlog = n->settings.max_dgram_qlen;
     mutex_lock(&n->mu);
     list_add_tail(&s->all, &n->unix_all);
     mutex_unlock(&n->mu);
@@ -232,7 +233,7 @@ static int unix_listen(struct sock *base, int backlog, const struct vfs_caller *
         r = -EINVAL;
     } else {
         s->state = UNIX_LISTENING;
-        s->backlog = MIN((unsigned)backlog, (unsigned)LIMIT_SOMAXCONN);
+        s->backlog = MIN((unsigned)backlog, (unsigned)net_settings(base->net)->somaxconn);
         s->self_cred = unix_cred(c);
     }
     mutex_unlock(&s->mu);
@@ -514,7 +515,7 @@ static bool unix_peer_takes(struct unix_sock *s, bool wait)
     if (!peer)
         return true;
     mutex_lock(&peer->mu);
-    const bool full = unix_is_full_locked(peer) && !peer->closed;
+    const bool full = peer->peer != s && unix_is_full_locked(peer) && !peer->closed;
     if (full && wait) {
         mutex_lock(&n->mu);
         if (list_empty(&s->full_node))

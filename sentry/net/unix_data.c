@@ -24,7 +24,7 @@ static bool unix_has_room(const struct unix_sock *s)
 
 bool unix_is_full_locked(const struct unix_sock *to)
 {
-    return to->queue_count >= LIMIT_UNIX_PACKETS;
+    return to->queue_count > to->backlog;
 }
 
 void unix_room(struct unix_sock *s)
@@ -220,7 +220,7 @@ static int packet_push(struct unix_sock *s, struct unix_sock *to, struct unix_ms
         r = -EPIPE;
     else if (unix_is_dgram(to) && to->peer && to->peer != s)
         r = -EPERM;
-    else if (to != s && unix_is_full_locked(to))
+    else if (to != s && to->peer != s && unix_is_full_locked(to))
         r = 1;
     else
         queue_add_locked(to, m);

@@ -56,7 +56,8 @@ struct unix_sock {
     struct list queue;      /* unix_msg.node */
     size_t queue_count, queue_bytes;
     struct list pending; /* listening: unix_sock.pending_node of connections, each owned */
-    unsigned pending_count, backlog;
+    unsigned pending_count;
+    unsigned backlog;                      /* connections that wait, packets in the queue */
     struct sock_cred self_cred, peer_cred; /* of who listens or connects; pid 0: unknown */
     struct list pending_node;              /* guard: the listener's mu */
     /* guard: net->mu */

@@ -25,9 +25,9 @@ struct net_text {
     FILE *out;
 };
 
-static struct netns *ns_of(const struct proc_ctx *pc)
+struct net *proc_net_get(const struct proc_ctx *pc)
 {
-    return net_ns(kernel_net(pc->k));
+    return kernel_net_of(pc->k, pc->t, pc->c ? pc->c->pid : 0);
 }
 
 /* ---- dev ---- */
@@ -46,9 +46,9 @@ static bool dev_row(void *arg, const struct netns_link *l)
     return true;
 }
 
-static int show_dev(const struct proc_ctx *pc, FILE *out)
+static int put_dev(struct net *n, FILE *out)
 {
-    struct net_text x = {ns_of(pc), out};
+    struct net_text x = {net_ns(n), out};
 
     fputs("Inter-|   Receive                                                |  Transmit\n"
           " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
@@ -94,11 +94,11 @@ struct named_text {
     struct names names;
 };
 
-static void named_begin(struct named_text *x, const struct proc_ctx *pc, FILE *out)
+static void named_begin(struct named_text *x, struct net *n, FILE *out)
 {
     x->out = out;
     x->names.count = 0;
-    netns_for_links(ns_of(pc), names_row, &x->names);
+    netns_for_links(net_ns(n), names_row, &x->names);
 }
 
 /* ---- IPv4: route, arp ---- */
@@ -123,14 +123,14 @@ static bool route_row(void *arg, const struct netns_route *r)
     return true;
 }
 
-static int show_route(const struct proc_ctx *pc, FILE *out)
+static int put_route(struct net *n, FILE *out)
 {
     struct named_text x;
 
-    named_begin(&x, pc, out);
+    named_begin(&x, n, out);
     fprintf(out, "%-127s\n",
             "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT");
-    netns_for_routes(ns_of(pc), AF_INET, route_row, &x);
+    netns_for_routes(net_ns(n), AF_INET, route_row, &x);
     return 0;
 }
 
@@ -148,13 +148,13 @@ static bool arp_row(void *arg, const struct netns_neigh *n)
     return true;
 }
 
-static int show_arp(const struct proc_ctx *pc, FILE *out)
+static int put_arp(struct net *n, FILE *out)
 {
     struct named_text x;
 
-    named_begin(&x, pc, out);
+    named_begin(&x, n, out);
     fputs("IP address       HW type     Flags       HW address            Mask     Device\n", out);
-    netns_for_neighs(ns_of(pc), arp_row, &x);
+    netns_for_neighs(net_ns(n), arp_row, &x);
     return 0;
 }
 
@@ -183,12 +183,12 @@ static bool inet6_row(void *arg, const struct netns_ifaddr *a)
     return true;
 }
 
-static int show_if_inet6(const struct proc_ctx *pc, FILE *out)
+static int put_if_inet6(struct net *n, FILE *out)
 {
     struct named_text x;
 
-    named_begin(&x, pc, out);
-    netns_for_addrs(ns_of(pc), inet6_row, &x);
+    named_begin(&x, n, out);
+    netns_for_addrs(net_ns(n), inet6_row, &x);
     return 0;
 }
 
@@ -210,12 +210,12 @@ static bool route6_row(void *arg, const struct netns_route *r)
     return true;
 }
 
-static int show_ipv6_route(const struct proc_ctx *pc, FILE *out)
+static int put_ipv6_route(struct net *n, FILE *out)
 {
     struct named_text x;
 
-    named_begin(&x, pc, out);
-    netns_for_routes(ns_of(pc), AF_INET6, route6_row, &x);
+    named_begin(&x, n, out);
+    netns_for_routes(net_ns(n), AF_INET6, route6_row, &x);
     return 0;
 }
 
@@ -229,14 +229,21 @@ static void netlink_row(void *arg, const struct nl_info *i)
             0, i->protocol, i->portid, i->groups, i->queued, 0, i->dumping, 2, i->drops, i->inode);
 }
 
-static int show_netlink(const struct proc_ctx *pc, FILE *out)
+static int put_netlink(struct net *n, FILE *out)
 {
     fputs("sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    "
           "Inode\n",
           out);
-    netlink_for_each(net_netlink(kernel_net(pc->k)), netlink_row, out);
+    netlink_for_each(net_netlink(n), netlink_row, out);
     return 0;
 }
+
+PROC_NET_SHOW(show_arp, put_arp)
+PROC_NET_SHOW(show_dev, put_dev)
+PROC_NET_SHOW(show_if_inet6, put_if_inet6)
+PROC_NET_SHOW(show_ipv6_route, put_ipv6_route)
+PROC_NET_SHOW(show_netlink, put_netlink)
+PROC_NET_SHOW(show_route, put_route)
 
 const struct proc_entry proc_net_entries[] = {
     {.name = "arp", .mode = 0444, .show = show_arp},
@@ -245,6 +252,5 @@ const struct proc_entry proc_net_entries[] = {
     {.name = "ipv6_route", .mode = 0444, .show = show_ipv6_route},
     {.name = "netlink", .mode = 0444, .show = show_netlink},
     {.name = "route", .mode = 0444, .show = show_route},
-    PROC_NET_SOCK_ROWS,
     {0},
 };

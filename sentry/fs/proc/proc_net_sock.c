@@ -77,8 +77,7 @@ static int sock_row(void *arg, const struct inet_info *i, struct sock *s)
     return 0;
 }
 
-static int show_table(const struct proc_ctx *pc, FILE *out, int family, int protocol,
-                      enum table table)
+static int show_table(struct net *n, FILE *out, int family, int protocol, enum table table)
 {
     struct sock_text x = {.out = out, .family = family, .table = table};
     const char *names = family == AF_INET6
@@ -90,14 +89,15 @@ static int show_table(const struct proc_ctx *pc, FILE *out, int family, int prot
 
     fprintf(out, "%s  sl  %sst tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode%s%*s\n",
             table == TABLE_UDP && family == AF_INET ? " " : "", names, tail, pad, "");
-    return inet_for_each(kernel_net(pc->k), family, protocol, sock_row, &x);
+    return inet_for_each(n, family, protocol, sock_row, &x);
 }
 
 #define TABLE(name, family, protocol, table)                                                       \
-    int proc_show_net_##name(const struct proc_ctx *pc, FILE *out)                                 \
+    static int put_##name(struct net *n, FILE *out)                                                \
     {                                                                                              \
-        return show_table(pc, out, family, protocol, table);                                       \
-    }
+        return show_table(n, out, family, protocol, table);                                        \
+    }                                                                                              \
+    PROC_NET_SHOW(show_##name, put_##name)
 TABLE(tcp, AF_INET, IPPROTO_TCP, TABLE_TCP)
 TABLE(tcp6, AF_INET6, IPPROTO_TCP, TABLE_TCP)
 TABLE(udp, AF_INET, IPPROTO_UDP, TABLE_UDP)
@@ -121,10 +121,10 @@ static int unix_row(void *arg, const struct unix_info *i)
     return 0;
 }
 
-int proc_show_net_unix(const struct proc_ctx *pc, FILE *out)
+static int put_unix(struct net *n, FILE *out)
 {
     fputs("Num       RefCount Protocol Flags    Type St Inode Path\n", out);
-    return unix_for_each(kernel_net(pc->k), unix_row, out);
+    return unix_for_each(n, unix_row, out);
 }
 
 /* ---- packet ---- */
@@ -137,19 +137,19 @@ static void packet_row(void *arg, const struct packet_info *i)
             i->protocol, i->ifindex, i->running, i->rmem, i->uid, i->inode);
 }
 
-int proc_show_net_packet(const struct proc_ctx *pc, FILE *out)
+static int put_packet(struct net *n, FILE *out)
 {
     fputs("sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n", out);
-    packet_for_each(kernel_net(pc->k), packet_row, out);
+    packet_for_each(n, packet_row, out);
     return 0;
 }
 
 /* ---- counters ---- */
 
-int proc_show_net_sockstat(const struct proc_ctx *pc, FILE *out)
+static int put_sockstat(struct net *n, FILE *out)
 {
     struct inet_counts c;
-    int r = inet_counts(kernel_net(pc->k), &c);
+    int r = inet_counts(n, &c);
 
     if (r)
         return r;
@@ -163,10 +163,10 @@ int proc_show_net_sockstat(const struct proc_ctx *pc, FILE *out)
     return 0;
 }
 
-int proc_show_net_sockstat6(const struct proc_ctx *pc, FILE *out)
+static int put_sockstat6(struct net *n, FILE *out)
 {
     struct inet_counts c;
-    int r = inet_counts(kernel_net(pc->k), &c);
+    int r = inet_counts(n, &c);
 
     if (r)
         return r;
@@ -177,10 +177,10 @@ int proc_show_net_sockstat6(const struct proc_ctx *pc, FILE *out)
     return 0;
 }
 
-int proc_show_net_snmp(const struct proc_ctx *pc, FILE *out)
+static int put_snmp(struct net *n, FILE *out)
 {
     struct inet_counts c;
-    int r = inet_counts(kernel_net(pc->k), &c);
+    int r = inet_counts(n, &c);
 
     if (r)
         return r;
@@ -198,3 +198,26 @@ int proc_show_net_snmp(const struct proc_ctx *pc, FILE *out)
             c.udp_in, c.udp_no_ports, c.udp_full, c.udp_out, c.udp_full);
     return 0;
 }
+
+PROC_NET_SHOW(show_packet, put_packet)
+PROC_NET_SHOW(show_snmp, put_snmp)
+PROC_NET_SHOW(show_sockstat, put_sockstat)
+PROC_NET_SHOW(show_sockstat6, put_sockstat6)
+PROC_NET_SHOW(show_unix, put_unix)
+
+const struct proc_entry proc_net_sock_entries[] = {
+    {.name = "icmp", .mode = 0444, .show = show_icmp},
+    {.name = "icmp6", .mode = 0444, .show = show_icmp6},
+    {.name = "packet", .mode = 0444, .show = show_packet},
+    {.name = "raw", .mode = 0444, .show = show_raw},
+    {.name = "raw6", .mode = 0444, .show = show_raw6},
+    {.name = "snmp", .mode = 0444, .show = show_snmp},
+    {.name = "sockstat", .mode = 0444, .show = show_sockstat},
+    {.name = "sockstat6", .mode = 0444, .show = show_sockstat6},
+    {.name = "tcp", .mode = 0444, .show = show_tcp},
+    {.name = "tcp6", .mode = 0444, .show = show_tcp6},
+    {.name = "udp", .mode = 0444, .show = show_udp},
+    {.name = "udp6", .mode = 0444, .show = show_udp6},
+    {.name = "unix", .mode = 0444, .show = show_unix},
+    {0},
+};

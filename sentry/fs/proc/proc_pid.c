@@ -496,7 +496,10 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "mem", .mode = 0600, .open = proc_open_mem},                                      \
         {.name = "mountinfo", .mode = 0444, .show = show_mountinfo},                               \
         {.name = "mounts", .mode = 0444, .show = show_mounts},                                     \
-        {.name = "net", .mode = 0555, .children = proc_net_entries},                               \
+        {.name = "net",                                                                            \
+         .mode = 0555,                                                                             \
+         .children = proc_net_entries,                                                             \
+         .more = proc_net_sock_entries},                                                           \
         {.name = "ns", .mode = 0511, .children = ns_entries},                                      \
         {.name = "numa_maps", .mode = 0444, .show = proc_show_numa_maps},                          \
         {.name = "oom_score", .mode = 0444, .show = proc_show_oom_score},                          \

@@ -106,37 +106,21 @@ PROC_IPC_LIMIT(msgsize_max)
 PROC_IPC_LIMIT(msg_default)
 PROC_IPC_LIMIT(msgsize_default)
 
-/* /proc/<pid>/net: sockets and what is counted of them. */
-int proc_show_net_icmp(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_icmp6(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_packet(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_raw(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_raw6(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_snmp(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_sockstat(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_sockstat6(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_tcp(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_tcp6(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_udp(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_udp6(const struct proc_ctx *pc, FILE *out);
-int proc_show_net_unix(const struct proc_ctx *pc, FILE *out);
-/* Their rows. */
-#define PROC_NET_SOCK_ROWS                                                                         \
-    {.name = "icmp", .mode = 0444, .show = proc_show_net_icmp},                                    \
-        {.name = "icmp6", .mode = 0444, .show = proc_show_net_icmp6},                              \
-        {.name = "packet", .mode = 0444, .show = proc_show_net_packet},                            \
-        {.name = "raw", .mode = 0444, .show = proc_show_net_raw},                                  \
-        {.name = "raw6", .mode = 0444, .show = proc_show_net_raw6},                                \
-        {.name = "snmp", .mode = 0444, .show = proc_show_net_snmp},                                \
-        {.name = "sockstat", .mode = 0444, .show = proc_show_net_sockstat},                        \
-        {.name = "sockstat6", .mode = 0444, .show = proc_show_net_sockstat6},                      \
-        {.name = "tcp", .mode = 0444, .show = proc_show_net_tcp},                                  \
-        {.name = "tcp6", .mode = 0444, .show = proc_show_net_tcp6},                                \
-        {.name = "udp", .mode = 0444, .show = proc_show_net_udp},                                  \
-        {.name = "udp6", .mode = 0444, .show = proc_show_net_udp6},                                \
+/* The network namespace that is shown: that of <pid>, or of who reads. Owned. */
+struct net *proc_net_get(const struct proc_ctx *pc);
+/* show of an entry, around fn(struct net *n, FILE *out). */
+#define PROC_NET_SHOW(name, fn)                                                                    \
+    static int name(const struct proc_ctx *pc, FILE *out)                                          \
     {                                                                                              \
-        .name = "unix", .mode = 0444, .show = proc_show_net_unix                                   \
+        struct net *n = proc_net_get(pc);                                                          \
+        const int r = fn(n, out);                                                                  \
+        net_put(n);                                                                                \
+        return r;                                                                                  \
     }
+/* Of /proc/sys/net. */
+extern const struct proc_entry proc_sys_net_entries[];
+/* /proc/<pid>/net: sockets and what is counted of them. */
+extern const struct proc_entry proc_net_sock_entries[];
 int proc_show_oom_score(const struct proc_ctx *pc, FILE *out);
 int proc_show_oom_score_adj(const struct proc_ctx *pc, FILE *out);
 int64_t proc_store_oom_score_adj(const struct proc_ctx *pc, const char *text, size_t len);

@@ -108,8 +108,6 @@ NUMBER(show_min_addr, "65536")
 NUMBER(show_nr_open, "1048576")
 NUMBER(show_file_max, "9223372036854775807")
 NUMBER(show_pipe_max, "1048576")
-NUMBER(show_somaxconn, "4096")
-NUMBER(show_port_range, "32768\t60999")
 
 static int show_core_pattern(const struct proc_ctx *pc, FILE *out)
 {
@@ -215,26 +213,10 @@ static const struct proc_entry fs_entries[] = {
     {0},
 };
 
-static const struct proc_entry net_core_entries[] = {
-    {.name = "somaxconn", .mode = 0444, .show = show_somaxconn},
-    {0},
-};
-
-static const struct proc_entry net_ipv4_entries[] = {
-    {.name = "ip_local_port_range", .mode = 0444, .show = show_port_range},
-    {0},
-};
-
-static const struct proc_entry net_entries[] = {
-    {.name = "core", .mode = 0555, .children = net_core_entries},
-    {.name = "ipv4", .mode = 0555, .children = net_ipv4_entries},
-    {0},
-};
-
 const struct proc_entry proc_sys_entries[] = {
     {.name = "fs", .mode = 0555, .children = fs_entries, .more = proc_settings_fs},
     {.name = "kernel", .mode = 0555, .children = kernel_entries, .more = proc_settings_kernel},
-    {.name = "net", .mode = 0555, .children = net_entries},
+    {.name = "net", .mode = 0555, .children = proc_sys_net_entries},
     {.name = "vm", .mode = 0555, .children = vm_entries, .more = proc_settings_vm},
     {0},
 };

@@ -432,7 +432,10 @@ void dgram_ttl_tos(const struct dgram_sock *s, const struct dgram_way *w, struct
     const int own = v4 ? s->i.ttl : s->i.hops, multi = v4 ? s->i.mc_ttl : s->i.mc_hops;
     const int ttl = w->ctl.ttl >= 0 ? w->ctl.ttl : w->rt.multicast ? multi : own;
 
-    out->ttl = ttl < 0 ? w->rt.multicast ? 1 : 64 : (uint8_t)ttl;
+    out->ttl = ttl >= 0          ? (uint8_t)ttl
+               : w->rt.multicast ? 1
+               : v4              ? (uint8_t)net_settings(s->i.base.net)->ttl
+                                 : 64;
     out->tos = w->ctl.tos >= 0 ? (uint8_t)w->ctl.tos : v4 ? s->i.tos : s->i.tclass;
     out->from = w->from;
     out->to = w->to;

@@ -322,7 +322,7 @@ static int get_ip(struct inet_sock *s, int name, void *buf, socklen_t *len)
     case IP_TOS:
         return put_ip_int(buf, len, s->tos);
     case IP_TTL:
-        return put_ip_int(buf, len, s->ttl < 0 ? 64 : s->ttl);
+        return put_ip_int(buf, len, s->ttl < 0 ? (int)net_settings(s->base.net)->ttl : s->ttl);
     case IP_MTU_DISCOVER:
         return put_ip_int(buf, len, s->pmtu);
     case IP_MULTICAST_TTL:

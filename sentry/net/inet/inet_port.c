@@ -9,7 +9,6 @@
 #include "sentry/net/inet/inet_priv.h"
 #include "sentry/net/ip/ext.h"
 
-#define PORT_PRIVILEGED 1024u
 #define TIME_WAIT_NS 60000000000ull
 
 enum inet_table inet_table_of(const struct inet_sock *s)
@@ -162,15 +161,17 @@ static int port_try(struct inet_sock *s, uint16_t number, bool bound, bool fresh
 static uint32_t port_range(const struct inet_sock *s, uint16_t *out_low)
 {
     const uint32_t own = atomic_load(&s->port_range);
-    uint16_t low = LIMIT_PORT_LOW, high = LIMIT_PORT_HIGH;
+    const uint64_t all = net_settings(s->base.net)->port_range;
+    const uint16_t first = (uint16_t)(all >> 32), last = (uint16_t)all;
+    uint16_t low = first, high = last;
 
     if ((own & 0xffff) > low)
         low = (uint16_t)own;
     if (own >> 16 != 0 && own >> 16 < high)
         high = (uint16_t)(own >> 16);
     if (low > high) {
-        low = LIMIT_PORT_LOW;
-        high = LIMIT_PORT_HIGH;
+        low = first;
+        high = last;
     }
     *out_low = low;
     return (uint32_t)high - low + 1;
@@ -277,17 +278,19 @@ void inet_names_set_locked(struct inet_sock *s, const struct net_ep *local,
 
 static int bind_check(const struct inet_sock *s, const struct net_ep *e, const struct vfs_caller *c)
 {
+    const struct net_settings *set = net_settings(s->base.net);
+
     if (s->base.family == AF_INET6 && e->addr.family == AF_INET && inet_opt(s, INET_V6ONLY))
         return -EINVAL;
     if (e->addr.family == AF_INET6 && net_addr_is_multicast(&e->addr) &&
         s->base.type == SOCK_STREAM)
         return -EINVAL;
     if (!net_addr_is_any(&e->addr) && !net_addr_is_multicast(&e->addr) &&
-        !inet_opt(s, INET_FREEBIND) && !inet_opt(s, INET_TRANSPARENT) &&
+        !inet_opt(s, INET_FREEBIND) && !inet_opt(s, INET_TRANSPARENT) && !set->nonlocal_bind &&
         !inet_is_local(s->base.net, &e->addr) &&
         !(e->addr.family == AF_INET && e->addr.v4 == INADDR_BROADCAST))
         return -EADDRNOTAVAIL;
-    if (e->port && e->port < PORT_PRIVILEGED && !cred_capable(c->cred, CAP_NET_BIND_SERVICE))
+    if (e->port && e->port < set->unprivileged_port && !cred_capable(c->cred, CAP_NET_BIND_SERVICE))
         return -EACCES;
     return 0;
 }

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "sentry/net/inet/inet.h"
+#include "sentry/net/settings.h"
 #include "sentry/time/timer.h"
 
 #define INET_BUCKETS 64u

@@ -365,11 +365,25 @@ int raw_create(struct net *n, int family, int protocol, const struct vfs_caller 
     return 0;
 }
 
-/* Any group may: net.ipv4.ping_group_range is 0 to 2147483647, as container engines set it. */
+/* net.ipv4.ping_group_range: one of the caller's groups lies in it. */
+static bool ping_allowed(struct net *n, const struct cred *cred)
+{
+    const uint64_t range = net_settings(n)->ping_groups;
+    const uint32_t first = (uint32_t)(range >> 32), last = (uint32_t)range;
+    bool yes = cred->egid >= first && cred->egid <= last;
+
+    for (size_t i = 0; !yes && i < cred->group_count; i++)
+        yes = cred->groups[i] >= first && cred->groups[i] <= last;
+    return yes;
+}
+
 int ping_create(struct net *n, int family, int protocol, const struct vfs_caller *c,
                 struct sock **out_sock)
 {
     struct dgram_sock *s;
+
+    if (!ping_allowed(n, c->cred))
+        return -EACCES;
     int r = dgram_new(n, &ping_ops, family, SOCK_DGRAM, protocol, c, &s);
 
     if (r == 0)

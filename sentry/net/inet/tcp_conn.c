@@ -21,7 +21,7 @@ int tcp_listen(struct sock *base, int backlog, const struct vfs_caller *c)
     mutex_lock(&s->i.mu);
     if (s->step != TCP_UNCONNECTED || (tcp_state(s) != TCP_CLOSE && tcp_state(s) != TCP_LISTEN))
         r = -EINVAL;
-    s->backlog = MIN((unsigned)backlog, (unsigned)LIMIT_SOMAXCONN);
+    s->backlog = MIN((unsigned)backlog, (unsigned)net_settings(s->i.base.net)->somaxconn);
     if (r == 0 && tcp_state(s) == TCP_CLOSE) {
         r = s->i.port ? 0 : inet_port_bind_locked(&s->i, 0);
         if (r == 0)

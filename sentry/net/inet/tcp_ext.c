@@ -51,6 +51,8 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     const bool v4 = s->i.remote.addr.family == AF_INET;
     const int ttl = v4 ? s->i.ttl : s->i.hops;
 
+    const struct net_settings *set = net_settings(b->net);
+
     memset(o, 0, sizeof(*o));
     o->sndbuf = b->buf_lock & BUF_LOCK_SND ? b->sndbuf : 0;
     o->rcvbuf = b->buf_lock & BUF_LOCK_RCV ? b->rcvbuf : 0;
@@ -58,13 +60,13 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     o->nodelay = s->opt.nodelay;
     o->cork = s->opt.cork;
     o->keepalive = sock_option(b, SO_KEEPALIVE);
-    o->keep_idle_s = s->opt.keepidle;
-    o->keep_intvl_s = s->opt.keepintvl;
-    o->keep_count = s->opt.keepcnt;
+    o->keep_idle_s = s->opt.keepidle ? s->opt.keepidle : set->keepalive_time;
+    o->keep_intvl_s = s->opt.keepintvl ? s->opt.keepintvl : set->keepalive_intvl;
+    o->keep_count = s->opt.keepcnt ? s->opt.keepcnt : set->keepalive_probes;
     o->user_timeout_ms = s->opt.user_timeout;
-    o->syn_retries = s->opt.syncnt;
-    o->linger2_s = s->opt.linger2;
-    o->ttl = ttl > 0 ? (uint8_t)ttl : 0;
+    o->syn_retries = s->opt.syncnt ? s->opt.syncnt : set->syn_retries;
+    o->linger2_s = s->opt.linger2 ? s->opt.linger2 : (int32_t)set->fin_timeout;
+    o->ttl = (uint8_t)(ttl > 0 ? (uint32_t)ttl : v4 ? set->ttl : 64);
     o->tos = v4 ? s->i.tos : s->i.tclass;
 }
 

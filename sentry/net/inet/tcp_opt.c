@@ -19,7 +19,6 @@
 /* Of the loopback link: its MTU less 20 of IP, 20 of TCP and 12 of time stamps. */
 #define LOOPBACK_MSS 65483u
 #define LOOPBACK_RTT_US 25u
-#define FIN_TIMEOUT_S 60
 #define KEEP_MAX_S 32767
 
 void tcp_options_init(struct tcp_options *o)
@@ -53,6 +52,7 @@ static int defer_round(uint32_t seconds)
 static int get_number(struct tcp_sock *s, int name, int *out)
 {
     const struct tcp_options *o = &s->opt;
+    const struct net_settings *set = net_settings(s->i.base.net);
     const bool idle = tcp_state(s) == TCP_CLOSE || tcp_state(s) == TCP_LISTEN;
 
     switch (name) {
@@ -64,15 +64,15 @@ static int get_number(struct tcp_sock *s, int name, int *out)
         *out = o->maxseg ? o->maxseg : idle ? 536 : (int)LOOPBACK_MSS;
         return 0;
     case TCP_KEEPIDLE:
-        return *out = in_seconds(o->keepidle, 7200), 0;
+        return *out = in_seconds(o->keepidle, (int)set->keepalive_time), 0;
     case TCP_KEEPINTVL:
-        return *out = in_seconds(o->keepintvl, 75), 0;
+        return *out = in_seconds(o->keepintvl, (int)set->keepalive_intvl), 0;
     case TCP_KEEPCNT:
-        return *out = o->keepcnt ? o->keepcnt : 9, 0;
+        return *out = (int)(o->keepcnt ? o->keepcnt : set->keepalive_probes), 0;
     case TCP_SYNCNT:
-        return *out = o->syncnt ? o->syncnt : 6, 0;
+        return *out = (int)(o->syncnt ? o->syncnt : set->syn_retries), 0;
     case TCP_LINGER2:
-        *out = o->linger2 < 0 ? -1 : o->linger2 ? o->linger2 : FIN_TIMEOUT_S;
+        *out = o->linger2 < 0 ? -1 : o->linger2 ? o->linger2 : (int)set->fin_timeout;
         return 0;
     case TCP_DEFER_ACCEPT:
         return *out = defer_round(o->defer_accept), 0;
