@@ -11,6 +11,7 @@
 #include "sentry/kernel/image.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ns.h"
+#include "sentry/vfs/landlock.h"
 #include "syscalls/sys_mount.h"
 
 enum fs_arg { ARG_KERNEL, ARG_MEMFILE, ARG_IPC };
@@ -50,4 +51,9 @@ const struct fs_ops *mount_fs_type(struct task *t, const char *name, void **out_
 bool mount_allowed(struct task *t)
 {
     return task_may_mount(t);
+}
+
+bool mount_change_allowed(struct task *t)
+{
+    return task_may_mount(t) && !landlock_fixes_mounts(t->cred);
 }

@@ -158,7 +158,7 @@ int64_t sys_mount(struct task *t, uaddr_t source, uaddr_t target, uaddr_t type, 
     task_vfs_caller(t, &m.c);
     int r = path_lookup(t, &m.c, AT_FDCWD, target, VFS_FOLLOW, &m.target);
     if (r == 0) {
-        r = !mount_allowed(t) ? -EPERM : m.flags >> 31 ? -EINVAL : mount_do(t, &m);
+        r = !mount_change_allowed(t) ? -EPERM : m.flags >> 31 ? -EINVAL : mount_do(t, &m);
         vpath_put(&m.target);
     }
     task_vfs_caller_end(&m.c);
@@ -175,7 +175,7 @@ int64_t sys_umount2(struct task *t, uaddr_t target, int flags)
     task_vfs_caller(t, &c);
     int r = path_lookup(t, &c, AT_FDCWD, target, flags & UMOUNT_NOFOLLOW ? 0 : VFS_FOLLOW, &p);
     if (r == 0) {
-        if (!mount_allowed(t))
+        if (!mount_change_allowed(t))
             r = -EPERM;
         else if (flags & MNT_EXPIRE && flags & (MNT_FORCE | MNT_DETACH))
             r = -EINVAL;
@@ -211,7 +211,7 @@ int64_t sys_pivot_root(struct task *t, uaddr_t new_root, uaddr_t put_old)
     struct vfs_caller c;
     struct vpath to;
 
-    if (!mount_allowed(t))
+    if (!mount_change_allowed(t))
         return -EPERM;
     task_vfs_caller(t, &c);
     int r = path_lookup(t, &c, AT_FDCWD, new_root, VFS_FOLLOW | VFS_DIRECTORY, &to);

@@ -13,5 +13,7 @@
 /* A type that can be mounted, and what its mount op is given; NULL: there is none. */
 const struct fs_ops *mount_fs_type(struct task *t, const char *name, void **out_arg);
 bool mount_allowed(struct task *t);
+/* The same, and Landlock lets the caller change what is mounted. */
+bool mount_change_allowed(struct task *t);
 
 #endif

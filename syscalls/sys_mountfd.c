@@ -427,7 +427,7 @@ int64_t sys_move_mount(struct task *t, int from_fd, uaddr_t from_path, int to_fd
 {
     struct path_place from, to;
 
-    if (!mount_allowed(t))
+    if (!mount_change_allowed(t))
         return -EPERM;
     if (flags & ~(unsigned)MOVE_MOUNT__MASK)
         return -EINVAL;

@@ -9,6 +9,7 @@
 
 #include "sentry/kernel/ns.h"
 #include "sentry/net/filter.h"
+#include "sentry/vfs/landlock.h"
 #include "syscalls/handlers.h"
 
 int sock_arg_get(struct task *t, int fd, struct sock_arg *out)
@@ -71,8 +72,13 @@ static int sock_type(int type, int *out)
 }
 
 /* Takes s. The file is owned. */
-static int sock_wrap(struct sock *s, int type, struct file **out)
+static int sock_wrap(const struct task *t, struct sock *s, int type, struct file **out)
 {
+    /* What belongs to whom is asked by Landlock. */
+    if (UNLIKELY(t->cred->domain != NULL) && !s->domain) {
+        ref_get(&t->cred->domain->ref);
+        s->domain = t->cred->domain;
+    }
     int r = sock_file(s, type & SOCK_NONBLOCK ? O_NONBLOCK : 0, out);
 
     if (r) {
@@ -86,7 +92,7 @@ static int sock_wrap(struct sock *s, int type, struct file **out)
 static int64_t sock_install(struct task *t, struct sock *s, int type)
 {
     struct file *f;
-    int r = sock_wrap(s, type, &f);
+    int r = sock_wrap(t, s, type, &f);
 
     if (r)
         return r;
@@ -147,6 +153,15 @@ int64_t sys_socketpair(struct task *t, int family, int type, int protocol, uaddr
 
 /* ---- names and connections ---- */
 
+static int sock_port_allowed(const struct task *t, const struct sock *s, const struct sock_addr *a,
+                             uint32_t access)
+{
+    if (LIKELY(t->cred->domain == NULL) || (s->family != AF_INET && s->family != AF_INET6) ||
+        s->type != SOCK_STREAM || (s->protocol != 0 && s->protocol != IPPROTO_TCP))
+        return 0;
+    return landlock_port(t->cred, s->family, &a->storage, a->len, access);
+}
+
 int64_t sys_bind(struct task *t, int fd, uaddr_t addr, int len)
 {
     struct sock_addr sa;
@@ -156,6 +171,8 @@ int64_t sys_bind(struct task *t, int fd, uaddr_t addr, int len)
     if (r)
         return r;
     r = len < 0 ? -EINVAL : sock_addr_in(t, addr, (uint64_t)len, &sa);
+    if (r == 0)
+        r = sock_port_allowed(t, a.sock, &sa, LANDLOCK_BIND_TCP);
     if (r == 0)
         r = a.sock->ops->bind(a.sock, &sa, &a.c);
     sock_arg_put(&a);
@@ -171,6 +188,8 @@ int64_t sys_connect(struct task *t, int fd, uaddr_t addr, int len)
     if (r)
         return r;
     r = len < 0 ? -EINVAL : sock_addr_in(t, addr, (uint64_t)len, &sa);
+    if (r == 0)
+        r = sock_port_allowed(t, a.sock, &sa, LANDLOCK_CONNECT_TCP);
     if (r == 0)
         r = a.sock->ops->connect(a.sock, &sa, sock_arg_nonblock(&a, 0), &a.c);
     sock_arg_put(&a);
@@ -206,7 +225,7 @@ static int64_t accept_finish(struct task *t, struct sock *s, uaddr_t addr, uaddr
 {
     struct sock_addr sa;
     struct file *f;
-    int r = sock_wrap(s, flags, &f);
+    int r = sock_wrap(t, s, flags, &f);
 
     if (r)
         return r;

@@ -50,6 +50,8 @@ int cred_dup(const struct cred *c, struct cred **out_cred)
         memcpy(n->groups, c->groups, c->group_count * sizeof(*n->groups));
     }
     (void)user_ns_get(n->user_ns);
+    if (n->domain)
+        ref_get(&n->domain->ref);
     OBJCOUNT_INC(cred);
     *out_cred = n;
     return 0;
@@ -92,6 +94,8 @@ void cred_put(struct cred *c)
     if (!c || !ref_put(&c->ref))
         return;
     user_ns_put(c->user_ns);
+    if (c->domain && ref_put(&c->domain->ref))
+        c->domain->release(c->domain);
     free(c->groups);
     free(c);
     OBJCOUNT_DEC(cred);

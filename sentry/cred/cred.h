@@ -16,12 +16,19 @@
 
 struct user_ns;
 
+/* What the holder restricted himself by (sentry/vfs/landlock.h); kept and passed on here. */
+struct cred_domain {
+    struct ref ref;
+    void (*release)(struct cred_domain *d); /* the last reference is gone */
+};
+
 struct cred {
     struct ref ref;
     uint32_t uid, euid, suid, fsuid;
     uint32_t gid, egid, sgid, fsgid;
     uint64_t cap_effective, cap_permitted, cap_inheritable, cap_bounding, cap_ambient;
-    struct user_ns *user_ns; /* owned; NULL: the sandbox's own. Ids above are the sandbox's */
+    struct user_ns *user_ns;    /* owned; NULL: the sandbox's own. Ids above are the sandbox's */
+    struct cred_domain *domain; /* owned; NULL: none */
     uint32_t securebits;
     bool no_new_privs;
     uint32_t group_count;

@@ -5,6 +5,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
+#include "sentry/vfs/landlock.h"
 
 static bool access_same_ids(uint32_t uid, uint32_t gid, const struct cred *o)
 {
@@ -36,7 +37,8 @@ bool task_may_access(struct task *t, struct task *o, enum task_access mode)
     if (!oc)
         return false;
     const int dumpable = atomic_load_explicit(&o->tg->dumpable, memory_order_relaxed);
-    const bool ok = access_permitted(t->cred, oc, dumpable, mode);
+    const bool ok = access_permitted(t->cred, oc, dumpable, mode) &&
+                    landlock_may_trace(t->cred->domain, oc->domain);
     cred_put(oc);
     return ok;
 }

@@ -10,6 +10,7 @@
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
+#include "sentry/vfs/landlock.h"
 
 /* Running a program takes execute permission only; reading it is the kernel's affair. */
 static int image_open_unreadable(const struct vfs_caller *c, const struct vpath *p,
@@ -59,8 +60,10 @@ int image_open(const struct vfs_caller *c, const struct vpath *base, const char 
     if (!r)
         r = image_check(c, &p);
     if (!r)
+        r = landlock_path(c, &p, LANDLOCK_EXECUTE);
+    if (!r)
         r = vfs_open_path(c, &p, O_RDONLY, out_file);
-    if (r == -EACCES && image_check(c, &p) == 0)
+    if (r == -EACCES && image_check(c, &p) == 0 && landlock_path(c, &p, LANDLOCK_EXECUTE) == 0)
         r = image_open_unreadable(c, &p, out_file);
     vpath_put(&p);
     return r;

@@ -9,6 +9,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
+#include "sentry/vfs/landlock.h"
 #include "sentry/kernel/signal_priv.h"
 
 /* ---- the relation ---- */
@@ -144,8 +145,9 @@ static int trace_me_locked(struct task *t)
     if (!c)
         return -EPERM;
     /* cap_ptrace_traceme: the parent may not gain by it. */
-    const bool may = !(t->cred->cap_permitted & ~c->cap_permitted) ||
-                     cred_ns_capable(c, t->cred->user_ns, CAP_SYS_PTRACE);
+    const bool may = (!(t->cred->cap_permitted & ~c->cap_permitted) ||
+                      cred_ns_capable(c, t->cred->user_ns, CAP_SYS_PTRACE)) &&
+                     landlock_may_trace(c->domain, t->cred->domain);
     cred_put(c);
     if (!may)
         return -EPERM;

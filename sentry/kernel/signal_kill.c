@@ -7,6 +7,7 @@
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/signal.h"
 #include "sentry/kernel/signal_priv.h"
+#include "sentry/vfs/landlock.h"
 
 /* By user ids, or in the sender's session for SIGCONT. tree held. */
 static bool kill_permitted_locked(struct task *t, struct task *o, int signo)
@@ -19,7 +20,10 @@ static bool kill_permitted_locked(struct task *t, struct task *o, int signo)
     mutex_lock(&o->mu);
     const uint32_t uid = o->cred->uid, suid = o->cred->suid;
     const bool cap = cred_ns_capable(c, o->cred->user_ns, CAP_KILL);
+    const bool apart = landlock_out_of_scope(c, o->cred->domain, LANDLOCK_SCOPE_SIGNAL);
     mutex_unlock(&o->mu);
+    if (UNLIKELY(apart))
+        return false;
     if (c->euid == suid || c->euid == uid || c->uid == suid || c->uid == uid)
         return true;
     if (cap)

@@ -52,7 +52,10 @@ void sock_put(struct sock *s)
     if (!ref_put(&s->ref))
         return;
     sock_filter_fini(s);
+    struct cred_domain *domain = s->domain;
     s->ops->release(s);
+    if (domain && ref_put(&domain->ref))
+        domain->release(domain);
     net_put(n);
 }
 

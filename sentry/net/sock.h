@@ -128,6 +128,7 @@ struct sock {
     struct net *net; /* borrowed: outlives every socket */
     int family, type, protocol;
     struct ref ref;
+    struct cred_domain *domain; /* owned; of who made it, or NULL. Immutable once it has a file */
     struct file *file; /* weak; set once by sock_file, before anybody knows the descriptor */
     /* options, each atomic */
     _Atomic uint32_t sndbuf, rcvbuf, rcvlowat, priority, mark;

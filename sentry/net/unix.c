@@ -321,7 +321,9 @@ static int unix_stream_connect(struct sock *base, const struct sock_addr *a, boo
         r = unix_find(base->net, a, base->type, c, &to);
     if (r)
         return r;
-    r = connect_to(s, to, nonblock, c);
+    r = unix_scope(to, c);
+    if (r == 0)
+        r = connect_to(s, to, nonblock, c);
     unix_put(to);
     return r;
 }
@@ -345,7 +347,7 @@ static int unix_dgram_connect(struct sock *base, const struct sock_addr *a, bool
         mutex_lock(&to->mu);
         const bool taken = to->peer && to->peer != s;
         mutex_unlock(&to->mu);
-        if (taken) {
+        if (taken || unix_scope(to, c)) {
             unix_put(to);
             return -EPERM;
         }

@@ -287,9 +287,19 @@ static int packet_target(struct unix_sock *s, const struct sock_msg *m, const st
             return -ENOTCONN;
         }
     } else if (m->to) {
+        struct unix_sock *to;
+        const struct unix_sock *known = peer;
+        int r = unix_find(s->base.net, m->to, SOCK_DGRAM, c, &to);
         if (peer)
             unix_put(peer);
-        return unix_find(s->base.net, m->to, SOCK_DGRAM, c, out);
+        if (r)
+            return r;
+        r = to != known ? unix_scope(to, c) : 0;
+        if (r)
+            unix_put(to);
+        else
+            *out = to;
+        return r;
     }
     if (!peer)
         return -ENOTCONN;

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "sentry/net/unix_priv.h"
+#include "sentry/vfs/landlock.h"
 
 #define UN_HEAD ((socklen_t)offsetof(struct sockaddr_un, sun_path))
 #define UN_MAX ((socklen_t)sizeof(struct sockaddr_un))
@@ -262,4 +263,13 @@ int unix_find(struct net *n, const struct sock_addr *a, int type, const struct v
     }
     *out = s;
     return 0;
+}
+
+int unix_scope(struct unix_sock *to, const struct vfs_caller *c)
+{
+    const struct unix_name *name = atomic_load(&to->name);
+
+    if (LIKELY(c->cred->domain == NULL) || !name || name->addr.un.sun_path[0] != '\0')
+        return 0;
+    return landlock_out_of_scope(c->cred, to->base.domain, LANDLOCK_SCOPE_ABSTRACT) ? -EPERM : 0;
 }

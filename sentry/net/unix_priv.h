@@ -89,6 +89,8 @@ MUST_CHECK int unix_bind(struct sock *s, const struct sock_addr *a, const struct
 /* Gives s an abstract name of its own unless it has one (SO_PASSCRED on a nameless socket). */
 MUST_CHECK int unix_autobind(struct unix_sock *s);
 /* The socket bound to a, of the given type. Owned. -EINVAL -ECONNREFUSED -EPROTOTYPE -EACCES ... */
+/* -EPERM: the name is abstract and Landlock keeps c from whoever made the socket. */
+MUST_CHECK int unix_scope(struct unix_sock *to, const struct vfs_caller *c);
 MUST_CHECK int unix_find(struct net *n, const struct sock_addr *a, int type,
                          const struct vfs_caller *c, struct unix_sock **out);
 /* Nobody finds s by its name any more. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "sentry/vfs/filecap.h"
+#include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -156,10 +157,13 @@ static int attr_check_size(const struct vfs_caller *c, struct inode *i, uint64_t
     return size > i->size && size > c->fsize_limit ? -EFBIG : 0;
 }
 
-static int attr_truncate_path(const struct vfs_caller *c, struct inode *i)
+static int attr_truncate_path(const struct vfs_caller *c, const struct vpath *p)
 {
+    struct inode *i = p->dentry->inode;
     int r = vfs_permission(c, i, 2);
 
+    if (r == 0)
+        r = landlock_path(c, p, LANDLOCK_TRUNCATE);
     if (r == 0 && atomic_load(&i->writers) < 0)
         r = -ETXTBSY;
     return r == 0 ? vfs_kill_privs(c, i) : r;
@@ -182,7 +186,7 @@ int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct 
     if (r == 0)
         r = attr_may_set_times(c, i, s.valid);
     if (r == 0 && (s.valid & VFS_SET_SIZE) != 0)
-        r = attr_truncate_path(c, i);
+        r = attr_truncate_path(c, p);
     if (r == 0 && (s.valid & (VFS_SET_UID | VFS_SET_GID)) != 0)
         r = filecap_kill(i);
     if (r != 0)
@@ -206,6 +210,8 @@ int vfs_ftruncate(struct file *f, int64_t size, const struct vfs_caller *c)
     r = attr_check_size(c, f->inode, a.size);
     if (r == 0)
         r = mount_want_write(f->path.mnt);
+    if (r == 0 && (f->denied & LANDLOCK_TRUNCATE) != 0)
+        r = -EACCES;
     if (r == 0)
         r = vfs_kill_privs(c, f->inode);
     if (r == 0)

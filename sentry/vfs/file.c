@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "base/objcount.h"
+#include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -234,6 +235,8 @@ int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg)
 int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                   const struct vfs_caller *c)
 {
+    if (UNLIKELY((f->denied & LANDLOCK_IOCTL_DEV) != 0) && !landlock_harmless_ioctl(cmd))
+        return -EACCES;
     return f->ops->ioctl != NULL ? f->ops->ioctl(f, cmd, arg, ua, c) : -ENOTTY;
 }
 

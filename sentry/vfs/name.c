@@ -8,6 +8,7 @@
 #define RENAME_WHITEOUT 4u
 #endif
 
+#include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
 #include "sentry/vfs/vfs_priv.h"
@@ -15,7 +16,8 @@
 /* A directory to change an entry of, locked, and the entry as it is. */
 struct entry {
     struct walk w;
-    struct dentry *d; /* owned; may be negative */
+    struct dentry *d;             /* owned; may be negative */
+    struct landlock_trail *trail; /* owned; NULL: names are restricted by modes alone */
 };
 
 static int entry_walk(struct entry *e, const struct vfs_caller *c, const struct vpath *base,
@@ -24,11 +26,14 @@ static int entry_walk(struct entry *e, const struct vfs_caller *c, const struct 
     int r = walk_init(&e->w, c, base, path, 0);
 
     e->d = NULL;
+    e->trail = NULL;
     if (r != 0)
         return r;
     r = walk_parent(&e->w);
     if (r == 0 && !S_ISDIR(e->w.cur.dentry->inode->mode))
         r = -ENOTDIR;
+    if (r == 0)
+        r = landlock_trail_new(c, &e->w.cur, &e->trail);
     if (r != 0)
         walk_fini(&e->w);
     return r;
@@ -51,13 +56,15 @@ static void entry_end(struct entry *e)
 {
     if (e->d != NULL)
         dentry_put(e->d);
+    landlock_trail_free(e->trail);
     walk_fini(&e->w);
 }
 
 /* ---- creating ---- */
 
-/* After this the directory is locked and e->d negative; entry_unlock undoes it. */
-static int entry_begin_create(struct entry *e, bool directory)
+/* After this the directory is locked and e->d negative; entry_unlock undoes it. right: of
+ * landlock.h. */
+static int entry_begin_create(struct entry *e, bool directory, uint32_t right)
 {
     struct dentry *dir = e->w.cur.dentry;
     int r;
@@ -74,6 +81,8 @@ static int entry_begin_create(struct entry *e, bool directory)
         r = mount_want_write(e->w.cur.mnt);
     if (r == 0 && atomic_load(&dir->unlinked))
         r = -ENOENT;
+    if (r == 0)
+        r = landlock_names(e->trail, right);
     if (r == 0)
         r = vfs_permission(e->w.c, dir->inode, 3);
     if (r != 0)
@@ -112,7 +121,7 @@ static int name_mknod(const struct vfs_caller *c, const struct vpath *base, cons
 
     if (r != 0)
         return r;
-    r = entry_begin_create(&e, S_ISDIR(mode));
+    r = entry_begin_create(&e, S_ISDIR(mode), landlock_make_right(mode));
     if (r == 0) {
         const struct inode_ops *ops = entry_dir(&e)->ops;
         mode &= ~c->umask | S_IFMT;
@@ -165,7 +174,7 @@ int vfs_symlink(const struct vfs_caller *c, const char *target, const struct vpa
     r = entry_walk(&e, c, base, path);
     if (r != 0)
         return r;
-    r = entry_begin_create(&e, false);
+    r = entry_begin_create(&e, false, LANDLOCK_MAKE_SYM);
     if (r == 0) {
         const struct inode_ops *ops = entry_dir(&e)->ops;
         r = ops->symlink != NULL ? ops->symlink(entry_dir(&e), e.w.name, target, c, &inode)
@@ -186,14 +195,54 @@ static uint32_t inode_nlink(struct inode *i)
     return n;
 }
 
-static int link_create(struct entry *e, const struct vpath *old)
+/* A file to be given another name, and where it has one. */
+struct linking {
+    struct vpath old;             /* owned */
+    struct vpath dir;             /* owned; empty when nobody asks */
+    struct landlock_trail *trail; /* owned */
+};
+
+static int link_start(struct linking *l, const struct vfs_caller *c, const struct vpath *base,
+                      const char *path, unsigned flags)
 {
-    struct inode *target = old->dentry->inode;
+    *l = (struct linking){0};
+    int r = vfs_lookup(c, base, path, flags, &l->old);
+    if (r != 0 || LIKELY(c->cred->domain == NULL))
+        return r;
+    struct dentry *d = l->old.dentry;
+    l->dir = (struct vpath){l->old.mnt, d == l->old.mnt->root ? dentry_get(d) : dentry_parent(d)};
+    ref_get(&l->dir.mnt->ref);
+    r = landlock_trail_new(c, &l->dir, &l->trail);
+    if (r != 0) {
+        vpath_put(&l->dir);
+        vpath_put(&l->old);
+    }
+    return r;
+}
+
+static void link_end(struct linking *l)
+{
+    landlock_trail_free(l->trail);
+    if (l->dir.dentry != NULL)
+        vpath_put(&l->dir);
+    vpath_put(&l->old);
+}
+
+static int link_create(struct entry *e, const struct linking *l)
+{
+    struct inode *target = l->old.dentry->inode;
     const struct inode_ops *ops = entry_dir(e)->ops;
+    const struct landlock_refer refer = {.from = l->trail,
+                                         .to = e->trail,
+                                         .same_dir = l->dir.dentry == e->w.cur.dentry,
+                                         .i = target};
     int r;
 
-    if (old->mnt != e->w.cur.mnt)
+    if (l->old.mnt != e->w.cur.mnt)
         return -EXDEV;
+    r = landlock_refer(e->w.c->cred, &refer);
+    if (r != 0)
+        return r;
     if (S_ISDIR(target->mode))
         return -EPERM;
     if (inode_nlink(target) == 0 && !atomic_load(&target->linkable))
@@ -209,22 +258,22 @@ static int link_create(struct entry *e, const struct vpath *old)
 int vfs_link(const struct vfs_caller *c, const struct vpath *old_base, const char *old,
              const struct vpath *new_base, const char *path, unsigned lookup_flags)
 {
-    struct vpath target;
+    struct linking l;
     struct entry e;
-    int r = vfs_lookup(c, old_base, old, lookup_flags, &target);
+    int r = link_start(&l, c, old_base, old, lookup_flags);
 
     if (r != 0)
         return r;
     r = entry_walk(&e, c, new_base, path);
     if (r == 0) {
-        r = entry_begin_create(&e, false);
+        r = entry_begin_create(&e, false, 0);
         if (r == 0) {
-            r = link_create(&e, &target);
+            r = link_create(&e, &l);
             entry_unlock(&e);
         }
         entry_end(&e);
     }
-    vpath_put(&target);
+    link_end(&l);
     return r;
 }
 
@@ -253,6 +302,9 @@ static int remove_check(const struct entry *e, bool directory)
         return -ENOENT;
     if (!directory && e->w.slash)
         return S_ISDIR(victim->mode) ? -EISDIR : -ENOTDIR;
+    r = landlock_names(e->trail, directory ? LANDLOCK_REMOVE_DIR : LANDLOCK_REMOVE_FILE);
+    if (r != 0)
+        return r;
     r = may_delete(e->w.c, entry_dir(e), victim);
     if (r != 0)
         return r;
@@ -515,6 +567,19 @@ static int rename_children(struct renaming *rn)
     return r;
 }
 
+static int rename_restricted(const struct renaming *rn)
+{
+    const struct landlock_refer refer = {.from = rn->from.trail,
+                                         .to = rn->to.trail,
+                                         .same_dir = !rn->across,
+                                         .remove = true,
+                                         .exchange = (rn->flags & RENAME_EXCHANGE) != 0,
+                                         .i = rn->from.d->inode,
+                                         .target = rn->to.d->inode};
+
+    return landlock_refer(rn->from.w.c->cred, &refer);
+}
+
 static int rename_locked(struct renaming *rn)
 {
     int r = mount_want_write(rn->from.w.cur.mnt);
@@ -525,6 +590,8 @@ static int rename_locked(struct renaming *rn)
         r = entry_lookup(&rn->to);
     if (r == 0)
         r = rename_check_names(rn);
+    if (r == 0)
+        r = rename_restricted(rn);
     /* Two names of one file: nothing happens, both stay. */
     if (r != 0 || rn->from.d->inode == rn->to.d->inode)
         return r;

@@ -2,6 +2,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 
+#include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
 #include "sentry/vfs/vfs_priv.h"
@@ -136,9 +137,12 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
     bool regular = S_ISREG(p->dentry->inode->mode) && (flags & O_PATH) == 0;
     bool writer = regular && (flags & O_ACCMODE) != O_RDONLY;
     bool truncate = regular && (flags & O_TRUNC) != 0 && !created;
-    int r = 0;
+    uint32_t denied = 0;
+    int r = (flags & O_PATH) == 0 ? landlock_open(c, p, flags, false, &denied) : 0;
 
-    if (writer || truncate)
+    if (r == 0 && truncate && (denied & LANDLOCK_TRUNCATE) != 0)
+        r = -EACCES;
+    if (r == 0 && (writer || truncate))
         r = open_get_write(p);
     if (r != 0)
         return r;
@@ -148,6 +152,7 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
         r = open_made(c, p, flags, out);
     if (r == 0) {
         (*out)->counted_writer = writer;
+        (*out)->denied = denied;
         if ((flags & O_PATH) == 0)
             notify_file(*out, NOTIFY_OPEN);
         if (truncate)
@@ -178,7 +183,8 @@ int vfs_open_path(const struct vfs_caller *c, const struct vpath *p, uint32_t fl
 /* ---- O_CREAT ---- */
 
 /* w->name in w->cur exists no more than the lock is held: finds or makes it. */
-static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool *out_created)
+static int create_locked(struct walk *w, const struct landlock_trail *trail, uint32_t mode,
+                         struct vpath *out, bool *out_created)
 {
     struct dentry *dir = w->cur.dentry, *d;
     struct inode *inode;
@@ -190,6 +196,8 @@ static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool 
     if (d->inode == NULL) {
         dentry_put(d);
         r = mount_want_write(w->cur.mnt);
+        if (r == 0)
+            r = landlock_names(trail, LANDLOCK_MAKE_REG);
         if (r == 0)
             r = vfs_permission(w->c, dir->inode, 3);
         if (r == 0 && atomic_load(&dir->unlinked))
@@ -217,6 +225,7 @@ static int create_locked(struct walk *w, uint32_t mode, struct vpath *out, bool 
 static int create_find(struct walk *w, uint32_t mode, struct vpath *out, bool *out_created)
 {
     struct dentry *dir = w->cur.dentry;
+    struct landlock_trail *trail;
     int r;
 
     *out_created = false;
@@ -224,9 +233,13 @@ static int create_find(struct walk *w, uint32_t mode, struct vpath *out, bool *o
     if (r != 0 || out->dentry->inode != NULL)
         return r;
     vpath_put(out);
+    r = landlock_trail_new(w->c, &w->cur, &trail);
+    if (r != 0)
+        return r;
     mutex_lock(&dir->inode->dir_mu);
-    r = create_locked(w, mode, out, out_created);
+    r = create_locked(w, trail, mode, out, out_created);
     mutex_unlock(&dir->inode->dir_mu);
+    landlock_trail_free(trail);
     if (r == 0 && *out_created)
         notify_name(dir->inode, NOTIFY_CREATE, out->dentry->inode, w->name, 0);
     if (r == 0 && !*out_created && mount_cross_down(out) && (w->flags & VFS_NO_XDEV)) {

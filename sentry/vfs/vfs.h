@@ -278,6 +278,7 @@ struct file {
     int owner;                      /* F_SETOWN pid (negative: group) */
     int owner_sig;                  /* F_SETSIG */
     bool counted_writer;            /* immutable: one of inode->writers */
+    uint32_t denied;                /* immutable: rights of landlock.h that its opener had not */
     _Atomic(struct fasync *) async; /* owned; set once, or NULL */
     struct list epolls;             /* epoll items watching this file; guarded by epoll's lock */
 };
