@@ -159,6 +159,42 @@ static void one_cow(void)
         exit(1);
 }
 
+/* Memory that is all there: line after line, and here and there, each place known from the last. */
+static unsigned char *walk_memory(void)
+{
+    static unsigned char *mem;
+
+    if (!mem) {
+        mem = mmap(NULL, BIG_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mem == MAP_FAILED)
+            exit(1);
+        memset(mem, 0, BIG_SIZE);
+    }
+    return mem;
+}
+
+static volatile unsigned walked;
+
+static void one_walk(void)
+{
+    const unsigned char *mem = walk_memory();
+    unsigned sum = 0;
+
+    for (size_t i = 0; i < BIG_SIZE; i += 64)
+        sum += mem[i];
+    walked = sum;
+}
+
+static void one_wander(void)
+{
+    const unsigned char *mem = walk_memory();
+    unsigned at = 0;
+
+    for (int i = 0; i < 100000; i++)
+        at = (at * 1664525u + 1013904223u + mem[at % BIG_SIZE]) & 0x7fffffffu;
+    walked = at;
+}
+
 /* Work that two processes do at once: half the time of one is the most there is to win. */
 static void spin(void)
 {
@@ -205,6 +241,8 @@ int main(int argc, char **argv)
                  {"signal", one_signal, 2000},
                  {"map", one_map, 50},
                  {"cow", one_cow, 20},
+                 {"walk", one_walk, 5},
+                 {"wander", one_wander, 1},
                  {"busy", one_busy, 1},
                  {"busy2", one_busy2, 1},
                  {"write", one_write, 5000}};
