@@ -86,7 +86,9 @@ void kvm_run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
     };
     if ((s->cs.selector & 3) == 0)
         run_load_frame(v, r);
-    v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+    /* What was to be loaded last time and was not, since there was no need to run, is still to be:
+     * the host takes the bits away. */
+    v->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
     if (s->cr3 == c->as->root.gpa && s->fs.base == g->fs_base && s->gs.base == g->gs_base)
         return;
     s->cr3 = c->as->root.gpa;
@@ -216,7 +218,6 @@ static enum run_result run_exit_signal(struct kvm_ctx *c, struct kvm_vcpu *v,
     if (!run_in_ring3(v)) {
         if (rip == KVM_STUB_VA + (uint64_t)(kvm_stub_return - kvm_stub_vectors))
             return run_interrupted(c, event);
-        v->run->kvm_dirty_regs = 0;
         return RUN_AGAIN;
     }
     if (kvm_hand_inside(rip)) {
@@ -237,7 +238,6 @@ static enum run_result run_exit_signal(struct kvm_ctx *c, struct kvm_vcpu *v,
 static enum run_result run_exit_memory(struct kvm_ctx *c, struct kvm_vcpu *v,
                                        struct plat_fault *out, enum plat_event *event)
 {
-    v->run->kvm_dirty_regs = 0;
     if (kvm_as_truncated(c->as))
         return RUN_AGAIN;
     kvm_run_save(c, v);

@@ -115,7 +115,9 @@ Test(plat_threads, a_storm_of_interrupts)
     for (int i = 0; i < 2; i++)
         cr_assert_eq(pthread_create(&t[i], NULL, interrupt_main, &w), 0);
     for (int i = 0; i < 500; i++) {
-        cr_assert_eq(plat_ctx_run(r.ctx, false, &f), PLAT_EVENT_INTERRUPT);
+        enum plat_event e = plat_ctx_run(r.ctx, false, &f);
+        cr_assert_eq(e, PLAT_EVENT_INTERRUPT, "event %d, signal %d code %d at %lx", (int)e, f.signo,
+                     f.code, (unsigned long)plat_ctx_regs(r.ctx)->rip);
         if (i % 10 == 0) {
             cr_assert_eq(plat_as_unmap(r.as, (uaddr_t){0x900000}, PAGE_SIZE), 0);
             cr_assert_eq(plat_as_commit(r.as, r.ctx), 0);
