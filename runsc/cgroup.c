@@ -300,7 +300,10 @@ int cgroup_create(const struct oci_spec *spec, struct cgroup *cg, struct err *e)
         if (cgroup_set_limits(&cg->in[i], cg->dirs[i], &spec->lx.resources, e) != 0)
             return -1;
     }
-    return 0;
+    if (!spec->lx.resources.present)
+        return 0;
+    const struct cgroup_dirs all = {.v = cg->dirs, .count = cg->count};
+    return cgroup_cover(all, &spec->lx.resources, e);
 }
 
 void cgroup_fini(struct cgroup *cg)

@@ -32,6 +32,8 @@ static int cgroup_memory_v1(const char *dir, const struct oci_resources *r, stru
         return -1;
     if (swap_first && cgroup_limit(dir, limit, "-1", r->memory_limit, e) != 0)
         return -1;
+    if (r->has_swappiness && cgroup_write(dir, "memory.swappiness", e, "%u", r->swappiness) != 0)
+        return -1;
     if (r->memory_reservation > 0)
         return cgroup_limit(dir, "memory.soft_limit_in_bytes", "-1", r->memory_reservation, e);
     return 0;
@@ -47,6 +49,14 @@ static int cgroup_cpu_v1(const char *dir, const struct oci_resources *r, struct 
         rc = cgroup_write(dir, "cpu.cfs_period_us", e, "%" PRIu64, r->cpu_period);
     if (rc == 0 && r->cpu_quota > 0)
         rc = cgroup_limit(dir, "cpu.cfs_quota_us", "-1", r->cpu_quota, e);
+    if (rc == 0 && r->cpu_burst != 0)
+        rc = cgroup_write(dir, "cpu.cfs_burst_us", e, "%" PRIu64, r->cpu_burst);
+    if (rc == 0 && r->rt_period != 0)
+        rc = cgroup_write(dir, "cpu.rt_period_us", e, "%" PRIu64, r->rt_period);
+    if (rc == 0 && r->rt_runtime > 0)
+        rc = cgroup_write(dir, "cpu.rt_runtime_us", e, "%" PRId64, r->rt_runtime);
+    if (rc == 0 && r->has_cpu_idle)
+        rc = cgroup_write(dir, "cpu.idle", e, "%d", r->cpu_idle);
     return rc;
 }
 
@@ -77,6 +87,10 @@ static int cgroup_cpu_v2(const char *dir, const struct oci_resources *r, struct 
     if (r->cpu_shares >= 2)
         rc =
             cgroup_write(dir, "cpu.weight", e, "%" PRIu64, 1 + (r->cpu_shares - 2) * 9999 / 262142);
+    if (rc == 0 && r->has_cpu_idle)
+        rc = cgroup_write(dir, "cpu.idle", e, "%d", r->cpu_idle);
+    if (rc == 0 && r->cpu_burst != 0)
+        rc = cgroup_write(dir, "cpu.max.burst", e, "%" PRIu64, r->cpu_burst);
     if (rc != 0 || (r->cpu_quota <= 0 && r->cpu_period == 0))
         return rc;
     if (r->cpu_quota <= 0 || r->cpu_quota == INT64_MAX)

@@ -14,30 +14,51 @@
 
 /* ---- limits ---- */
 
-static bool cgroup_covers(const struct oci_resources *r, const struct hierarchy *have)
+/* The first limit that no hierarchy can set, or NULL. */
+static const char *cgroup_lacks(const struct oci_resources *r, const struct hierarchy *have)
 {
-    return (have->memory || (r->memory_limit <= 0 && r->memory_reservation <= 0)) &&
-           (have->cpu || (r->cpu_shares == 0 && r->cpu_period == 0 && r->cpu_quota <= 0)) &&
-           (have->cpuset || (r->cpuset_cpus == NULL && r->cpuset_mems == NULL)) &&
-           (have->blkio || (r->blkio_weight == 0 && r->throttle_count == 0)) &&
-           (have->pids || r->pids_limit <= 0);
+    if (!have->memory && (r->memory_limit > 0 || r->memory_reservation > 0 || r->memory_swap > 0))
+        return "memory";
+    if (!have->cpu && (r->cpu_shares != 0 || r->cpu_period != 0 || r->cpu_quota > 0))
+        return "cpu";
+    if (!have->cpuset && (r->cpuset_cpus != NULL || r->cpuset_mems != NULL))
+        return "cpuset";
+    if (!have->blkio && (r->blkio_weight != 0 || r->throttle_count > 0))
+        return "blockIO";
+    if (!have->pids && r->pids_limit > 0 && r->pids_limit != INT64_MAX)
+        return "pids";
+    return !have->v2 && r->unified.count > 0 ? "unified" : NULL;
 }
 
-int cgroup_update(struct cgroup_dirs d, const struct oci_resources *r, struct err *e)
+int cgroup_cover(struct cgroup_dirs d, const struct oci_resources *r, struct err *e)
 {
     struct hierarchy h, have = {0};
 
     for (size_t i = 0; i < d.count; i++) {
         if (!cgroup_find(d.v[i], &h))
             continue;
+        have.v2 |= h.v2;
         have.memory |= h.memory;
         have.cpu |= h.cpu;
         have.cpuset |= h.cpuset;
         have.blkio |= h.blkio;
         have.pids |= h.pids;
     }
-    if (!cgroup_covers(r, &have))
-        return err_set(e, ENOTSUP, "the container has no cgroup for a limit that is to be set");
+    const char *lacks = cgroup_lacks(r, &have);
+    if (lacks == NULL)
+        return 0;
+    return err_set(e, ENOTSUP,
+                   "linux.resources.%s: the container has no cgroup with that controller "
+                   "(--ignore-cgroups goes without)",
+                   lacks);
+}
+
+int cgroup_update(struct cgroup_dirs d, const struct oci_resources *r, struct err *e)
+{
+    struct hierarchy h;
+
+    if (cgroup_cover(d, r, e) != 0)
+        return -1;
     for (size_t i = 0; i < d.count; i++)
         if (cgroup_find(d.v[i], &h) && cgroup_set_limits(&h, d.v[i], r, e) != 0)
             return -1;

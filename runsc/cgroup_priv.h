@@ -25,6 +25,8 @@ MUST_CHECK int cgroup_write(const char *dir, const char *file, struct err *e, co
     PRINTF_FMT(4, 5);
 /* The hierarchy that dir lies in; its controllers are those that dir itself has. */
 MUST_CHECK bool cgroup_find(const char *dir, struct hierarchy *out);
+/* ENOTSUP when r gives a limit that none of the directories can hold. */
+MUST_CHECK int cgroup_cover(struct cgroup_dirs d, const struct oci_resources *r, struct err *e);
 /* Sets what r gives and h has. */
 MUST_CHECK int cgroup_set_limits(const struct hierarchy *h, const char *dir,
                                  const struct oci_resources *r, struct err *e);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runsc/cmd.h"
+#include "runsc/sandbox/guest_seccomp.h"
 #include "runsc/spec.h"
 
 static json_t *features_list(const char *const *v, size_t count)
@@ -36,15 +37,37 @@ static json_t *features_caps(void)
     return out;
 }
 
+static json_t *features_words(enum guest_seccomp_word kind)
+{
+    json_t *out = json_array();
+    const char *name;
+
+    for (size_t i = 0; (name = guest_seccomp_word_name(kind, i)) != NULL; i++)
+        (void)json_array_append_new(out, json_string(name));
+    return out;
+}
+
+static json_t *features_seccomp(void)
+{
+    json_t *flags = features_words(GUEST_SECCOMP_FLAG);
+
+    return json_pack(
+        "{s:b,s:o,s:o,s:o,s:O,s:o}", "enabled", 1, "actions", features_words(GUEST_SECCOMP_ACTION),
+        "operators", features_words(GUEST_SECCOMP_OPERATOR), "archs",
+        features_words(GUEST_SECCOMP_ARCH), "knownFlags", flags, "supportedFlags", flags);
+}
+
 static json_t *features_linux(void)
 {
-    static const char *const namespaces[] = {"cgroup", "ipc", "mount", "network", "pid", "uts"};
+    static const char *const namespaces[] = {"cgroup", "ipc",  "mount", "network",
+                                             "pid",    "time", "user",  "uts"};
     json_t *off = json_pack("{s:b}", "enabled", 0);
-    json_t *out = json_pack("{s:o,s:o,s:{s:b,s:b,s:b,s:b,s:b},s:O,s:O,s:O,s:{s:O}}", "namespaces",
-                            features_list(namespaces, ARRAY_SIZE(namespaces)), "capabilities",
-                            features_caps(), "cgroup", "v1", 1, "v2", 1, "systemd", 0,
-                            "systemdUser", 0, "rdma", 0, "apparmor", off, "selinux", off,
-                            "intelRdt", off, "mountExtensions", "idmap", off);
+    json_t *out =
+        json_pack("{s:o,s:o,s:{s:b,s:b,s:b,s:b,s:b},s:o,s:O,s:O,s:O,s:{s:O}}", "namespaces",
+                  features_list(namespaces, ARRAY_SIZE(namespaces)), "capabilities",
+                  features_caps(), "cgroup", "v1", 1, "v2", 1, "systemd", 0, "systemdUser", 0,
+                  "rdma", 0, "seccomp", features_seccomp(), "apparmor", off, "selinux", off,
+                  "intelRdt", off, "mountExtensions", "idmap", off);
 
     json_decref(off);
     return out;

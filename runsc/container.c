@@ -251,7 +251,7 @@ static int container_build(const struct cmd_global *g, const struct container_ar
         c->st.cgroups[c->st.cgroup_count++] = strdup(cg.dirs[i]);
     /* The watcher reads the state, so what there is to clean is on disk before it is needed. */
     rc = state_save(&c->st, e);
-    if (rc == 0)
+    if (rc == 0 && !g->ignore_cgroups)
         rc = cgroup_create(c->spec, &cg, e);
     if (rc == 0 && a->attached)
         rc = watcher_start(g->root, a->id, &c->watch_fd, e);

@@ -22,7 +22,7 @@
 struct json_t;
 struct spec_pool;
 
-#define SPEC_VERSION "1.0.2-dev"
+#define SPEC_VERSION "1.2.0"
 #define SPEC_FILE_MAX (4u * 1024 * 1024) /* bytes of config.json or of a process file */
 
 struct str_list {
@@ -73,6 +73,11 @@ struct oci_process {
     bool has_oom_score_adj;
     int oom_score_adj;
     const char *apparmor_profile, *selinux_label; /* NULL when absent */
+    bool has_scheduler;
+    int sched_policy, sched_priority, nice; /* SCHED_*; nice: of SCHED_OTHER, SCHED_BATCH */
+    bool sched_reset_on_fork;
+    bool has_io_priority;
+    int io_priority; /* as ioprio_set(2) has it */
 };
 
 struct oci_mount {
@@ -82,6 +87,7 @@ struct oci_mount {
     struct str_list options; /* as written */
     uint64_t flags;          /* MS_* from the options; bind and rbind give MS_BIND [| MS_REC] */
     uint64_t clear_flags;    /* MS_* that an option such as "rw" or "suid" clears */
+    bool copy_up;            /* tmpcopyup */
     uint64_t propagation;    /* MS_PRIVATE, MS_SLAVE, ... [| MS_REC], 0 when none was named */
     struct str_list data;    /* the options that are the file system's own: size=64m, mode=1777 */
 };
@@ -128,6 +134,17 @@ enum oci_blkio {
     OCI_BLKIO_KINDS,
 };
 
+#define OCI_DEVICE_READ 1u
+#define OCI_DEVICE_WRITE 2u
+#define OCI_DEVICE_MKNOD 4u
+/* One of linux.resources.devices; the last that fits decides. */
+struct oci_device_rule {
+    bool allow;
+    char type;            /* 'c', 'b' or 'a' */
+    int64_t major, minor; /* -1: any */
+    uint32_t access;      /* OCI_DEVICE_* */
+};
+
 struct oci_throttle {
     enum oci_blkio kind;
     uint32_t major, minor;
@@ -143,6 +160,15 @@ struct oci_resources {
     int64_t cpu_quota;               /* microseconds; INT64_MAX: no limit */
     const char *cpuset_cpus, *cpuset_mems;
     int64_t pids_limit; /* INT64_MAX: no limit */
+    bool has_swappiness;
+    uint32_t swappiness; /* percent */
+    uint64_t cpu_burst;  /* microseconds */
+    bool has_cpu_idle;
+    int cpu_idle;
+    int64_t rt_runtime; /* microseconds; -1: not given */
+    uint64_t rt_period; /* microseconds */
+    struct oci_device_rule *device_rules;
+    size_t device_rule_count;
     uint32_t blkio_weight;
     struct oci_throttle *throttles;
     size_t throttle_count;
@@ -178,6 +204,7 @@ struct oci_linux {
     const struct json_t
         *seccomp; /* the object as it stands in the file, or NULL; borrowed from the spec */
     uint64_t rootfs_propagation; /* MS_* [| MS_REC], 0 when absent */
+    uint32_t personality;        /* PER_LINUX or PER_LINUX32 */
 };
 
 struct oci_spec {

@@ -1,5 +1,6 @@
 /* The `linux` object. */
 #include <string.h>
+#include <sys/personality.h>
 
 #include "runsc/spec_json.h"
 
@@ -218,6 +219,32 @@ static int spec_check_offsets(const struct jnode *n)
     return 0;
 }
 
+static int spec_parse_personality(const struct jnode *n, uint32_t *out)
+{
+    struct jnode domain = jn_member(n, "domain"), flags = jn_member(n, "flags");
+    const char *name = NULL;
+
+    if (jn_check_object(n) != 0 || n->v == NULL)
+        return n->v == NULL ? 0 : -1;
+    if (jn_need(&domain) != 0 || jn_string(&domain, &name) != 0 || jn_check_array(&flags) != 0)
+        return -1;
+    if (jn_count(&flags) > 0)
+        return jn_error(&flags, "no flag of a personality is supported");
+    if (strcmp(name, "LINUX32") == 0)
+        *out = PER_LINUX32;
+    else if (strcmp(name, "LINUX") != 0)
+        return jn_error(&domain, "unknown \"%.64s\"", name);
+    return 0;
+}
+
+/* The specification wants an error from who cannot do it. */
+static int spec_refuse_rdt(const struct jnode *n)
+{
+    if (jn_check_object(n) != 0)
+        return -1;
+    return json_object_size(n->v) == 0 ? 0 : jn_error(n, "Intel RDT is not supported");
+}
+
 int spec_parse_linux(const struct jnode *n, struct oci_linux *out)
 {
     struct jnode ns = jn_member(n, "namespaces"), uids = jn_member(n, "uidMappings");
@@ -226,12 +253,14 @@ int spec_parse_linux(const struct jnode *n, struct oci_linux *out)
     struct jnode masked = jn_member(n, "maskedPaths"), ro = jn_member(n, "readonlyPaths");
     struct jnode sysctl = jn_member(n, "sysctl"), seccomp = jn_member(n, "seccomp");
     struct jnode prop = jn_member(n, "rootfsPropagation"), time = jn_member(n, "timeOffsets");
+    struct jnode persona = jn_member(n, "personality"), rdt = jn_member(n, "intelRdt");
 
     if (jn_check_object(n) != 0 || spec_parse_namespaces(&ns, &out->ns) != 0 ||
         spec_parse_id_maps(&uids, &out->uid_maps) != 0 ||
         spec_parse_id_maps(&gids, &out->gid_maps) != 0 || spec_check_namespaces(&ns, out) != 0 ||
-        spec_check_offsets(&time) != 0 || spec_parse_devices(&devices, out) != 0 ||
-        spec_parse_cgroups_path(&cgroup, out) != 0 ||
+        spec_check_offsets(&time) != 0 ||
+        spec_parse_personality(&persona, &out->personality) != 0 || spec_refuse_rdt(&rdt) != 0 ||
+        spec_parse_devices(&devices, out) != 0 || spec_parse_cgroups_path(&cgroup, out) != 0 ||
         spec_parse_resources(&res, &out->resources) != 0 ||
         jn_abs_paths(&masked, &out->masked_paths) != 0 ||
         jn_abs_paths(&ro, &out->readonly_paths) != 0 || jn_pairs(&sysctl, &out->sysctl) != 0 ||

@@ -11,7 +11,9 @@
 /* Fewer than a kernel would take (fs.mount-max is 100000) and more than any real bundle has. */
 #define MOUNTS_MAX 4096u
 
-enum opt_kind { OPT_SET, OPT_CLEAR, OPT_PROPAGATION };
+/* OPT_NAME: known by its name alone. A bind mount is one mount here, with all that is mounted below
+ * it on the host: what is said of it holds for all of that anyway. */
+enum opt_kind { OPT_SET, OPT_CLEAR, OPT_PROPAGATION, OPT_NAME };
 
 static const struct {
     const char *name;
@@ -43,13 +45,29 @@ static const struct {
     {"nostrictatime", OPT_CLEAR, MS_STRICTATIME},
     {"nosuid", OPT_SET, MS_NOSUID},
     {"private", OPT_PROPAGATION, MS_PRIVATE},
+    {"ratime", OPT_CLEAR, MS_NOATIME},
     {"rbind", OPT_SET, MS_BIND | MS_REC},
+    {"rdev", OPT_CLEAR, MS_NODEV},
+    {"rdiratime", OPT_CLEAR, MS_NODIRATIME},
     {"relatime", OPT_SET, MS_RELATIME},
     {"remount", OPT_SET, MS_REMOUNT},
+    {"rexec", OPT_CLEAR, MS_NOEXEC},
+    {"rnoatime", OPT_SET, MS_NOATIME},
+    {"rnodev", OPT_SET, MS_NODEV},
+    {"rnodiratime", OPT_SET, MS_NODIRATIME},
+    {"rnoexec", OPT_SET, MS_NOEXEC},
+    {"rnorelatime", OPT_CLEAR, MS_RELATIME},
+    {"rnostrictatime", OPT_CLEAR, MS_STRICTATIME},
+    {"rnosuid", OPT_SET, MS_NOSUID},
     {"ro", OPT_SET, MS_RDONLY},
     {"rprivate", OPT_PROPAGATION, MS_PRIVATE | MS_REC},
+    {"rrelatime", OPT_SET, MS_RELATIME},
+    {"rro", OPT_SET, MS_RDONLY},
+    {"rrw", OPT_CLEAR, MS_RDONLY},
     {"rshared", OPT_PROPAGATION, MS_SHARED | MS_REC},
     {"rslave", OPT_PROPAGATION, MS_SLAVE | MS_REC},
+    {"rstrictatime", OPT_SET, MS_STRICTATIME},
+    {"rsuid", OPT_CLEAR, MS_NOSUID},
     {"runbindable", OPT_PROPAGATION, MS_UNBINDABLE | MS_REC},
     {"rw", OPT_CLEAR, MS_RDONLY},
     {"shared", OPT_PROPAGATION, MS_SHARED},
@@ -58,6 +76,7 @@ static const struct {
     {"strictatime", OPT_SET, MS_STRICTATIME},
     {"suid", OPT_CLEAR, MS_NOSUID},
     {"sync", OPT_SET, MS_SYNCHRONOUS},
+    {"tmpcopyup", OPT_NAME, 0},
     {"unbindable", OPT_PROPAGATION, MS_UNBINDABLE},
 };
 
@@ -86,10 +105,32 @@ static bool spec_mount_option(struct oci_mount *m, const char *name)
         case OPT_PROPAGATION:
             m->propagation = flags;
             break;
+        case OPT_NAME:
+            m->copy_up = true;
+            break;
         }
         return true;
     }
     return false;
+}
+
+/* The gofer serves files with the ids that they have. */
+static int spec_refuse_idmap(const struct jnode *n, const struct jnode *opts,
+                             const struct oci_mount *m)
+{
+    static const char *const keys[] = {"uidMappings", "gidMappings"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        struct jnode map = jn_member(n, keys[i]);
+        if (jn_check_array(&map) != 0)
+            return -1;
+        if (jn_count(&map) > 0)
+            return jn_error(&map, "mounts with mapped ids are not supported");
+    }
+    for (size_t i = 0; i < m->options.count; i++)
+        if (strcmp(m->options.v[i], "idmap") == 0 || strcmp(m->options.v[i], "ridmap") == 0)
+            return jn_error(opts, "mounts with mapped ids are not supported");
+    return 0;
 }
 
 static int spec_parse_mount(const struct jnode *n, struct oci_mount *m)
@@ -100,6 +141,8 @@ static int spec_parse_mount(const struct jnode *n, struct oci_mount *m)
     if (jn_check_object(n) != 0 || jn_need(&dst) != 0 || jn_abs_path(&dst, &m->destination) != 0 ||
         jn_string(&type, &m->type) != 0 || jn_string(&src, &m->source) != 0 ||
         jn_strings(&opts, &m->options) != 0)
+        return -1;
+    if (spec_refuse_idmap(n, &opts, m) != 0)
         return -1;
     m->data.v = spec_alloc(n->ctx, m->options.count + 1, sizeof(*m->data.v));
     if (m->data.v == NULL)
@@ -112,6 +155,8 @@ static int spec_parse_mount(const struct jnode *n, struct oci_mount *m)
         m->flags |= MS_BIND;
     if ((m->flags & MS_BIND) != 0 && (m->source == NULL || m->source[0] == '\0'))
         return jn_error(&src, "a bind mount needs one");
+    if (m->copy_up && (m->type == NULL || strcmp(m->type, "tmpfs") != 0))
+        return jn_error(&opts, "tmpcopyup is for tmpfs");
     if ((m->flags & MS_BIND) == 0 && (m->type == NULL || m->type[0] == '\0'))
         return jn_error(&type, "is missing");
     return 0;

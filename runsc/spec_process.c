@@ -1,6 +1,7 @@
 /* The `process` object: what runs, as whom, with which limits. */
 #include <errno.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/resource.h>
@@ -258,20 +259,92 @@ static int spec_parse_oom(const struct jnode *n, struct oci_process *out)
     return 0;
 }
 
+static const struct {
+    const char *name;
+    int policy;
+} sched_names[] = {
+    {"SCHED_OTHER", SCHED_OTHER}, {"SCHED_FIFO", SCHED_FIFO}, {"SCHED_RR", SCHED_RR},
+    {"SCHED_BATCH", SCHED_BATCH}, {"SCHED_IDLE", SCHED_IDLE},
+};
+
+/* sched_setattr(2). SCHED_DEADLINE needs what the sandbox's threads cannot promise. */
+static int spec_parse_scheduler(const struct jnode *n, struct oci_process *out)
+{
+    struct jnode policy = jn_member(n, "policy"), nice = jn_member(n, "nice");
+    struct jnode prio = jn_member(n, "priority"), flags = jn_member(n, "flags");
+    const char *name = NULL;
+    int64_t nice_value = 0, prio_value = 0;
+    size_t i;
+
+    if (jn_check_object(n) != 0 || n->v == NULL)
+        return n->v == NULL ? 0 : -1;
+    if (jn_need(&policy) != 0 || jn_string(&policy, &name) != 0 ||
+        jn_int(&nice, -20, 19, &nice_value) != 0 || jn_int(&prio, 0, 99, &prio_value) != 0 ||
+        jn_check_array(&flags) != 0)
+        return -1;
+    for (i = 0; i < ARRAY_SIZE(sched_names); i++)
+        if (strcmp(sched_names[i].name, name) == 0)
+            break;
+    if (i == ARRAY_SIZE(sched_names))
+        return jn_error(&policy, "\"%.64s\" is not supported", name);
+    const bool real = sched_names[i].policy == SCHED_FIFO || sched_names[i].policy == SCHED_RR;
+    if ((prio_value != 0) != real)
+        return jn_error(&prio, "%lld does not go with %s", (long long)prio_value, name);
+    for (i = 0; i < jn_count(&flags); i++) {
+        struct jnode item = jn_element(&flags, i);
+        const char *flag = NULL;
+        if (jn_string(&item, &flag) != 0)
+            return -1;
+        if (strcmp(flag, "SCHED_FLAG_RESET_ON_FORK") != 0)
+            return jn_error(&item, "\"%.64s\" is not supported", flag);
+        out->sched_reset_on_fork = true;
+    }
+    for (i = 0; strcmp(sched_names[i].name, name) != 0; i++)
+        ;
+    out->sched_policy = sched_names[i].policy;
+    out->has_scheduler = true;
+    out->sched_priority = (int)prio_value;
+    out->nice = (int)nice_value;
+    return 0;
+}
+
+static int spec_parse_io_priority(const struct jnode *n, struct oci_process *out)
+{
+    static const char *const classes[] = {NULL, "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE",
+                                          "IOPRIO_CLASS_IDLE"};
+    struct jnode class = jn_member(n, "class"), prio = jn_member(n, "priority");
+    const char *name = NULL;
+    int64_t value = 0;
+
+    if (jn_check_object(n) != 0 || n->v == NULL)
+        return n->v == NULL ? 0 : -1;
+    if (jn_need(&class) != 0 || jn_string(&class, &name) != 0 || jn_int(&prio, 0, 7, &value) != 0)
+        return -1;
+    for (int i = 1; i < (int)ARRAY_SIZE(classes); i++)
+        if (strcmp(classes[i], name) == 0) {
+            out->has_io_priority = true;
+            out->io_priority = i << 13 | (int)value;
+            return 0;
+        }
+    return jn_error(&class, "unknown \"%.64s\"", name);
+}
+
 int spec_parse_process(const struct jnode *n, struct oci_process *out)
 {
     struct jnode terminal = jn_member(n, "terminal"), console = jn_member(n, "consoleSize");
     struct jnode user = jn_member(n, "user"), caps = jn_member(n, "capabilities");
     struct jnode rlimits = jn_member(n, "rlimits"), nnp = jn_member(n, "noNewPrivileges");
     struct jnode oom = jn_member(n, "oomScoreAdj"), aa = jn_member(n, "apparmorProfile");
-    struct jnode label = jn_member(n, "selinuxLabel");
+    struct jnode label = jn_member(n, "selinuxLabel"), sched = jn_member(n, "scheduler");
+    struct jnode io = jn_member(n, "ioPriority");
 
     if (jn_check_object(n) != 0 || jn_bool(&terminal, &out->terminal) != 0 ||
         spec_parse_console(&console, out) != 0 || spec_parse_user(&user, &out->user) != 0 ||
         spec_parse_args(n, out) != 0 || spec_parse_caps(&caps, &out->caps) != 0 ||
         spec_parse_rlimits(&rlimits, out) != 0 || jn_bool(&nnp, &out->no_new_privs) != 0 ||
         spec_parse_oom(&oom, out) != 0 || jn_string(&aa, &out->apparmor_profile) != 0 ||
-        jn_string(&label, &out->selinux_label) != 0)
+        jn_string(&label, &out->selinux_label) != 0 || spec_parse_scheduler(&sched, out) != 0 ||
+        spec_parse_io_priority(&io, out) != 0)
         return -1;
     out->has_caps = caps.v != NULL;
     return 0;

@@ -3,6 +3,7 @@
 #include <linux/random.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
 
@@ -24,7 +25,9 @@ int64_t sys_uname(struct task *t, uaddr_t out)
     strncpy(u.sysname, "Linux", sizeof(u.sysname) - 1);
     strncpy(u.release, kernel_release(), sizeof(u.release) - 1);
     strncpy(u.version, kernel_version(), sizeof(u.version) - 1);
-    strncpy(u.machine, "x86_64", sizeof(u.machine) - 1);
+    /* override_architecture() */
+    const bool is32 = (task_attr_get(t, TASK_ATTR_PERSONALITY) & PER_MASK) == PER_LINUX32;
+    strncpy(u.machine, is32 ? "i686" : "x86_64", sizeof(u.machine) - 1);
     task_uts_names(t, u.nodename, u.domainname);
     return copyout_obj(&t->ua, out, &u);
 }

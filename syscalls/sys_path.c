@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "sentry/kernel/account.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_path.h"
 
@@ -208,7 +209,8 @@ static int64_t mknod_at(struct task *t, int dirfd, uaddr_t path, uint32_t mode, 
         return S_ISDIR(mode) ? -EPERM : -EINVAL;
     if (!S_ISCHR(mode) && !S_ISBLK(mode))
         dev = 0;
-    return path_call(t, dirfd, path, vfs_mknod, mode & (S_IFMT | 07777), dev);
+    int r = account_may_mknod(t, mode, dev);
+    return r != 0 ? r : path_call(t, dirfd, path, vfs_mknod, mode & (S_IFMT | 07777), dev);
 }
 
 int64_t sys_mknod(struct task *t, uaddr_t path, uint32_t mode, unsigned dev)

@@ -21,6 +21,7 @@
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/confine.h"
 #include "sentry/fs/anon/hostfd.h"
+#include "sentry/kernel/account.h"
 #include "sentry/fs/dev/dev.h"
 #include "sentry/fs/pipe/pipe.h"
 #include "sentry/loader/loader.h"
@@ -259,9 +260,24 @@ static int usable_cpus(void)
     return CPU_COUNT(&set);
 }
 
+/* The container's rules about devices come before the device. */
+static int boot_open_device(struct inode *i, struct file *f, const struct vfs_caller *c)
+{
+    static const uint32_t needs[] = {
+        [O_RDONLY] = ACCOUNT_DEV_READ,
+        [O_WRONLY] = ACCOUNT_DEV_WRITE,
+        [O_RDWR] = ACCOUNT_DEV_READ | ACCOUNT_DEV_WRITE,
+        [O_ACCMODE] = ACCOUNT_DEV_READ | ACCOUNT_DEV_WRITE,
+    };
+    int r = account_may_use(account_of_caller(c), i->mode, i->rdev,
+                            needs[atomic_load(&f->flags) & O_ACCMODE]);
+
+    return r != 0 ? r : dev_open(i, f, c);
+}
+
 static const struct vfs_special_ops boot_special = {
     .open_fifo = fifo_open,
-    .open_device = dev_open,
+    .open_device = boot_open_device,
     .release_fifo = fifo_release,
 };
 

@@ -92,19 +92,73 @@ static int boot_mount_point(const struct fs_boot *f, const char *path, bool dir,
     return r != 0 && r != -EEXIST ? r : vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, out);
 }
 
-static int boot_attach(const struct fs_boot *f, const char *path, struct super *sb, uint32_t flags)
+/* The propagation that was asked for, of what is mounted there now. */
+static int boot_propagate(const struct fs_boot *f, const char *path, uint64_t propagation)
 {
     struct vpath p;
-    bool dir = S_ISDIR(sb->root->inode->mode);
-    int r = boot_mount_point(f, path, dir, &p);
 
+    if (propagation == 0)
+        return 0;
+    int r = vfs_lookup(&f->c, NULL, path, VFS_FOLLOW, &p);
     if (r == 0) {
-        r = vfs_mount(f->ct->ns, &p, sb, flags);
+        r = vfs_set_propagation(f->ct->ns, &p, (uint32_t)(propagation & ~(uint64_t)MS_REC),
+                                (propagation & MS_REC) != 0);
         vpath_put(&p);
     }
+    return r;
+}
+
+/* "remount": other flags for what is mounted there. */
+static int boot_remount(const struct fs_boot *f, const struct oci_mount *m)
+{
+    struct vpath p;
+    int r = vfs_lookup(&f->c, NULL, m->destination, VFS_FOLLOW, &p);
+
+    if (r != 0)
+        return r;
+    const uint32_t old = vfs_mount_flags(p.mnt);
+    r = vfs_remount(f->ct->ns, &p,
+                    (uint32_t)((old & ~m->clear_flags) | (m->flags & BOOT_MOUNT_FLAGS)));
+    vpath_put(&p);
+    return r != 0 ? r : boot_propagate(f, m->destination, m->propagation);
+}
+
+/* What the place held comes along when m asks for it. */
+static int boot_fill(const struct fs_boot *f, const struct oci_mount *m, const struct vpath *old)
+{
+    struct vpath top;
+
+    if (!m->copy_up)
+        return 0;
+    int r = vfs_lookup(&f->c, NULL, m->destination, VFS_FOLLOW | VFS_DIRECTORY, &top);
+    if (r == 0) {
+        r = boot_copyup(&f->c, old, &top);
+        vpath_put(&top);
+    }
+    return r;
+}
+
+static int boot_attach(const struct fs_boot *f, const struct oci_mount *m, struct super *sb)
+{
+    const uint32_t flags = (uint32_t)(m->flags & BOOT_MOUNT_FLAGS);
+    struct vpath p;
+    bool dir = S_ISDIR(sb->root->inode->mode);
+    int r = boot_mount_point(f, m->destination, dir, &p);
+
+    if (r != 0) {
+        super_put(sb);
+        return r;
+    }
+    /* Read-only comes last. */
+    r = vfs_mount(f->ct->ns, &p, sb, m->copy_up ? flags & ~(uint32_t)MS_RDONLY : flags);
     if (r != 0)
         super_put(sb);
-    return r;
+    else
+        r = boot_fill(f, m, &p);
+    vpath_put(&p);
+    if (r == 0 && m->copy_up && (flags & MS_RDONLY) != 0)
+        r = boot_remount(f, m);
+    return r != 0 ? r : boot_propagate(f, m->destination, m->propagation);
 }
 
 /* ---- mounts by type ---- */
@@ -126,7 +180,7 @@ static int boot_mount_fs(const struct fs_boot *f, const struct fs_ops *fs, void 
     int r = fs->mount(fs, arg, m->source != NULL ? m->source : fs->name, options, &f->own, &sb);
     if (r != 0)
         return r;
-    return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
+    return boot_attach(f, m, sb);
 }
 
 /* It shows the container's processes, of which there is none yet. */
@@ -137,7 +191,7 @@ static int boot_mount_proc(const struct fs_boot *f, const struct oci_mount *m)
 
     if (r != 0)
         return r;
-    return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
+    return boot_attach(f, m, sb);
 }
 
 static int boot_mount_bind(const struct fs_boot *f, const struct oci_mount *m, int export)
@@ -147,7 +201,7 @@ static int boot_mount_bind(const struct fs_boot *f, const struct oci_mount *m, i
 
     if (r != 0)
         return r;
-    return boot_attach(f, m->destination, sb, (uint32_t)(m->flags & BOOT_MOUNT_FLAGS));
+    return boot_attach(f, m, sb);
 }
 
 static bool boot_is_type(const struct oci_mount *m, const char *type)
@@ -161,6 +215,8 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
 
     if (export >= 0)
         return boot_mount_bind(f, m, export);
+    if ((m->flags & MS_REMOUNT) != 0)
+        return boot_remount(f, m);
     if (boot_is_type(m, "tmpfs"))
         return boot_mount_fs(f, &tmpfs_fs_ops, f->b->mf, m);
     if (boot_is_type(m, "proc"))
@@ -171,10 +227,12 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
         return boot_mount_fs(f, &sysfs_fs_ops, f->b->k, m);
     if (boot_is_type(m, "devpts"))
         return boot_mount_fs(f, &devpts_fs_ops, f->b->k, m);
-    /* The place stays as the root file system has it; programs see that nothing is mounted. */
-    log_info("boot: %s: no file system of type %s here, not mounted", m->destination,
-             m->type != NULL ? m->type : "(none)");
-    return 0;
+    /* A manager mounts these of the host's kernel as a matter of course; of ours there is none, and
+     * the place stays as the root file system has it. */
+    if (boot_is_type(m, "cgroup") || boot_is_type(m, "cgroup2") || boot_is_type(m, "securityfs") ||
+        boot_is_type(m, "debugfs") || boot_is_type(m, "tracefs") || boot_is_type(m, "bpf"))
+        return 0;
+    return -ENODEV;
 }
 
 static int boot_mount_all(const struct fs_boot *f)
@@ -393,6 +451,11 @@ int boot_mounts(struct boot *b, struct boot_container *ct, struct boot_text *t)
     f.own = f.c;
     f.own.cred = ct->root;
     r = boot_tree(&f);
+    if (r == 0 && ct->spec->lx.rootfs_propagation != 0) {
+        r = boot_propagate(&f, "/", ct->spec->lx.rootfs_propagation);
+        if (r != 0)
+            r = boot_say(t, r, "linux.rootfsPropagation");
+    }
     vpath_put(&f.c.cwd);
     vpath_put(&f.c.root);
     cred_put(f.c.cred);

@@ -124,6 +124,11 @@ void boot_space_fini(struct boot_container *ct);
 int32_t boot_pid_in(const struct boot_container *ct, int32_t pid);
 int32_t boot_pid_out(const struct boot_container *ct, int32_t pid);
 
+/* ---- boot_copyup.c ---- */
+/* Copies all that is in directory from into the empty directory to. */
+MUST_CHECK int boot_copyup(const struct vfs_caller *c, const struct vpath *from,
+                           const struct vpath *to);
+
 /* ---- boot_limits.c ---- */
 /* Limits that the sandbox itself sees to; those that r does not give stay. */
 void boot_limit(struct boot_container *ct, const struct oci_resources *r);

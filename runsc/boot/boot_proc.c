@@ -15,6 +15,7 @@
 #include "sentry/cred/user_ns.h"
 #include "sentry/fs/anon/hostfd.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 
 /* What a program is searched in when its environment names no PATH. */
@@ -204,6 +205,26 @@ void boot_process_fini(struct boot_process *p)
     p->tty = NULL;
 }
 
+/* What the program finds set, before its first instruction. */
+static void proc_attrs(struct boot *b, const struct boot_process *out, const struct oci_process *p)
+{
+    struct task *t;
+
+    if (kernel_find_task(b->k, out->pid, false, &t) != 0)
+        return;
+    if (out->container->spec->lx.personality != 0)
+        task_attr_set(t, TASK_ATTR_PERSONALITY, out->container->spec->lx.personality);
+    if (p->has_scheduler) {
+        task_attr_set(t, TASK_ATTR_SCHED_POLICY, p->sched_policy);
+        task_attr_set(t, TASK_ATTR_SCHED_PRIORITY, p->sched_priority);
+        task_attr_set(t, TASK_ATTR_SCHED_RESET, p->sched_reset_on_fork);
+        task_attr_set(t, TASK_ATTR_NICE, p->nice);
+    }
+    if (p->has_io_priority && task_set_ioprio(t, p->io_priority) != 0)
+        log_warn("process.ioPriority: out of memory");
+    task_put(t);
+}
+
 /* ---- all of it ---- */
 
 static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
@@ -215,6 +236,8 @@ static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
         return boot_say(t, r, "process: cannot set up its %s",
                         p->terminal ? "terminal" : "standard streams");
     r = kernel_exec_load(b->k, x, proc_ended, out, &out->pid);
+    if (r == 0)
+        proc_attrs(b, out, p);
     proc_put_files(x);
     if (r != 0) {
         boot_process_fini(out);

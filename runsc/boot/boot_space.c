@@ -1,6 +1,7 @@
 /* What a container is to the kernel besides its files: an account, a pid and a user namespace. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "runsc/boot/boot_priv.h"
 #include "sentry/cred/user_ns.h"
@@ -92,6 +93,48 @@ int32_t boot_pid_out(const struct boot_container *ct, int32_t pid)
     return ct->pid_ns != NULL ? kernel_pid_out(ct->init.boot->k, ct->pid_ns, pid) : pid;
 }
 
+/* ---- devices ---- */
+
+/* What every container may do, whatever its rules: make nodes, and use the devices that the runtime
+ * specification gives it. */
+static const struct account_rule space_default_rules[] = {
+    {true, true, true, -1, -1, ACCOUNT_DEV_MKNOD},
+    {true, false, true, 1, 3, 7},
+    {true, false, true, 1, 5, 7},
+    {true, false, true, 1, 7, 7},
+    {true, false, true, 1, 8, 7},
+    {true, false, true, 1, 9, 7},
+    {true, false, true, 5, 0, 7},
+    {true, false, true, 5, 1, 7},
+    {true, false, true, 5, 2, 7},
+    {true, false, true, 136, -1, 7},
+};
+
+static int space_rules(struct boot_container *ct)
+{
+    const struct oci_resources *res = &ct->spec->lx.resources;
+    const size_t own = res->device_rule_count, more = ARRAY_SIZE(space_default_rules);
+
+    if (!res->present || own == 0)
+        return 0;
+    struct account_rule *v = calloc(own + more, sizeof(*v));
+    if (v == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < own; i++) {
+        const struct oci_device_rule *r = &res->device_rules[i];
+        v[i] = (struct account_rule){.allow = r->allow,
+                                     .block = r->type != 'c',
+                                     .character = r->type != 'b',
+                                     .major = r->type == 'a' ? -1 : r->major,
+                                     .minor = r->type == 'a' ? -1 : r->minor,
+                                     .access = r->type == 'a' ? 7 : r->access};
+    }
+    memcpy(v + own, space_default_rules, sizeof(space_default_rules));
+    int r = account_set_rules(ct->account, v, own + more);
+    free(v);
+    return r;
+}
+
 /* ---- all of it ---- */
 
 int boot_space(struct boot *b, struct boot_container *ct, const struct boot_container *pid_like,
@@ -103,6 +146,9 @@ int boot_space(struct boot *b, struct boot_container *ct, const struct boot_cont
         return boot_say(t, r, "the container's account");
     if (ct->spec->lx.resources.present)
         boot_limit(ct, &ct->spec->lx.resources);
+    r = space_rules(ct);
+    if (r != 0)
+        return boot_say(t, r, "linux.resources.devices");
     r = space_user(b, ct);
     if (r != 0)
         return boot_say(t, r, "linux.uidMappings, linux.gidMappings");

@@ -56,6 +56,21 @@ static const struct word flags[] = {
     {"SECCOMP_FILTER_FLAG_SPEC_ALLOW", SECCOMP_FILTER_FLAG_SPEC_ALLOW},
 };
 
+const char *guest_seccomp_word_name(enum guest_seccomp_word kind, size_t index)
+{
+    static const struct {
+        const struct word *v;
+        size_t count;
+    } lists[] = {
+        [GUEST_SECCOMP_ACTION] = {actions, ARRAY_SIZE(actions)},
+        [GUEST_SECCOMP_OPERATOR] = {operators, ARRAY_SIZE(operators)},
+        [GUEST_SECCOMP_ARCH] = {arches, ARRAY_SIZE(arches)},
+        [GUEST_SECCOMP_FLAG] = {flags, ARRAY_SIZE(flags)},
+    };
+
+    return index < lists[kind].count ? lists[kind].v[index].name : NULL;
+}
+
 static bool find_word(const struct word *w, size_t count, const char *name, uint32_t *out)
 {
     for (size_t i = 0; name != NULL && i < count; i++)

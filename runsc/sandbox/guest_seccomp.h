@@ -22,6 +22,15 @@ struct guest_seccomp {
     unsigned flags; /* SECCOMP_FILTER_FLAG_* */
 };
 
+/* Words that a profile may use, one by one from 0; NULL behind the last. */
+enum guest_seccomp_word {
+    GUEST_SECCOMP_ACTION,
+    GUEST_SECCOMP_OPERATOR,
+    GUEST_SECCOMP_ARCH,
+    GUEST_SECCOMP_FLAG
+};
+const char *guest_seccomp_word_name(enum guest_seccomp_word kind, size_t index);
+
 /* profile: the object as it stands in config.json, or NULL. Names of calls that the library does
  * not know are left to the default action, as other runtimes do; any other unknown word is an
  * error. */

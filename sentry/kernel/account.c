@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 #include "sentry/kernel/account_priv.h"
@@ -40,6 +43,7 @@ void account_put(struct account *a)
 {
     if (!a || !ref_put(&a->ref))
         return;
+    free(a->rules);
     waitq_fini(&a->release_wq);
     OBJCOUNT_DEC(account);
     free(a);
@@ -68,6 +72,64 @@ int account_kill(struct account *a, int signo)
     }
     mutex_unlock(&k->mu);
     return r;
+}
+
+/* ---- devices ---- */
+
+int account_set_rules(struct account *a, const struct account_rule *rules, size_t count)
+{
+    struct account_rule *copy = calloc(count + 1, sizeof(*copy));
+
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, rules, count * sizeof(*copy));
+    free(a->rules);
+    a->rules = copy;
+    a->rule_count = count;
+    return 0;
+}
+
+static bool rule_fits(const struct account_rule *r, uint32_t mode, uint64_t rdev, uint32_t bit)
+{
+    return (S_ISCHR(mode) ? r->character : r->block) && (r->access & bit) &&
+           (r->major < 0 || (uint64_t)r->major == major(rdev)) &&
+           (r->minor < 0 || (uint64_t)r->minor == minor(rdev));
+}
+
+/* Each kind of access by itself: rules may give them one by one. */
+static bool rules_allow(const struct account *a, uint32_t mode, uint64_t rdev, uint32_t bit)
+{
+    for (size_t i = a->rule_count; i-- > 0;)
+        if (rule_fits(&a->rules[i], mode, rdev, bit))
+            return a->rules[i].allow;
+    return true;
+}
+
+int account_may_use(const struct account *a, uint32_t mode, uint64_t rdev, uint32_t access)
+{
+    static const uint32_t bits[] = {ACCOUNT_DEV_READ, ACCOUNT_DEV_WRITE, ACCOUNT_DEV_MKNOD};
+
+    if (!a || (!S_ISCHR(mode) && !S_ISBLK(mode)))
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
+        if ((access & bits[i]) && !rules_allow(a, mode, rdev, bits[i]))
+            return -EPERM;
+    return 0;
+}
+
+int account_may_mknod(const struct task *t, uint32_t mode, uint64_t rdev)
+{
+    /* devcgroup_inode_mknod(): a whiteout is no device. */
+    if (S_ISCHR(mode) && rdev == 0)
+        return 0;
+    return account_may_use(t->tg->account, mode, rdev, ACCOUNT_DEV_MKNOD);
+}
+
+struct account *account_of_caller(const struct vfs_caller *c)
+{
+    /* Boot's callers have a blocker too, but no process. */
+    return c->blocker && c->pid ? container_of(c->blocker, struct task, blocker)->tg->account
+                                : NULL;
 }
 
 /* ---- counting ---- */

@@ -13,6 +13,15 @@
 
 struct account;
 
+/* May open or make a device: what a container is allowed of those that there are. */
+enum account_access { ACCOUNT_DEV_READ = 1, ACCOUNT_DEV_WRITE = 2, ACCOUNT_DEV_MKNOD = 4 };
+struct account_rule {
+    bool allow;
+    bool block, character; /* kinds of devices it is about */
+    int64_t major, minor;  /* -1: any */
+    uint32_t access;       /* ACCOUNT_DEV_* */
+};
+
 #define ACCOUNT_NO_LIMIT UINT64_MAX
 
 /* Without processes and limits; a program goes into it by kernel_exec. Owned result. */
@@ -37,6 +46,17 @@ void account_limit_tasks(struct account *a, uint64_t limit);
 void account_hold(struct account *a, uint32_t why, bool settle);
 void account_release(struct account *a, uint32_t why);
 uint32_t account_held(const struct account *a);
+
+/* The last rule that fits decides; without any all is allowed. Before the first program; copied.
+ * -ENOMEM. */
+MUST_CHECK int account_set_rules(struct account *a, const struct account_rule *rules, size_t count);
+/* -EPERM: t's container may not. mode: S_IFCHR or S_IFBLK; others, and NULL, pass. */
+MUST_CHECK int account_may_use(const struct account *a, uint32_t mode, uint64_t rdev,
+                               uint32_t access);
+/* mknod(2) by t. */
+MUST_CHECK int account_may_mknod(const struct task *t, uint32_t mode, uint64_t rdev);
+/* Of the caller's process; NULL when no task calls. Borrowed. */
+struct account *account_of_caller(const struct vfs_caller *c);
 
 struct account_info {
     uint64_t tasks, task_limit, refused; /* refused: clone(2) calls */

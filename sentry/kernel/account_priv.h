@@ -18,6 +18,9 @@ struct account {
     _Atomic uint32_t held; /* ACCOUNT_PAUSED, ... */
     struct waitq release_wq;
     _Atomic uint64_t oom_kills;
+    /* immutable once a program runs */
+    struct account_rule *rules; /* owned */
+    size_t rule_count;
 };
 
 /* NULL allowed for all. */

@@ -145,7 +145,7 @@ class Streams(Case):
 
     def test_standard_streams_are_files(self):
         out = self.dir / "out"
-        with out.open("w") as f:
+        with out.open("a") as f:
             self.write(["/bin/sh", "-c", "echo first; echo second >> /dev/stdout; stat -Lc %F /dev/stdout"])
             p = self.call_quiet("run", "--bundle", str(self.bundle), self.new_id(), stdout=f)
         self.assertEqual((p.returncode, out.read_text()), (0, "first\nsecond\nregular file\n"))

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "proc_priv.h"
 #include "sentry/cred/user_ns.h"
+#include "sentry/kernel/process.h"
 #include "sentry/kernel/ns.h"
 
 static void get_mm_facts(struct task *t, struct mm_stats *s, struct mm_layout *l)
@@ -43,9 +44,11 @@ int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out)
             i.rlimits[5][0]);
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " 0 0 ", l.start_code, l.end_code,
             l.start_stack);
-    fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " 0 0 0 %d 0 0 0 0 0 0 ",
+    fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " 0 0 0 %d 0 %d %d 0 0 0 ",
             i.sig_pending & 0x7fffffff, i.sig_blocked & 0x7fffffff, i.sig_ignored & 0x7fffffff,
-            i.sig_caught & 0x7fffffff, i.exit_signal);
+            i.sig_caught & 0x7fffffff, i.exit_signal,
+            (int)task_attr_get(pc->t, TASK_ATTR_SCHED_PRIORITY),
+            (int)task_attr_get(pc->t, TASK_ATTR_SCHED_POLICY));
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " ", l.start_data, l.end_data, l.start_brk);
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %d\n", l.arg_start, l.arg_end,
             l.env_start, l.env_end, i.exit_code);

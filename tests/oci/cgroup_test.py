@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""The host's cgroups of a container, in every layout that this machine can show: as it is, v1 alone, and v2
+alone. What is not mounted is hidden by a mount namespace around each command of the runtime, so the
+layouts are real hierarchies of the kernel; controllers that it keeps in v1 are not to be had in v2."""
+import glob
+import os
+import pathlib
+import subprocess
+import unittest
+
+from harness import IS_OURS, Case, children_of, eventually, main
+
+BASE = pathlib.Path("/sys/fs/cgroup")
+
+
+def mounted(kind):
+    lines = pathlib.Path("/proc/self/mounts").read_text().splitlines()
+    return [l.split()[1] for l in lines if l.split()[2] == kind]
+
+
+HAS_V1 = bool(mounted("cgroup"))
+HAS_V2 = bool(mounted("cgroup2"))
+
+
+@unittest.skipUnless(os.geteuid() == 0, "makes cgroups")
+class Layout:
+    """One layout; `hide` is a shell line that makes it."""
+    hide = ":"
+
+    def setUp(self):
+        super().setUp()
+        self.path = f"/ringwall-cg-{os.getpid()}/{self._testMethodName}"
+        self.addCleanup(self.remove)
+
+    def runtime(self, *args):
+        return ["unshare", "-m", "--propagation", "private", "sh", "-c", self.hide + ' && exec "$@"', "sh",
+                *super().runtime(*args)]
+
+    def look(self, script):
+        """Output of a shell that sees the layout."""
+        return subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", f"{self.hide} && {script}"],
+                              check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def dirs(self):
+        found = self.look("awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts").split()
+        return [d + self.path for d in found]
+
+    def remove(self):
+        for d in sorted(glob.glob(f"/sys/fs/cgroup/**/{self.path.split('/')[1]}", recursive=True)):
+            for base, dirs, _ in os.walk(d, topdown=False):
+                eventually(lambda base=base: not os.path.exists(base) or self.rmdir(base), what="empty cgroup")
+
+    @staticmethod
+    def rmdir(d):
+        try:
+            os.rmdir(d)
+        except OSError:
+            return False
+        return True
+
+    def file(self, name):
+        """A file of the container's cgroup, from the hierarchy that has it, or None."""
+        text = self.look("for d in " + " ".join(self.dirs()) + f"; do [ ! -e $d/{name} ] || cat $d/{name}; done")
+        return text.strip() or None
+
+    def controllers(self):
+        return self.look("for d in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do "
+                         "cat $d/cgroup.controllers; done; awk '$3 == \"cgroup\" {print $4}' /proc/mounts | tr , ' '"
+                         ).split()
+
+    def made(self, args, resources=None):
+        def change(c):
+            c["linux"]["cgroupsPath"] = self.path
+            if resources:
+                c["linux"]["resources"] = resources
+        cid = self.create(args, change)
+        self.assertEqual(self.call("start", cid).returncode, 0)
+        return cid
+
+    # ---- tests ----
+
+    def test_everything_lives_there(self):
+        cid = self.made(["/bin/sh", "-c", "sleep 1000 & sleep 1000"])
+        pid = self.state(cid)["pid"]
+        eventually(lambda: len(children_of(pid)) > 1 or not IS_OURS, what="processes")
+        for d in self.dirs():
+            procs = self.look(f"cat {d}/cgroup.procs").split()
+            self.assertIn(str(pid), procs, d)
+            for child in children_of(pid):
+                self.assertIn(str(child), procs, d)
+        self.assertEqual(self.call("delete", "--force", cid).returncode, 0)
+        left = self.look("ls -d " + " ".join(self.dirs()) + " 2>/dev/null || :")
+        self.assertEqual(left, "")
+
+    def test_exec_lives_there(self):
+        cid = self.made(["/bin/sleep", "1000"])
+        pid_file = self.dir / "exec.pid"
+        p = self.call_quiet("exec", "--detach", "--pid-file", str(pid_file), cid, "/bin/sleep", "1000")
+        self.assertEqual(p.returncode, 0)
+        for d in self.dirs():
+            self.assertIn(pid_file.read_text(), self.look(f"cat {d}/cgroup.procs").split(), d)
+
+    def test_pause(self):
+        cid = self.made(["/bin/sh", "-c", "while :; do :; done"])
+        if self.file("freezer.state") is None and self.file("cgroup.freeze") is None:
+            self.skipTest("no freezer")
+        self.assertEqual(self.call("pause", cid).returncode, 0)
+        self.assertTrue(self.file("freezer.state") == "FROZEN" or self.file("cgroup.freeze") == "1")
+        self.assertEqual(self.state(cid)["status"], "paused")
+        self.assertEqual(self.call("resume", cid).returncode, 0)
+        self.assertEqual(self.state(cid)["status"], "running")
+
+    def limits(self):
+        have = self.controllers()
+        r = {}
+        if "memory" in have:
+            r["memory"] = {"limit": 64 << 20}
+        if "cpu" in have:
+            r["cpu"] = {"shares": 512, "quota": 20000, "period": 100000}
+        if "pids" in have:
+            r["pids"] = {"limit": 30}
+        return r
+
+    def test_limits(self):
+        r = self.limits()
+        if not r:
+            self.skipTest("no controller here that limits anything")
+        cid = self.made(["/bin/sleep", "1000"], r)
+        self.check(64 << 20, 20000, 30)
+        self.assertEqual(self.call("update", "--memory", "96m", "--cpu-quota", "30000", "--pids-limit", "40", cid)
+                         .returncode, 0)
+        self.check(96 << 20, 30000, 40)
+
+    def check(self, memory, quota, pids):
+        have = self.controllers()
+        if "memory" in have:
+            self.assertEqual(self.file("memory.limit_in_bytes") or self.file("memory.max"), str(memory))
+        if "cpu" in have:
+            self.assertEqual(self.file("cpu.cfs_quota_us") or self.file("cpu.max").split()[0], str(quota))
+            self.assertIn(self.file("cpu.shares") or self.file("cpu.weight"), ("512", "20"))
+        if "pids" in have:
+            self.assertEqual(self.file("pids.max"), str(2 * pids + 64 if IS_OURS else pids))
+
+    def test_processes_bite(self):
+        if "pids" not in self.controllers():
+            self.skipTest("no pids controller")
+        def limit(c):
+            c["linux"].update(cgroupsPath=self.path, resources={"pids": {"limit": 8}})
+        script = "for i in $(seq 1 {}); do sleep 9 & done; echo all; kill $(jobs -p)"
+        self.assertEqual(self.shell(script.format(5), limit).stdout, "all\n")
+        p = self.shell(script.format(20), limit)
+        self.assertEqual(p.stdout, "")
+        self.assertIn("can't fork", p.stderr)
+
+    def test_time_bites(self):
+        if "cpu" not in self.controllers():
+            self.skipTest("no cpu controller")
+        self.made(["/bin/sh", "-c", "while :; do :; done"], {"cpu": {"quota": 5000, "period": 50000}})
+        def throttled():
+            words = (self.file("cpu.stat") or "").split()
+            return int(words[words.index("nr_throttled") + 1]) > 2
+        eventually(throttled, timeout=60, what="throttling")
+
+    @unittest.skipUnless(IS_OURS, "in its own words")
+    def test_a_limit_that_cannot_be(self):
+        for name, r in (("memory", {"memory": {"limit": 64 << 20}}), ("cpu", {"cpu": {"shares": 512}}),
+                        ("pids", {"pids": {"limit": 10}})):
+            if name in self.controllers():
+                continue
+            self.write(["/bin/true"], lambda c, r=r: c["linux"].update(cgroupsPath=self.path, resources=r))
+            p = self.call("create", "--bundle", str(self.bundle), self.new_id())
+            self.assertNotEqual(p.returncode, 0)
+            self.assertIn(f"linux.resources.{name}", p.stderr)
+            self.assertIn("--ignore-cgroups", p.stderr)
+            # The sandbox's own counting goes without them.
+            p = self.call("--ignore-cgroups", "run", "--bundle", str(self.bundle), self.new_id())
+            self.assertEqual(p.returncode, 0, p.stderr)
+
+
+@unittest.skipUnless(HAS_V1 or HAS_V2, "no cgroups")
+class AsItIs(Layout, Case):
+    pass
+
+
+@unittest.skipUnless(HAS_V1, "no v1 hierarchies")
+class V1(Layout, Case):
+    hide = "for d in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount $d; done"
+
+
+@unittest.skipUnless(HAS_V2, "no v2 hierarchy")
+class V2(Layout, Case):
+    hide = "umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
+
+    def remove(self):
+        top = self.path.split("/")[1]
+        self.look(f"for i in 1 2 3 4 5; do rmdir /sys/fs/cgroup/{top}/* /sys/fs/cgroup/{top} 2>/dev/null; "
+                  f"[ -e /sys/fs/cgroup/{top} ] || break; sleep 0.2; done; :")
+
+
+@unittest.skipUnless(HAS_V1 and HAS_V2 and "/sys/fs/cgroup/freezer" in mounted("cgroup"), "no such mix")
+class FreezerInV2(Layout, Case):
+    """A mixed layout in which only v2 can freeze."""
+    hide = "umount /sys/fs/cgroup/freezer"
+
+    @unittest.skipUnless(IS_OURS, "others look in v1 alone")
+    def test_pause(self):
+        super().test_pause()
+
+
+@unittest.skipUnless(IS_OURS and os.geteuid() == 0 and (HAS_V1 or HAS_V2), "in its own words")
+class NotAllowed(Layout, Case):
+    hide = ("for d in $(awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts); do "
+            "mount -o remount,bind,ro $d; done")
+    test_everything_lives_there = test_exec_lives_there = test_pause = test_limits = None
+    test_processes_bite = test_time_bites = test_a_limit_that_cannot_be = None
+
+    def test_it_says_so(self):
+        self.write(["/bin/echo", "on"], lambda c: c["linux"].update(cgroupsPath=self.path))
+        p = self.call("run", "--bundle", str(self.bundle), self.new_id())
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("cannot make the cgroup", p.stderr)
+        self.assertIn("--ignore-cgroups", p.stderr)
+        p = self.call("--ignore-cgroups", "run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual((p.returncode, p.stdout), (0, "on\n"), p.stderr)
+        self.assert_nothing_left()
+
+
+if __name__ == "__main__":
+    main()
