@@ -46,11 +46,15 @@
  *   pause     All processes of the container stop; it answers still. `exec` gives EBUSY.
  *   resume
  *   debug     ["level":0..3] ["strace":B]  What the sandbox logs from now on.
+ *   tasks     Reply: "tasks":[{"pid","tid","state","cmd","host":thread of the sentry,"container"}]
+ *             of every container.
  *   forward   "port":N, and a connected stream socket. A connection to that port of the sandbox's
  *             loopback, whose bytes pass over the socket until both sides have ended.
  *             ECONNREFUSED: nobody listens.
- *   loopback  A listening TCP socket of the host and what brings connections to it: each goes on,
- * as with `forward`, to the port that it was sent to. EINVAL after start. network
+ *   resolver  "addr":IPv4 address, and a UDP socket of the host that is connected to the resolver
+ * of that address: questions to its port 53 in the sandbox go there. EINVAL after start. loopback
+ * A listening TCP socket of the host and what brings connections to it: each goes on, as with
+ * `forward`, to the port that it was sent to. EINVAL after start. network
  * "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast", "route":B}]}]
  *             "routes":[{"family","dst","len","via","src","link",...}]
  *             "neighs":[{"link","a","mac"}], an eventfd and a packet socket for each link. EINVAL

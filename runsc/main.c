@@ -46,8 +46,11 @@ static const struct cmd commands[] = {
      "connect standard input and output to a port in a sandbox; or every connection to PATH or to"
      " port LOCAL of this host; or the one that listens at the --stream PATH",
      cmd_forward},
-    {"debug", "debug [--stacks] [--log-level LEVEL] [--strace on|off] ID",
-     "look into a sandbox, change what it logs", cmd_debug},
+    {"debug",
+     "debug [--stacks] [--log-level LEVEL] [--strace on|off] [--profile FILE|- [--seconds N]] ID",
+     "look into a sandbox: the stack of every thread, a profile of N (5) seconds of the sentry as"
+     " folded stacks; change what it logs",
+     cmd_debug},
     {"features", "features", "print what this runtime can do, as the specification says",
      cmd_features},
     {"install", "install [--config-file FILE] [--runtime NAME] [--default] [-- OPTION...]",

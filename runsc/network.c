@@ -25,6 +25,8 @@
 
 #define NETWORK_LINKS_MAX (CONTROL_FDS_MAX - 1)
 #define NETWORK_ADDRS_MAX 256
+#define NETWORK_RESOLVERS_MAX 3 /* MAXNS of resolv.conf */
+#define NETWORK_RESOLVER_PORT 53
 #define NETWORK_BUFFER (16u << 20)
 
 struct taken_addr {
@@ -40,6 +42,11 @@ struct taken {
     int fds[CONTROL_FDS_MAX];        /* an eventfd, then one per link */
     size_t fd_count;
     int loopback[2]; /* what network_lookup gave; -1: nothing */
+    struct {
+        int fd;
+        struct in_addr addr;
+    } resolvers[NETWORK_RESOLVERS_MAX]; /* of the namespace's own loopback */
+    size_t resolver_count;
     struct {
         int index;
         json_t *doc; /* borrowed from links */
@@ -349,6 +356,63 @@ static void take_loopback(struct taken *t, int ns_fd)
         log_info("network: loopback of the namespace: %s", e.text);
 }
 
+static void take_resolver(struct taken *t, const char *text)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(NETWORK_RESOLVER_PORT)};
+
+    if (t->resolver_count == NETWORK_RESOLVERS_MAX || inet_pton(AF_INET, text, &sa.sin_addr) != 1 ||
+        ntohl(sa.sin_addr.s_addr) >> 24 != IN_LOOPBACKNET)
+        return;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) != 0) {
+        log_warn("network: the resolver %s: %s", text, strerror(errno));
+        if (fd >= 0)
+            (void)close(fd);
+        return;
+    }
+    t->resolvers[t->resolver_count].addr = sa.sin_addr;
+    t->resolvers[t->resolver_count++].fd = fd;
+}
+
+/* A resolv.conf that managers mount may name somebody on the namespace's loopback (docker in a user
+ * network): the guest's loopback is another one. */
+static void take_resolvers(struct taken *t, const struct oci_spec *spec)
+{
+    char line[256], address[64];
+    FILE *f = NULL;
+
+    for (size_t i = 0; i < spec->mount_count; i++)
+        if (strcmp(spec->mounts[i].destination, "/etc/resolv.conf") == 0 &&
+            spec->mounts[i].source != NULL && f == NULL)
+            f = fopen(spec->mounts[i].source, "re");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+        if (sscanf(line, " nameserver %63s", address) == 1)
+            take_resolver(t, address);
+    if (f != NULL)
+        (void)fclose(f);
+}
+
+static void give_resolvers(const struct taken *t, int dir_fd)
+{
+    char address[INET_ADDRSTRLEN];
+
+    for (size_t i = 0; i < t->resolver_count; i++) {
+        json_t *reply = NULL, *req;
+        struct err e = {0};
+        int fd = -1;
+        (void)inet_ntop(AF_INET, &t->resolvers[i].addr, address, sizeof(address));
+        req = json_pack("{s:s,s:s}", "op", "resolver", "addr", address);
+        if (control_connect(dir_fd, &fd, &e) != 0 ||
+            control_send(fd, req, &t->resolvers[i].fd, 1) != 0 ||
+            control_next(fd, -1, &reply, &e) != 0)
+            log_warn("network: the resolver %s: %s", address, e.text);
+        if (fd >= 0)
+            (void)close(fd);
+        json_decref(reply);
+        json_decref(req);
+    }
+}
+
 static void give_loopback(const struct taken *t, int dir_fd)
 {
     json_t *reply = NULL, *req = json_pack("{s:s}", "op", "loopback");
@@ -385,7 +449,7 @@ static int read_namespace(struct taken *t, struct err *e)
 }
 
 /* Inside the namespace ns_fd; comes back whatever happens. */
-static int visit(struct taken *t, int ns_fd, int dir_fd, struct err *e)
+static int visit(struct taken *t, const struct oci_spec *spec, int ns_fd, int dir_fd, struct err *e)
 {
     int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     int rc;
@@ -397,6 +461,8 @@ static int visit(struct taken *t, int ns_fd, int dir_fd, struct err *e)
     rc = read_namespace(t, e);
     if (rc == 0 && t->known_count > 0)
         take_loopback(t, ns_fd);
+    if (rc == 0 && t->known_count > 0)
+        take_resolvers(t, spec);
     if (setns(home, CLONE_NEWNET) != 0) {
         rc = err_errno(e, errno, "network: leave the namespace");
         goto out;
@@ -407,6 +473,8 @@ static int visit(struct taken *t, int ns_fd, int dir_fd, struct err *e)
             drop_address(t, &t->addrs[i]);
         if (rc == 0)
             give_loopback(t, dir_fd);
+        if (rc == 0)
+            give_resolvers(t, dir_fd);
     }
 out:
     if (home >= 0)
@@ -436,9 +504,11 @@ int network_take_over(const struct oci_spec *spec, pid_t sentry, int dir_fd, str
         t->links = json_array();
         t->routes = json_array();
         t->neighs = json_array();
-        rc = visit(t, ns_fd, dir_fd, e);
+        rc = visit(t, spec, ns_fd, dir_fd, e);
         for (size_t i = 0; i < t->fd_count; i++)
             (void)close(t->fds[i]);
+        for (size_t i = 0; i < t->resolver_count; i++)
+            (void)close(t->resolvers[i].fd);
         for (size_t i = 0; i < ARRAY_SIZE(t->loopback); i++)
             if (t->loopback[i] >= 0)
                 (void)close(t->loopback[i]);

@@ -300,6 +300,13 @@ static int op_network(struct server *s, struct conn *c, json_t *req, const int *
     return r ? reply_error(c, r, "the links could not be taken over") : reply_ok(c, NULL);
 }
 
+static int op_resolver(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
+{
+    const int r = boot_resolver(s->boot, req, fds, count);
+
+    return r ? reply_error(c, r, strerror(-r)) : reply_ok(c, NULL);
+}
+
 /* req NULL: what brings connections by itself. */
 static int op_forward(struct server *s, struct conn *c, json_t *req, const int *fds, size_t count)
 {
@@ -324,6 +331,8 @@ static int dispatch(struct server *s, struct conn *c, json_t *req, const int *fd
         return op_network(s, c, req, fds, count);
     if (strcmp(op, "forward") == 0)
         return op_forward(s, c, req, fds, count);
+    if (strcmp(op, "resolver") == 0)
+        return op_resolver(s, c, req, fds, count);
     if (strcmp(op, "loopback") == 0)
         return op_forward(s, c, NULL, fds, count);
     close_all(fds, count);

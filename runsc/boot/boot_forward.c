@@ -127,23 +127,39 @@ static void *forward_out(void *arg)
 
 /* ---- making one ---- */
 
-static int forward_callers(struct boot_forward *f)
+int boot_caller(struct boot *b, struct vfs_caller *c, struct blocker *blk)
 {
-    struct vfs_caller *c = &f->in.c;
     int r = cred_new_root(~0ull, &c->cred);
 
     if (r)
         return r;
-    c->ns = f->boot->root.ns;
+    c->ns = b->root.ns;
     c->fsize_limit = UINT64_MAX;
     mount_ns_root(c->ns, &c->root);
     mount_ns_root(c->ns, &c->cwd);
-    f->out.c = *c;
-    blocker_init(&f->in.blk);
-    blocker_init(&f->out.blk);
-    f->in.c.blocker = &f->in.blk;
-    f->out.c.blocker = &f->out.blk;
+    blocker_init(blk);
+    c->blocker = blk;
     return 0;
+}
+
+void boot_caller_end(struct vfs_caller *c)
+{
+    if (c->cred == NULL)
+        return;
+    vpath_put(&c->cwd);
+    vpath_put(&c->root);
+    cred_put(c->cred);
+}
+
+/* What the two ways hold is held once, by in. */
+static int forward_callers(struct boot_forward *f)
+{
+    int r = boot_caller(f->boot, &f->in.c, &f->in.blk);
+
+    f->out.c = f->in.c;
+    blocker_init(&f->out.blk);
+    f->out.c.blocker = &f->out.blk;
+    return r;
 }
 
 /* Bytes must flow at their own speed: the ways block in the host where shutdown(2) reaches them. */
@@ -196,11 +212,7 @@ static int forward_open(struct boot_forward *f, int family, uint16_t port)
 static void forward_free(struct boot_forward *f)
 {
     file_put(f->file);
-    if (f->in.c.cred) {
-        vpath_put(&f->in.c.cwd);
-        vpath_put(&f->in.c.root);
-        cred_put(f->in.c.cred);
-    }
+    boot_caller_end(&f->in.c);
     (void)close(f->fd);
     free(f);
 }

@@ -10,6 +10,7 @@
 
 /* Rows of one reply: what fits a packet. */
 #define INSPECT_PIDS_MAX 4096
+#define INSPECT_TASKS_MAX 900
 
 static json_t *inspect_process(struct boot_container *ct, int32_t pid)
 {
@@ -49,6 +50,42 @@ static json_t *inspect_ps(struct boot_container *ct)
     }
     return json_pack("{s:i,s:o}", "init_pid", (int)boot_pid_out(ct, ct->init.pid), "processes",
                      list);
+}
+
+static void inspect_threads(struct boot_container *ct, struct task *leader, json_t *list)
+{
+    struct kernel *k = ct->init.boot->k;
+    struct task *t;
+    struct task_info info;
+
+    for (int32_t tid = 0; (tid = task_next_tid(leader, tid)) > 0; tid++) {
+        if (json_array_size(list) >= INSPECT_TASKS_MAX || kernel_find_task(k, tid, true, &t))
+            continue;
+        task_info_in(t, ct->pid_ns, &info);
+        (void)json_array_append_new(list, json_pack("{s:i,s:i,s:s%,s:s,s:i,s:s}", "pid", info.tgid,
+                                                    "tid", info.pid, "state", &info.state,
+                                                    (size_t)1, "cmd", info.comm, "host",
+                                                    info.host_tid, "container", ct->id));
+        task_put(t);
+    }
+}
+
+/* Of every container: whoever looks at the sandbox's threads wants to know all of them. */
+static json_t *inspect_tasks(struct boot *b)
+{
+    struct boot_container *ct;
+    struct task *t;
+    json_t *list = json_array();
+
+    list_for_each_entry (ct, &b->containers, node)
+        for (int32_t pid = 1; (pid = kernel_next_tgid(b->k, pid)) > 0; pid++) {
+            if (kernel_find_task(b->k, pid, false, &t))
+                continue;
+            if (boot_owns(ct, t))
+                inspect_threads(ct, t, list);
+            task_put(t);
+        }
+    return json_pack("{s:o}", "tasks", list);
 }
 
 /* Memory is that of the sandbox. */
@@ -112,6 +149,8 @@ int boot_inspect(struct boot_container *ct, const char *op, const json_t *req, j
 
     if (strcmp(op, "ps") == 0)
         *out_reply = inspect_ps(ct);
+    else if (strcmp(op, "tasks") == 0)
+        *out_reply = inspect_tasks(b);
     else if (strcmp(op, "events") == 0)
         *out_reply = inspect_events(ct);
     else if (strcmp(op, "limits") == 0)

@@ -81,6 +81,7 @@ struct boot {
     struct list execs;                   /* boot_process.node */
     struct list forwards;                /* boot_forward.node; boot thread */
     int loopback_fd;                     /* a listening socket of the host, or -1; boot thread */
+    size_t resolvers;                    /* boot thread */
     int loopback_link;                   /* what brings connections there, or -1 */
     struct rlimit rlimits[RLIM_NLIMITS]; /* of the caller: what a guest gets that names none */
     int wake[2];                         /* written when a process has ended */
@@ -189,8 +190,19 @@ MUST_CHECK int boot_forward(struct boot *b, const struct json_t *req, const int 
 MUST_CHECK int boot_loopback(struct boot *b, const int *fds, size_t count);
 /* A connection waits at loopback_fd. */
 void boot_loopback_accept(struct boot *b);
+/* Whom the boot thread's helpers are when they use sockets and files: root of the sandbox. blk is
+ * what the caller sleeps on. */
+MUST_CHECK int boot_caller(struct boot *b, struct vfs_caller *c, struct blocker *blk);
+/* Of one that was zeroed, or filled in. */
+void boot_caller_end(struct vfs_caller *c);
 /* Takes apart what has ended. */
 void boot_sweep_forwards(struct boot *b);
+
+/* ---- boot_resolver.c ---- */
+#define BOOT_RESOLVERS_MAX 3 /* MAXNS of resolv.conf */
+/* The control request `resolver`: takes the descriptors, on failure too. */
+MUST_CHECK int boot_resolver(struct boot *b, const struct json_t *req, const int *fds,
+                             size_t count);
 
 /* ---- boot_tty.c ---- */
 /* A guest terminal (a pty of the container's devpts) whose other side is the host terminal fd,

@@ -208,6 +208,14 @@ static void info_tree(struct task *t, struct task_info *out)
     mutex_unlock(&t->k->mu);
 }
 
+/* A CPU clock of a thread is named after it (clock_getcpuclockid, CPUCLOCK_PID of the kernel). */
+static int32_t inspect_host_tid(struct task *t)
+{
+    const clockid_t clock = atomic_load_explicit(&task_priv(t)->cpu_clock, memory_order_acquire);
+
+    return clock ? ~(clock >> 3) : 0;
+}
+
 void task_info(struct task *t, struct task_info *out)
 {
     const struct task_priv *p = task_priv(t);
@@ -217,6 +225,7 @@ void task_info(struct task *t, struct task_info *out)
     info_tree(t, out);
     task_get_comm(t, out->comm);
     out->nice = atomic_load(&p->nice);
+    out->host_tid = inspect_host_tid(t);
     out->vol_switches = atomic_load(&p->vol_switches);
     out->invol_switches = atomic_load(&p->invol_switches);
     for (int i = 0; i < LX_RLIM_COUNT; i++)

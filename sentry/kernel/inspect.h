@@ -42,6 +42,7 @@ struct task_info {
     uint32_t seccomp_mode, seccomp_filters;
     uint64_t vol_switches, invol_switches;
     size_t fd_size;
+    int32_t host_tid; /* of its thread, in the sandbox's pid namespace on the host; 0: none now */
 };
 void task_info(struct task *t, struct task_info *out);
 /* /proc/<pid>/oom_score. */

@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
 """Containers under containerd: its runc.v2 shim calls the runtime, ctr is the client."""
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import pty
+import select
 import signal
+import struct
 import subprocess
+import termios
 import unittest
 
 from harness import IMAGE, RUNTIME, Case, alive, eventually
@@ -48,6 +54,81 @@ class Ctr(Case):
         self.assertEqual(self.cd.ctr("task", "kill", name).returncode, 0)
         self.wait_status(name, "STOPPED")
         self.assertIn("code 5", self.cd.ctr("task", "rm", name).stderr)
+
+    def test_signals(self):
+        names = ("HUP", "INT", "USR1", "USR2", "ALRM", "WINCH", "TERM")
+        traps = "".join(f"trap 'echo {n} >> /got' {n};" for n in names)
+        name = self.run_detached("sh", "-c", traps + "touch /got; while :; do sleep 0.02; done")
+        eventually(lambda: self.exec(name, "test", "-e", "/got").returncode == 0, what="the handlers")
+        for n in names:
+            self.assertEqual(self.cd.ctr("task", "kill", "-s", n, name).returncode, 0)
+            eventually(lambda: n in self.exec(name, "cat", "/got").stdout.split(), what=n)
+        self.assertEqual(self.exec(name, "cat", "/got").stdout.split(), list(names))
+        self.assertNotEqual(self.cd.ctr("task", "kill", "-s", "KILL", "nobody").returncode, 0)
+        self.assertEqual(self.cd.ctr("task", "kill", "-s", "KILL", name).returncode, 0)
+        self.wait_status(name, "STOPPED")
+        self.assertNotEqual(self.cd.ctr("task", "kill", "-s", "KILL", name).returncode, 0, "it has ended")
+
+    def test_resize(self):
+        """The window changes while the program runs: it gets the size, and SIGWINCH."""
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        size = lambda rows, cols: fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+        size(24, 80)
+        p = subprocess.Popen(
+            ["ctr", "-a", self.cd.address, "-n", self.cd.namespace,
+             *self.run_args("--rm", "-t", IMAGE, self.new_id(), "sh", "-c",
+                            "trap 'echo changed' WINCH; echo ready; until stty size | grep '41 99'; do sleep 0.05;"
+                            " done; exit 8")],
+            stdin=slave, stdout=slave, stderr=slave, preexec_fn=lambda: (
+                os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+        self.addCleanup(self.reap, p)
+        seen = self.read_until(master, b"ready")
+        size(41, 99)
+        p.send_signal(signal.SIGWINCH)
+        seen += self.read_until(master, b"41 99")
+        self.assertEqual(p.wait(60), 8)
+        os.close(slave)
+        with contextlib.suppress(OSError):
+            while chunk := os.read(master, 4096):
+                seen += chunk
+        self.assertIn(b"changed", seen)
+
+    @staticmethod
+    def reap(p):
+        if p.poll() is None:
+            p.kill()
+        p.wait()
+
+    def read_until(self, fd, text):
+        got = b""
+        while text not in got:
+            ready, _, _ = select.select([fd], [], [], 60)
+            self.assertTrue(ready, f"no {text} in {got}")
+            got += os.read(fd, 4096)
+        return got
+
+    def test_exec_detached_and_with_a_terminal(self):
+        name = self.run_detached("sleep", "1000")
+        p = self.cd.ctr("task", "exec", "-d", "--exec-id", "quiet", name, "sh", "-c", "echo there > /f; sleep 999")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        eventually(lambda: self.exec(name, "cat", "/f").stdout == "there\n", what="the detached program")
+        self.assertIn("quiet", self.cd.ctr("task", "ps", name).stdout)
+        p = subprocess.run(["script", "-qec", f"ctr -a {self.cd.address} -n {self.cd.namespace} task exec -t"
+                            f" --exec-id tty {name} sh -c 'test -t 0 && echo istty; exit 4'", "/dev/null"],
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(p.returncode, 4)
+        self.assertIn("istty", p.stdout)
+
+    def test_exec_of_a_missing_program(self):
+        name = self.run_detached("sleep", "1000")
+        pid = self.pid(name)
+        for program in ("/no-such-program", "/etc", "/etc/passwd"):
+            p = self.exec(name, program)
+            self.assertNotEqual(p.returncode, 0, program)
+            self.assertIn(program, p.stderr)
+        self.assertEqual([r.split()[0] for r in self.cd.ctr("task", "ps", name).stdout.splitlines()[1:]],
+                         [str(pid)], "nothing of them is left")
 
     def test_exec(self):
         name = self.run_detached("sleep", "1000")

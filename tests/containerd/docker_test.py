@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import PATH, RUNTIME, end, eventually, make_image, processes_naming
+from harness import OWN_SHIM, PATH, RUNTIME, end, eventually, make_image, processes_naming
 
 IMAGE = "bb:test"
 
@@ -21,7 +21,8 @@ class Docker(unittest.TestCase):
         cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="rwdk-"))
         cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
         (cls.dir / "daemon.json").write_text(json.dumps({
-            "runtimes": {"ringwall": {"path": RUNTIME}}, "default-runtime": "ringwall"}))
+            "runtimes": {"ringwall": {"path": RUNTIME}},
+            "default-runtime": "io.containerd.runsc.v1" if OWN_SHIM else "ringwall"}))
         cls.host = f"unix://{cls.dir}/docker.sock"
         cls.log = open(cls.dir / "log", "ab")
         cls.addClassCleanup(cls.log.close)
@@ -32,7 +33,7 @@ class Docker(unittest.TestCase):
              f" --exec-root {cls.dir}/exec --pidfile {cls.dir}/pid -H {cls.host} --bridge none"
              " --iptables=false --ip6tables=false --storage-driver vfs"],
             stdin=subprocess.DEVNULL, stdout=cls.log, stderr=cls.log, start_new_session=True,
-            env={"HOME": "/root", "PATH": PATH})
+            env={"HOME": "/root", "PATH": f"{os.path.dirname(RUNTIME)}:{PATH}"})
         cls.addClassCleanup(cls.stop)
         eventually(lambda: cls.docker("version").returncode == 0, what="dockerd answers")
         make_image(cls.dir / "image.tar", IMAGE)
@@ -120,6 +121,34 @@ class Docker(unittest.TestCase):
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertEqual(self.docker("start", cid).returncode, 0)
         self.assertEqual(self.docker("exec", cid, "cat", "/file").stdout, "copied\n")
+
+    def test_user_network(self):
+        """Two containers find each other by name, by docker's resolver, and talk."""
+        self.assertEqual(self.docker("network", "create", "--subnet", "10.231.9.0/24", "net").returncode, 0)
+        self.addCleanup(self.docker, "network", "rm", "net")
+
+        def on_net(*command, name, options=()):
+            p = self.docker("run", "-d", "--network", "net", "--name", name, *options, IMAGE, *command)
+            self.assertEqual(p.returncode, 0, p.stderr)
+            self.addCleanup(self.docker, "rm", "-f", name)
+        on_net("nc", "-ll", "-p", "7000", "-e", "cat", name="server")
+        on_net("sleep", "1000", name="client")
+
+        def client(script):
+            return self.docker("exec", "client", "sh", "-c", script)
+        address = self.docker("inspect", "-f", "{{.NetworkSettings.Networks.net.IPAddress}}", "server").stdout.strip()
+        self.assertTrue(address.startswith("10.231.9."), address)
+        eventually(lambda: client(f"echo by address | nc {address} 7000").stdout == "by address\n", what="an answer")
+        for _ in range(5):
+            p = client("echo by name | nc server 7000")
+            self.assertEqual((p.stdout, p.stderr), ("by name\n", ""))
+        self.assertIn(address, client("nslookup server").stdout)
+        self.assertNotEqual(client("nslookup nobody-of-that-name").returncode, 0)
+        self.assertEqual(client("head -c 1000000 /dev/zero | nc server 7000 | wc -c").stdout, "1000000\n")
+        self.assertIn("64 bytes", client("ping -c 1 server").stdout)
+        # After a restart the namespace is a new one.
+        self.assertEqual(self.docker("restart", "-t", "0", "server").returncode, 0)
+        eventually(lambda: client("echo again | nc server 7000").stdout == "again\n", what="an answer again")
 
     def test_terminal(self):
         p = subprocess.run(["script", "-qec", f"docker -H {self.host} run --rm -t --network none {IMAGE}"

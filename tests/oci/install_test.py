@@ -1,10 +1,18 @@
 #!/usr/bin/env python3
-"""runsc install and uninstall: docker's daemon.json."""
+"""runsc install and uninstall: docker's daemon.json. cmake --install, and the Debian package that CPack
+builds, installed into a root of its own. BUILD_DIR is the build folder."""
 import json
 import os
+import pathlib
+import re
+import shutil
+import subprocess
 import unittest
 
-from harness import IS_OURS, Case, main
+from harness import IS_OURS, RUNTIME, Case, main
+
+BUILD_DIR = os.environ.get("BUILD_DIR")
+PROGRAMS = ("runsc", "containerd-shim-runsc-v1")
 
 
 @unittest.skipUnless(IS_OURS, "a command of runsc")
@@ -43,6 +51,75 @@ class Install(Case):
         p = self.call("install", "--config-file", str(self.config))
         self.assertNotEqual(p.returncode, 0)
         self.assertEqual(self.config.read_text(), "{broken")
+
+
+def sh(*args, **kw):
+    return subprocess.run(args, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=600, stdin=subprocess.DEVNULL, **kw).stdout
+
+
+@unittest.skipUnless(IS_OURS and BUILD_DIR, "needs the build folder")
+class Package(Case):
+    def check_files(self, prefix):
+        """What both ways of installing put there, and that it is whole."""
+        for name in PROGRAMS:
+            self.assertTrue(os.access(prefix / "bin" / name, os.X_OK), name)
+        listed = sh(str(prefix / "bin/runsc"), "help")
+        names = re.findall(r"^  ([a-z][a-z-]*)\b", listed, re.M)
+        self.assertIn("port-forward", names)
+        page = (prefix / "share/man/man8/runsc.8").read_text().replace("\\-", "-")
+        for name in names:
+            self.assertIn(f"\\fB{name}\\fR", page)
+        self.check_completion(prefix)
+        docs = prefix / "share/doc/ringwall"
+        for name in ("oci.md", "daemonset.yaml", "runtimeclass.yaml", "LICENSE"):
+            self.assertTrue((docs / name).is_file(), name)
+
+    def check_completion(self, prefix):
+        script = prefix / "share/bash-completion/completions/runsc"
+
+        def complete(*words):
+            text = " ".join(f"'{w}'" for w in words)
+            return sh("bash", "-c", f"PATH={prefix}/bin:$PATH; . {script}; COMP_WORDS=({text});"
+                      f"COMP_CWORD={len(words) - 1}; _runsc; echo ${{COMPREPLY[@]}}").split()
+        self.assertEqual(complete("runsc", "de"), ["delete", "debug"])
+        self.assertEqual(complete("runsc", "port"), ["port-forward"])
+        self.assertIn("--console-socket", complete("runsc", "exec", "--co"))
+        self.assertIn("--network", complete("runsc", "--net"))
+
+    def test_cmake_install(self):
+        sh("cmake", "--install", BUILD_DIR, "--prefix", str(self.dir / "prefix"))
+        self.check_files(self.dir / "prefix")
+
+    @unittest.skipUnless(shutil.which("dpkg") and os.geteuid() == 0, "needs root and dpkg")
+    def test_debian_package(self):
+        out, root = self.dir / "out", self.dir / "root"
+        sh("cpack", "-G", "DEB", "--config", f"{BUILD_DIR}/CPackConfig.cmake", "-B", str(out))
+        package, = out.glob("*.deb")
+        self.assertRegex(package.name, r"^ringwall_\d+\.\d+\.\d+.*_amd64\.deb$")
+        info = sh("dpkg-deb", "--info", str(package))
+        self.assertIn("Package: ringwall", info)
+        self.assertNotIn("Depends:", info, "both programs stand by themselves")
+        for d in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "proc", "etc/docker"):
+            (root / d).mkdir(parents=True)
+        (root / "var/lib/dpkg/status").touch()
+        dpkg = ("dpkg", f"--root={root}", "--force-not-root", "--force-script-chrootless")
+        sh(*dpkg, "--install", str(package))
+        self.check_files(root / "usr")
+        # Alone in a root of their own, where nothing else is.
+        inside = ("unshare", "--mount", "sh", "-ec", f'mount -t proc proc {root}/proc; exec chroot {root} "$@"', "sh")
+        self.assertIn("runsc version", sh(*inside, "/usr/bin/runsc", "--version"))
+        sh(*inside, "/usr/bin/runsc", "install")
+        doc = json.loads((root / "etc/docker/daemon.json").read_text())
+        self.assertEqual(doc["runtimes"]["runsc"]["path"], "/usr/bin/runsc")
+        self.write(["/bin/sh", "-c", "exit 6"])
+        p = subprocess.run([str(root / "usr/bin/runsc"), *RUNTIME[1:], "--root", str(self.root), "run", "--bundle",
+                            str(self.bundle), self.new_id()], stdin=subprocess.DEVNULL, timeout=60)
+        self.assertEqual(p.returncode, 6)
+        # Its own names for its own code are not stripped: stacks and profiles need them.
+        self.assertIn("boot_main", sh("nm", str(root / "usr/bin/runsc")))
+        sh(*dpkg, "--purge", "ringwall")
+        self.assertEqual([p for p in (root / "usr").rglob("*") if p.is_file()], [])
 
 
 if __name__ == "__main__":

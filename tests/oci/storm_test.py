@@ -50,6 +50,10 @@ class Storm(Case):
         create.wait(TIMEOUT)
         if rng.random() < 0.8:
             self.call("start", cid)
+        for command in (("exec", "--detach", cid, "/bin/sleep", "999"), ("pause", cid), ("resume", cid),
+                        ("update", "--pids-limit", "50", cid), ("ps", cid)):
+            if rng.random() < 0.2:
+                self.call_quiet(*command)
         time.sleep(rng.random() * 0.02)
         if rng.random() < 0.3:
             state = self.call("state", cid)

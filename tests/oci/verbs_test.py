@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -223,12 +224,16 @@ class Own(Case):
 
     def test_help(self):
         listed = self.call("--help").stdout
-        for name in ("create", "exec", "update", "debug"):
-            self.assertIn(f"\n  {name} ", listed)
+        names = re.findall(r"^  ([a-z][a-z-]*)\b", listed, re.M)
+        # What the project promises, each with its own help.
+        for name in ("create", "start", "run", "state", "kill", "delete", "exec", "ps", "list", "pause",
+                     "resume", "update", "events", "spec", "wait", "port-forward", "debug", "do", "features",
+                     "install", "uninstall"):
+            self.assertIn(name, names)
             for words in (("help", name), (name, "--help")):
                 p = self.call(*words)
                 self.assertEqual(p.returncode, 0)
-                self.assertIn(f" {name} ", p.stdout)
+                self.assertRegex(p.stdout, rf"  {name}\b")
 
     def test_debug(self):
         log = self.dir / "log"
@@ -245,6 +250,54 @@ class Own(Case):
         eventually(lambda: "nanosleep" in log.read_text(), what="system calls in the log")
         self.assertEqual(self.call("debug", "--strace", "off", "--log-level", "warning", cid).returncode, 0)
         self.assertNotEqual(self.call("debug", "--log-level", "loud", cid).returncode, 0)
+
+    def started(self, *args, annotations=None):
+        cid = self.create(list(args), lambda c: c.update(annotations=annotations or {}))
+        self.assertEqual(self.call("start", cid).returncode, 0)
+        return cid
+
+    def test_stacks(self):
+        """Which function each thread of the sentry is in, and for which task of a guest."""
+        kind, box = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
+        pod = self.started("/bin/sleep", "1000", annotations={kind: "sandbox"})
+        one = self.started("/bin/sh", "-c", "read x < /dev/ptmx", annotations={kind: "container", box: pod})
+        sleeps = lambda text: "task_nanosleep" in text
+
+        def stacks(cid):
+            p = self.call("debug", "--stacks", cid)
+            self.assertEqual(p.returncode, 0, p.stderr)
+            return p.stdout
+        for cid in (pod, one):
+            text = eventually(lambda: (lambda t: t if sleeps(t) else None)(stacks(cid)), what="it sleeps")
+            threads = text.split("\nthread ")
+            mine = [t for t in threads if f"(sleep), state S, container {pod}" in t]
+            self.assertEqual(len(mine), 1, text)
+            self.assertTrue(sleeps(mine[0]), mine[0])
+            self.assertIn("guest process 1, thread 1 (sleep)", mine[0])
+            self.assertTrue([t for t in threads if f"(sh), state S, container {one}" in t and "sys_poll" in t], text)
+            self.assertTrue([t for t in threads if "boot_serve" in t and "boot_main" in t], text)
+        # They were held, and went on.
+        self.assertEqual(self.call("exec", pod, "echo", "on").stdout, "on\n")
+        self.assertEqual(self.call("kill", one, "KILL").returncode, 0)
+        self.wait_status(one, "stopped")
+        self.assertNotEqual(self.call("debug", "--stacks", one).returncode, 0)
+
+    def test_profile(self):
+        cid = self.started("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1")
+        path = self.dir / "profile"
+        p = self.call("debug", "--profile", str(path), "--seconds", "1", cid)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        stacks = {}
+        for line in path.read_text().splitlines():
+            frames, count = line.rsplit(" ", 1)
+            stacks[frames] = int(count)
+        self.assertTrue([s for s in stacks if "task_loop" in s.split(";")], stacks)
+        outer = [s.split(";")[0] for s in stacks]
+        self.assertTrue({"clone3", "__clone3", "clone", "start_thread"} & set(outer), outer)
+        self.assertNotEqual(self.call("debug", "--profile", "-", "--seconds", "0", cid).returncode, 0)
+        self.assertNotEqual(self.call("debug", "--profile", "/no/such/dir/x", cid).returncode, 0)
+        p = self.call("debug", "--profile", "-", "--seconds", "1", cid)
+        self.assertRegex(p.stdout, r"(?m)^\S.* \d+$")
 
     def test_ignore_cgroups(self):
         path = f"/ringwall-test-{os.getpid()}-none"
