@@ -48,10 +48,13 @@ def in_namespace(tag):
     return change
 
 
-class Lossy:
-    """Two namespaces, 10.231.9.2 ("a") and 10.231.9.1 ("b"), whose frames are carried by a thread
-    that loses, doubles and delays some of them."""
+class Wire:
+    """Two namespaces, 10.231.9.2 ("a") and 10.231.9.1 ("b"), whose frames are carried by a thread,
+    which loses, doubles and delays some of them when bad."""
     LOSE, DOUBLE, DELAY = 0.01, 0.005, 0.05
+
+    def __init__(self, bad=True):
+        self.bad = bad
 
     def __enter__(self):
         self.base = f"rw{os.getpid() % 100000}"
@@ -90,7 +93,7 @@ class Lossy:
         # Whole frames with checksums, as a wire has them.
         for where in ([], ["ip", "netns", "exec", tag]):
             subprocess.run([*where, "ethtool", "-K", "eth0" if where else tag, "tx", "off", "tso",
-                            "off", "gso", "off", "gro", "off"], check=False,
+                            "off", "gso", "off", "gro", "off"], check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         s.bind((tag, 3))
@@ -113,12 +116,13 @@ class Lossy:
             for s in ready:
                 frame = s.recv(70000)
                 other = self.socks[1 - self.socks.index(s)]
-                dice = self.random.random()
+                dice = self.random.random() if self.bad else 0.5
                 if dice < self.LOSE:
                     self.gone += 1
                     continue
                 for _ in range(2 if dice > 1 - self.DOUBLE else 1):
-                    late = self.DELAY * self.random.random() if self.random.random() < 0.02 else 0
+                    late = self.bad and self.random.random() < 0.02
+                    late = self.DELAY * self.random.random() if late else 0
                     serial += 1
                     heapq.heappush(held, (time.monotonic() + late, serial, frame, other))
             while held and held[0][0] <= time.monotonic():
