@@ -1,1 +1,1 @@
-set(deps systrap stub mem platform)
+set(deps systrap stub mem platform PkgConfig::CAPSTONE)
