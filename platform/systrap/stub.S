@@ -293,7 +293,7 @@ systrap_call:
     pushfq
     popq ST_REGS+ST_R_EFLAGS(%r11)
     cmpq $ST_ANSWERS_COUNT, %rax
-    jae 1f
+    jae stub_call_long
     movq ST_ANSWERS(%r11,%rax,8), %rcx
     btq $ST_ANSWER_THERE, %rcx
     jc stub_answer

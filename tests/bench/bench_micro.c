@@ -63,6 +63,12 @@ static void one_getppid_odd(void)
     __asm__ volatile("nop\n\tnop\n\tsyscall\n\tnop" : "+a"(ret) : : "rcx", "r11", "memory");
 }
 
+/* As one_getppid, of what platforms have to ask for. */
+static void one_getpgrp(void)
+{
+    (void)syscall(SYS_getpgrp);
+}
+
 static void one_getpid(void)
 {
     (void)getpid();
@@ -219,6 +225,7 @@ static const struct kind {
     {"getppid", one_getppid, NULL, NULL},
     {"getppid_inline", one_getppid_inline, NULL, NULL},
     {"getppid_odd", one_getppid_odd, NULL, NULL},
+    {"getpgrp", one_getpgrp, NULL, NULL},
     {"getpid", one_getpid, NULL, NULL},
     {"clock_gettime", one_clock, NULL, NULL},
     {"sched_yield", one_yield, NULL, NULL},
@@ -270,6 +277,23 @@ static void measure(const struct kind *k)
     fflush(stdout);
 }
 
+/* So many rounds between a byte that is read and a line that is written. */
+static void play(long rounds)
+{
+    char c;
+
+    pipe_begin();
+    puts("ready");
+    fflush(stdout);
+    need(read(0, &c, 1) == 1, "start");
+    for (long r = 0; r < rounds; r++)
+        one_pipe();
+    puts("done");
+    fflush(stdout);
+    need(read(0, &c, 1) >= 0, "end");
+    peer_end();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--true") == 0)
@@ -278,6 +302,10 @@ int main(int argc, char **argv)
         puts("idle");
         fflush(stdout);
         pause();
+    }
+    if (argc > 2 && strcmp(argv[1], "--play") == 0) {
+        play(atol(argv[2]));
+        return 0;
     }
     self = argv[0];
     snprintf(path, sizeof(path), "%s/bench-file.%d", dir, (int)getpid());

@@ -136,6 +136,9 @@ static void often(void)
         CHECK_EQ(call_any(SYS_getpid, 0, 0, 0), pid);
         CHECK_EQ(call_any(SYS_getpgrp, 0, 0, 0), group);
         CHECK_EQ(call_any(SYS_close, -1, 0, 0), -1);
+        CHECK_EQ(call_any(SYS_openat, AT_FDCWD, 1, 0), -1);
+        CHECK_EQ(call_any(SYS_getuid | 1L << 32, 0, 0, 0), getuid());
+        CHECK_EQ(call_any(100000, 0, 0, 0), -1);
     }
 }
 

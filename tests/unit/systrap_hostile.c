@@ -239,6 +239,129 @@ Test(systrap_hostile, areas_under_fire)
     }
 }
 
+/* ---- patched sites ---- */
+
+/* One site of each shape. */
+GUEST(code_sites, "    nop; nop; nop; nop; nop; nop\n"
+                  "1:  mov $5, %eax\n"
+                  "    syscall\n"
+                  "    mov %rbp, %rax\n"
+                  "    syscall\n"
+                  "    cmp $-4095, %rax\n"
+                  "    jmp 1b\n");
+
+/* As mm maps the code of a file. */
+static void map_as_code(struct rig *r)
+{
+    cr_assert_eq(plat_as_map(r->as, (uaddr_t){CODE}, PAGE_SIZE, PLAT_READ | PLAT_EXEC,
+                             memfile_fd(r->mf), r->code, PLAT_MAP_CODE),
+                 0);
+}
+
+static void start_patched(struct rig *r)
+{
+    rig_start(r, code_sites, (size_t)(code_sites_end - code_sites));
+    st_plat(r->plat)->patience_ns = 20000000;
+    map_as_code(r);
+    plat_ctx_regs(r->ctx)->rbp = 6;
+    for (int i = 0; i < 200; i++)
+        cr_assert_eq(rig_call(r->ctx), i % 2 == 0 ? 5 : 6);
+    cr_assert_eq(st_ctx(r->ctx)->shared->kind, ST_KIND_CALL);
+    cr_assert_eq(st_as(r->as)->patch.page_count, 1);
+}
+
+/* Into every byte of the table's used part, of the sites' code and of the sites. */
+static void jump_into_patches(uint64_t from, uint64_t size)
+{
+    struct rig r;
+    struct plat_fault f;
+    bool started = false;
+
+    for (uint64_t off = 0; off < size; off++) {
+        if (!started)
+            start_patched(&r);
+        started = true;
+        struct plat_regs *regs = plat_ctx_regs(r.ctx);
+        regs->rip = from + off;
+        regs->r11 = off % 2 != 0 ? st_area_addr(st_plat(r.plat), st_ctx(r.ctx)->thread) : DATA;
+        regs->rcx = random_word();
+        regs->rsp = DATA + 2048;
+        regs->fs_base = off % 3 != 0 ? 0 : random_word() >> 20;
+        enum plat_event e = run_poked(r.ctx, &f);
+        check_maps(&r);
+        check_batches(&r);
+        cr_assert(count_threads(rig_pid(r.as)) <= 2);
+        /* Wherever it is stopped, it is in its program, or in none. */
+        const uint64_t rip = plat_ctx_regs(r.ctx)->rip;
+        if (e == PLAT_EVENT_INTERRUPT || e == PLAT_EVENT_SYSCALL)
+            cr_assert(rip < ST_PATCH_CODE || rip >= ST_PATCH_CODE + 2 * PATCH_SLOT,
+                      "offset %lu: %lx", (unsigned long)off, (unsigned long)rip);
+        if (e != PLAT_EVENT_DEAD)
+            continue;
+        rig_end(&r);
+        started = false;
+    }
+    if (started)
+        rig_end(&r);
+}
+
+Test(systrap_hostile, jumps_into_the_code_of_sites)
+{
+    jump_into_patches(ST_PATCH_CODE, 2 * PATCH_SLOT + 16);
+}
+
+Test(systrap_hostile, jumps_into_sites_and_the_table)
+{
+    jump_into_patches(CODE, 32);
+    jump_into_patches(ST_PATCH_TABLE, 32);
+}
+
+/* What a thread says of its call is overwritten while it makes calls without signals. */
+static void fill_direct(uint64_t pattern, uint64_t from, uint64_t to)
+{
+    struct rig r;
+    struct plat_fault f;
+    struct filler fl = {0};
+    pthread_t t;
+
+    start_patched(&r);
+    const uint64_t area = st_area_addr(st_plat(r.plat), st_ctx(r.ctx)->thread);
+    memcpy((char *)memfile_ptr(r.mf, r.code) + 512, code_fill, (size_t)(code_fill_end - code_fill));
+    map_as_code(&r);
+    cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &fl.ctx), 0);
+    struct plat_regs *regs = plat_ctx_regs(fl.ctx);
+    regs->rip = CODE + 512;
+    regs->rax = pattern;
+    regs->rdi = area + from;
+    regs->rsi = area + to;
+    cr_assert_eq(pthread_create(&t, NULL, filler_main, &fl), 0);
+    for (int i = 0; i < 400; i++) {
+        regs = plat_ctx_regs(r.ctx);
+        regs->rip = CODE;
+        regs->rbp = 6;
+        if (run_poked(r.ctx, &f) == PLAT_EVENT_DEAD)
+            break;
+        check_batches(&r);
+    }
+    check_maps(&r);
+    plat_ctx_destroy(r.ctx);
+    r.ctx = NULL;
+    st_process_kill(st_as(r.as));
+    pthread_join(t, NULL);
+    plat_ctx_destroy(fl.ctx);
+    rig_end(&r);
+}
+
+Test(systrap_hostile, direct_calls_under_fire)
+{
+    for (int i = 0; i < 3; i++) {
+        fill_direct(random_word() * random_word(), ST_NEGFS, ST_AFTER + 8);
+        fill_direct(UINT64_C(1) << ST_ANSWER_THERE | random_word() >> 40, ST_ANSWERS, ST_XSAVE);
+        fill_direct(random_word(), ST_REGS, ST_REGS + 168);
+        fill_direct(ST_PATCH_CODE + random_word() % 512, ST_AFTER, ST_AFTER + 8);
+    }
+}
+
 /* A process has nothing of its parent's areas, nor of those a former process had. */
 Test(systrap_hostile, areas_are_not_handed_on)
 {
