@@ -304,7 +304,7 @@ int main(int argc, char **argv)
         pause();
     }
     if (argc > 2 && strcmp(argv[1], "--play") == 0) {
-        play(atol(argv[2]));
+        play(strtol(argv[2], NULL, 10));
         return 0;
     }
     self = argv[0];
