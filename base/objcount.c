@@ -17,7 +17,7 @@ int64_t objcount_report(void)
         int64_t live = atomic_load(&o->live);
 
         if (live != 0)
-            log_info("%lld live %s", (long long)live, o->name);
+            log_error("%lld live %s", (long long)live, o->name);
         sum += live;
     }
     return sum;

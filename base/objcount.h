@@ -34,7 +34,7 @@ struct objcount {
 #define OBJCOUNT_DEC(type) ((void)0)
 #endif
 
-/* Logs every type with live objects at level info and returns their sum; 0 in release builds. */
+/* Logs every type with live objects at level error and returns their sum; 0 in release builds. */
 int64_t objcount_report(void);
 /* Live objects of the named type; -1 when there is no such counter. */
 int64_t objcount_live(const char *name);

@@ -274,8 +274,8 @@ int64_t sys_move_pages(struct task *t, int pid, uint64_t count, uaddr_t pages, u
         const uint64_t n = MIN(count - at, (uint64_t)MOVE_BATCH);
         r = pages_batch(t, mm, at, n, pages, nodes, status);
         at += n;
-        if (!r && at < count && task_signal_pending(t))
-            r = -ERESTARTNOINTR;
+        if (task_kill_pending(t))
+            break;
     }
     mm_put(mm);
     return r;

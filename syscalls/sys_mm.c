@@ -82,7 +82,7 @@ int64_t sys_brk(struct task *t, uaddr_t brk)
     return (int64_t)mm_brk(t->ua.mm, t->ctx, &lim, brk.v);
 }
 
-/* Filling in may take long: in pieces, so that a signal ends it. */
+/* Filling in may take long: in pieces, so that SIGKILL ends it. */
 static int64_t madvise_populate(struct task *t, uaddr_t addr, uint64_t len, int advice)
 {
     uint64_t left = len;
@@ -93,7 +93,7 @@ static int64_t madvise_populate(struct task *t, uaddr_t addr, uint64_t len, int 
             return err;
         addr = uaddr_add(addr, n);
         left -= n;
-        if (left > 0 && task_signal_pending(t))
+        if (left > 0 && task_kill_pending(t))
             return -EINTR;
     } while (left > 0);
     return 0;

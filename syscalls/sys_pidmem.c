@@ -66,7 +66,7 @@ static int64_t advise_all(struct task *t, struct mm *mm, const struct uio *u, in
         if (err)
             return done > 0 ? done : err;
         done += (int64_t)s->size;
-        if (task_signal_pending(t))
+        if (task_kill_pending(t))
             break;
     }
     return done;

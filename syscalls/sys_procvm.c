@@ -86,7 +86,7 @@ static int64_t procvm_copy(struct task *t, struct procvm *v, struct mm *mm, char
                 return total > 0 ? total : -EFAULT;
             addr += done;
             left -= done;
-            if (task_signal_pending(t))
+            if (task_kill_pending(t))
                 return total;
         }
     }

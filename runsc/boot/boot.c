@@ -368,5 +368,10 @@ void boot_main(const struct boot_args *a)
     if (write(a->status_fd, &ok, sizeof(ok)) != (ssize_t)sizeof(ok))
         _exit(125);
     close(a->status_fd);
-    _exit(boot_serve(&b));
+    const int code = boot_serve(&b);
+#ifdef RINGWALL_DEBUG
+    if (b.root.init.ended)
+        boot_check_end(&b);
+#endif
+    _exit(code);
 }

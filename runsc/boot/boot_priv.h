@@ -115,6 +115,11 @@ void boot_process_fini(struct boot_process *p);
 /* Serves the control socket till the container ends; the result is its exit code. */
 int boot_serve(struct boot *b);
 
+/* ---- boot_end.c ---- */
+/* Gives back all that the sandbox has, whose init has ended, and aborts when objects are left that
+ * are counted (base/objcount.h). */
+void boot_check_end(struct boot *b);
+
 /* ---- boot_space.c ---- */
 /* Account and namespaces of a container, before its mounts. pid_like: the container whose pid
  * namespace it shares, NULL: its configuration says. Negative errno and a line in t. */

@@ -135,6 +135,11 @@ bool task_signal_pending(struct task *t)
     return blocker_interrupted(&t->blocker);
 }
 
+bool task_kill_pending(struct task *t)
+{
+    return task_dying(t);
+}
+
 /* ---- waiting ---- */
 
 int task_sigsuspend(struct task *t, uint64_t mask)

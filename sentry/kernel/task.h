@@ -177,6 +177,8 @@ void task_raise(struct task *t, int signo);
 MUST_CHECK int task_set_temp_sigmask(struct task *t, uaddr_t set, uint64_t size);
 void task_restore_sigmask(struct task *t);
 bool task_signal_pending(struct task *t);
+/* ... one that ends it: what only long calls look at that signals do not interrupt. */
+bool task_kill_pending(struct task *t);
 
 /* ---- the kernel object ---- */
 struct kernel_config {

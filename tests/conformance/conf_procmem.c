@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 
 CONF_FAMILY("procmem");
@@ -113,6 +114,29 @@ TEST(process_mrelease)
     CHECK(syscall(SYS_process_mrelease, fd, 0) == 0 || errno == ESRCH);
     CHECK_KILLED(pid, SIGKILL);
     CHECK_ERRNO(syscall(SYS_process_mrelease, fd, 0), ESRCH);
+}
+
+static void on_alarm(int sig)
+{
+    (void)sig;
+}
+
+/* Only what ends the caller cuts it short. */
+TEST(process_vm_not_interrupted)
+{
+    const size_t size = 8UL << 20;
+    char *from = conf_pages(size / P), *to = conf_pages(size / P);
+    struct iovec local = {to, size}, remote = {from, size};
+    const struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+
+    memset(from, 1, size);
+    conf_handler(SIGALRM, on_alarm, SA_RESTART);
+    OK(setitimer(ITIMER_REAL, &often, NULL));
+    for (int i = 0; i < 20; i++) {
+        CHECK_EQ(OK(process_vm_readv(getpid(), &local, 1, &remote, 1, 0)), (long)size);
+        CHECK_EQ(OK(process_vm_writev(getpid(), &local, 1, &remote, 1, 0)), (long)size);
+    }
+    OK(setitimer(ITIMER_REAL, &never, NULL));
 }
 
 /* ---- pagemap ---- */
