@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import OWN_SHIM, PATH, RUNTIME, end, eventually, make_image, processes_naming
+from harness import PATH, RUNTIME, end, eventually, make_image, processes_naming
 
 IMAGE = "bb:test"
 
@@ -22,7 +22,7 @@ class Docker(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
         (cls.dir / "daemon.json").write_text(json.dumps({
             "runtimes": {"ringwall": {"path": RUNTIME}},
-            "default-runtime": "io.containerd.runsc.v1" if OWN_SHIM else "ringwall"}))
+            "default-runtime": "ringwall"}))
         cls.host = f"unix://{cls.dir}/docker.sock"
         cls.log = open(cls.dir / "log", "ab")
         cls.addClassCleanup(cls.log.close)

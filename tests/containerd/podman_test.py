@@ -53,6 +53,31 @@ class Podman(unittest.TestCase):
         self.assertEqual(self.podman("inspect", "-f", "{{.State.ExitCode}}", cid).stdout, "5\n")
         self.assertEqual(self.podman("rm", cid).returncode, 0)
 
+    def test_pause_update_kill(self):
+        p = self.podman("run", "-d", "--network", "none", "--memory", "64m", IMAGE, "sleep", "1000")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        cid = p.stdout.strip()
+
+        def status():
+            return self.podman("inspect", "-f", "{{.State.Status}}", cid).stdout.strip()
+        for command, after in ((("pause", cid), "paused"), (("unpause", cid), "running"),
+                               (("update", "--memory", "96m", cid), "running"),
+                               (("kill", "-s", "KILL", cid), "exited")):
+            p = self.podman(*command)
+            self.assertEqual(p.returncode, 0, p.stderr)
+            eventually(lambda: status() == after, what=f"{after} after {command[0]}")
+        self.assertEqual(self.podman("inspect", "-f", "{{.State.ExitCode}}", cid).stdout, "137\n")
+        self.assertEqual(self.podman("rm", cid).returncode, 0)
+
+    def test_detached_terminal(self):
+        """The master of the terminal goes to conmon over --console-socket."""
+        p = self.podman("run", "-d", "-t", "--network", "none", IMAGE, "sh", "-c", "test -t 1 && echo istty; stty size")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        cid = p.stdout.strip()
+        self.assertEqual(self.podman("wait", cid).stdout, "0\n")
+        self.assertIn("istty", self.podman("logs", cid).stdout)
+        self.assertEqual(self.podman("rm", cid).returncode, 0)
+
     def test_missing_executable(self):
         p = self.podman("run", "--rm", "--network", "none", IMAGE, "/no-such-program")
         self.assertIn(p.returncode, (126, 127))

@@ -53,6 +53,74 @@ class Install(Case):
         self.assertEqual(self.config.read_text(), "{broken")
 
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+@unittest.skipUnless(shutil.which("containerd"), "needs containerd")
+class Manuals(Case):
+    """What the documents say to put into configurations is what containerd understands."""
+
+    def runtimes(self, text):
+        """type and BinaryName of each runtime that containerd reads from a configuration."""
+        path = self.dir / "config.toml"
+        path.write_text(text)
+        dump = sh("containerd", "-c", str(path), "config", "dump")
+        found, name = {}, None
+        for line in dump.splitlines():
+            if m := re.match(r"\s*\[.*containerd\.runtimes\.(\w+)(\.options)?\]", line):
+                name = m.group(1)
+            elif line.strip().startswith("["):
+                name = None
+            elif name and (m := re.match(r'\s*(runtime_type|BinaryName) = "(.+)"', line)):
+                found.setdefault(name, {})[m.group(1)] = m.group(2)
+        return found
+
+    def blocks(self, page):
+        """Indented pieces of a page that are configuration of containerd."""
+        text = (ROOT / page).read_text()
+        pieces = re.findall(r"(?:^    .*\n)+", text, re.M)
+        return [p for p in pieces if "containerd.runtimes" in p]
+
+    def test_pages(self):
+        seen = []
+        for page in ("docs/oci.md", "README.md"):
+            blocks = self.blocks(page)
+            self.assertTrue(blocks, page)
+            for block in blocks:
+                found = self.runtimes("version = 2\n" + block)
+                ours = {n: v for n, v in found.items() if n != "runc"}
+                self.assertTrue(ours, block)
+                seen += ours.values()
+        self.assertIn({"runtime_type": "io.containerd.runsc.v1"}, seen)
+        self.assertIn({"runtime_type": "io.containerd.runc.v2", "BinaryName": "/usr/local/bin/runsc"}, seen)
+
+    def test_daemonset(self):
+        """The script of the manifest, on a node that is a directory: twice, and with what was there kept."""
+        text = (ROOT / "packaging/daemonset.yaml").read_text()
+        script = re.search(r"- \|\n((?: {14}.*\n|\n)+)", text).group(1)
+        script = re.sub(r"^ {14}", "", script, flags=re.M)
+        node = self.dir / "node"
+        for d in ("image", "host/usr/local/bin", "host/etc/containerd"):
+            (node / d).mkdir(parents=True)
+        for name in PROGRAMS:
+            (node / "image" / name).write_text(f"#!/bin/sh\necho {name}\n")
+        self.assertIn("nsenter --mount=/proc/1/ns/mnt systemctl restart containerd", script)
+        script = script.replace("/host/", f"{node}/host/").replace("cp /$f", f"cp {node}/image/$f").replace(
+            "nsenter --mount=/proc/1/ns/mnt", "echo")
+        conf = node / "host/etc/containerd/config.toml"
+        for before in (None, "version = 2\n[debug]\n  level = \"warn\"\n"):
+            conf.unlink(missing_ok=True)
+            if before:
+                conf.write_text(before)
+            for _ in range(2):
+                sh("sh", "-ec", script)
+            self.assertEqual(self.runtimes(conf.read_text()).get("runsc"), {"runtime_type": "io.containerd.runsc.v1"})
+            self.assertTrue(conf.read_text().startswith(before or "version = 2\n"))
+            self.assertEqual(conf.read_text().count("runtimes.runsc]"), 1)
+        for name in PROGRAMS:
+            self.assertEqual(sh(str(node / "host/usr/local/bin" / name)), name + "\n")
+
+
 def sh(*args, **kw):
     return subprocess.run(args, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=600, stdin=subprocess.DEVNULL, **kw).stdout
