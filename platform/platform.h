@@ -59,6 +59,11 @@ struct plat_answer {
     bool yield;     /* instead: the host's sched_yield(2), by the thread that runs the guest code */
 };
 
+/* What an action was set to that is the default. */
+struct plat_sigaction {
+    uint64_t restorer, flags;
+};
+
 struct plat_config {
     int mem_fd;    /* the memory file */
     int device_fd; /* what open gave; borrowed till create returns */
@@ -126,6 +131,13 @@ struct plat_ctx_ops {
      * platform has no way to do that. */
     void (*answers)(struct plat_ctx *ctx, const struct plat_answer *answers, size_t count);
     void (*drop_answers)(struct plat_ctx *ctx);
+    /* rt_sigaction(2) of signals whose action is the default may be answered without an event. Bit
+     * n for signal n + 1. zero: the action is all zeros and may be read; plain: it may be set to
+     * the default with no mask and no flags but SA_RESTORER. Replaces the last offer; none holds
+     * for a new context, nor after rebind. Owner thread, between runs. NULL: always by an event. */
+    void (*sigactions_offer)(struct plat_ctx *ctx, uint64_t zero, uint64_t plain);
+    /* Which were set since the offer, and to what. What the guest set is its own to choose. */
+    uint64_t (*sigactions_taken)(struct plat_ctx *ctx, struct plat_sigaction set[64]);
     /* User time spent in guest code so far, ns. Any thread. */
     uint64_t (*cpu_time)(struct plat_ctx *ctx);
     /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
@@ -269,6 +281,22 @@ static inline void plat_ctx_drop_answers(struct plat_ctx *ctx)
 {
     if (ctx->plat->ops->ctx->drop_answers)
         ctx->plat->ops->ctx->drop_answers(ctx);
+}
+
+static inline bool plat_ctx_sigactions_can(const struct plat_ctx *ctx)
+{
+    return ctx->plat->ops->ctx->sigactions_offer != NULL;
+}
+
+static inline void plat_ctx_sigactions_offer(struct plat_ctx *ctx, uint64_t zero, uint64_t plain)
+{
+    ctx->plat->ops->ctx->sigactions_offer(ctx, zero, plain);
+}
+
+static inline uint64_t plat_ctx_sigactions_taken(struct plat_ctx *ctx,
+                                                 struct plat_sigaction set[64])
+{
+    return ctx->plat->ops->ctx->sigactions_taken(ctx, set);
 }
 
 static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)

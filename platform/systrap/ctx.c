@@ -49,6 +49,7 @@ static int ctx_join(struct st_ctx *c, struct st_as *as, bool *out_first)
         c->shared = st_area(st_plat(as->base.plat), t);
         atomic_store(&c->area, c->shared);
         st_drop_answers(&c->base);
+        st_sigactions_offer(&c->base, 0, 0);
         c->seat.tid = t->tid;
         atomic_store(&c->target, (uint64_t)(uint32_t)as->pid << 32 | (uint32_t)t->tid);
         list_add_tail(&c->node, &as->ctxs);
@@ -200,6 +201,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     atomic_store(&c->area, c->shared);
     st_drop_answers(base);
     c->direct = (struct st_direct){.back = UINT64_MAX};
+    st_sigactions_offer(base, 0, 0);
     list_add_tail(&c->node, &as->ctxs);
     mutex_unlock(&as->mu);
     c->seat.tid = t->tid;
@@ -235,6 +237,8 @@ const struct plat_ctx_ops st_ctx_ops = {
     .xstate_set = st_xstate_set,
     .answers = st_answers,
     .drop_answers = st_drop_answers,
+    .sigactions_offer = st_sigactions_offer,
+    .sigactions_taken = st_sigactions_taken,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -10,6 +10,12 @@
 
 #include "platform/systrap/stub.h"
 
+#define SIGSYS 31
+#define SYS_SECCOMP 1
+#define AUDIT_ARCH_X86_64 0xc000003e
+/* Offsets in siginfo. */
+#define SI_CODE 8
+#define SI_ARCH 28
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
 #define DATA(off) stub_text + 4096 + (off)(%rip)
@@ -181,9 +187,20 @@ systrap_handler:
     subq %rcx, %rax
     cmpq $4096, %rax
     jb stub_nested
-1:  movl %edi, ST_SIG(%r15)
+1:  movq ST_UC_RIP(%rdx), %rax
+    leaq quick_access(%rip), %rcx
+    subq %rcx, %rax
+    cmpq $quick_access_end - quick_access, %rax
+    jb stub_slow                /* the pointers of a call that was to be answered here */
+    addq $quick_access - call_access, %rax
+    cmpq $call_access_end - call_access, %rax
+    jb call_fault
+    movl %edi, ST_SIG(%r15)
     movq %rsi, ST_INFO(%r15)
     movq %rdx, ST_UC(%r15)
+    cmpl $SIGSYS, %edi
+    je stub_quick
+stub_slow:
     rdfsbase %rax
     movq %rax, ST_FS(%r15)
     rdgsbase %rax
@@ -292,6 +309,8 @@ systrap_call:
     leaq ST_REGS(%r11), %rsp
     pushfq
     popq ST_REGS+ST_R_EFLAGS(%r11)
+    cmpq $__NR_rt_sigaction, %rax
+    je call_sigaction
     cmpq $ST_ANSWERS_COUNT, %rax
     jae stub_call_long
     movq ST_ANSWERS(%r11,%rax,8), %rcx
@@ -348,6 +367,9 @@ stub_answer_end:
 /* The interrupting signal came while this code ran: back to where it was, as sigreturn(2) would do,
  * unless that was on the way into guest code, or out of a call that was answered. The host has taken the extended state away. */
 stub_nested:
+    leaq stub_text - quick_leave(%rax), %rcx
+    cmpq $quick_end - quick_leave, %rcx
+    jb quick_redo
     movq %rdx, %rsi
     movq %rax, %rdi
     movq ST_UC_FPSTATE(%rsi), %rcx
@@ -363,6 +385,7 @@ stub_nested:
     cmpq $stub_answer_end - stub_answer, %rdi
     leaq ST_UC_GREGS(%rsi), %rsi
     jae 2f
+nested_long:
     movq %r15, 8*3(%rsi)        /* r11 */
     leaq ST_REGS(%r15), %rax
     movq %rax, 8*15(%rsi)       /* rsp */
@@ -392,5 +415,166 @@ stub_nested:
     movq 8*14(%rsi), %rcx
     movq 8*9(%rsi), %rsi
     iretq
+
+/* ---- answered here: rt_sigaction of signals whose action is the default ---- */
+
+/* rsi: siginfo, rdx: ucontext, which the area names as well. What is not to be answered goes to the
+ * sentry, as does everything when there is to be no entry into guest code: all of it may be done
+ * again. */
+stub_quick:
+    cmpl $SYS_SECCOMP, SI_CODE(%rsi)
+    jne stub_slow
+    cmpl $AUDIT_ARCH_X86_64, SI_ARCH(%rsi)
+    jne stub_slow
+    cmpl $__NR_rt_sigaction, ST_UC_RAX(%rdx)
+    jne stub_slow
+    cmpq $8, ST_UC_R10(%rdx)
+    jne stub_slow
+    movl ST_UC_RDI(%rdx), %ecx
+    decl %ecx
+    cmpl $63, %ecx
+    ja stub_slow
+    movq ST_UC_RSI(%rdx), %rdi
+    movq ST_UC_RDX(%rdx), %rax
+    testq %rdi, %rdi
+    jnz quick_set
+    testq %rax, %rax
+    jz stub_slow
+    movq ST_SIGACT_ZERO(%r15), %rsi
+    btq %rcx, %rsi
+    jnc stub_slow
+quick_access:
+    movq %rdi, (%rax)
+    movq %rdi, 8(%rax)
+    movq %rdi, 16(%rax)
+    movq %rdi, 24(%rax)
+    jmp quick_leave
+quick_set:
+    testq %rax, %rax
+    jnz stub_slow
+    movq ST_SIGACT_PLAIN(%r15), %rsi
+    btq %rcx, %rsi
+    jnc stub_slow
+    movq (%rdi), %rax           /* handler */
+    orq 24(%rdi), %rax          /* mask */
+    jnz stub_slow
+    movq 8(%rdi), %rax          /* flags */
+    movq 16(%rdi), %rdi         /* restorer */
+quick_access_end:
+    testq $~ST_SIGACT_RESTORER, %rax
+    jnz stub_slow
+    movl %ecx, %esi
+    shll $4, %esi
+    movq %rdi, ST_SIGACT_SET(%r15,%rsi)
+    movq %rax, ST_SIGACT_SET+8(%r15,%rsi)
+    movq ST_SIGACT_DONE(%r15), %rax
+    btsq %rcx, %rax
+    movq %rax, ST_SIGACT_DONE(%r15)
+    movq ST_SIGACT_ZERO(%r15), %rax
+    btrq %rcx, %rax
+    movq %rax, ST_SIGACT_ZERO(%r15)
+
+/* Into guest code; as at stub_resume, the interrupting signal sends it back. */
+quick_leave:
+    cmpl $0, ST_KICK(%r15)
+    jne stub_slow
+    movq $0, ST_UC_RAX(%rdx)
+    movq %rdx, %rsi
+    movq ST_UC_FPSTATE(%rsi), %rcx
+    movl $-1, %eax
+    movl $-1, %edx
+    testq %rcx, %rcx
+    jz 1f
+    xrstor64 (%rcx)
+1:  leaq ST_UC_GREGS(%rsi), %rsi
+    pushq $0x2b
+    pushq 8*15(%rsi)
+    pushq 8*17(%rsi)
+    pushq $0x33
+    pushq 8*16(%rsi)
+    movq 8*0(%rsi), %r8
+    movq 8*1(%rsi), %r9
+    movq 8*2(%rsi), %r10
+    movq 8*3(%rsi), %r11
+    movq 8*4(%rsi), %r12
+    movq 8*5(%rsi), %r13
+    movq 8*6(%rsi), %r14
+    movq 8*7(%rsi), %r15
+    movq 8*8(%rsi), %rdi
+    movq 8*10(%rsi), %rbp
+    movq 8*11(%rsi), %rbx
+    movq 8*12(%rsi), %rdx
+    movq 8*13(%rsi), %rax
+    movq 8*14(%rsi), %rcx
+    movq 8*9(%rsi), %rsi
+quick_iret:
+    iretq
+quick_end:
+
+/* The same for a patched site: registers as at systrap_call. */
+call_sigaction:
+    cmpq $8, %r10
+    jne call_slow
+    movl %edi, %ecx
+    decl %ecx
+    cmpl $63, %ecx
+    ja call_slow
+    testq %rsi, %rsi
+    jnz call_set
+    testq %rdx, %rdx
+    jz call_slow
+    movq ST_SIGACT_ZERO(%r11), %rax
+    btq %rcx, %rax
+    jnc call_slow
+call_access:
+    movq $0, (%rdx)
+    movq $0, 8(%rdx)
+    movq $0, 16(%rdx)
+    movq $0, 24(%rdx)
+    jmp call_done
+call_set:
+    testq %rdx, %rdx
+    jnz call_slow
+    movq ST_SIGACT_PLAIN(%r11), %rax
+    btq %rcx, %rax
+    jnc call_slow
+    movq (%rsi), %rax           /* handler */
+    orq 24(%rsi), %rax          /* mask */
+    jnz call_slow
+    movq 8(%rsi), %rax          /* flags */
+    testq $~ST_SIGACT_RESTORER, %rax
+    jnz call_slow
+    pushq 16(%rsi)              /* restorer */
+call_access_end:
+    btsq %rcx, ST_SIGACT_DONE(%r11)
+    btrq %rcx, ST_SIGACT_ZERO(%r11)
+    shll $4, %ecx
+    addq %r11, %rcx
+    movq %rax, ST_SIGACT_SET+8(%rcx)
+    popq ST_SIGACT_SET(%rcx)
+call_done:
+    movq ST_REGS+ST_R_RAX(%r11), %rax
+    xorl %ecx, %ecx
+    jmp stub_answer
+call_slow:
+    movq ST_REGS+ST_R_RAX(%r11), %rax
+    jmp stub_call_long
+
+/* rdx: ucontext of the fault. */
+call_fault:
+    movq %rdx, %rsi
+    movq ST_UC_FPSTATE(%rsi), %rcx
+    movl $-1, %eax
+    movl $-1, %edx
+    testq %rcx, %rcx
+    jz 1f
+    xrstor64 (%rcx)
+1:  leaq ST_UC_GREGS(%rsi), %rsi
+    jmp nested_long
+
+quick_redo:
+    movq ST_UC(%r15), %rdx
+    movq $__NR_rt_sigaction, ST_UC_RAX(%rdx)
+    jmp stub_slow
 systrap_text_end:
     .section .note.GNU-stack, "", @progbits

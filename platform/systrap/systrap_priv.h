@@ -178,6 +178,7 @@ struct st_ctx {
     struct st_pace pace;
     struct st_direct direct;
     uint32_t spin; /* looks at turn before sleeping; 0: the two share a CPU */
+    uint64_t sigact_plain; /* as offered */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic uint64_t interrupt_ns; /* since when it waits for an answer, or 0 */
@@ -292,6 +293,10 @@ uint32_t st_pace_calibrate(void);
 void st_pace_turn(struct st_ctx *c, uint64_t turn_ns, bool slept, uint64_t now);
 /* The two share a CPU again. Owner. */
 void st_pace_join(struct st_ctx *c);
+
+/* ---- sigaction.c; owner ---- */
+void st_sigactions_offer(struct plat_ctx *base, uint64_t zero, uint64_t plain);
+uint64_t st_sigactions_taken(struct plat_ctx *base, struct plat_sigaction set[64]);
 
 /* ---- xstate.c ---- */
 int64_t st_xstate_get(struct plat_ctx *base, void *buf, size_t size);

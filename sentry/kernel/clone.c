@@ -415,6 +415,7 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
         return r;
     if (blocker_interrupted(&t->blocker))
         return -ERESTARTNOINTR;
+    sig_offer_end(t);
     r = task_new(t->k, &c);
     if (r)
         return r;

@@ -12,6 +12,72 @@
     (UINT64_C(0x803) | LX_SA_SIGINFO | LX_SA_ONSTACK | LX_SA_RESTART | LX_SA_NODEFER |             \
      LX_SA_RESETHAND | LX_SA_RESTORER)
 
+/* ---- actions that guest code may change by itself ---- */
+
+#define SIG_OFFER_FLAGS LX_SA_RESTORER
+
+static bool sig_is_plain(const struct sig_action *a)
+{
+    return a->handler == LX_SIG_DFL && (a->flags & ~SIG_OFFER_FLAGS) == 0;
+}
+
+static void sig_absorb_locked(struct task *t, struct sighand *sh)
+{
+    struct plat_sigaction set[LX_NSIG];
+    uint64_t done = plat_ctx_sigactions_taken(t->ctx, set);
+
+    for (; done != 0; done &= done - 1) {
+        const int i = __builtin_ctzll(done);
+        if (sig_is_plain(&sh->action[i]))
+            sh->action[i] = (struct sig_action){.flags = set[i].flags & SIG_OFFER_FLAGS,
+                                                .restorer = set[i].restorer};
+    }
+}
+
+/* Nobody else changes the actions or looks at the calls. */
+static bool sig_may_offer(struct task *t, const struct sighand *sh)
+{
+    return plat_ctx_sigactions_can(t->ctx) && t->tg->thread_count == 1 && ref_read(&sh->ref) == 1 &&
+           !atomic_load_explicit(&task_priv(t)->sys_work, memory_order_relaxed) &&
+           !atomic_load_explicit(&t->k->strace, memory_order_relaxed);
+}
+
+static void sig_offer_locked(struct task *t, const struct sighand *sh)
+{
+    uint64_t zero = 0, plain = 0;
+
+    for (int i = 0; i < LX_NSIG; i++) {
+        const struct sig_action *a = &sh->action[i];
+        if (!sig_is_plain(a))
+            continue;
+        plain |= UINT64_C(1) << i;
+        if (a->flags == 0 && a->restorer == 0 && a->mask == 0)
+            zero |= UINT64_C(1) << i;
+    }
+    /* To set these discards what is pending, or fails. */
+    plain &= ~(SIG_SET_IGNORE | SIG_SET_KERNEL_ONLY);
+    plat_ctx_sigactions_offer(t->ctx, zero, plain);
+    task_priv(t)->sig_offered = true;
+}
+
+static void sig_withdraw(struct task *t)
+{
+    task_priv(t)->sig_offered = false;
+    plat_ctx_sigactions_offer(t->ctx, 0, 0);
+}
+
+void sig_offer_end(struct task *t)
+{
+    if (!task_priv(t)->sig_offered)
+        return;
+    struct sighand *sh = tg_lock_sig(t->tg);
+    sig_absorb_locked(t, sh);
+    sighand_unlock(sh);
+    sig_withdraw(t);
+}
+
+/* ---- actions ---- */
+
 int task_sigaction(struct task *t, int signo, const struct task_sigaction *act,
                    struct task_sigaction *old)
 {
@@ -21,6 +87,8 @@ int task_sigaction(struct task *t, int signo, const struct task_sigaction *act,
         return -EINVAL;
     struct sighand *sh = tg_lock_sig(tg);
     struct sig_action *a = &sh->action[signo - 1];
+    if (task_priv(t)->sig_offered)
+        sig_absorb_locked(t, sh);
     if (old)
         *old = (struct task_sigaction){a->handler, a->flags, a->restorer, a->mask};
     if (act) {
@@ -37,6 +105,10 @@ int task_sigaction(struct task *t, int signo, const struct task_sigaction *act,
                 sig_flush_set_locked(t->k, &p->pending, SIG_BIT(signo));
         }
     }
+    if (sig_may_offer(t, sh))
+        sig_offer_locked(t, sh);
+    else if (task_priv(t)->sig_offered)
+        sig_withdraw(t);
     sighand_unlock(sh);
     return 0;
 }

@@ -67,6 +67,7 @@ struct task_priv {
     int exit_code;          /* as wait(2) encodes it */
     uint64_t set_child_tid; /* CLONE_CHILD_SETTID: stored by the child before its first step */
     struct plat_ctx *start_ctx;
+    bool sig_offered; /* guest code may set default actions by itself: sig_offer_end */
     bool in_exec;     /* an execve cannot fail any more */
     bool exec_failed; /* ... but did: SIGKILL */
     bool no_guest;    /* killed from outside, or never started: no user state to return to */
@@ -256,6 +257,8 @@ void exe_put(struct vpath *exe); /* empty is allowed; becomes empty */
 /* Child half of clone: blocked mask is copied, nothing pending; the alternate stack is kept unless
  * the child shares the mm without CLONE_VFORK. Parent's thread; child not published. */
 void sig_fork(struct task *parent, struct task *child, uint64_t clone_flags);
+/* From here on t's calls of rt_sigaction reach the sentry, and what it has set is known. Owner. */
+void sig_offer_end(struct task *t);
 /* execve(2): alternate stack is forgotten. Owner. (Handlers: sighand_exec_locked.) */
 void sig_exec(struct task *t);
 /* A thread goes: drops what is pending for it; shared signals that only it was to take are

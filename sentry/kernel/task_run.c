@@ -125,6 +125,10 @@ static void task_step(struct task *t)
     struct plat_fault f;
     struct task_priv *p = task_priv(t);
     const bool step = atomic_load_explicit(&p->trace.step, memory_order_relaxed);
+    /* Somebody looks at its calls from now on. */
+    if (UNLIKELY(p->sig_offered) &&
+        (step || atomic_load_explicit(&p->sys_work, memory_order_relaxed)))
+        sig_offer_end(t);
     enum plat_event ev = plat_ctx_run(t->ctx, step, &f);
 
     guest_leave(p);

@@ -17,6 +17,33 @@ static void run_calls(void)
     _exit(r == 4242 ? 0 : 1);
 }
 
+static void change_actions(void)
+{
+    const uint64_t action[4] = {0};
+    for (;;)
+        (void)syscall(SYS_rt_sigaction, SIGUSR2, action, NULL, 8L);
+}
+
+/* Calls that may have been short cuts till then are all seen from the attachment on. */
+TEST(attaching_to_who_changes_actions)
+{
+    struct user_regs_struct regs;
+    pid_t pid = conf_fork();
+    if (pid == 0)
+        change_actions();
+    conf_sleep_ms(20);
+    OK(pt(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD));
+    OK(pt(PTRACE_INTERRUPT, pid, 0, 0));
+    CHECK_EQ(wait_stop(pid), EVENT_STATUS(PTRACE_EVENT_STOP));
+    for (int i = 0; i < 20; i++) {
+        OK(pt(PTRACE_SYSCALL, pid, 0, 0));
+        CHECK_EQ(wait_stop(pid), SIGTRAP | 0x80);
+        get_regs(pid, &regs);
+        CHECK_EQ(regs.orig_rax, SYS_rt_sigaction);
+    }
+    conf_kill(pid);
+}
+
 TEST(system_call_stops)
 {
     pid_t pid = traced_child(run_calls);
