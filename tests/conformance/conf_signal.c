@@ -166,7 +166,7 @@ TEST(default_actions_and_bad_arguments)
     struct raw_action a = {0};
     char *page = conf_pages(2);
     OK(mprotect(page + CONF_PAGE, CONF_PAGE, PROT_NONE));
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 12; round++) {
         OK(raw_sigaction(SIGUSR1, &a, NULL));
         for (unsigned long off = CONF_PAGE - 24; off <= CONF_PAGE; off += 8) {
             void *bad = page + off;
