@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include "base/limits.h"
 #include "base/objcount.h"
@@ -546,6 +547,8 @@ static uint32_t unix_poll(struct sock *base, struct waiter *w)
         events |= EPOLLRDHUP | EPOLLIN | EPOLLRDNORM;
     if (s->queue_count > 0 || s->pending_count > 0)
         events |= EPOLLIN | EPOLLRDNORM;
+    if (s->oob)
+        events |= EPOLLPRI;
     if (!unix_is_dgram(s) && s->state == UNIX_IDLE)
         events |= EPOLLHUP;
     if (s->state != UNIX_LISTENING && takes && unix_writable(s))
@@ -554,7 +557,18 @@ static uint32_t unix_poll(struct sock *base, struct waiter *w)
     return events;
 }
 
+static int64_t unix_stream_ioctl(struct sock *base, unsigned cmd, uint64_t arg,
+                                 const struct uaccess *ua, const struct vfs_caller *c)
+{
+    (void)c;
+    if (cmd != SIOCATMARK)
+        return -ENOTTY;
+    const int mark = unix_at_mark(unix_of(base));
+    return copyout_obj(ua, uaddr(arg), &mark);
+}
+
 const struct sock_ops unix_stream_ops = {
+    .ioctl = unix_stream_ioctl,
     .bind = unix_bind,
     .listen = unix_listen,
     .connect = unix_stream_connect,

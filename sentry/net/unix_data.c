@@ -128,32 +128,38 @@ static int send_wait_room(struct unix_sock *s, bool nonblock, deadline_t deadlin
     return sock_wait_error(err, s->base.sndtimeo_ns);
 }
 
-static int stream_push(struct unix_sock *peer, struct unix_msg *m)
+/* oob: m is the byte out of band from now on; an older one is a byte like any other then. */
+static int stream_push(struct unix_sock *peer, struct unix_msg *m, bool oob)
 {
     mutex_lock(&peer->mu);
     const bool gone = peer->closed || peer->shutdown & UNIX_RD;
     if (!gone)
         queue_add_locked(peer, m);
+    if (!gone && oob)
+        peer->oob = m;
     mutex_unlock(&peer->mu);
     if (gone)
         return -EPIPE;
-    (void)waitq_wake(&peer->wq, EPOLLIN | EPOLLRDNORM);
+    (void)waitq_wake(&peer->wq, EPOLLIN | EPOLLRDNORM | (oob ? EPOLLPRI : 0u));
     return 0;
 }
 
+/* The last byte of a message out of band goes alone. */
 static int64_t stream_piece(struct unix_sock *s, struct unix_sock *peer, struct sock_msg *m,
                             const struct vfs_caller *c)
 {
     struct unix_msg *msg;
     const size_t max = MIN((size_t)STREAM_PIECE, (size_t)s->base.sndbuf / 2);
-    int r = msg_new(s, m->u, (size_t)MIN(m->u->left, (uint64_t)max), c, &msg);
+    const bool last = m->flags & MSG_OOB && m->u->left == 1;
+    const uint64_t left = m->flags & MSG_OOB && !last ? m->u->left - 1 : m->u->left;
+    int r = msg_new(s, m->u, (size_t)MIN(left, (uint64_t)max), c, &msg);
 
     if (r)
         return r;
     const int64_t n = (int64_t)msg->size;
     r = msg_attach(peer, msg, m->control);
     if (r == 0)
-        r = stream_push(peer, msg);
+        r = stream_push(peer, msg, last);
     if (r == 0)
         return n;
     msg_discard(peer, msg);
@@ -167,7 +173,7 @@ int64_t unix_stream_send(struct sock *base, struct sock_msg *m, bool nonblock,
     const deadline_t deadline = sock_deadline(base->sndtimeo_ns);
     int64_t done = 0, r = 0;
 
-    if (m->flags & MSG_OOB)
+    if (m->flags & MSG_OOB && m->u->left == 0)
         return -EOPNOTSUPP;
     const enum unix_state state = send_state(s, &peer);
     if (m->to)
@@ -481,6 +487,80 @@ static bool stream_take(struct unix_sock *s, struct unix_recv *x, struct unix_ms
     return !files;
 }
 
+/* ---- out of band (MSG_OOB; net/unix/af_unix.c, manage_oob, of the kernel) ---- */
+
+/* What has been received out of band stays as an empty message, where reads end. */
+static bool oob_is_spent(const struct unix_msg *msg)
+{
+    return msg->off == msg->size;
+}
+
+static void oob_drop_locked(struct unix_sock *s, struct unix_recv *x, struct unix_msg *msg)
+{
+    s->queue_bytes -= msg->size - msg->off;
+    s->queue_count--;
+    list_move_tail(&msg->node, &x->done);
+}
+
+enum oob_step { OOB_READ, OOB_NEXT, OOB_STOP };
+
+/* What a read in line does with msg, which is the byte out of band or the place of one. */
+static enum oob_step oob_step_locked(struct unix_sock *s, struct unix_recv *x, struct unix_msg *msg)
+{
+    const bool peek = x->m->flags & MSG_PEEK, in_line = sock_option(&s->base, SO_OOBINLINE);
+
+    if (oob_is_spent(msg)) {
+        if (x->copied > 0 && !s->oob)
+            return OOB_STOP;
+        if (!peek)
+            oob_drop_locked(s, x, msg);
+        return OOB_NEXT;
+    }
+    if (x->copied > 0)
+        return OOB_STOP;
+    if (!peek)
+        s->oob = NULL;
+    if (in_line)
+        return OOB_READ;
+    if (!peek)
+        oob_drop_locked(s, x, msg);
+    return OOB_NEXT;
+}
+
+static int64_t recv_oob(struct unix_sock *s, struct sock_msg *m)
+{
+    int64_t r = -EINVAL;
+
+    mutex_lock(&s->mu);
+    struct unix_msg *msg = s->state == UNIX_CONNECTED ? s->oob : NULL;
+    if (msg && !sock_option(&s->base, SO_OOBINLINE)) {
+        r = uio_copy_to(m->u, msg->data, 1) == 1 ? 1 : -EFAULT;
+        if (!(m->flags & MSG_PEEK)) {
+            s->oob = NULL;
+            msg->off = msg->size;
+            s->queue_bytes--;
+        }
+    }
+    mutex_unlock(&s->mu);
+    if (r > 0)
+        m->out_flags |= MSG_OOB;
+    return r;
+}
+
+int unix_at_mark(struct unix_sock *s)
+{
+    int yes = 0;
+
+    mutex_lock(&s->mu);
+    if (!list_empty(&s->queue)) {
+        const struct unix_msg *first = list_first_entry(&s->queue, struct unix_msg, node);
+        const bool next = s->oob && s->oob->node.prev == &first->node;
+        yes = first == s->oob || (oob_is_spent(first) && (!s->oob || next));
+    }
+    mutex_unlock(&s->mu);
+    return yes;
+}
+
 /* True: the call is over, with what is copied or the error in *out_err. */
 static bool stream_pass(struct unix_sock *s, struct unix_recv *x, uint64_t target, int *out_err)
 {
@@ -495,6 +575,14 @@ static bool stream_pass(struct unix_sock *s, struct unix_recv *x, uint64_t targe
     list_for_each_entry_safe (msg, next, &s->queue, node) {
         if (*out_err || x->m->u->left == 0)
             break;
+        if (UNLIKELY(msg == s->oob || oob_is_spent(msg))) {
+            const enum oob_step step = oob_step_locked(s, x, msg);
+            more = step != OOB_STOP;
+            if (!more)
+                break;
+            if (step == OOB_NEXT)
+                continue;
+        }
         if (skip > 0 && skip >= msg->size - msg->off) {
             skip -= msg->size - msg->off;
             continue;
@@ -513,11 +601,28 @@ static bool stream_pass(struct unix_sock *s, struct unix_recv *x, uint64_t targe
     return over;
 }
 
+/* Whether a look would find anything: not what has been seen, nor a byte out of band. */
+static bool peek_finds_locked(struct unix_sock *s, const struct unix_recv *x)
+{
+    const bool packets = s->base.type != SOCK_STREAM;
+    uint64_t skip = peek_begin_locked(s, x);
+    const struct unix_msg *msg;
+
+    list_for_each_entry (msg, &s->queue, node) {
+        const uint64_t left = msg->size - msg->off;
+        if (msg == s->oob && !sock_option(&s->base, SO_OOBINLINE))
+            continue;
+        if (skip < left || (packets && skip == 0))
+            return true;
+        skip -= left;
+    }
+    return false;
+}
+
 static bool recv_ready(struct unix_sock *s, const struct unix_recv *x)
 {
     mutex_lock(&s->mu);
-    const uint64_t skip = peek_begin_locked(s, x);
-    const bool some = s->queue_count > 0 && (skip == 0 || skip < s->queue_bytes);
+    const bool some = x->m->flags & MSG_PEEK ? peek_finds_locked(s, x) : s->queue_count > 0;
     const bool yes = some || s->shutdown & UNIX_RD || atomic_load(&s->base.error);
     mutex_unlock(&s->mu);
     return yes;
@@ -545,7 +650,7 @@ int64_t unix_stream_recv(struct sock *base, struct sock_msg *m, bool nonblock,
     int err;
 
     if (m->flags & MSG_OOB)
-        return -EOPNOTSUPP;
+        return recv_oob(s, m);
     recv_init(&x, m);
     while (!stream_pass(s, &x, target, &err)) {
         /* A look does not wait for more than there is. */
@@ -665,10 +770,12 @@ void unix_purge(struct unix_sock *s)
     mutex_lock(&s->mu);
     list_splice_tail(&s->queue, &all);
     s->queue_count = s->queue_bytes = 0;
+    s->oob = NULL;
     list_for_each_entry (p, &s->pending, pending_node) {
         mutex_lock_nested(&p->mu);
         list_splice_tail(&p->queue, &all);
         p->queue_count = p->queue_bytes = 0;
+        p->oob = NULL;
         mutex_unlock(&p->mu);
     }
     mutex_unlock(&s->mu);

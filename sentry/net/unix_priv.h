@@ -54,6 +54,7 @@ struct unix_sock {
     bool closed;
     struct unix_sock *peer; /* owned */
     struct list queue;      /* unix_msg.node */
+    struct unix_msg *oob;   /* one of them, of one byte: sent with MSG_OOB and not received yet */
     size_t queue_count, queue_bytes;
     struct list pending; /* listening: unix_sock.pending_node of connections, each owned */
     unsigned pending_count;
@@ -126,6 +127,8 @@ MUST_CHECK int64_t unix_packet_send(struct sock *s, struct sock_msg *m, bool non
                                     const struct vfs_caller *c);
 MUST_CHECK int64_t unix_packet_recv(struct sock *s, struct sock_msg *m, bool nonblock,
                                     const struct vfs_caller *c);
+/* Whether the next byte of a stream is the one out of band, or comes after its place. */
+int unix_at_mark(struct unix_sock *s);
 /* Room in s's own send buffer. */
 bool unix_writable(const struct unix_sock *s);
 /* Whether the receiver takes no more packets. to->mu held. */

@@ -1,6 +1,8 @@
 /* Descriptors, credentials and many messages at once over AF_UNIX sockets. */
 #include "harness.h"
 
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -441,4 +443,113 @@ TEST(peek_off_of_packets)
         CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 4);
         CHECK_EQ(peek_off(fd[1]), 0);
     }
+}
+
+/* ---- MSG_OOB ---- */
+
+static int at_mark(int fd)
+{
+    int yes = -1;
+
+    OK(ioctl(fd, SIOCATMARK, &yes));
+    return yes;
+}
+
+static void oob_pair(int fd[2])
+{
+    OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd));
+}
+
+static int revents(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN | POLLPRI};
+
+    OK(poll(&p, 1, 0));
+    return p.revents;
+}
+
+TEST(oob_received_apart)
+{
+    char buf[16];
+    int fd[2];
+
+    oob_pair(fd);
+    CHECK_ERRNO(recv(fd[1], buf, 1, MSG_OOB), EINVAL);
+    CHECK_ERRNO(send(fd[0], "", 0, MSG_OOB), EOPNOTSUPP);
+    CHECK_EQ(send(fd[0], "abc", 3, MSG_OOB), 3);
+    CHECK_EQ(revents(fd[1]), POLLIN | POLLPRI);
+    CHECK_EQ(at_mark(fd[1]), 0);
+    CHECK_EQ(recv(fd[1], buf, 1, MSG_OOB | MSG_PEEK), 1);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_OOB), 1);
+    CHECK_EQ(buf[0], 'c');
+    CHECK_ERRNO(recv(fd[1], buf, 1, MSG_OOB), EINVAL);
+    CHECK_EQ(revents(fd[1]), POLLIN);
+    CHECK_EQ(send(fd[0], "de", 2, 0), 2);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 2);
+    CHECK_EQ(memcmp(buf, "ab", 2), 0);
+    CHECK_EQ(at_mark(fd[1]), 1);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 2);
+    CHECK_EQ(memcmp(buf, "de", 2), 0);
+    CHECK_EQ(at_mark(fd[1]), 0);
+}
+
+TEST(oob_passed_over)
+{
+    char buf[16];
+    int fd[2];
+
+    oob_pair(fd);
+    CHECK_EQ(send(fd[0], "abc", 3, MSG_OOB), 3);
+    CHECK_EQ(send(fd[0], "de", 2, 0), 2);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 2);
+    CHECK_EQ(at_mark(fd[1]), 1);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_PEEK), 2);
+    CHECK_EQ(memcmp(buf, "de", 2), 0);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 2);
+    CHECK_EQ(memcmp(buf, "de", 2), 0);
+    CHECK_ERRNO(recv(fd[1], buf, 1, MSG_OOB), EINVAL);
+}
+
+TEST(oob_in_line)
+{
+    char buf[16];
+    int fd[2], one = 1;
+
+    oob_pair(fd);
+    OK(setsockopt(fd[1], SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one)));
+    CHECK_EQ(send(fd[0], "abc", 3, MSG_OOB), 3);
+    CHECK_ERRNO(recv(fd[1], buf, 1, MSG_OOB), EINVAL);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 2);
+    CHECK_EQ(at_mark(fd[1]), 1);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 1);
+    CHECK_EQ(buf[0], 'c');
+}
+
+TEST(oob_again)
+{
+    char buf[16];
+    int fd[2];
+
+    oob_pair(fd);
+    CHECK_EQ(send(fd[0], "a", 1, MSG_OOB), 1);
+    CHECK_EQ(send(fd[0], "b", 1, MSG_OOB), 1);
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), MSG_OOB), 1);
+    CHECK_EQ(buf[0], 'b');
+    CHECK_EQ(recv(fd[1], buf, sizeof(buf), 0), 1);
+    CHECK_EQ(buf[0], 'a');
+    CHECK_ERRNO(recv(fd[1], buf, sizeof(buf), 0), EAGAIN);
+}
+
+TEST(oob_alone_is_no_data)
+{
+    char buf[16];
+    int fd[2];
+
+    oob_pair(fd);
+    CHECK_EQ(send(fd[0], "a", 1, MSG_OOB), 1);
+    CHECK_ERRNO(recv(fd[1], buf, sizeof(buf), MSG_PEEK), EAGAIN);
+    CHECK_ERRNO(recv(fd[1], buf, sizeof(buf), 0), EAGAIN);
+    CHECK_ERRNO(recv(fd[1], buf, sizeof(buf), MSG_OOB), EINVAL);
+    OK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
+    CHECK_ERRNO(send(fd[0], "a", 1, MSG_OOB), EOPNOTSUPP);
 }
