@@ -148,9 +148,20 @@ int mm_mlockall(struct mm *mm, struct plat_ctx *ctx, int flags, const struct mm_
 
 /* ---- mincore ---- */
 
+/* Private memory that was another's before is there as a whole, zeroed: what the guest has not
+ * written since is not there to it. */
+static void mincore_untouched(struct mm *mm, uint64_t off, size_t pages, unsigned char *vec)
+{
+    static const char zeros[PAGE_SIZE];
+
+    for (size_t i = 0; i < pages; i++)
+        if (vec[i] && memcmp(memfile_ptr(mm->mf, off + (i << PAGE_SHIFT)), zeros, PAGE_SIZE) == 0)
+            vec[i] = 0;
+}
+
 /* Pages [at, end) of p. A host file's pages are as good as present. */
-static void mincore_pma(struct mm *mm, const struct pma *p, uint64_t at, uint64_t end,
-                        unsigned char *vec)
+static void mincore_present(struct mm *mm, const struct pma *p, uint64_t at, uint64_t end,
+                            unsigned char *vec)
 {
     uint64_t off = p->off + (at - p->start), size = end - at;
     size_t pages = size >> PAGE_SHIFT;
@@ -161,6 +172,24 @@ static void mincore_pma(struct mm *mm, const struct pma *p, uint64_t at, uint64_
     }
     for (size_t i = 0; i < pages; i++)
         vec[i] = memfile_resident_range(mm->mf, off + (i << PAGE_SHIFT), PAGE_SIZE) > 0;
+}
+
+/* Locked pages are there, whatever is in them. A PMA may lie in several VMAs. */
+static void mincore_pma(struct mm *mm, const struct pma *p, uint64_t lo, uint64_t hi,
+                        unsigned char *vec)
+{
+    mincore_present(mm, p, lo, hi, vec);
+    if (p->kind != PMA_ANON)
+        return;
+    for (const struct vma *v = vma_find(mm, lo); lo < hi; v = vma_find(mm, lo)) {
+        BUG_ON(!v);
+        const uint64_t to = MIN(v->end, hi);
+        const size_t pages = (to - lo) >> PAGE_SHIFT;
+        if (!(v->flags & VMA_LOCKED))
+            mincore_untouched(mm, p->off + (lo - p->start), pages, vec);
+        vec += pages;
+        lo = to;
+    }
 }
 
 int mm_mincore(struct mm *mm, uaddr_t addr, uint64_t size, unsigned char *vec)
