@@ -41,6 +41,9 @@
 #define LIMIT_PIPE_DEFAULT 65536
 /* Pseudo-terminals of one devpts (kernel.pty.max): ENOSPC. */
 #define LIMIT_PTYS 4096
+/* Control groups of all hierarchies: ENOSPC; levels below a top: EAGAIN. */
+#define LIMIT_CGROUPS 4096
+#define LIMIT_CGROUP_DEPTH 32
 /* Watches of inotify and F_NOTIFY: ENOSPC. Instances of inotify: EMFILE. Events in one queue: then
  * IN_Q_OVERFLOW. */
 #define LIMIT_NOTIFY_MARKS 65536

@@ -1,9 +1,12 @@
 /* Tasks: numbers, clone and its kin, exit, thread pointers of the kernel's. */
 #include <errno.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <string.h>
 
+#include "sentry/fs/cgroup/cgroupfs.h"
+#include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
@@ -114,10 +117,28 @@ static int clone3_check(const struct task *t, const struct clone_args *c)
     return 0;
 }
 
+/* Owned. */
+static int clone3_cgroup(struct task *t, const struct clone_args *c, struct cgroup **out)
+{
+    struct file *f;
+
+    if (c->cgroup > INT_MAX)
+        return -EINVAL;
+    int r = task_file_any(t, (int)c->cgroup, &f);
+    if (r)
+        return r;
+    struct cgroup *cg = cgroupfs_group(f);
+    if (cg && !cg->dead)
+        *out = cgroup_get(cg);
+    file_put(f);
+    return !cg ? -EBADF : *out ? 0 : -ENOENT;
+}
+
 int64_t sys_clone3(struct task *t, uaddr_t args, uint64_t size)
 {
     struct clone_args c;
     int32_t want[SET_TID_MAX] = {0};
+    struct cgroup *group = NULL;
 
     if (size > PAGE_SIZE)
         return -E2BIG;
@@ -129,6 +150,8 @@ int64_t sys_clone3(struct task *t, uaddr_t args, uint64_t size)
         r = clone3_check(t, &c);
     if (!r)
         r = clone3_set_tid(t, &c, want);
+    if (!r && (c.flags & CLONE_INTO_CGROUP))
+        r = clone3_cgroup(t, &c, &group);
     if (r)
         return r;
     const struct task_clone_args a = {
@@ -141,6 +164,9 @@ int64_t sys_clone3(struct task *t, uaddr_t args, uint64_t size)
         .tls = c.tls,
         .want = want,
         .want_count = c.set_tid_size,
+        .cgroup = group,
     };
-    return task_clone(t, &a);
+    const int64_t tid = task_clone(t, &a);
+    cgroup_put(group);
+    return tid;
 }

@@ -235,7 +235,9 @@ void stub_seat_leave(struct stub_seat *s, uint64_t entered, uint64_t now)
 {
     struct stub_placer *p = s->placer;
 
-    atomic_fetch_add_explicit(&s->cpu_ns, now - entered, memory_order_release);
+    /* Where the host's clock counts, what a turn took may be no CPU time at all. */
+    if (UNLIKELY(s->clock_shared))
+        atomic_fetch_add_explicit(&s->cpu_ns, now - entered, memory_order_release);
     atomic_store_explicit(&s->entered_ns, 0, memory_order_release);
     if (s->cpu >= 0)
         atomic_fetch_sub_explicit(&p->cpu_guests[s->cpu], 1, memory_order_relaxed);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/mounts.h"
+#include "sentry/fs/cgroup/cgroupfs.h"
 #include "sentry/fs/dev/dev.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/goferfs/goferfs.h"
@@ -194,6 +195,17 @@ static int boot_mount_proc(const struct fs_boot *f, const struct oci_mount *m)
     return boot_attach(f, m, sb);
 }
 
+/* Whatever the host has, the guest sees version 2. */
+static int boot_mount_cgroup(const struct fs_boot *f, const struct oci_mount *m)
+{
+    struct super *sb;
+    int r = cgroup2_fs_ops.mount(&cgroup2_fs_ops, f->ct->cgroups, "cgroup", "", &f->c, &sb);
+
+    if (r != 0)
+        return r;
+    return boot_attach(f, m, sb);
+}
+
 static int boot_mount_bind(const struct fs_boot *f, const struct oci_mount *m, int export)
 {
     struct super *sb;
@@ -225,6 +237,8 @@ static int boot_mount_one(const struct fs_boot *f, const struct oci_mount *m, si
         return boot_mount_fs(f, &mqueue_fs_ops, kernel_ipc_ns(f->b->k), m);
     if (boot_is_type(m, "sysfs"))
         return boot_mount_fs(f, &sysfs_fs_ops, f->b->k, m);
+    if (boot_is_type(m, "cgroup") || boot_is_type(m, "cgroup2"))
+        return boot_mount_cgroup(f, m);
     if (boot_is_type(m, "devpts"))
         return boot_mount_fs(f, &devpts_fs_ops, f->b->k, m);
     /* A manager mounts these of the host's kernel as a matter of course; of ours there is none, and

@@ -103,6 +103,7 @@ void boot_limit(struct boot_container *ct, const struct oci_resources *r)
         account_limit_tasks(ct->account, r->pids_limit == INT64_MAX ? ACCOUNT_NO_LIMIT
                                                                     : (uint64_t)r->pids_limit);
     limit_cpu(ct, r);
+    boot_cgroup_limit(ct, r);
 }
 
 /* ---- pauses ---- */

@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "runsc/boot/boot.h"
+#include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/task.h"
 
 struct gof_client;
@@ -59,6 +60,8 @@ struct boot_container {
     struct pid_ns *pid_ns;        /* a reference; NULL: the sandbox's own */
     struct user_ns *user_ns;      /* a reference; NULL: the sandbox's own */
     struct cred *root;            /* a reference: who is root in user_ns, with every capability */
+    struct cgroup_ns *cgroups;    /* a reference */
+    struct cgroup_limits cgroup_limits;
     struct boot_process init;
     struct boot_cpu cpu;
     bool started;
@@ -170,6 +173,14 @@ MUST_CHECK int boot_kill_all(struct boot_container *ct, int sig);
 void boot_kill(struct boot_container *ct);
 /* Forgets one that joined and has ended. */
 void boot_leave(struct boot_container *ct);
+
+/* ---- boot_cgroup.c ---- */
+/* Makes the container's control group, without limits. */
+MUST_CHECK int boot_cgroup(struct boot *b, struct boot_container *ct, struct boot_text *t);
+/* Takes the limits that r gives. */
+void boot_cgroup_limit(struct boot_container *ct, const struct oci_resources *r);
+/* Its processes have ended. */
+void boot_cgroup_end(struct boot_container *ct);
 
 /* ---- boot_sysctl.c ---- */
 /* Sets linux.sysctl of the container. One that is not known fails, but for tunables of the network

@@ -318,6 +318,7 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
         .envp = p->env.v,
         .cwd = p->cwd,
         .umask = p->user.has_umask ? p->user.umask : 022,
+        .cgroups = ct->cgroups,
         .new_session = true,
         .oom_score_adj = p->has_oom_score_adj ? p->oom_score_adj : 0,
         .seccomp = filter.insns != NULL ? &filter : NULL,

@@ -144,6 +144,9 @@ int boot_space(struct boot *b, struct boot_container *ct, const struct boot_cont
 
     if (r != 0)
         return boot_say(t, r, "the container's account");
+    r = boot_cgroup(b, ct, t);
+    if (r != 0)
+        return r;
     if (ct->spec->lx.resources.present)
         boot_limit(ct, &ct->spec->lx.resources);
     r = space_rules(ct);
@@ -158,6 +161,7 @@ int boot_space(struct boot *b, struct boot_container *ct, const struct boot_cont
 
 void boot_space_fini(struct boot_container *ct)
 {
+    boot_cgroup_end(ct);
     account_put(ct->account);
     pid_ns_put(ct->pid_ns);
     user_ns_put(ct->user_ns);

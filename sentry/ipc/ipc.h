@@ -18,12 +18,15 @@ struct ipc_ns;
 struct memfile;
 struct mount_ns;
 
+struct mm;
+
 /* Who calls; borrowed for the call. */
 struct ipc_caller {
     const struct cred *cred;
     struct blocker *blocker;
     int32_t pid;      /* of the process, as objects remember it */
     uint64_t memlock; /* RLIMIT_MEMLOCK */
+    struct mm *mm;    /* whose account is charged for shared memory; borrowed, NULL: nobody's */
 };
 
 /* An empty namespace with Linux's default limits. like: one of the same sandbox, whose bound on the

@@ -10,7 +10,9 @@
 
 #include "base/ckd.h"
 #include "sentry/ipc/ipc_priv.h"
+#include "sentry/mem/memacct.h"
 #include "sentry/mem/memfile.h"
+#include "sentry/mm/mm.h"
 
 OBJCOUNT_DEFINE(ipc_shm);
 
@@ -130,8 +132,10 @@ static int shm_make(struct ipc_ns *ns, const struct ipc_caller *c, const struct 
         return -ENOMEM;
     if (!ipc_count_add(&ns->shm_pages, whole >> PAGE_SHIFT, ipc_limit_get(ns, IPC_SHMALL)))
         return -ENOSPC;
+    struct memacct *acct = c->mm ? mm_account(c->mm) : NULL;
     s = calloc(1, sizeof(*s));
-    r = s ? memfile_alloc(ns->mf, whole, &s->off) : -ENOMEM;
+    r = s ? memfile_alloc(ns->mf, acct, whole, &s->off) : -ENOMEM;
+    memacct_put(acct);
     if (r) {
         free(s);
         atomic_fetch_sub(&ns->shm_pages, whole >> PAGE_SHIFT);

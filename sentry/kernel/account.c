@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "sentry/kernel/account_priv.h"
+#include "sentry/kernel/cgroup_priv.h"
 
 /* How long account_hold waits for a task to leave guest code, which takes an interrupt. */
 #define HOLD_PATIENCE_NS 1000000000ull
@@ -264,7 +265,10 @@ void account_hold_task(struct task *t)
     struct account *a = t->tg->account;
     struct waiter w;
 
-    if (LIKELY(!blocker_clear_hold(&t->blocker)) || !a)
+    if (LIKELY(!blocker_clear_hold(&t->blocker)))
+        return;
+    cgroup_hold(t);
+    if (!a)
         return;
     waiter_init(&w, &t->blocker, 0);
     waitq_add(&a->release_wq, &w);

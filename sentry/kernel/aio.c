@@ -102,7 +102,7 @@ static int aio_alloc(struct memfile *mf, const struct mm *mm, unsigned nr, struc
     if (a == NULL)
         return -ENOMEM;
     a->done = calloc(nr, sizeof(*a->done));
-    int r = a->done != NULL ? memfile_alloc(mf, PAGE_SIZE, &a->page) : -ENOMEM;
+    int r = a->done != NULL ? memfile_alloc(mf, NULL, PAGE_SIZE, &a->page) : -ENOMEM;
     if (r != 0) {
         free(a->done);
         free(a);

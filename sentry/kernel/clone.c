@@ -8,6 +8,7 @@
 
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/account_priv.h"
+#include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
@@ -55,8 +56,6 @@ static int clone_check(struct task *t, const struct task_clone_args *a)
         return -EINVAL;
     if ((f & CLONE_PIDFD) && (f & (CLONE_THREAD | CLONE_DETACHED)))
         return -EINVAL;
-    if (f & CLONE_INTO_CGROUP)
-        return -EOPNOTSUPP;
     if ((f & CLONE_PARENT) && tg_is_init(t->tg))
         return -EINVAL;
     if (a->want_count) {
@@ -316,10 +315,17 @@ static int clone_publish(struct task *t, struct task *c, const struct task_clone
         r = -ERESTARTNOINTR;
     if (!r)
         r = check_nproc_locked(t);
+    if (!r && account_admit_locked(c->tg->account)) {
+        cgroup_refused_locked(t);
+        r = -EAGAIN;
+    }
     if (!r)
-        r = account_admit_locked(c->tg->account);
-    if (!r)
+        r = cgroup_fork_locked(c, t, a->cgroup);
+    if (!r) {
         r = pid_new_locked(k, c->tg->pid_ns, a->want, a->want_count, &p);
+        if (r)
+            cgroup_release_locked(c);
+    }
     if (!r) {
         seccomp_fork(t, c);
         task_publish_locked(c, p);
@@ -341,6 +347,7 @@ static void clone_unpublish(struct task *c, bool thread)
     struct list dead = LIST_INIT(dead);
 
     mutex_lock(&k->mu);
+    cgroup_exit_locked(c);
     struct sighand *sh = tg_lock_sig(tg);
     task_priv(c)->dead = true;
     tg->thread_alive--;
@@ -403,6 +410,17 @@ static bool clone_vfork_wait(struct task *t, struct task *c)
     return done;
 }
 
+/* The parent was moved to another group meanwhile, or the child begins in one. */
+static void clone_account(struct task *c)
+{
+    struct memacct *acct = cgroup_account(c), *old = mm_account(c->ua.mm);
+
+    if (acct != old)
+        mm_set_account(c->ua.mm, acct);
+    memacct_put(acct);
+    memacct_put(old);
+}
+
 int64_t task_clone(struct task *t, const struct task_clone_args *a)
 {
     const int event = trace_clone_event(t, a->flags, a->exit_signal);
@@ -427,6 +445,8 @@ int64_t task_clone(struct task *t, const struct task_clone_args *a)
         r = clone_publish(t, c, a, event, &tid);
     if (r)
         goto out_pidfd;
+    if (!(a->flags & CLONE_VM))
+        clone_account(c);
     const int32_t root_tid = c->tid;
     if (a->flags & CLONE_PARENT_SETTID)
         (void)!copyout_obj(&t->ua, a->parent_tid, &tid);

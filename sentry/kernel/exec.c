@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
@@ -193,8 +194,10 @@ static int exec_load(struct exec *x, const struct vfs_caller *c)
         .envp = {x->envp.text, x->envp.size, x->envp.count},
         .stack_limit = lim.stack,
         .limits = &lim,
+        .acct = cgroup_account(x->t),
     };
     int r = x->t->k->cfg.load(&args, &x->image);
+    memacct_put(args.acct);
     x->loaded = r == 0;
     return r;
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/account_priv.h"
+#include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/coredump.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
@@ -159,6 +160,7 @@ static bool exit_mark_dead(struct task *t)
     struct thread_group *tg = t->tg;
     const uint64_t utime = task_utime_ns(t), stime = task_stime_ns(t);
     mutex_lock(&t->k->mu);
+    cgroup_exit_locked(t);
     struct sighand *sh = tg_lock_sig(tg);
     p->dead_utime_ns = utime;
     p->dead_stime_ns = stime;

@@ -33,6 +33,7 @@ struct task_image_args {
     struct image_strings argv, envp;
     uint64_t stack_limit; /* RLIMIT_STACK */
     const struct mm_limits *limits;
+    struct memacct *acct; /* who is charged for the program's memory; borrowed, NULL: nobody */
 };
 
 struct task_image {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "sentry/ipc/ipc.h"
+#include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/process.h"
@@ -208,7 +209,12 @@ static int kernel_parts(struct kernel *k)
     r = kernel_timers_new(k, &k->timers);
     if (r)
         goto out_futexes;
+    r = cgroups_new(k, &k->cgroups);
+    if (r)
+        goto out_timers;
     return 0;
+out_timers:
+    kernel_timers_free(k->timers);
 out_futexes:
     futex_table_free(k->futexes);
 out_ipc:
@@ -276,6 +282,7 @@ void kernel_free(struct kernel *k)
         usleep(100);
     task_pool_fini(&k->pool);
     BUG_ON(!list_empty(&k->groups) || atomic_load(&k->task_count) != 0);
+    cgroups_free(k->cgroups);
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);
     uts_put(k->uts);

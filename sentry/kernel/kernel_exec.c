@@ -10,6 +10,7 @@
 #include "sentry/ipc/ipc.h"
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/account_priv.h"
+#include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
@@ -74,6 +75,21 @@ static int load_uts_tag(struct task *t, const struct kernel_exec *x, struct ns_t
     return r;
 }
 
+/* A container's group of its own: the namespace that shows no more than that. */
+static int load_cgroup_tag(struct kernel *k, const struct kernel_exec *x, struct ns_tag **out_tag)
+{
+    int r = x->cgroups ? ns_tag_new(k, NS_CGROUP, NULL, x->cgroups, out_tag) : 0;
+
+    if (r || !x->cgroups)
+        return r;
+    (void)cgroup_ns_get(x->cgroups);
+    /* One namespace with one number, whoever enters it. */
+    if (!x->cgroups->tag_id)
+        x->cgroups->tag_id = (*out_tag)->id;
+    (*out_tag)->id = x->cgroups->tag_id;
+    return 0;
+}
+
 /* What the sandbox shares belongs to the user namespace of its first program. */
 static void load_own_tags(struct kernel *k, struct user_ns *owner)
 {
@@ -101,7 +117,7 @@ static int load_shared_tags(struct kernel *k, struct task *like, struct ns_tag *
 static int load_tags(struct task *t, const struct kernel_exec *x, struct task *like)
 {
     struct kernel *k = t->k;
-    struct ns_tag *tags[NS_TAGS] = {NULL}, *mnt = NULL, *uts = NULL;
+    struct ns_tag *tags[NS_TAGS] = {NULL}, *mnt = NULL, *uts = NULL, *groups = NULL;
 
     if (!k->tags[NS_MNT])
         load_own_tags(k, t->cred->user_ns);
@@ -117,6 +133,12 @@ static int load_tags(struct task *t, const struct kernel_exec *x, struct task *l
     if (uts) {
         ns_tag_put(tags[NS_UTS]);
         tags[NS_UTS] = uts;
+    }
+    if (!r && !like)
+        r = load_cgroup_tag(k, x, &groups);
+    if (groups) {
+        ns_tag_put(tags[NS_CGROUP]);
+        tags[NS_CGROUP] = groups;
     }
     if (!r)
         ns_tags_install(t, tags);
@@ -259,6 +281,14 @@ static size_t load_text_size(const char *const *v)
     return size;
 }
 
+/* It is in no group yet, so that nothing needs to be counted back when it cannot be loaded. */
+static struct memacct *load_account(const struct task *t)
+{
+    const struct cgroup_ns *ns = task_priv(t)->tags[NS_CGROUP]->obj;
+
+    return ns && ns->tops[0] ? ns->tops[0]->acct : NULL;
+}
+
 static int load_program(struct task *t, const struct kernel_exec *x, const struct vfs_caller *c,
                         struct file *file, struct task_image *image)
 {
@@ -278,6 +308,7 @@ static int load_program(struct task *t, const struct kernel_exec *x, const struc
         .filename = x->path,
         .stack_limit = lim.stack,
         .limits = &lim,
+        .acct = load_account(t),
     };
     load_pack(x->argv, text, &args.argv);
     load_pack(x->envp, text + argv_size, &args.envp);
@@ -332,6 +363,9 @@ static int load_publish_locked(struct task *t, const struct kernel_exec *x)
     if (r)
         return r;
     task_publish_locked(t, p);
+    r = cgroup_enter_locked(t, task_priv(t)->tags[NS_CGROUP]->obj);
+    if (r)
+        return r;
     struct thread_group *tg = t->tg;
     if (!k->init)
         k->init = tg;

@@ -27,6 +27,7 @@
 #define LX_UTS_LEN 64
 
 struct account;
+struct cgroups;
 struct coredump;
 struct kernel_timers;
 struct futex_table;
@@ -206,6 +207,7 @@ struct kernel {
     struct kernel_config cfg;
     _Atomic bool strace; /* from cfg, changed by kernel_set_strace */
     struct kernel_timers *timers;
+    struct cgroups *cgroups;
     struct futex_table *futexes;
     uint64_t boot_mono_ns, boot_realtime_ns;
     struct uts_ns *uts; /* of the sandbox */

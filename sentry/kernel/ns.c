@@ -70,6 +70,8 @@ void ns_tag_put(struct ns_tag *tag)
             mount_ns_put(tag->obj);
         break;
     case NS_CGROUP:
+        cgroup_ns_put(tag->obj);
+        break;
     case NS_PID:
     case NS_PID_CHILDREN:
     case NS_USER:

@@ -35,7 +35,7 @@ struct ns_tag {
     enum ns_kind kind;
     uint64_t id;
     struct user_ns *owner; /* owned */
-    void *obj;             /* owned, by kind; NULL for cgroup */
+    void *obj;             /* owned, by kind; of a cgroup's NULL: it shows all */
 };
 
 struct ns_handle {

@@ -50,6 +50,7 @@ static int ns_make_obj(struct task *from, const struct ns_tag *old, const struct
     case NS_MNT:
         return ns_make_mnt(old, cred, fs, out_obj);
     case NS_CGROUP:
+        return cgroup_ns_new(from, (struct cgroup_ns **)out_obj);
     case NS_PID:
     case NS_PID_CHILDREN:
     case NS_USER:

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "base/log.h"
+#include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
@@ -29,11 +30,17 @@ static struct mm *oom_mm_locked(struct thread_group *tg)
     return NULL;
 }
 
+/* Bytes that there are for those who compete: of the sandbox, or of cg. */
+static uint64_t oom_total(struct kernel *k, const struct cgroup *cg)
+{
+    return cg ? MIN(memacct_limit(cg->acct), atomic_load(&k->memory)) : atomic_load(&k->memory);
+}
+
 /* oom_badness(): pages it has, and oom_score_adj thousandths of all there are. */
-static int64_t oom_points(struct kernel *k, struct thread_group *tg, struct mm *mm)
+static int64_t oom_points(uint64_t total, struct thread_group *tg, struct mm *mm)
 {
     const int64_t adj = atomic_load(&tg->oom_score_adj);
-    const int64_t pages = (int64_t)(atomic_load(&k->memory) >> PAGE_SHIFT);
+    const int64_t pages = (int64_t)(total >> PAGE_SHIFT);
     struct mm_stats st;
 
     if (adj == OOM_ADJ_MIN)
@@ -48,14 +55,14 @@ struct oom_choice {
     bool dying; /* one that was chosen before has still to go */
 };
 
-static void oom_consider(struct kernel *k, struct thread_group *tg, struct mm *mm,
+static void oom_consider(uint64_t total, struct thread_group *tg, struct mm *mm,
                          struct oom_choice *c)
 {
     if (atomic_load(&tg->exiting)) {
         c->dying = true;
         return;
     }
-    const int64_t points = oom_points(k, tg, mm);
+    const int64_t points = oom_points(total, tg, mm);
     if (points == INT64_MIN || (c->tg && points <= c->points))
         return;
     if (c->tg)
@@ -64,21 +71,49 @@ static void oom_consider(struct kernel *k, struct thread_group *tg, struct mm *m
     c->points = points;
 }
 
+/* tg is charged to cg or below it (NULL: everybody is meant). tree held. */
+static bool oom_concerns_locked(const struct thread_group *tg, const struct cgroup *cg)
+{
+    if (!cg)
+        return true;
+    struct memacct *acct = tg->leader ? cgroup_account_locked(tg->leader) : NULL;
+    const bool concerns = acct && memacct_is_below(acct, cg->acct);
+    memacct_put(acct);
+    return concerns;
+}
+
 /* Groups are looked at one by one, in the order of their ids: sizes are not cheap to ask for. */
-static void oom_choose(struct kernel *k, struct oom_choice *c)
+static void oom_choose(struct kernel *k, const struct cgroup *cg, struct oom_choice *c)
 {
     for (int32_t id = kernel_next_tgid(k, 1); id >= 0; id = kernel_next_tgid(k, id + 1)) {
         struct thread_group *tg;
         if (kernel_find_tg(k, id, &tg))
             continue;
         mutex_lock(&k->mu);
-        struct mm *mm = tg->state == TG_LIVE ? oom_mm_locked(tg) : NULL;
+        struct mm *mm =
+            tg->state == TG_LIVE && oom_concerns_locked(tg, cg) ? oom_mm_locked(tg) : NULL;
         mutex_unlock(&k->mu);
         if (mm) {
-            oom_consider(k, tg, mm, c);
+            oom_consider(oom_total(k, cg), tg, mm, c);
             mm_put(mm);
         }
         tg_put(tg);
+    }
+}
+
+/* memory.events of where the victim is. tree held. */
+static void oom_count_locked(struct thread_group *tg)
+{
+    struct task *t = tg->leader;
+
+    for (unsigned i = 0; t && i < CGROUP_ROOTS; i++) {
+        struct cgroup *cg = task_cgroup_locked(t, i);
+        if (!cg || !cg->acct)
+            continue;
+        atomic_fetch_add(&cg->oom_kill_own, 1);
+        cgroup_event(cg);
+        for (; cg; cg = cg->parent)
+            atomic_fetch_add(&cg->oom_kill, 1);
     }
 }
 
@@ -88,6 +123,9 @@ static void oom_kill(struct kernel *k, struct thread_group *tg)
     log_info("out of memory: process %d ends", tg->tgid);
     if (k->cfg.oom)
         k->cfg.oom(k->cfg.oom_arg);
+    cgroup_lock(k);
+    oom_count_locked(tg);
+    cgroup_unlock(k);
     struct sighand *sh = tg_lock_sig(tg);
     tg_exit_locked(tg, SIGKILL);
     sighand_unlock(sh);
@@ -100,13 +138,34 @@ static void oom_kill(struct kernel *k, struct thread_group *tg)
     mm_put(mm);
 }
 
+/* Out of memory: the sandbox, or *out_cg (owned), a group that t is charged to. */
+static bool oom_full(struct task *t, struct cgroup **out_cg)
+{
+    struct memfile *mf = t->k->cfg.mf;
+    struct memacct *acct = mm_account(t->ua.mm);
+    struct memacct *over = memacct_over(mf, acct);
+
+    *out_cg = over ? cgroup_of_account(t->k, over) : NULL;
+    memacct_put(acct);
+    return *out_cg || memfile_full(mf);
+}
+
+static bool oom_still_full(struct task *t)
+{
+    struct cgroup *cg;
+    const bool full = oom_full(t, &cg);
+
+    cgroup_put(cg);
+    return full;
+}
+
 /* Till there is memory again, or t itself is to end. */
 static bool oom_wait(struct task *t)
 {
     const uint64_t end = mono_now() + OOM_PATIENCE_NS;
 
     while (!task_dying(t) && mono_now() < end) {
-        if (!memfile_full(t->k->cfg.mf))
+        if (!oom_still_full(t))
             return true;
         if (blocker_wait_killable(&t->blocker, mono_now() + OOM_STEP_NS) == -EINTR)
             break;
@@ -114,23 +173,73 @@ static bool oom_wait(struct task *t)
     return task_dying(t);
 }
 
-bool task_oom(struct task *t)
+/* memory.events of the group whose limit it is. */
+static void oom_count_event(struct cgroup *cg)
 {
-    struct kernel *k = t->k;
+    atomic_fetch_add(&cg->oom_own, 1);
+    cgroup_event(cg);
+    for (; cg; cg = cg->parent)
+        atomic_fetch_add(&cg->oom, 1);
+}
+
+/* memory.oom.group: all of it ends together. */
+static void oom_kill_group(struct cgroup *cg)
+{
+    atomic_fetch_add(&cg->oom_group_kill, 1);
+    cgroup_kill(cg);
+}
+
+/* One choice at a time: who comes second finds the first one's victim. */
+static bool oom_act(struct kernel *k, struct cgroup *cg)
+{
     struct oom_choice c = {.tg = NULL};
 
-    if (!memfile_full(k->cfg.mf))
-        return false;
-    /* One choice at a time: who comes second finds the first one's victim. */
-    bool chooser = !atomic_exchange(&k->oom_choosing, true);
-    if (chooser) {
-        oom_choose(k, &c);
-        if (!c.dying && c.tg)
-            oom_kill(k, c.tg);
-        if (c.tg)
-            tg_put(c.tg);
-        atomic_store(&k->oom_choosing, false);
+    if (atomic_exchange(&k->oom_choosing, true))
+        return true;
+    oom_choose(k, cg, &c);
+    if (!c.dying && cg)
+        oom_count_event(cg);
+    if (!c.dying && c.tg) {
+        oom_kill(k, c.tg);
+        if (cg && atomic_load(&cg->oom_group))
+            oom_kill_group(cg);
     }
+    const bool any = c.dying || c.tg;
+    if (c.tg)
+        tg_put(c.tg);
+    atomic_store(&k->oom_choosing, false);
+    return any;
+}
+
+bool cgroup_oom(struct kernel *k, struct cgroup *cg)
+{
+    return oom_act(k, cg);
+}
+
+struct cgroup *cgroup_of_account(struct kernel *k, const struct memacct *acct)
+{
+    struct cgroup *cg, *found = NULL;
+
+    cgroup_lock(k);
+    for (unsigned i = 0; i < CGROUP_ROOTS && !found; i++) {
+        if (!k->cgroups->roots[i])
+            continue;
+        for (cg = NULL; !found && (cg = cgroup_walk_locked(k->cgroups->roots[i]->top, cg));)
+            if (cg->acct == acct)
+                found = cgroup_get(cg);
+    }
+    cgroup_unlock(k);
+    return found;
+}
+
+bool task_oom(struct task *t)
+{
+    struct cgroup *cg;
+
+    if (!oom_full(t, &cg))
+        return false;
+    (void)oom_act(t->k, cg);
+    cgroup_put(cg);
     return oom_wait(t);
 }
 
@@ -176,7 +285,7 @@ int64_t task_oom_score(struct task *t)
 
     if (!mm)
         return 0;
-    const int64_t points = oom_points(k, t->tg, mm);
+    const int64_t points = oom_points(atomic_load(&k->memory), t->tg, mm);
     mm_put(mm);
     if (points == INT64_MIN || pages == 0)
         return 0;

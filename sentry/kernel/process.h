@@ -13,6 +13,7 @@
 #include "sentry/kernel/task.h"
 
 /* ---- clone(2) ---- */
+struct cgroup;
 struct task_clone_args {
     uint64_t flags; /* CLONE_*, without the exit signal */
     int exit_signal;
@@ -21,6 +22,7 @@ struct task_clone_args {
     uint64_t tls;
     const int32_t *want; /* clone3 set_tid: numbers from the innermost pid namespace outwards */
     size_t want_count;
+    struct cgroup *cgroup; /* CLONE_INTO_CGROUP; borrowed, NULL: the parent's */
 };
 /* The child's tid; -EINVAL, -EAGAIN, -ENOMEM, -EPERM. With CLONE_VFORK returns when the child has
  * let go of the memory, or the caller was killed. */

@@ -8,6 +8,7 @@
 
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/account_priv.h"
+#include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/ns_priv.h"
@@ -201,6 +202,7 @@ void task_unlink_locked(struct task *t)
 
     mutex_assert_held(&k->mu);
     trace_unlink_locked(t);
+    cgroup_release_locked(t);
     struct sighand *sh = tg_lock_sig(tg);
     list_del(&task_priv(t)->thread_node);
     tg->thread_count--;

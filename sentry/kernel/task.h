@@ -38,6 +38,7 @@ struct net;
 struct task_image_args;
 struct task_image;
 struct kernel_seccomp; /* seccomp.h */
+struct cgroup_ns;      /* cgroup.h */
 struct user_ns;        /* cred/user_ns.h */
 
 /* Linux layout of siginfo_t, 128 bytes. */
@@ -227,6 +228,8 @@ struct kernel_exec {
     /* Filter over the program's system calls, the first of them its execve's; borrowed, NULL: none.
      * -EINVAL for one that is no good. */
     const struct kernel_seccomp *seccomp;
+    /* The control groups it is in and sees (cgroup.h); borrowed. NULL: those of like_pid. */
+    struct cgroup_ns *cgroups;
 };
 /* Called when the process ends: status as wait(2) encodes it. From some sentry thread. */
 typedef void (*kernel_exit_fn)(void *arg, int wait_status);

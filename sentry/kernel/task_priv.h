@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/kernel_priv.h"
 
 struct trace_work;
@@ -64,7 +65,7 @@ struct task_priv {
 
     /* owner */
     void (*thread_fn)(struct task *t); /* the task's life; it is gone when that returns */
-    int exit_code;          /* as wait(2) encodes it */
+    int exit_code;                     /* as wait(2) encodes it */
     uint64_t set_child_tid; /* CLONE_CHILD_SETTID: stored by the child before its first step */
     struct plat_ctx *start_ctx;
     bool sig_offered; /* guest code may set default actions by itself: sig_offer_end */
@@ -110,6 +111,11 @@ struct task_priv {
     int start_state; /* START_* in task_run.c */
 
     struct task_trace trace;
+
+    /* ---- control groups (cgroup_task.c, cgroup_hold.c) ---- */
+    struct cgroup_link cg[CGROUP_ROOTS]; /* tree */
+    _Atomic uint32_t held;               /* HELD_*: must not run guest code; changed under tree */
+    _Atomic bool holding;                /* waits because of that */
 
     /* ---- seccomp (seccomp.c) ---- */
     struct seccomp_filter *seccomp; /* sig to change, owner to read; owned, as a user */

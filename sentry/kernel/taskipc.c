@@ -28,6 +28,7 @@ void task_ipc_caller(struct task *t, struct ipc_caller *out)
         .blocker = &t->blocker,
         .pid = t->tg->tgid,
         .memlock = task_rlimit(t, RLIMIT_MEMLOCK),
+        .mm = t->ua.mm,
     };
 }
 

@@ -111,8 +111,10 @@ static int load_image(struct load *l, struct task_image *out)
     if (r != 0)
         return r;
     r = mm_new(plat, kernel_memfile(l->args->k), &l->mm);
-    if (r == 0)
+    if (r == 0) {
+        mm_set_account(l->mm, l->args->acct);
         r = load_map(l, cred, secure, &sp);
+    }
     if (r != 0) {
         cred_put(cred);
         return r;

@@ -14,12 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/list.h"
-#include "base/lock.h"
 #include "base/log.h"
-#include "base/rbtree.h"
+#include "sentry/mem/memacct.h"
+#include "sentry/mem/memfile_priv.h"
 
-#define MF_BINS 40
 #define MF_BIN_PROBES 8
 #define MF_SPARES_MIN 4u
 #define MF_SPARES_MAX 64u
@@ -33,36 +31,6 @@
 #define MF_PUNCH_BATCH 16
 /* Runs of pages that are there, this long, are worth remembering. */
 #define MF_FULL_MIN (1024u * 1024)
-
-enum mf_state { MF_CLEAN, MF_DIRTY, MF_USED, MF_BUSY };
-
-struct mf_seg {
-    struct rb_node node;
-    struct list bin; /* free: in its bin; unused node: in spares */
-    uint64_t off, size;
-    uint32_t refs; /* > 0 exactly when MF_USED */
-    enum mf_state state;
-    bool full; /* used: every page is known to be there */
-};
-
-struct memfile {
-    /* immutable */
-    int fd;
-    char *base;
-    uint64_t size, host_ram;
-    _Atomic uint64_t limit; /* written under mu */
-    struct mem_commit commit;
-    /* guarded by mu */
-    struct mutex mu;
-    struct rb_root segs;
-    struct list bins[2][MF_BINS]; /* by mf_state, log2 of pages */
-    uint64_t bin_map[2];
-    struct list spares;
-    unsigned spare_count;
-    uint64_t reserved, dirty;
-    uint64_t since_check, resident_seen; /* for the limit */
-    uint64_t zeroed;                     /* times that pages in use were given back */
-};
 
 /* ---- segments ---- */
 
@@ -168,6 +136,7 @@ static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t of
     hi->refs = s->refs;
     hi->state = s->state;
     hi->full = s->full;
+    hi->acct = s->acct;
     s->size = off - s->off;
     mf_insert(mf, hi);
     return hi;
@@ -175,7 +144,8 @@ static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t of
 
 static bool mf_same(const struct mf_seg *a, const struct mf_seg *b)
 {
-    return a->state == b->state && a->refs == b->refs && a->full == b->full && a->state != MF_BUSY;
+    return a->state == b->state && a->refs == b->refs && a->full == b->full && a->acct == b->acct &&
+           a->state != MF_BUSY;
 }
 
 /* Merges s (not in a bin) with an equal predecessor; the result is not in a bin. */
@@ -212,6 +182,7 @@ static void mf_free_seg(struct memfile *mf, struct mf_seg *s, enum mf_state stat
     s->state = state;
     s->refs = 0;
     s->full = false;
+    s->acct = NULL;
     mf_bin_add(mf, mf_merge(mf, s));
 }
 
@@ -377,7 +348,8 @@ static struct mf_seg *mf_pick(struct memfile *mf, enum mf_state kind, uint64_t s
 }
 
 /* Makes [off, off+size) of the free segment s allocated with one reference. */
-static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_t size)
+static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_t size,
+                     struct memacct *acct)
 {
     enum mf_state kind = s->state;
     mf_bin_del(mf, s);
@@ -391,6 +363,8 @@ static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_
     }
     s->state = MF_USED;
     s->refs = 1;
+    s->acct = acct;
+    memacct_charge_locked(acct, size);
     (void)mf_merge(mf, s);
     mf->reserved += size;
 }
@@ -428,13 +402,13 @@ static bool mf_clear(struct memfile *mf, uint64_t off, uint64_t size)
     return false;
 }
 
-int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint64_t *out_off,
-                        bool *out_warm)
+int memfile_alloc_flags(struct memfile *mf, struct memacct *acct, uint64_t size, unsigned flags,
+                        uint64_t *out_off, bool *out_warm)
 {
     bool warm = false;
     if (size == 0 || size % PAGE_SIZE != 0)
         return -EINVAL;
-    if (size > mf->size)
+    if (size > mf->size || !memacct_admits(mf, acct, size))
         return -ENOMEM;
     bool zero = !(flags & MEMFILE_RAW);
     bool small = size <= (zero ? MF_ZERO_BY_HAND : MF_DIRTY_RANGE_MAX);
@@ -450,7 +424,7 @@ int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags, uint6
     /* From the high end: address spaces fill downwards, so neighbours there stay neighbours here.
      */
     uint64_t off = flags & MEMFILE_UP ? s->off : s->off + s->size - size;
-    mf_claim(mf, s, off, size);
+    mf_claim(mf, s, off, size, acct);
     mutex_unlock(&mf->mu);
     if (dirty && zero)
         warm = mf_clear(mf, off, size);
@@ -463,16 +437,16 @@ out_unlock:
     return -ENOMEM;
 }
 
-int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off)
+int memfile_alloc(struct memfile *mf, struct memacct *acct, uint64_t size, uint64_t *out_off)
 {
-    return memfile_alloc_flags(mf, size, 0, out_off, NULL);
+    return memfile_alloc_flags(mf, acct, size, 0, out_off, NULL);
 }
 
-int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags,
-                     bool *out_warm)
+int memfile_alloc_at(struct memfile *mf, struct memacct *acct, uint64_t off, uint64_t size,
+                     unsigned flags, bool *out_warm)
 {
     bool warm = false;
-    if (off >= mf->size || size == 0 || size > mf->size - off)
+    if (off >= mf->size || size == 0 || size > mf->size - off || !memacct_admits(mf, acct, size))
         return -ENOMEM;
     mutex_lock(&mf->mu);
     if (!mf_stock_locked(mf) || mf_over_limit_locked(mf, size))
@@ -481,7 +455,7 @@ int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned f
     if (!mf_is_free(s) || s->off + s->size - off < size)
         goto out_unlock;
     bool dirty = s->state == MF_DIRTY;
-    mf_claim(mf, s, off, size);
+    mf_claim(mf, s, off, size, acct);
     mutex_unlock(&mf->mu);
     if (dirty && !(flags & MEMFILE_RAW))
         warm = mf_clear(mf, off, size);
@@ -578,6 +552,8 @@ static struct mf_seg *mf_drop(struct memfile *mf, struct mf_seg *s, struct mf_se
         return mf_entry(rb_next(&mf_merge_prev(mf, s)->node));
     struct mf_seg *next = mf_entry(rb_next(&s->node));
     mf->reserved -= s->size;
+    memacct_uncharge_locked(s->acct, s->size);
+    s->acct = NULL;
     if (s->size <= MF_DIRTY_RANGE_MAX) {
         uint64_t end = s->off + s->size;
         mf_free_seg(mf, s, MF_DIRTY);
@@ -729,4 +705,19 @@ uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size)
             mf_note_full(mf, (uint64_t)data, off, zeroed);
     }
     return sum;
+}
+
+size_t mf_charged_ranges(struct memfile *mf, const struct memacct *a, uint64_t *at,
+                         struct mf_range *out, size_t max)
+{
+    size_t n = 0;
+    mutex_lock(&mf->mu);
+    struct mf_seg *s = *at < mf->size ? mf_find(mf, *at) : NULL;
+    for (; s && n < max; s = mf_entry(rb_next(&s->node))) {
+        *at = s->off + s->size;
+        if (s->acct && memacct_is_below(s->acct, a))
+            out[n++] = (struct mf_range){s->off, s->size};
+    }
+    mutex_unlock(&mf->mu);
+    return n;
 }

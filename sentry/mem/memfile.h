@@ -11,6 +11,7 @@
 #include "base/compiler.h"
 #include "sentry/mem/commit.h"
 
+struct memacct;
 struct memfile;
 
 /* size: how much offset space to reserve and map (bytes, page multiple, sparse). limit: bytes of
@@ -35,20 +36,22 @@ bool memfile_may_commit(struct memfile *mf, uint64_t size, uint64_t own, bool ad
 /* Sentry's address of an offset: valid for the life of the file, readable and writable, may not
  * be executed. Reads of pages never written give zeros. */
 void *memfile_ptr(const struct memfile *mf, uint64_t off);
-/* A zero-filled range, one reference per page. -ENOMEM when space or the limit is exhausted. */
-MUST_CHECK int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off);
+/* A zero-filled range, one reference per page, charged to acct (NULL: to nobody) till its last
+ * reference goes. -ENOMEM when space, the limit or that of an account is exhausted. */
+MUST_CHECK int memfile_alloc(struct memfile *mf, struct memacct *acct, uint64_t size,
+                             uint64_t *out_off);
 /* As memfile_alloc with MEMFILE_*: RAW leaves the bytes undefined (old data of the sandbox), only
  * for callers that overwrite all of it before a guest can look; cheaper. UP leaves room to grow
  * behind the range rather than before it. *out_warm (NULL: not asked): all of its pages are there,
  * so that mapping them at once costs no memory. */
 #define MEMFILE_RAW 1u
 #define MEMFILE_UP 2u
-MUST_CHECK int memfile_alloc_flags(struct memfile *mf, uint64_t size, unsigned flags,
-                                   uint64_t *out_off, bool *out_warm);
+MUST_CHECK int memfile_alloc_flags(struct memfile *mf, struct memacct *acct, uint64_t size,
+                                   unsigned flags, uint64_t *out_off, bool *out_warm);
 /* Exactly this range, or -ENOMEM when a part of it is in use: keeps what is adjacent in an address
  * space adjacent in the file, so that host mappings merge. */
-MUST_CHECK int memfile_alloc_at(struct memfile *mf, uint64_t off, uint64_t size, unsigned flags,
-                                bool *out_warm);
+MUST_CHECK int memfile_alloc_at(struct memfile *mf, struct memacct *acct, uint64_t off,
+                                uint64_t size, unsigned flags, bool *out_warm);
 /* One more / one less reference for every page in the range, which must be allocated. */
 MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
 void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);

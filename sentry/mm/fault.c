@@ -214,7 +214,7 @@ static int fault_bus(struct mm *mm, const struct plat_fault *f, struct plat_faul
         spurious_forget(mm, mm->ctx);
         return fault_signal(sig, SIGBUS, BUS_ADRERR);
     }
-    struct mappable_range r = {.fd = -1};
+    struct mappable_range r = {.acct = mm->acct, .fd = -1};
     uint64_t off = v->off + (page - v->start);
     int err = v->m->ops->translate(v->m, off, PAGE_SIZE, PLAT_READ, &r);
     if (err)

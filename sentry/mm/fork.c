@@ -84,7 +84,7 @@ static void hot_copy(struct mm *mm, struct fork_hot *h)
     if (h->count == 0)
         return;
     const uint64_t size = MM_HOT_BYTES - left;
-    if (memfile_alloc_flags(mm->mf, size, MEMFILE_RAW | MEMFILE_UP, &off, NULL) != 0) {
+    if (memfile_alloc_flags(mm->mf, mm->acct, size, MEMFILE_RAW | MEMFILE_UP, &off, NULL) != 0) {
         h->count = 0;
         return;
     }
@@ -310,6 +310,7 @@ int mm_fork(struct mm *mm, struct plat_ctx *parent_ctx, const struct mm_limits *
     if (err)
         goto out_child_mm;
     mm_remember_limits(mm, lim);
+    child->acct = memacct_get(mm->acct);
     if (lim && mm->virt > lim->as)
         err = -ENOMEM;
     /* The other modes look at single mappings, which were there before. */

@@ -250,7 +250,9 @@ int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
         const bool promise = !(map_vma_flags(mm, &a) & VMA_NORESERVE);
         if (promise && !mm_may_promise(mm, lim, a.size))
             return -ENOMEM;
-        err = mm_shmem_new(mm->mf, a.size, promise, "/dev/zero (deleted)", &own);
+        struct memacct *acct = mm_account(mm);
+        err = mm_shmem_new(mm->mf, acct, a.size, promise, "/dev/zero (deleted)", &own);
+        memacct_put(acct);
         if (err)
             return err;
         a.m = own;

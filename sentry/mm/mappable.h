@@ -14,10 +14,14 @@
 #include "base/list.h"
 
 struct mappable;
+struct memacct;
 
 /* Where the bytes of a range really are. Either in the memory file (mem_off, a reference per page
  * that the caller now owns) or in a host file (fd borrowed while the mappable lives). */
 struct mappable_range {
+    /* Filled in by who asks: who is charged for pages that are made now (NULL: nobody); borrowed.
+     */
+    struct memacct *acct;
     bool in_memfile;
     int fd;       /* host file: descriptor open for what access asked */
     uint64_t off; /* offset in the memory file or in fd */

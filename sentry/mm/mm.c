@@ -59,6 +59,7 @@ int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct m
     mm->as_limit = UINT64_MAX;
     mm->memlock_limit = UINT64_MAX;
     rwlock_init(&mm->lock, LOCK_RANK_MM);
+    mutex_init(&mm->acct_mu, LOCK_RANK_LEAF);
     list_init(&mm->spare_vmas);
     list_init(&mm->spare_pmas);
     list_init(&mm->pending_pmas);
@@ -165,6 +166,8 @@ static void mm_destroy(struct mm *mm)
     mm_free_spares(mm);
     mm_hot_put(mm->hot);
     rwlock_destroy(&mm->lock);
+    memacct_put(mm->acct);
+    mutex_destroy(&mm->acct_mu);
     OBJCOUNT_DEC(mm);
     free(mm);
 }
@@ -178,6 +181,26 @@ void mm_put(struct mm *mm)
 uint64_t mm_born(const struct mm *mm)
 {
     return mm->born_ns;
+}
+
+void mm_set_account(struct mm *mm, struct memacct *acct)
+{
+    (void)memacct_get(acct);
+    rwlock_wrlock(&mm->lock);
+    mutex_lock(&mm->acct_mu);
+    struct memacct *old = mm->acct;
+    mm->acct = acct;
+    mutex_unlock(&mm->acct_mu);
+    rwlock_unlock(&mm->lock);
+    memacct_put(old);
+}
+
+struct memacct *mm_account(struct mm *mm)
+{
+    mutex_lock(&mm->acct_mu);
+    struct memacct *acct = memacct_get(mm->acct);
+    mutex_unlock(&mm->acct_mu);
+    return acct;
 }
 
 struct plat_as *mm_as(struct mm *mm)

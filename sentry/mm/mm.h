@@ -17,6 +17,7 @@
 #include "sentry/mm/mappable.h"
 #include "sentry/mm/usercopy.h"
 
+struct memacct;
 struct memfile;
 struct mm;
 
@@ -43,6 +44,10 @@ MUST_CHECK int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm)
 /* Ends the time from mm_new on in which nothing can run in it, so that changes need not reach the
  * platform one after the other. */
 void mm_loaded(struct mm *mm);
+/* New memory of mm's is charged to acct from now on (NULL: to nobody); takes a reference. */
+void mm_set_account(struct mm *mm, struct memacct *acct);
+/* Owned, or NULL. Any lock below LEAF may be held. */
+struct memacct *mm_account(struct mm *mm);
 struct mm *mm_get(struct mm *mm);
 void mm_put(struct mm *mm);
 /* fork(2): a copy-on-write copy and a context for the child, made through parent_ctx (the calling

@@ -13,6 +13,7 @@
 #include "base/rbtree.h"
 #include "base/ref.h"
 #include "base/limits.h"
+#include "sentry/mem/memacct.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/mm.h"
 #include "sentry/mm/shmem.h"
@@ -94,6 +95,9 @@ struct mm {
     uint64_t mmap_base, stack_top;
     uint64_t ram;
     uint64_t born_ns;
+
+    struct mutex acct_mu; /* rank LEAF: acct, which changes under lock as well */
+    struct memacct *acct; /* owned, or NULL: who is charged for new memory */
 
     struct rwlock lock;   /* rank MM; guards the rest */
     struct plat_ctx *ctx; /* of the operation under way, or NULL */

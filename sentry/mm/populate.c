@@ -15,7 +15,8 @@ bool mm_is_eager(const struct vma *v, uint64_t size)
     if (!(v->prot & PROT_WRITE))
         return false;
     /* What is handed out at once escapes the memory limit until the next look at it. */
-    if (memfile_limited(v->mm->mf) || (size > MM_CHUNK && memfile_crowded(v->mm->mf)))
+    if (memfile_limited(v->mm->mf) || memacct_limited(v->mm->acct) ||
+        (size > MM_CHUNK && memfile_crowded(v->mm->mf)))
         return size <= MM_CHUNK;
     return size <= (v->flags & VMA_NORESERVE ? MM_EAGER_NORESERVE_MAX : MM_EAGER_MAX);
 }
@@ -36,16 +37,16 @@ static int populate_alloc(struct mm *mm, const struct vma *v, uint64_t start, ui
     struct pma *prev = start > 0 ? pma_find(mm, start - 1) : NULL;
     if (prev && prev->kind == PMA_ANON) {
         *out_off = prev->off + (prev->end - prev->start);
-        if (memfile_alloc_at(mm->mf, *out_off, size, 0, out_warm) == 0)
+        if (memfile_alloc_at(mm->mf, mm->acct, *out_off, size, 0, out_warm) == 0)
             return 0;
     }
     if (next && next->start == end && next->kind == PMA_ANON && next->off >= size) {
         *out_off = next->off - size;
-        if (memfile_alloc_at(mm->mf, *out_off, size, 0, out_warm) == 0)
+        if (memfile_alloc_at(mm->mf, mm->acct, *out_off, size, 0, out_warm) == 0)
             return 0;
     }
     bool heap = v->start == ALIGN_UP(mm->layout.start_brk, PAGE_SIZE);
-    return memfile_alloc_flags(mm->mf, size, heap ? MEMFILE_UP : 0, out_off, out_warm);
+    return memfile_alloc_flags(mm->mf, mm->acct, size, heap ? MEMFILE_UP : 0, out_off, out_warm);
 }
 
 /* Links and maps a PMA that is filled in but for its place; gives it back on failure. */
@@ -84,7 +85,7 @@ static int populate_anon(struct mm *mm, const struct vma *v, uint64_t start, uin
 static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
                          unsigned flags, uint64_t *out_end)
 {
-    struct mappable_range r = {.fd = -1};
+    struct mappable_range r = {.acct = mm->acct, .fd = -1};
     unsigned access = PLAT_READ | (vma_access(v) & PLAT_EXEC);
     if (!vma_private(v) && (v->prot & PROT_WRITE))
         access |= PLAT_WRITE;
@@ -206,10 +207,10 @@ static int cow_alloc(struct mm *mm, uint64_t lo, uint64_t size, uint64_t *out_of
     struct pma *prev = lo > 0 ? pma_find(mm, lo - 1) : NULL;
     if (prev && prev->kind == PMA_ANON && !prev->cow) {
         *out_off = prev->off + (lo - prev->start);
-        if (memfile_alloc_at(mm->mf, *out_off, size, MEMFILE_RAW, NULL) == 0)
+        if (memfile_alloc_at(mm->mf, mm->acct, *out_off, size, MEMFILE_RAW, NULL) == 0)
             return 0;
     }
-    return memfile_alloc_flags(mm->mf, size, MEMFILE_RAW | MEMFILE_UP, out_off, NULL);
+    return memfile_alloc_flags(mm->mf, mm->acct, size, MEMFILE_RAW | MEMFILE_UP, out_off, NULL);
 }
 
 static int cow_copy(struct mm *mm, const struct vma *v, struct pma *p, uint64_t page)

@@ -81,14 +81,14 @@ static const struct mappable_ops shmem_ops = {
     .describe = shmem_describe,
 };
 
-int mm_shmem_new(struct memfile *mf, uint64_t size, bool promise, const char *name,
-                 struct mappable **out_m)
+int mm_shmem_new(struct memfile *mf, struct memacct *acct, uint64_t size, bool promise,
+                 const char *name, struct mappable **out_m)
 {
     static _Atomic uint64_t next_ino = 1024;
     struct shmem *s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
-    int err = memfile_alloc(mf, size, &s->off);
+    int err = memfile_alloc(mf, acct, size, &s->off);
     if (err) {
         free(s);
         return err;

@@ -16,8 +16,8 @@ struct memfile;
 /* size bytes (page multiple) of zeros. promise: they count as promised; the caller has asked
  * whether they may be. name: a static string for /proc/<pid>/maps, such as
  * "/dev/zero (deleted)". -ENOMEM. Owned result. */
-MUST_CHECK int mm_shmem_new(struct memfile *mf, uint64_t size, bool promise, const char *name,
-                            struct mappable **out_m);
+MUST_CHECK int mm_shmem_new(struct memfile *mf, struct memacct *acct, uint64_t size, bool promise,
+                            const char *name, struct mappable **out_m);
 
 /* Whether m was made by it. */
 bool mm_is_shmem(const struct mappable *m);

@@ -137,7 +137,7 @@ static int vdso_make(const struct plat *plat, struct memfile *mf)
 {
     uint64_t bytes = (uint64_t)(vdso_image_end - vdso_image);
     uint64_t size = PAGE_SIZE + ALIGN_UP(bytes, PAGE_SIZE);
-    int r = memfile_alloc(mf, size, &vdso.off);
+    int r = memfile_alloc(mf, NULL, size, &vdso.off);
 
     if (r != 0)
         return r;

@@ -222,7 +222,7 @@ int main(int argc, char **argv)
     need(ops->create(&cfg, &plat) == 0, "platform");
     need(plat_as_create(plat, &as) == 0 && plat_ctx_create(plat, as, &ctx) == 0, "context");
     printf("%-8s %8.2f us\n", "start", now_us() - start);
-    need(memfile_alloc(mf, PAGE_SIZE, &code_off) == 0, "memory");
+    need(memfile_alloc(mf, NULL, PAGE_SIZE, &code_off) == 0, "memory");
     memcpy(memfile_ptr(mf, code_off), code, sizeof(code));
     map_code();
     measure("call", round_call, 5000);

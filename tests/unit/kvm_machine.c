@@ -186,7 +186,7 @@ Test(kvm_machine, no_translation_is_stale)
     uint64_t off;
 
     RIG_START(&r, code_read);
-    cr_assert_eq(memfile_alloc(r.mf, PAGES * PAGE_SIZE, &off), 0);
+    cr_assert_eq(memfile_alloc(r.mf, NULL, PAGES * PAGE_SIZE, &off), 0);
     for (uint64_t i = 0; i < PAGES; i++)
         *(uint64_t *)(void *)((char *)memfile_ptr(r.mf, off) + i * PAGE_SIZE) = 1000 + i;
     for (uint64_t i = 0; i < 500; i++) {

@@ -38,8 +38,8 @@ static void do_alloc(bool at)
     bool free_there = off + size <= PAGES * P;
     for (uint64_t i = off / P; free_there && i < (off + size) / P; i++)
         free_there = counts[i] == 0;
-    int err = at ? memfile_alloc_at(mf, off, size, flags, NULL)
-                 : memfile_alloc_flags(mf, size, flags, &off, NULL);
+    int err = at ? memfile_alloc_at(mf, NULL, off, size, flags, NULL)
+                 : memfile_alloc_flags(mf, NULL, size, flags, &off, NULL);
     /* It may also refuse a range that is partly clean and partly not. */
     cr_assert(err == 0 || err == -ENOMEM);
     cr_assert(!at || err || free_there);
@@ -123,8 +123,8 @@ Test(mem_file, random_operations, .timeout = 60)
     memfile_trim(mf);
     cr_assert_eq(memfile_resident(mf), 0u);
     uint64_t off;
-    cr_assert_eq(memfile_alloc(mf, PAGES * P, &off), 0, "all of it is one piece again");
-    cr_assert_eq(memfile_alloc(mf, P, &off), -ENOMEM);
+    cr_assert_eq(memfile_alloc(mf, NULL, PAGES * P, &off), 0, "all of it is one piece again");
+    cr_assert_eq(memfile_alloc(mf, NULL, P, &off), -ENOMEM);
     memfile_free(mf);
 }
 
@@ -135,15 +135,15 @@ Test(mem_file, limit)
     memfile_set_limit(mf, 4u << 20);
     cr_assert(memfile_limited(mf));
     cr_assert_eq(memfile_budget(mf), 4u << 20);
-    cr_assert_eq(memfile_alloc(mf, 64u << 20, &off), 0, "what is not touched does not count");
+    cr_assert_eq(memfile_alloc(mf, NULL, 64u << 20, &off), 0, "what is not touched does not count");
     memset(memfile_ptr(mf, off), 1, 5u << 20);
     uint64_t more;
     int err = 0;
     for (int i = 0; i < 8 && !err; i++)
-        err = memfile_alloc(mf, 1u << 20, &more);
+        err = memfile_alloc(mf, NULL, 1u << 20, &more);
     cr_assert_eq(err, -ENOMEM);
     memfile_unref(mf, off, 64u << 20);
-    cr_assert_eq(memfile_alloc(mf, 1u << 20, &more), 0);
+    cr_assert_eq(memfile_alloc(mf, NULL, 1u << 20, &more), 0);
     memfile_free(mf);
 }
 
@@ -152,7 +152,7 @@ static void *churn(void *arg)
     unsigned char mark = *(unsigned char *)arg;
     for (int i = 0; i < 3000; i++) {
         uint64_t off, size = (1 + (uint64_t)i % 40) * P;
-        cr_assert_eq(memfile_alloc(mf, size, &off), 0);
+        cr_assert_eq(memfile_alloc(mf, NULL, size, &off), 0);
         unsigned char *p = memfile_ptr(mf, off);
         cr_assert(p[0] == 0 && p[size - 1] == 0);
         p[0] = p[size - 1] = mark;

@@ -69,8 +69,8 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
         close(cfg.device_fd);
     cr_assert_eq(plat_as_create(r->plat, &r->as), 0);
     cr_assert_eq(plat_ctx_create(r->plat, r->as, &r->ctx), 0);
-    cr_assert_eq(memfile_alloc(r->mf, PAGE_SIZE, &r->code), 0);
-    cr_assert_eq(memfile_alloc(r->mf, PAGE_SIZE, &r->data), 0);
+    cr_assert_eq(memfile_alloc(r->mf, NULL, PAGE_SIZE, &r->code), 0);
+    cr_assert_eq(memfile_alloc(r->mf, NULL, PAGE_SIZE, &r->data), 0);
     memcpy(memfile_ptr(r->mf, r->code), code, size);
     rig_map_code(r, r->as);
     plat_ctx_regs(r->ctx)->rip = CODE;

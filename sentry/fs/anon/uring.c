@@ -357,11 +357,11 @@ static void tell_params(const struct uring *r, struct io_uring_params *p)
 
 static int uring_memory(struct uring *r)
 {
-    int err = memfile_alloc(r->mf, r->rings_size, &r->rings_off);
+    int err = memfile_alloc(r->mf, NULL, r->rings_size, &r->rings_off);
 
     if (err != 0)
         return err;
-    err = memfile_alloc(r->mf, r->sqes_size, &r->sqes_off);
+    err = memfile_alloc(r->mf, NULL, r->sqes_size, &r->sqes_off);
     if (err != 0) {
         memfile_unref(r->mf, r->rings_off, r->rings_size);
         return err;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "proc_priv.h"
+#include "sentry/kernel/cgroup.h"
 
 static int show_vmstat(const struct proc_ctx *pc, FILE *out)
 {
@@ -112,9 +113,7 @@ static int show_kmsg(const struct proc_ctx *pc, FILE *out)
 
 static int show_cgroups(const struct proc_ctx *pc, FILE *out)
 {
-    (void)pc;
-    fputs("#subsys_name\thierarchy\tnum_cgroups\tenabled\n", out);
-    return 0;
+    return cgroup_show_controllers(pc->k, out);
 }
 
 /* ---- config.gz: a gzip file that is not compressed ---- */

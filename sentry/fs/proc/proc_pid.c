@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "proc_priv.h"
 #include "sentry/cred/user_ns.h"
+#include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/ns.h"
 #include "sentry/kernel/process.h"
 
@@ -256,9 +257,12 @@ static int64_t store_setgroups(const struct proc_ctx *pc, const char *text, size
 
 static int show_cgroup(const struct proc_ctx *pc, FILE *out)
 {
-    (void)pc;
-    fputs("0::/\n", out);
-    return 0;
+    struct task *reader =
+        pc->c && pc->c->blocker ? container_of(pc->c->blocker, struct task, blocker) : NULL;
+    struct cgroup_ns *ns = reader ? task_get_cgroup_ns(reader) : NULL;
+    const int r = cgroup_show_task(pc->t, ns, out);
+    cgroup_ns_put(ns);
+    return r;
 }
 
 static int show_no_login(const struct proc_ctx *pc, FILE *out)

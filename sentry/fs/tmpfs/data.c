@@ -25,14 +25,15 @@ static struct chunk *chunk_from(const struct tmpfs_inode *t, uint64_t index)
     return best;
 }
 
-static int chunk_new(struct tmpfs_inode *t, uint64_t index, struct chunk **out)
+static int chunk_new(struct tmpfs_inode *t, struct memacct *acct, uint64_t index,
+                     struct chunk **out)
 {
     struct rb_node **link = &t->chunks.node, *up = NULL;
     struct chunk *c = calloc(1, sizeof(*c));
 
     if (c == NULL)
         return -ENOMEM;
-    int r = memfile_alloc_flags(data_fs(t)->mf, CHUNK_SIZE, MEMFILE_UP, &c->off, NULL);
+    int r = memfile_alloc_flags(data_fs(t)->mf, acct, CHUNK_SIZE, MEMFILE_UP, &c->off, NULL);
     if (r != 0) {
         free(c);
         return r;
@@ -78,8 +79,9 @@ static int chunk_charge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)
     return 0;
 }
 
-static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size, bool alloc,
-                           uint64_t *out_off, uint64_t *out_size, bool *out_hole)
+static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size,
+                           const struct tmpfs_alloc *alloc, uint64_t *out_off, uint64_t *out_size,
+                           bool *out_hole)
 {
     uint64_t index = off / CHUNK_SIZE, in = off % CHUNK_SIZE;
     uint64_t n = MIN(size, CHUNK_SIZE - in);
@@ -94,7 +96,12 @@ static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size, b
             *out_hole = true;
             return 0;
         }
-        r = chunk_new(t, index, &c);
+        struct memacct *acct = alloc->acct;
+        if (alloc->ua)
+            acct = mm_account(alloc->ua->mm);
+        r = chunk_new(t, acct, index, &c);
+        if (alloc->ua)
+            memacct_put(acct);
     }
     if (r == 0 && alloc)
         r = chunk_charge(t, c, page_mask(first, last - first + 1));
@@ -103,8 +110,9 @@ static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size, b
     return r;
 }
 
-int tmpfs_data_get(struct tmpfs_inode *t, uint64_t off, uint64_t size, bool alloc,
-                   uint64_t *out_off, uint64_t *out_size, bool *out_hole)
+int tmpfs_data_get(struct tmpfs_inode *t, uint64_t off, uint64_t size,
+                   const struct tmpfs_alloc *alloc, uint64_t *out_off, uint64_t *out_size,
+                   bool *out_hole)
 {
     mutex_lock(&t->data_mu);
     int r = data_get_locked(t, off, size, alloc, out_off, out_size, out_hole);
@@ -211,6 +219,7 @@ static int tmpfs_translate(struct mappable *m, uint64_t off, uint64_t size, unsi
                            struct mappable_range *out)
 {
     struct tmpfs_inode *t = mappable_inode(m);
+    const struct tmpfs_alloc alloc = {.acct = out->acct};
     uint64_t end, mem_off = 0, n = 0;
     bool hole;
     int r;
@@ -223,7 +232,7 @@ static int tmpfs_translate(struct mappable *m, uint64_t off, uint64_t size, unsi
     if (off >= end)
         return -ERANGE;
     mutex_lock(&t->data_mu);
-    r = data_get_locked(t, off, MIN(size, end - off), true, &mem_off, &n, &hole);
+    r = data_get_locked(t, off, MIN(size, end - off), &alloc, &mem_off, &n, &hole);
     if (r == 0)
         r = memfile_ref(data_fs(t)->mf, mem_off, n);
     mutex_unlock(&t->data_mu);

@@ -35,7 +35,7 @@ static int64_t read_piece(struct tmpfs_inode *t, struct uio *u, uint64_t off, ui
 {
     uint64_t mem_off = 0, n = 0;
     bool hole;
-    int r = tmpfs_data_get(t, off, size, false, &mem_off, &n, &hole);
+    int r = tmpfs_data_get(t, off, size, NULL, &mem_off, &n, &hole);
 
     if (r != 0)
         return r;
@@ -68,7 +68,8 @@ static int64_t write_piece(struct tmpfs_inode *t, struct uio *u, uint64_t off)
 {
     uint64_t mem_off = 0, n = 0;
     bool hole;
-    int r = tmpfs_data_get(t, off, u->left, true, &mem_off, &n, &hole);
+    const struct tmpfs_alloc alloc = {.ua = u->ua};
+    int r = tmpfs_data_get(t, off, u->left, &alloc, &mem_off, &n, &hole);
 
     if (r != 0)
         return r;
@@ -166,10 +167,12 @@ int tmpfs_set_size(struct tmpfs_inode *t, uint64_t size)
 
 static int allocate_range(struct tmpfs_inode *t, uint64_t off, uint64_t end)
 {
+    const struct tmpfs_alloc alloc = {.ua = NULL};
+
     while (off < end) {
         uint64_t mem_off, n;
         bool hole;
-        int r = tmpfs_data_get(t, off, end - off, true, &mem_off, &n, &hole);
+        int r = tmpfs_data_get(t, off, end - off, &alloc, &mem_off, &n, &hole);
         if (r != 0)
             return r;
         off += n;

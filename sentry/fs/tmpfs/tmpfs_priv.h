@@ -13,7 +13,9 @@
 
 #include "base/rbtree.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/mem/memacct.h"
 #include "sentry/mem/memfile.h"
+#include "sentry/mm/mm.h"
 
 /* File bytes are kept in chunks: as many pages as a bitmap word has bits. */
 #define CHUNK_PAGES 64u
@@ -111,10 +113,17 @@ MUST_CHECK int tmpfs_rename(struct inode *old_dir, const char *old_name, struct 
                             unsigned flags);
 void tmpfs_dir_fini(struct tmpfs_inode *d);
 /* ---- data.c ---- */
+/* Who is charged for bytes that are missing: the writer's account, or acct. Borrowed; NULL:
+ * nobody. */
+struct tmpfs_alloc {
+    const struct uaccess *ua;
+    struct memacct *acct;
+};
 /* The memory behind page-aligned part of [off, off+size): *out_off in the memory file and the bytes
- * that lie together. alloc: makes what is missing; else a hole gives false. -ENOSPC, -ENOMEM. */
-MUST_CHECK int tmpfs_data_get(struct tmpfs_inode *t, uint64_t off, uint64_t size, bool alloc,
-                              uint64_t *out_off, uint64_t *out_size, bool *out_hole);
+ * that lie together. alloc: makes what is missing; NULL: a hole gives false. -ENOSPC, -ENOMEM. */
+MUST_CHECK int tmpfs_data_get(struct tmpfs_inode *t, uint64_t off, uint64_t size,
+                              const struct tmpfs_alloc *alloc, uint64_t *out_off,
+                              uint64_t *out_size, bool *out_hole);
 /* Frees the bytes of a range; partial pages are zeroed. */
 void tmpfs_data_punch(struct tmpfs_inode *t, uint64_t start, uint64_t end);
 /* First byte >= off that is data (or hole), or INT64_MAX. */

@@ -135,7 +135,7 @@ static int ring_new(struct packet_sock *s, const struct tpacket_req *q, struct p
     r->frame_size = q->tp_frame_size;
     r->per_block = q->tp_block_size / q->tp_frame_size;
     r->frames = q->tp_frame_nr;
-    int err = memfile_alloc(mf, r->size, &r->off);
+    int err = memfile_alloc(mf, NULL, r->size, &r->off);
     if (err) {
         free(r);
         return err;

@@ -6,6 +6,7 @@
 
 #include "base/ref.h"
 #include "fakes.h"
+#include "sentry/mem/memacct.h"
 #include "sentry/mem/memfile.h"
 #include "sentry/mm/mm.h"
 #include "sentry/mm/uio.h"
@@ -285,10 +286,83 @@ bool memfile_may_commit(struct memfile *mf, uint64_t size, uint64_t own, bool ad
     return true;
 }
 
-int memfile_alloc(struct memfile *mf, uint64_t size, uint64_t *out_off)
+int memfile_alloc(struct memfile *mf, struct memacct *acct, uint64_t size, uint64_t *out_off)
 {
-    (void)mf, (void)size, (void)out_off;
+    (void)mf, (void)acct, (void)size, (void)out_off;
     return -ENOMEM;
+}
+
+/* Accounts without anything in them. */
+struct memacct {
+    int refs;
+};
+
+int memacct_new(struct memacct *parent, struct memacct **out_acct)
+{
+    (void)parent;
+    *out_acct = calloc(1, sizeof(**out_acct));
+    if (*out_acct == NULL)
+        return -ENOMEM;
+    __atomic_store_n(&(*out_acct)->refs, 1, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+struct memacct *memacct_get(struct memacct *a)
+{
+    if (a)
+        __atomic_add_fetch(&a->refs, 1, __ATOMIC_SEQ_CST);
+    return a;
+}
+
+void memacct_put(struct memacct *a)
+{
+    if (a && __atomic_sub_fetch(&a->refs, 1, __ATOMIC_SEQ_CST) == 0)
+        free(a);
+}
+
+void memacct_set_limit(struct memacct *a, uint64_t limit)
+{
+    (void)a, (void)limit;
+}
+
+uint64_t memacct_limit(const struct memacct *a)
+{
+    (void)a;
+    return MEMACCT_NO_LIMIT;
+}
+
+bool memacct_is_below(const struct memacct *a, const struct memacct *above)
+{
+    return a == above;
+}
+
+uint64_t memacct_reserved(const struct memacct *a)
+{
+    (void)a;
+    return 0;
+}
+
+uint64_t memacct_resident(struct memfile *mf, struct memacct *a)
+{
+    (void)mf, (void)a;
+    return 0;
+}
+
+struct memacct *memacct_over(struct memfile *mf, struct memacct *a)
+{
+    (void)mf, (void)a;
+    return NULL;
+}
+
+void mm_set_account(struct mm *mm, struct memacct *acct)
+{
+    (void)mm, (void)acct;
+}
+
+struct memacct *mm_account(struct mm *mm)
+{
+    (void)mm;
+    return NULL;
 }
 
 int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size)
