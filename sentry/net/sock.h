@@ -178,8 +178,10 @@ struct unix_info {
     int type;
     uint32_t refs;
     bool listening, connected, abstract;
-    uint64_t inode;
-    const char *name; /* borrowed for the call; an abstract one begins after its NUL, as @ */
+    uint64_t inode, peer_inode, cookie; /* peer_inode 0: none */
+    unsigned shutdown;
+    uint32_t rqueue, wqueue; /* bytes; listening: connections that wait, and the backlog */
+    const char *name;        /* borrowed for the call; an abstract one begins after its NUL, as @ */
     size_t name_size;
 };
 typedef int (*unix_info_fn)(void *arg, const struct unix_info *i);

@@ -1,13 +1,17 @@
 /* AF_NETLINK and the ioctls about links: what every program that asks for addresses relies on. */
 #include <arpa/inet.h>
 #include <ifaddrs.h>
+#include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "harness.h"
 
@@ -286,4 +290,109 @@ TEST(interface_addresses)
         lo += strcmp(a->ifa_name, "lo") == 0;
     CHECK(lo >= 1);
     freeifaddrs(all);
+}
+
+/* ---- sock_diag ---- */
+
+static int diag_ask(int fd, const void *req, size_t size)
+{
+    static char buf[8192] __attribute__((aligned(8)));
+    const struct nlmsghdr *h = (void *)buf;
+
+    CHECK_EQ(send(fd, req, size, 0), (ssize_t)size);
+    CHECK(recv(fd, buf, sizeof(buf), 0) >= (ssize_t)sizeof(*h));
+    if (h->nlmsg_type == NLMSG_ERROR)
+        return ((struct nlmsgerr *)NLMSG_DATA(h))->error;
+    return h->nlmsg_type;
+}
+
+struct diag_request {
+    struct nlmsghdr h;
+    struct inet_diag_req_v2 r;
+};
+
+static struct diag_request diag_one(uint16_t type, int conn)
+{
+    struct diag_request q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = type},
+                             .r = {.sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP}};
+    struct sockaddr_in local, remote;
+    socklen_t len = sizeof(local);
+
+    q.h.nlmsg_flags = NLM_F_REQUEST | (type == SOCK_DESTROY ? NLM_F_ACK : 0);
+    OK(getsockname(conn, (struct sockaddr *)&local, &len));
+    OK(getpeername(conn, (struct sockaddr *)&remote, &len));
+    q.r.id.idiag_sport = local.sin_port;
+    q.r.id.idiag_dport = remote.sin_port;
+    q.r.id.idiag_src[0] = local.sin_addr.s_addr;
+    q.r.id.idiag_dst[0] = remote.sin_addr.s_addr;
+    q.r.id.idiag_cookie[0] = q.r.id.idiag_cookie[1] = UINT32_MAX;
+    q.r.idiag_states = UINT32_MAX;
+    return q;
+}
+
+static void tcp_ends(int fd[2])
+{
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t len = sizeof(a);
+    int l = OK(socket(AF_INET, SOCK_STREAM, 0));
+
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    OK(bind(l, (struct sockaddr *)&a, len));
+    OK(listen(l, 1));
+    OK(getsockname(l, (struct sockaddr *)&a, &len));
+    fd[0] = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(connect(fd[0], (struct sockaddr *)&a, len));
+    fd[1] = OK(accept(l, NULL, NULL));
+    OK(close(l));
+}
+
+TEST(diag_of_one)
+{
+    int fd = OK(socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG)), ends[2];
+
+    tcp_ends(ends);
+    struct diag_request q = diag_one(SOCK_DIAG_BY_FAMILY, ends[0]);
+    CHECK_EQ(diag_ask(fd, &q, sizeof(q)), SOCK_DIAG_BY_FAMILY);
+    q.r.id.idiag_cookie[0] = 1;
+    q.r.id.idiag_cookie[1] = 0x7fffffff;
+    CHECK_EQ(diag_ask(fd, &q, sizeof(q)), -ENOENT);
+    q.r.id.idiag_dport = htons(1);
+    CHECK_EQ(diag_ask(fd, &q, sizeof(q)), -ENOENT);
+}
+
+TEST(diag_of_unix)
+{
+    struct {
+        struct nlmsghdr h;
+        struct unix_diag_req r;
+    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY},
+           .r = {.sdiag_family = AF_UNIX, .udiag_states = UINT32_MAX}};
+    static char buf[16384] __attribute__((aligned(8)));
+    struct stat st, peer;
+    int fd = OK(socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG)), sv[2], found = 0;
+    bool done = false;
+
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, sv));
+    OK(fstat(sv[0], &st));
+    OK(fstat(sv[1], &peer));
+    q.h.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    q.r.udiag_show = UDIAG_SHOW_PEER;
+    CHECK_EQ(send(fd, &q, sizeof(q), 0), (ssize_t)sizeof(q));
+    while (!done) {
+        ssize_t left = OK(recv(fd, buf, sizeof(buf), 0));
+        for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, (size_t)left); h = NLMSG_NEXT(h, left)) {
+            const struct unix_diag_msg *m = NLMSG_DATA(h);
+            done |= h->nlmsg_type == NLMSG_DONE;
+            if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || m->udiag_ino != st.st_ino)
+                continue;
+            found++;
+            CHECK_EQ(m->udiag_family, AF_UNIX);
+            CHECK_EQ(m->udiag_type, SOCK_STREAM);
+            CHECK_EQ(m->udiag_state, 1);
+            const struct nlattr *a = (const void *)(m + 1);
+            CHECK_EQ(a->nla_type, UNIX_DIAG_PEER);
+            CHECK_EQ(*(const uint32_t *)(const void *)(a + 1), (uint32_t)peer.st_ino);
+        }
+    }
+    CHECK_EQ(found, 1);
 }

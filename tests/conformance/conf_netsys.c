@@ -4,6 +4,9 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -231,4 +234,38 @@ TEST(of_the_namespace)
     }
     CHECK_EXIT(pid, 1);
     CHECK_STR(get("core/somaxconn"), "7\n");
+}
+
+/* SOCK_DESTROY: what ss -K asks. */
+TEST(destroyed_connection)
+{
+    struct {
+        struct nlmsghdr h;
+        struct inet_diag_req_v2 r;
+    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DESTROY},
+           .r = {.sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP}};
+    struct sockaddr_in a = {.sin_family = AF_INET}, own;
+    char buf[512] __attribute__((aligned(8)));
+    socklen_t len = sizeof(a);
+
+    own_namespace();
+    int l = OK(socket(AF_INET, SOCK_STREAM, 0)), c = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(bind_port(l, 4000));
+    OK(listen(l, 1));
+    OK(getsockname(l, (struct sockaddr *)&a, &len));
+    OK(connect(c, (struct sockaddr *)&a, len));
+    int s = OK(accept(l, NULL, NULL));
+    OK(getsockname(c, (struct sockaddr *)&own, &len));
+    q.h.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    q.r.idiag_states = UINT32_MAX;
+    q.r.id.idiag_sport = own.sin_port;
+    q.r.id.idiag_dport = a.sin_port;
+    q.r.id.idiag_src[0] = q.r.id.idiag_dst[0] = htonl(INADDR_LOOPBACK);
+    q.r.id.idiag_cookie[0] = q.r.id.idiag_cookie[1] = UINT32_MAX;
+    int fd = OK(socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG));
+    CHECK_EQ(send(fd, &q, sizeof(q), 0), (ssize_t)sizeof(q));
+    OK(recv(fd, buf, sizeof(buf), 0));
+    CHECK_EQ(((struct nlmsgerr *)NLMSG_DATA((struct nlmsghdr *)buf))->error, 0);
+    CHECK_ERRNO(recv(c, buf, 1, 0), ECONNABORTED);
+    CHECK_ERRNO(recv(s, buf, 1, 0), ECONNRESET);
 }
