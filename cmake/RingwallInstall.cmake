@@ -20,7 +20,8 @@ add_custom_command(
           ${PROJECT_VERSION} > ${man_page}
   DEPENDS runsc ${CMAKE_SOURCE_DIR}/tools/gen_man)
 add_custom_target(man ALL DEPENDS ${man_page})
-install(FILES ${man_page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+install(FILES ${man_page} ${CMAKE_SOURCE_DIR}/packaging/containerd-shim-runsc-v1.8
+        DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
 install(FILES ${CMAKE_SOURCE_DIR}/packaging/runsc.bash
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME runsc)
 install(FILES ${CMAKE_SOURCE_DIR}/docs/oci.md ${CMAKE_SOURCE_DIR}/LICENSE

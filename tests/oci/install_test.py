@@ -138,6 +138,7 @@ class Package(Case):
         page = (prefix / "share/man/man8/runsc.8").read_text().replace("\\-", "-")
         for name in names:
             self.assertIn(f"\\fB{name}\\fR", page)
+        self.assertTrue((prefix / "share/man/man8/containerd-shim-runsc-v1.8").is_file())
         self.check_completion(prefix)
         docs = prefix / "share/doc/ringwall"
         for name in ("oci.md", "daemonset.yaml", "runtimeclass.yaml", "LICENSE"):

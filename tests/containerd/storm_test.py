@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Eight clients of containerd make 200 containers at once and end them, and themselves, at random
+moments: nothing is left on the host."""
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import threading
+import time
+import unittest
+
+from harness import IMAGE, Case, eventually, processes_naming
+
+CLIENTS = 8
+EACH = 25
+
+
+class Storm(Case):
+    def ctr_that_may_be_killed(self, rng, *args):
+        p = subprocess.Popen(["ctr", "-a", self.cd.address, "-n", self.cd.namespace, *args],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if rng.random() < 0.2:
+            time.sleep(rng.random() * 0.3)
+            p.kill()
+        p.wait(120)
+
+    def act(self, rng, name):
+        self.ctr_that_may_be_killed(rng, *self.run_args("-d", "--null-io", IMAGE, name, "sh", "-c",
+                                                        "sleep 1000 & exec sleep 1000"))
+        if rng.random() < 0.3:
+            self.ctr_that_may_be_killed(rng, "task", "exec", "-d", "--exec-id", "e", name, "sleep", "999")
+        time.sleep(rng.random() * 0.02)
+        if rng.random() < 0.3:
+            rows = self.cd.ctr("task", "ls").stdout.splitlines()
+            for pid in [int(r.split()[1]) for r in rows[1:] if r.split()[0] == name]:
+                if pid > 0:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        elif rng.random() < 0.5:
+            self.ctr_that_may_be_killed(rng, "task", "kill", "-s", "KILL", name)
+        if rng.random() < 0.2:
+            self.ctr_that_may_be_killed(rng, "task", "rm", "-f", name)
+
+        def gone():
+            self.cd.ctr("task", "rm", "-f", name)
+            self.cd.ctr("container", "rm", name)
+            return not [n for what in ("task", "container")
+                        for n in self.cd.ctr(what, "ls", "-q").stdout.split() if n == name]
+        eventually(gone, 120, what=f"{name} is removed")
+
+    def client(self, number, seed, failures):
+        rng = random.Random(seed)
+        for i in range(EACH):
+            try:
+                self.act(rng, f"s{os.getpid()}-{number}-{i}")
+            except Exception as e:
+                failures.append(f"client {number}, container {i}: {e!r}")
+
+    def test_storm(self):
+        failures = []
+        seed = random.randrange(1 << 30)
+        threads = [threading.Thread(target=self.client, args=(n, seed + n, failures)) for n in range(CLIENTS)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(failures, [], f"seed {seed}")
+        own = {self.cd.process.pid}
+        eventually(lambda: not set(processes_naming(self.cd.address)) - own, what=f"no shim left, seed {seed}")
+        eventually(lambda: not processes_naming(f"s{os.getpid()}-"), what=f"no process left, seed {seed}")
+        root = self.runtime_root()
+        self.assertEqual(list(root.glob("s*")) if root.exists() else [], [], f"seed {seed}")
+        cgroups = [d for h in pathlib.Path("/sys/fs/cgroup").glob("*") for d in (h / self.cd.namespace).glob("s*")]
+        self.assertEqual(cgroups, [], f"seed {seed}")
+        tasks = self.cd.dir / "state/io.containerd.runtime.v2.task" / self.cd.namespace
+        self.assertEqual(list(tasks.glob("*")) if tasks.exists() else [], [], f"seed {seed}")
+        self.assertNotIn(str(tasks), pathlib.Path("/proc/self/mounts").read_text())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
