@@ -16,6 +16,11 @@
 #define PACE_MISSES 4u
 #define PACE_RETRY_FIRST_NS (UINT64_C(10) * 1000 * 1000)
 #define PACE_RETRY_LAST_NS (UINT64_C(1000) * 1000 * 1000)
+/* Turns of a window in which one way of waiting is tried, and windows till it is tried again; what
+ * one turn counts at most. */
+#define PACE_WAIT_TURNS 128u
+#define PACE_WAIT_WINDOWS 18u
+#define PACE_WAIT_MAX_NS (UINT64_C(4) * 1000 * 1000)
 /* How long to spin before sleeping. */
 #define PACE_SPIN_NS 20000u
 #define PACE_CALIBRATE 2000u
@@ -68,6 +73,28 @@ static void pace_bound(struct st_ctx *c, uint64_t turn_ns, uint64_t now)
         pace_split(c);
 }
 
+/* Yielding costs half of what sleeping and being woken does, but who yields lets everybody else run
+ * first, and who is woken runs before them. What is better depends on who else is there: each way
+ * gets a window now and then, and the faster one those between. */
+static void pace_wait(struct st_pace *p, uint64_t now)
+{
+    p->wait_sum_ns += MIN(now - p->wait_since, PACE_WAIT_MAX_NS);
+    p->wait_since = now;
+    if (++p->wait_turns < PACE_WAIT_TURNS)
+        return;
+    if (p->wait_window == 0) {
+        p->wait_yields_ns = p->wait_sum_ns;
+        p->sleeps = true;
+    } else if (p->wait_window == 1) {
+        p->sleeps = p->wait_sum_ns < p->wait_yields_ns;
+    } else if (p->wait_window == PACE_WAIT_WINDOWS) {
+        p->sleeps = false;
+    }
+    p->wait_window = p->wait_window == PACE_WAIT_WINDOWS ? 0 : p->wait_window + 1;
+    p->wait_turns = 0;
+    p->wait_sum_ns = 0;
+}
+
 static void pace_failed(struct st_ctx *c, uint64_t now)
 {
     struct st_pace *p = &c->pace;
@@ -82,6 +109,7 @@ void st_pace_turn(struct st_ctx *c, uint64_t turn_ns, bool slept, uint64_t now)
     struct st_pace *p = &c->pace;
 
     if (c->spin == 0) {
+        pace_wait(p, now);
         pace_bound(c, turn_ns, now);
         return;
     }

@@ -11,6 +11,8 @@
 
 #define RUN_TRAP_FLAG UINT64_C(0x100)
 #define RUN_COMPAT_CS 0x23
+/* The first one is enough when nobody else wants the CPU. */
+#define RUN_YIELDS 2u
 /* Of a page fault's error code. */
 enum { RUN_PF = 14, RUN_PF_WRITE = 2, RUN_PF_FETCH = 16 };
 
@@ -50,13 +52,25 @@ void st_long_turn(struct stub_placer *p, struct stub_seat *s)
     (void)syscall(SYS_tgkill, c->as->pid, c->as->pid, SIGKILL);
 }
 
+/* Who has given the turn to somebody on the same CPU lets him have that: he is back before long,
+ * and neither has to be woken. */
+static uint32_t run_yields(const struct st_ctx *c)
+{
+    const bool together = c->seat.cpu >= 0 || st_plat(c->base.plat)->placer.cpu_count < 2;
+
+    return c->spin == 0 && together && !c->pace.sleeps ? RUN_YIELDS : 0;
+}
+
 bool st_hand_over(struct st_ctx *c, bool *out_slept)
 {
     struct st_shared *s = c->shared;
 
+    const uint32_t yields = run_yields(c);
+
     s->kind = ST_KIND_NONE;
     s->spin = c->spin;
-    atomic_store(&s->waited, c->spin == 0);
+    s->yields = yields;
+    atomic_store(&s->waited, c->spin == 0 && yields == 0);
     atomic_store(&s->turn, ST_TURN_STUB);
     if (atomic_load(&s->sleeps) != 0)
         st_futex_wake(&s->turn);
@@ -65,6 +79,11 @@ bool st_hand_over(struct st_ctx *c, bool *out_slept)
         if (atomic_load_explicit(&s->turn, memory_order_acquire) != ST_TURN_STUB)
             return !atomic_load(&c->as->gone);
         __builtin_ia32_pause();
+    }
+    for (uint32_t i = yields; i > 0; i--) {
+        (void)sched_yield();
+        if (atomic_load_explicit(&s->turn, memory_order_acquire) != ST_TURN_STUB)
+            return !atomic_load(&c->as->gone);
     }
     atomic_store(&s->waited, 1);
     *out_slept = true;

@@ -228,7 +228,15 @@ stub_wait:
     js 2f
     pause
     jmp 1b
-2:  movl $1, %eax
+2:  movl ST_YIELDS(%r15), %ebx
+5:  cmpl $ST_TURN_SENTRY, ST_TURN(%r15)
+    jne stub_go
+    decl %ebx
+    js 6f
+    movl $__NR_sched_yield, %eax
+    syscall
+    jmp 5b
+6:  movl $1, %eax
     xchgl %eax, ST_SLEEPS(%r15)
 3:  cmpl $ST_TURN_SENTRY, ST_TURN(%r15)
     jne 4f

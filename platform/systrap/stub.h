@@ -39,6 +39,7 @@
 #define ST_STACK 72  /* stack_t */
 #define ST_NEGFS                                                                                   \
     96 /* minus the FS base of the guest code that runs here, or what is no such base */
+#define ST_YIELDS 112   /* times to let others run before sleeping */
 #define ST_AFTER 104    /* where a call that needed no signal goes on */
 #define ST_ANSWERS 2048 /* by number of the call, with ST_ANSWER_*; or 0 */
 #define ST_ANSWERS_COUNT 256

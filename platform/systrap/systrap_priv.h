@@ -78,11 +78,13 @@ struct st_shared {
     uint64_t xstate;
     stack_t stack;
     uint64_t negfs, after;
-    uint8_t pad[ST_ANSWERS - ST_AFTER - 8];
+    uint32_t yields;
+    uint8_t pad[ST_ANSWERS - ST_YIELDS - 4];
     _Atomic uint64_t answers[ST_ANSWERS_COUNT];
 };
 _Static_assert(offsetof(struct st_shared, negfs) == ST_NEGFS, "as stub.S");
 _Static_assert(offsetof(struct st_shared, after) == ST_AFTER, "as stub.S");
+_Static_assert(offsetof(struct st_shared, yields) == ST_YIELDS, "as stub.S");
 _Static_assert(sizeof(struct st_shared) == ST_XSAVE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, info) == ST_INFO, "as stub.S");
 _Static_assert(offsetof(struct st_shared, xstate) == ST_XSTATE, "as stub.S");
@@ -162,6 +164,10 @@ struct st_pace {
     uint64_t sum_ns;            /* of the turns of a trial */
     int64_t bound_ns;           /* what a turn costs on one CPU */
     uint64_t retry_ns, next_ns; /* when to try again, and how long to wait after that */
+    /* On one CPU: whether who waits sleeps at once, or yields first; see pace_wait. */
+    bool sleeps;
+    unsigned wait_turns, wait_window;
+    uint64_t wait_since, wait_sum_ns, wait_yields_ns;
 };
 
 struct st_ctx {
