@@ -354,6 +354,7 @@ void boot_main(const struct boot_args *a)
     mutex_init(&b.mu, LOCK_RANK_CONTROL);
     list_init(&b.execs);
     list_init(&b.forwards);
+    list_init(&b.resolvers);
     list_init(&b.containers);
     b.root.spec = a->sandbox->spec;
     b.root.seccomp = a->sandbox->seccomp;

@@ -32,6 +32,8 @@ static bool end_await_tasks(struct kernel *k)
 
 static void end_free(struct boot *b)
 {
+    boot_end_forwards(b);
+    boot_end_resolvers(b);
     mount_ns_put(b->root.ns);
     gof_client_put(b->root.gofer);
     boot_space_fini(&b->root);

@@ -335,16 +335,31 @@ void boot_loopback_accept(struct boot *b)
         log_debug("forward: port %u: error %d", (unsigned)port, -r);
 }
 
+static void forward_finish(struct boot_forward *f)
+{
+    (void)pthread_join(f->in.thread, NULL);
+    (void)pthread_join(f->out.thread, NULL);
+    list_del(&f->node);
+    forward_free(f);
+}
+
 void boot_sweep_forwards(struct boot *b)
 {
     struct boot_forward *f, *next;
 
+    list_for_each_entry_safe (f, next, &b->forwards, node)
+        if (atomic_load(&f->running) == 0)
+            forward_finish(f);
+}
+
+void boot_end_forwards(struct boot *b)
+{
+    struct boot_forward *f, *next;
+
     list_for_each_entry_safe (f, next, &b->forwards, node) {
-        if (atomic_load(&f->running) != 0)
-            continue;
-        (void)pthread_join(f->in.thread, NULL);
-        (void)pthread_join(f->out.thread, NULL);
-        list_del(&f->node);
-        forward_free(f);
+        forward_break(f);
+        blocker_interrupt(&f->in.blk, BLOCKER_KILLED);
+        blocker_interrupt(&f->out.blk, BLOCKER_KILLED);
+        forward_finish(f);
     }
 }

@@ -84,7 +84,7 @@ struct boot {
     struct list execs;                   /* boot_process.node */
     struct list forwards;                /* boot_forward.node; boot thread */
     int loopback_fd;                     /* a listening socket of the host, or -1; boot thread */
-    size_t resolvers;                    /* boot thread */
+    struct list resolvers;               /* boot_resolver.node; boot thread */
     int loopback_link;                   /* what brings connections there, or -1 */
     struct rlimit rlimits[RLIM_NLIMITS]; /* of the caller: what a guest gets that names none */
     int wake[2];                         /* written when a process has ended */
@@ -213,12 +213,16 @@ MUST_CHECK int boot_caller(struct boot *b, struct vfs_caller *c, struct blocker 
 void boot_caller_end(struct vfs_caller *c);
 /* Takes apart what has ended. */
 void boot_sweep_forwards(struct boot *b);
+/* Ends all of them. */
+void boot_end_forwards(struct boot *b);
 
 /* ---- boot_resolver.c ---- */
 #define BOOT_RESOLVERS_MAX 3 /* MAXNS of resolv.conf */
 /* The control request `resolver`: takes the descriptors, on failure too. */
 MUST_CHECK int boot_resolver(struct boot *b, const struct json_t *req, const int *fds,
                              size_t count);
+/* Ends all of them. */
+void boot_end_resolvers(struct boot *b);
 
 /* ---- boot_tty.c ---- */
 /* A guest terminal (a pty of the container's devpts) whose other side is the host terminal fd,

@@ -32,6 +32,9 @@ struct resolver_slot {
 };
 
 struct boot_resolver {
+    struct list node; /* boot thread: boot.resolvers */
+    pthread_t ask_thread, answer_thread;
+    _Atomic bool stopping;
     int fd; /* a socket of the host, connected to the resolver */
     struct file *file;
     struct sock *sock; /* of file */
@@ -85,7 +88,8 @@ static void *resolver_ask(void *arg)
         if (send(r->fd, r->question, (size_t)n, MSG_DONTWAIT) < 0)
             log_debug("resolver: a question is lost: error %d", errno);
     }
-    log_warn("resolver: names of the container's network are not asked for any more");
+    if (!atomic_load(&r->stopping))
+        log_warn("resolver: names of the container's network are not asked for any more");
     return NULL;
 }
 
@@ -110,13 +114,15 @@ static void *resolver_answer(void *arg)
 {
     struct boot_resolver *r = arg;
 
-    for (;;) {
+    while (!atomic_load(&r->stopping)) {
         struct sock_addr to;
         struct uio u;
         const ssize_t n = recv(r->fd, r->reply, sizeof(r->reply), 0);
         /* A resolver that is not there says so for each question. */
-        if (n < 0 && errno != EINTR && errno != ECONNREFUSED)
+        if (n < 0 && errno != EINTR && errno != ECONNREFUSED) {
+            log_warn("resolver: answers do not come any more: error %d", errno);
             break;
+        }
         if (n < (ssize_t)RESOLVER_HEADER || !resolver_match(r, &to))
             continue;
         uio_init_kernel(&u, r->reply, (size_t)n);
@@ -124,7 +130,6 @@ static void *resolver_answer(void *arg)
         if (r->sock->ops->send(r->sock, &m, true, &r->answer) < 0)
             log_debug("resolver: an answer is lost");
     }
-    log_warn("resolver: answers do not come any more: error %d", errno);
     return NULL;
 }
 
@@ -154,54 +159,95 @@ static int resolver_open(struct boot *b, struct boot_resolver *r, const char *te
     return s->ops->bind(s, &a, &r->ask);
 }
 
+static void resolver_free(struct boot_resolver *r)
+{
+    if (r->file != NULL)
+        file_put(r->file);
+    boot_caller_end(&r->ask);
+    (void)close(r->fd);
+    free(r);
+}
+
+/* The threads are there from here on, so it is ended by them or not at all. */
+static void resolver_stop(struct boot_resolver *r)
+{
+    atomic_store(&r->stopping, true);
+    blocker_interrupt(&r->ask_blk, BLOCKER_KILLED);
+    blocker_interrupt(&r->answer_blk, BLOCKER_KILLED);
+    (void)shutdown(r->fd, SHUT_RDWR);
+    (void)pthread_join(r->ask_thread, NULL);
+}
+
 static int resolver_start(struct boot_resolver *r)
 {
-    pthread_t t;
     sigset_t all, old;
 
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = -pthread_create(&t, NULL, resolver_ask, r);
+    int err = -pthread_create(&r->ask_thread, NULL, resolver_ask, r);
     if (err == 0) {
-        (void)pthread_detach(t);
-        err = -pthread_create(&t, NULL, resolver_answer, r);
-        if (err == 0)
-            (void)pthread_detach(t);
+        err = -pthread_create(&r->answer_thread, NULL, resolver_answer, r);
+        if (err)
+            resolver_stop(r);
     }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     return err;
 }
 
+static size_t resolver_count(const struct boot *b)
+{
+    const struct boot_resolver *r;
+    size_t n = 0;
+
+    list_for_each_entry (r, &b->resolvers, node)
+        n++;
+    return n;
+}
+
+static int resolver_new(struct boot *b, const char *addr, int fd)
+{
+    struct boot_resolver *r = calloc(1, sizeof(*r));
+    const int flags = fcntl(fd, F_GETFL);
+    int err;
+
+    if (r == NULL) {
+        (void)close(fd);
+        return -ENOMEM;
+    }
+    r->fd = fd;
+    mutex_init(&r->mu, LOCK_RANK_LEAF);
+    err = flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0 ? -errno : 0;
+    if (err == 0)
+        err = resolver_open(b, r, addr);
+    if (err == 0)
+        err = resolver_start(r);
+    if (err) {
+        resolver_free(r);
+        return err;
+    }
+    list_add_tail(&r->node, &b->resolvers);
+    return 0;
+}
+
 int boot_resolver(struct boot *b, const struct json_t *req, const int *fds, size_t count)
 {
-    const char *text = json_string_value(json_object_get(req, "addr"));
-    struct boot_resolver *r = NULL;
-    int err = -EINVAL, flags;
+    const char *addr = json_string_value(json_object_get(req, "addr"));
 
-    if (count == 1 && text != NULL && !b->root.started && b->resolvers < BOOT_RESOLVERS_MAX) {
-        r = calloc(1, sizeof(*r));
-        err = r != NULL ? 0 : -ENOMEM;
-    }
-    if (err == 0) {
-        r->fd = fds[0];
-        mutex_init(&r->mu, LOCK_RANK_LEAF);
-        flags = fcntl(r->fd, F_GETFL);
-        err = flags < 0 || fcntl(r->fd, F_SETFL, flags & ~O_NONBLOCK) != 0
-                  ? -errno
-                  : resolver_open(b, r, text);
-    }
-    if (err == 0) {
-        b->resolvers++;
-        /* It stays for the life of the sandbox, on failure of a thread too. */
-        return resolver_start(r);
-    }
+    if (count == 1 && addr != NULL && !b->root.started && resolver_count(b) < BOOT_RESOLVERS_MAX)
+        return resolver_new(b, addr, fds[0]);
     for (size_t i = 0; i < count; i++)
         (void)close(fds[i]);
-    if (r != NULL) {
-        if (r->file != NULL)
-            file_put(r->file);
-        boot_caller_end(&r->ask);
-        free(r);
+    return -EINVAL;
+}
+
+void boot_end_resolvers(struct boot *b)
+{
+    struct boot_resolver *r, *next;
+
+    list_for_each_entry_safe (r, next, &b->resolvers, node) {
+        resolver_stop(r);
+        (void)pthread_join(r->answer_thread, NULL);
+        list_del(&r->node);
+        resolver_free(r);
     }
-    return err;
 }

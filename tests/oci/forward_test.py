@@ -9,7 +9,7 @@ import threading
 import unittest
 
 from harness import BUSYBOX, IS_OURS, RUNTIME, Case, children_of, eventually, main
-from network_test import in_namespace, ip, namespace
+from links import in_namespace, ip, namespace
 
 BIG = 3 << 20
 

@@ -53,6 +53,11 @@ class Install(Case):
         self.assertEqual(self.config.read_text(), "{broken")
 
 
+def sh(*args, **kw):
+    return subprocess.run(args, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=600, stdin=subprocess.DEVNULL, **kw).stdout
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
@@ -121,12 +126,12 @@ class Manuals(Case):
             self.assertEqual(sh(str(node / "host/usr/local/bin" / name)), name + "\n")
 
 
-def sh(*args, **kw):
-    return subprocess.run(args, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=600, stdin=subprocess.DEVNULL, **kw).stdout
+def is_static(program):
+    """Builds with sanitizers are not, and are not installed."""
+    return "INTERP" not in sh("readelf", "-lW", program)
 
 
-@unittest.skipUnless(IS_OURS and BUILD_DIR, "needs the build folder")
+@unittest.skipUnless(IS_OURS and BUILD_DIR and is_static(RUNTIME[0]), "needs the build folder of a release")
 class Package(Case):
     def check_files(self, prefix):
         """What both ways of installing put there, and that it is whole."""

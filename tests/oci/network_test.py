@@ -6,7 +6,7 @@ import subprocess
 import unittest
 
 from harness import BUSYBOX, IS_OURS, Case, eventually, main
-from links import GUEST, GUEST6, HOST, in_namespace, namespace
+from links import GUEST, GUEST6, HOST, in_namespace, ip, namespace
 
 
 @unittest.skipUnless(IS_OURS and os.geteuid() == 0, "needs root")
