@@ -1,15 +1,21 @@
 /* events: what a container uses, once or again and again, as one JSON object a line. */
 #include <errno.h>
 #include <jansson.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "runsc/cmd.h"
 #include "runsc/container.h"
+#include "runsc/control.h"
 
 #define EVENTS_INTERVAL_MS 5000
+/* Lines of one packet; the sandbox is not believed more. */
+#define EVENTS_OOM_MAX 1000
 
 static int events_interval(void *arg, const char *value, struct err *e)
 {
@@ -22,6 +28,14 @@ static int events_interval(void *arg, const char *value, struct err *e)
         return err_set(e, EINVAL, "events: --interval wants a time such as 500ms or 5s");
     *(long *)arg = (long)(v * scale);
     return 0;
+}
+
+static uint64_t events_now(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
 /* Counters of the host where there are some; UINT64_MAX stands for none. */
@@ -71,6 +85,14 @@ static json_t *events_usage(const struct cgroup_stats *s, const json_t *guest)
     return data;
 }
 
+static void events_line(json_t *line)
+{
+    (void)json_dumpf(line, stdout, JSON_COMPACT);
+    (void)putchar('\n');
+    (void)fflush(stdout);
+    json_decref(line);
+}
+
 static int events_one(const struct state *st, struct err *e)
 {
     struct cgroup_stats s;
@@ -87,24 +109,57 @@ static int events_one(const struct state *st, struct err *e)
         return -1;
     json_t *line =
         json_pack("{s:s,s:s,s:o}", "type", "stats", "id", st->id, "data", events_usage(&s, guest));
-    (void)json_dumpf(line, stdout, JSON_COMPACT);
-    (void)putchar('\n');
-    (void)fflush(stdout);
-    json_decref(line);
+    events_line(line);
     json_decref(guest);
     return 0;
 }
 
+/* What the sandbox tells by itself. False: there is nobody to tell any more. */
+static bool events_told(const struct state *st, int watch)
+{
+    json_t *msg = NULL;
+
+    if (control_recv(watch, 0, &msg, NULL, 0, NULL) != 0)
+        return false;
+    const char *event = json_string_value(json_object_get(msg, "event"));
+    const json_int_t count = json_integer_value(json_object_get(msg, "count"));
+    if (event != NULL && strcmp(event, "oom") == 0)
+        for (json_int_t i = 0; i < MIN(count, EVENTS_OOM_MAX); i++)
+            events_line(json_pack("{s:s,s:s}", "type", "oom", "id", st->id));
+    json_decref(msg);
+    return true;
+}
+
+/* Till the next look at the counters. False: the container has ended. */
+static bool events_pause(const struct state *st, int watch, long interval_ms)
+{
+    const uint64_t end = events_now() + (uint64_t)interval_ms;
+
+    for (uint64_t now = events_now(); now < end; now = events_now()) {
+        struct pollfd p = {.fd = watch, .events = POLLIN};
+        if (poll(&p, 1, (int)MIN(end - now, (uint64_t)INT_MAX)) > 0 && !events_told(st, watch))
+            return false;
+    }
+    return true;
+}
+
 static int events_loop(const struct state *st, long interval_ms, struct err *e)
 {
-    const struct timespec pause = {interval_ms / 1000, interval_ms % 1000 * 1000000};
+    int watch = -1;
+    json_t *reply = NULL;
+    bool more = true;
 
-    while (state_process_alive(&st->sentry)) {
-        if (events_one(st, e) != 0)
-            return state_process_alive(&st->sentry) ? -1 : 0;
-        (void)nanosleep(&pause, NULL);
+    if (container_connect(st, &watch, e) != 0)
+        return state_process_alive(&st->sentry) ? -1 : 0;
+    int rc = control_call(watch, container_op(st, "watch"), -1, &reply, e);
+    json_decref(reply);
+    while (rc == 0 && more && state_process_alive(&st->sentry)) {
+        rc = events_one(st, e);
+        if (rc == 0)
+            more = events_pause(st, watch, interval_ms);
     }
-    return 0;
+    (void)close(watch);
+    return state_process_alive(&st->sentry) ? rc : 0;
 }
 
 int cmd_events(const struct cmd_global *g, int argc, char **argv, struct err *e)

@@ -42,6 +42,8 @@
  *   events    Reply: "memory":{"usage":bytes,"limit":bytes},"pids":{"current":N,"limit":N},
  *             "cpu":{"usage":nanoseconds,"user":N,"kernel":N,"periods":N,"throttledPeriods":N,
  *             "throttledTime":nanoseconds},"oomKills":N
+ *   watch     Then a packet {"event":"oom","count":N} whenever N processes of the container have
+ *             been ended for want of memory, and {"exit":C} as for `wait`.
  *   limits    "resources":{linux.resources}  New limits of the container, those that are given.
  *   pause     All processes of the container stop; it answers still. `exec` gives EBUSY.
  *   resume
@@ -52,10 +54,12 @@
  *             loopback, whose bytes pass over the socket until both sides have ended.
  *             ECONNREFUSED: nobody listens.
  *   resolver  "addr":IPv4 address, and a UDP socket of the host that is connected to the resolver
- * of that address: questions to its port 53 in the sandbox go there. EINVAL after start. loopback
- * A listening TCP socket of the host and what brings connections to it: each goes on, as with
- * `forward`, to the port that it was sent to. EINVAL after start. network
- * "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast", "route":B}]}]
+ *             of that address: questions to its port 53 in the sandbox go there. EINVAL after
+ *             start.
+ *   loopback  A listening TCP socket of the host and what brings connections to it: each goes on,
+ *             as with `forward`, to the port that it was sent to. EINVAL after start.
+ *   network   "links":[{"name","mac","mtu","vnet","addrs":[{"a","len","scope","peer","bcast",
+ *             "route":B}]}]
  *             "routes":[{"family","dst","len","via","src","link",...}]
  *             "neighs":[{"link","a","mac"}], an eventfd and a packet socket for each link. EINVAL
  *             after start.
@@ -82,6 +86,8 @@ struct json_t;
  * it is too long, -EPIPE when the peer is gone; never raises SIGPIPE.
  */
 MUST_CHECK int control_send(int fd, const struct json_t *msg, const int *fds, size_t count);
+/* The same without descriptors and without waiting: -EAGAIN. */
+MUST_CHECK int control_post(int fd, const struct json_t *msg);
 
 /*
  * Receive one packet. *out_msg is owned by the caller and always an object. Descriptors

@@ -27,7 +27,7 @@ static void control_put_fds(struct msghdr *mh, union control_cmsg *cm, const int
     memcpy(CMSG_DATA(c), fds, count * sizeof(int));
 }
 
-int control_send(int fd, const json_t *msg, const int *fds, size_t count)
+static int control_send_flags(int fd, const json_t *msg, const int *fds, size_t count, int flags)
 {
     char *text = json_dumps(msg, JSON_COMPACT);
     struct iovec iov = {.iov_base = text};
@@ -46,7 +46,7 @@ int control_send(int fd, const json_t *msg, const int *fds, size_t count)
     if (count > 0)
         control_put_fds(&mh, &cm, fds, count);
     do {
-        n = sendmsg(fd, &mh, MSG_NOSIGNAL);
+        n = sendmsg(fd, &mh, MSG_NOSIGNAL | flags);
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         rc = errno == ECONNRESET ? -EPIPE : -errno;
@@ -54,6 +54,16 @@ int control_send(int fd, const json_t *msg, const int *fds, size_t count)
 out_free:
     free(text);
     return rc;
+}
+
+int control_send(int fd, const json_t *msg, const int *fds, size_t count)
+{
+    return control_send_flags(fd, msg, fds, count, 0);
+}
+
+int control_post(int fd, const json_t *msg)
+{
+    return control_send_flags(fd, msg, NULL, 0, MSG_DONTWAIT);
 }
 
 static void control_close_all(const int *fds, size_t count)

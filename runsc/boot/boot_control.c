@@ -22,13 +22,14 @@ enum { POLL_CONTROL, POLL_WAKE, POLL_LIFE, POLL_LOOPBACK, POLL_FIXED };
 /* Of a container that joins: its standard streams and the channels of its gofer. */
 #define CONTROL_JOIN_FDS_MIN 4
 
-enum conn_state { CONN_IDLE, CONN_EXEC, CONN_WAIT, CONN_KEEPER };
+enum conn_state { CONN_IDLE, CONN_EXEC, CONN_WAIT, CONN_KEEPER, CONN_WATCH };
 
 struct conn {
     int fd; /* -1: free slot */
     enum conn_state state;
     struct boot_process
-        *proc; /* EXEC: owned; WAIT: another's; KEEPER: init of a joined container */
+        *proc; /* EXEC: owned; WAIT: another's; KEEPER: init of a joined container; WATCH: init */
+    uint64_t told; /* WATCH: of the container's ends for want of memory */
 };
 
 struct server {
@@ -151,6 +152,38 @@ static int op_wait(struct server *s, struct conn *c, struct boot_container *ct, 
     c->state = CONN_WAIT;
     c->proc = p;
     return 0;
+}
+
+/* From now on it is told of what happens to the container, till that ends. */
+static int op_watch(struct conn *c, struct boot_container *ct)
+{
+    if (c->state != CONN_IDLE)
+        return reply_error(c, EINVAL, "watch: the connection is in use");
+    c->state = CONN_WATCH;
+    c->proc = &ct->init;
+    c->told = atomic_load(&ct->oomed);
+    return reply_ok(c, NULL);
+}
+
+/* A watcher that does not read is not waited for: the next packet tells of all. */
+static void tell_watcher(struct conn *c)
+{
+    const uint64_t all = atomic_load(&c->proc->container->oomed);
+
+    if (all == c->told)
+        return;
+    json_t *msg =
+        json_pack("{s:b,s:s,s:I}", "ok", 1, "event", "oom", "count", (json_int_t)(all - c->told));
+    if (msg && control_post(c->fd, msg) == 0)
+        c->told = all;
+    json_decref(msg);
+}
+
+static void tell_watchers(struct server *s)
+{
+    for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
+        if (s->conns[i].fd >= 0 && s->conns[i].state == CONN_WATCH)
+            tell_watcher(&s->conns[i]);
 }
 
 /* Ends a container that joined; answered as `wait` is. */
@@ -286,6 +319,8 @@ static int dispatch_plain(struct server *s, struct conn *c, struct boot_containe
         return op_wait(s, c, ct, req);
     if (strcmp(op, "end") == 0)
         return op_end(s, c, ct);
+    if (strcmp(op, "watch") == 0)
+        return op_watch(c, ct);
     if (strcmp(op, "pause") == 0 || strcmp(op, "resume") == 0) {
         boot_pause(ct, op[0] == 'p');
         return reply_ok(c, NULL);
@@ -415,13 +450,23 @@ static void sweep_execs(struct boot *b)
     }
 }
 
-static void sweep_containers(struct boot *b)
+/* It ended after those who wait for it were told: they are told the next time. */
+static bool is_watched(const struct server *s, const struct boot_container *ct)
 {
+    for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
+        if (s->conns[i].fd >= 0 && s->conns[i].state != CONN_IDLE && s->conns[i].proc == &ct->init)
+            return true;
+    return false;
+}
+
+static void sweep_containers(struct server *s)
+{
+    struct boot *b = s->boot;
     struct boot_container *ct, *next;
     int code;
 
     list_for_each_entry_safe (ct, next, &b->containers, node)
-        if (ct != &b->root && has_ended(b, &ct->init, &code))
+        if (ct != &b->root && has_ended(b, &ct->init, &code) && !is_watched(s, ct))
             boot_leave(ct);
 }
 
@@ -434,10 +479,11 @@ static bool report_exits(struct server *s)
 
     while (read(b->wake[0], drain, sizeof(drain)) > 0)
         ;
+    tell_watchers(s);
     tell_waiters(s);
     sweep_execs(b);
     boot_sweep_forwards(b);
-    sweep_containers(b);
+    sweep_containers(s);
     return has_ended(b, &b->root.init, &code);
 }
 

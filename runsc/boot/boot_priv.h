@@ -64,6 +64,7 @@ struct boot_container {
     struct cgroup_limits cgroup_limits;
     struct boot_process init;
     struct boot_cpu cpu;
+    _Atomic uint64_t oomed; /* its processes that ended for want of memory */
     bool started;
     bool gofer_dead;
 };
@@ -113,6 +114,8 @@ MUST_CHECK int boot_mounts(struct boot *b, struct boot_container *ct, struct boo
 MUST_CHECK int boot_load(struct boot *b, struct boot_container *ct, const struct oci_process *p,
                          const char *path, const int stdio[3], struct boot_process *out,
                          struct boot_text *t);
+/* The boot thread looks again at what has ended or happened. Any thread. */
+void boot_wake(const struct boot *b);
 /* Drops what boot_load kept. The process has ended. */
 void boot_process_fini(struct boot_process *p);
 /* Serves the control socket till the container ends; the result is its exit code. */

@@ -183,6 +183,13 @@ static int proc_files(int stdio[3], const struct boot_process *out, const struct
 
 /* ---- the end ---- */
 
+void boot_wake(const struct boot *b)
+{
+    /* Full: then the other end has something to read already. */
+    if (write(b->wake[1], "", 1) < 0)
+        log_debug("boot: wake pipe is full");
+}
+
 /* From whichever sentry thread ended the process. */
 static void proc_ended(void *arg, int wait_status)
 {
@@ -194,9 +201,7 @@ static void proc_ended(void *arg, int wait_status)
     p->exit_code =
         WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
     mutex_unlock(&b->mu);
-    /* Full: then the other end has something to read already. */
-    if (write(b->wake[1], "", 1) < 0)
-        log_debug("boot: wake pipe is full");
+    boot_wake(b);
 }
 
 void boot_process_fini(struct boot_process *p)

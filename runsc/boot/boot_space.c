@@ -137,6 +137,15 @@ static int space_rules(struct boot_container *ct)
 
 /* ---- all of it ---- */
 
+/* From whichever sentry thread chose the process. */
+static void space_oomed(void *arg)
+{
+    struct boot_container *ct = arg;
+
+    atomic_fetch_add(&ct->oomed, 1);
+    boot_wake(ct->init.boot);
+}
+
 int boot_space(struct boot *b, struct boot_container *ct, const struct boot_container *pid_like,
                struct boot_text *t)
 {
@@ -149,6 +158,7 @@ int boot_space(struct boot *b, struct boot_container *ct, const struct boot_cont
         return r;
     if (ct->spec->lx.resources.present)
         boot_limit(ct, &ct->spec->lx.resources);
+    account_on_oom(ct->account, space_oomed, ct);
     r = space_rules(ct);
     if (r != 0)
         return boot_say(t, r, "linux.resources.devices");
@@ -161,6 +171,8 @@ int boot_space(struct boot *b, struct boot_container *ct, const struct boot_cont
 
 void boot_space_fini(struct boot_container *ct)
 {
+    if (ct->account != NULL)
+        account_on_oom(ct->account, NULL, NULL);
     boot_cgroup_end(ct);
     account_put(ct->account);
     pid_ns_put(ct->pid_ns);

@@ -140,7 +140,7 @@ int shim_method(struct shim *s, const char *method, const struct pb_field *paylo
 /* Fills the StatsResponse. mu is not held. */
 MUST_CHECK int shim_stats(struct shim *s, const char *id, const char *bundle, struct pb_out *reply,
                           char *error, size_t size);
-/* Watches the cgroup of a started container for the host's out-of-memory killer. mu held. */
+/* Tells containerd of each process of a started container that ends for want of memory. mu held. */
 void shim_watch_oom(struct shim *s, struct shim_container *c, pid_t pid);
 
 /* ---- serving: shim_serve.c ---- */

@@ -8,6 +8,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "runsc/container.h"
+#include "runsc/control.h"
 #include "runsc/shim/shim.h"
 
 static uint64_t number(const json_t *data, const char *a, const char *b, const char *c)
@@ -65,20 +67,38 @@ int shim_stats(struct shim *s, const char *id, const char *bundle, struct pb_out
 
 /* ---- out of memory ---- */
 
+#define OOM_ANSWER_MS 30000
+
 struct oom_watch {
     struct shim *s;
     char *id;
-    int event;
+    int event; /* what tells: an eventfd, or a connection; owned, -1: not open */
 };
 
-/* The host's notification comes with every kill, and once more when the cgroup is removed. */
-static void *oom_main(void *arg)
+static void oom_publish(const struct oom_watch *w)
+{
+    struct pb_out e = {0};
+
+    pb_text(&e, 1, w->id);
+    shim_publish(w->s, "/tasks/oom", "containerd.events.TaskOOM", &e);
+}
+
+static void oom_watch_free(struct oom_watch *w)
+{
+    if (w->event >= 0)
+        (void)close(w->event);
+    free(w->id);
+    free(w);
+}
+
+/* Of the host, which may end a process of the sandbox. The notification comes with every kill, and
+ * once more when the cgroup is removed. */
+static void *oom_host_main(void *arg)
 {
     struct oom_watch *w = arg;
     uint64_t n;
 
     while (read(w->event, &n, sizeof(n)) == (ssize_t)sizeof(n)) {
-        struct pb_out e = {0};
         pthread_mutex_lock(&w->s->mu);
         struct shim_container *c = shim_find(w->s, w->id);
         struct shim_proc *init = c != NULL ? shim_find_proc(c, "") : NULL;
@@ -86,12 +106,47 @@ static void *oom_main(void *arg)
         pthread_mutex_unlock(&w->s->mu);
         if (!live)
             break;
-        pb_text(&e, 1, w->id);
-        shim_publish(w->s, "/tasks/oom", "containerd.events.TaskOOM", &e);
+        oom_publish(w);
     }
-    (void)close(w->event);
-    free(w->id);
-    free(w);
+    oom_watch_free(w);
+    return NULL;
+}
+
+/* A connection to the container's sandbox, which tells of its own accord; -1: it has ended. */
+static int oom_connect(const struct oom_watch *w)
+{
+    struct state st;
+    struct err e;
+    json_t *reply = NULL;
+    int fd = -1;
+
+    if (state_load(w->s->root, w->id, &st, &e) != 0)
+        return -1;
+    if (container_connect(&st, &fd, &e) == 0 &&
+        control_call(fd, container_op(&st, "watch"), OOM_ANSWER_MS, &reply, &e) != 0) {
+        (void)close(fd);
+        fd = -1;
+    }
+    json_decref(reply);
+    state_fini(&st);
+    return fd;
+}
+
+/* Of the sandbox, which ends the guest's processes one by one: once is enough to be told. */
+static void *oom_guest_main(void *arg)
+{
+    struct oom_watch *w = arg;
+    json_t *msg = NULL;
+
+    w->event = oom_connect(w);
+    while (w->event >= 0 && control_recv(w->event, 0, &msg, NULL, 0, NULL) == 0) {
+        const char *event = json_string_value(json_object_get(msg, "event"));
+        const bool oom = event != NULL && strcmp(event, "oom") == 0;
+        json_decref(msg);
+        if (oom)
+            oom_publish(w);
+    }
+    oom_watch_free(w);
     return NULL;
 }
 
@@ -139,24 +194,30 @@ static int oom_register(const char *dir)
     return r == 0 ? event : -1;
 }
 
+/* Takes event. */
+static void oom_start(struct shim *s, const char *id, int event, void *(*fn)(void *))
+{
+    struct oom_watch *w = calloc(1, sizeof(*w));
+    pthread_t t;
+
+    if (w == NULL) {
+        if (event >= 0)
+            (void)close(event);
+        return;
+    }
+    *w = (struct oom_watch){.s = s, .id = strdup(id), .event = event};
+    if (w->id != NULL && pthread_create(&t, NULL, fn, w) == 0)
+        (void)pthread_detach(t);
+    else
+        oom_watch_free(w);
+}
+
 void shim_watch_oom(struct shim *s, struct shim_container *c, pid_t pid)
 {
     char dir[1100];
-    pthread_t t;
-    struct oom_watch *w;
     int event = memory_cgroup(pid, dir, sizeof(dir)) ? oom_register(dir) : -1;
 
-    if (event < 0)
-        return;
-    w = calloc(1, sizeof(*w));
-    if (w != NULL) {
-        *w = (struct oom_watch){.s = s, .id = strdup(c->id), .event = event};
-        if (w->id != NULL && pthread_create(&t, NULL, oom_main, w) == 0) {
-            (void)pthread_detach(t);
-            return;
-        }
-        free(w->id);
-        free(w);
-    }
-    (void)close(event);
+    if (event >= 0)
+        oom_start(s, c->id, event, oom_host_main);
+    oom_start(s, c->id, -1, oom_guest_main);
 }

@@ -28,6 +28,7 @@ int account_new(struct kernel *k, struct account **out_a)
     a->k = k;
     a->task_limit = ACCOUNT_NO_LIMIT;
     waitq_init(&a->release_wq);
+    mutex_init(&a->oom_mu, LOCK_RANK_LEAF);
     OBJCOUNT_INC(account);
     *out_a = a;
     return 0;
@@ -45,6 +46,7 @@ void account_put(struct account *a)
     if (!a || !ref_put(&a->ref))
         return;
     free(a->rules);
+    mutex_destroy(&a->oom_mu);
     waitq_fini(&a->release_wq);
     OBJCOUNT_DEC(account);
     free(a);
@@ -201,6 +203,27 @@ void account_info(struct account *a, struct account_info *out)
         out->system_ns += u.stime_ns;
     }
     mutex_unlock(&k->mu);
+}
+
+/* ---- out of memory ---- */
+
+void account_on_oom(struct account *a, void (*fn)(void *arg), void *arg)
+{
+    mutex_lock(&a->oom_mu);
+    a->oom = fn;
+    a->oom_arg = arg;
+    mutex_unlock(&a->oom_mu);
+}
+
+void account_oomed(struct account *a)
+{
+    if (!a)
+        return;
+    atomic_fetch_add(&a->oom_kills, 1);
+    mutex_lock(&a->oom_mu);
+    if (a->oom)
+        a->oom(a->oom_arg);
+    mutex_unlock(&a->oom_mu);
 }
 
 /* ---- holding ---- */

@@ -37,6 +37,10 @@ MUST_CHECK int account_kill(struct account *a, int signo);
 /* Tasks beyond the limit are refused by clone(2) with -EAGAIN; those that are there stay. */
 void account_limit_tasks(struct account *a, uint64_t limit);
 
+/* fn is told, from some sentry thread, of each process that ends for want of memory; NULL: nobody.
+ * Once this returns the earlier one is called no more. */
+void account_on_oom(struct account *a, void (*fn)(void *arg), void *arg);
+
 /* Why tasks are held back from running guest code. */
 #define ACCOUNT_PAUSED 1u
 #define ACCOUNT_THROTTLED 2u

@@ -18,6 +18,9 @@ struct account {
     _Atomic uint32_t held; /* ACCOUNT_PAUSED, ... */
     struct waitq release_wq;
     _Atomic uint64_t oom_kills;
+    struct mutex oom_mu; /* rank LEAF: guards oom and its argument */
+    void (*oom)(void *arg);
+    void *oom_arg;
     /* immutable once a program runs */
     struct account_rule *rules; /* owned */
     size_t rule_count;
@@ -30,6 +33,8 @@ void account_add_locked(struct account *a, struct task *t);
 void account_remove_locked(struct account *a);
 /* A process that ended is forgotten, and what it used is not. tree held. */
 void account_reap_locked(struct account *a, struct thread_group *tg);
+/* A process of it is about to end for want of memory. No lock held. */
+void account_oomed(struct account *a);
 /* Owner, before it goes back to guest code: while its account is held. */
 void account_hold_task(struct task *t);
 

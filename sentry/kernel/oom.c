@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_priv.h"
 #include "sentry/mem/memfile.h"
@@ -121,8 +122,7 @@ static void oom_kill(struct kernel *k, struct thread_group *tg)
 {
     atomic_fetch_add(&k->oom_kills, 1);
     log_info("out of memory: process %d ends", tg->tgid);
-    if (k->cfg.oom)
-        k->cfg.oom(k->cfg.oom_arg);
+    account_oomed(tg->account);
     cgroup_lock(k);
     oom_count_locked(tg);
     cgroup_unlock(k);

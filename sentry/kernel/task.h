@@ -188,11 +188,9 @@ struct kernel_config {
     const struct sys_table *syscalls;
     /* The loader (sentry/kernel/image.h); never NULL. */
     int (*load)(const struct task_image_args *args, struct task_image *out);
-    struct net *net;        /* AF_UNIX names and the stack; borrowed, NULL without */
-    uint64_t memory_limit;  /* bytes the guest may use and sees; 0: the host's */
-    void (*oom)(void *arg); /* a process is about to end for want of memory; NULL: nobody asks */
-    void *oom_arg;
-    int cpus; /* CPUs the guest sees */
+    struct net *net;       /* AF_UNIX names and the stack; borrowed, NULL without */
+    uint64_t memory_limit; /* bytes the guest may use and sees; 0: the host's */
+    int cpus;              /* CPUs the guest sees */
     const char *hostname, *domainname;
     bool strace;
 };

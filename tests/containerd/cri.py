@@ -164,8 +164,10 @@ class Stream:
 
 
 class Client:
-    POD_NETWORK = b""
-    HOST_NETWORK = pack((1, 2))
+    # Processes of a container by themselves, as kubelets ask; SHARED: all of the pod's together.
+    POD_NETWORK = pack((2, 1))
+    HOST_NETWORK = pack((1, 2), (2, 1))
+    SHARED = pack((1, 2))
     RUNNING, EXITED = 1, 2
 
     def __init__(self, address):
@@ -191,7 +193,8 @@ class Client:
         return text(self.call("RunPodSandbox", pack((1, config), (2, handler))), 1)
 
     def create(self, pod, pod_config, name, image, command, **more):
-        linux = pack((1, pack((4, more["memory"])))) if "memory" in more else b""
+        resources = [(n, more[k]) for n, k in ((1, "period"), (2, "quota"), (4, "memory")) if k in more]
+        linux = pack((1, pack(*resources)), (2, pack((3, more.get("spaces", self.HOST_NETWORK)))))
         config = pack((1, pack((1, name))), (2, pack((1, image))), (3, list(command)),
                       (7, more.get("mounts", [])), (11, f"{name}.log"), (15, linux))
         return text(self.call("CreateContainer", pack((1, pod), (2, config), (3, pod_config))), 1)
@@ -221,6 +224,13 @@ class Client:
         def value(number):
             return unpack(unpack(s[number][0])[2][0]).get(1, [0])[0]
         return value(2), value(3)
+
+    def update(self, cid, **more):
+        resources = [(n, more[k]) for n, k in ((1, "period"), (2, "quota"), (4, "memory")) if k in more]
+        self.call("UpdateContainerResources", pack((1, cid), (2, pack(*resources))))
+
+    def reason(self, cid):
+        return text(unpack(self.call("ContainerStatus", pack((1, cid)))[1][0]), 10)
 
     def stop_pod(self, pod):
         self.call("StopPodSandbox", pack((1, pod)))

@@ -92,6 +92,64 @@ class Cri(unittest.TestCase):
         self.assertNotEqual(self.cri.exec_sync(two, ["cat", "/own"])[0], 0)
         self.assertEqual(self.cri.exec_sync(two, ["cat", "/share/both"])[1], "ours\n")
 
+    def test_processes_are_apart(self):
+        one = self.container("one", "sleep", "1001")
+        two = self.container("two", "sleep", "1002")
+        for cid, own, other in ((one, "1001", "1002"), (two, "1002", "1001")):
+            code, out, err = self.cri.exec_sync(cid, ["ps", "-o", "pid,args"])
+            self.assertEqual(code, 0, err)
+            rows = dict(line.split(None, 1) for line in out.splitlines()[1:])
+            self.assertEqual(rows["1"].strip(), f"sleep {own}")
+            self.assertNotIn(other, out)
+
+    def test_processes_are_shared(self):
+        """shareProcessNamespace."""
+        config = self.cri.pod_config("shared", str(self.logs), self.cri.SHARED)
+        pod = self.cri.run_pod(config, "ringwall")
+        self.addCleanup(self.cri.remove_pod, pod)
+        self.addCleanup(self.cri.stop_pod, pod)
+        cids = [self.cri.create(pod, config, f"c{n}", cri.IMAGE, ("sleep", n),
+                                spaces=self.cri.SHARED) for n in ("1001", "1002")]
+        for cid in cids:
+            self.cri.start(cid)
+        for cid in cids:
+            out = self.cri.exec_sync(cid, ["ps", "-o", "args"])[1]
+            for n in ("1000000", "1001", "1002"):
+                self.assertIn(f"sleep {n}", out)
+        self.cri.stop(cids[0], 0)
+        out = self.cri.exec_sync(cids[1], ["ps", "-o", "args"])[1]
+        self.assertNotIn("sleep 1001", out)
+
+    def test_each_is_killed_in_its_state(self):
+        """The others go on whatever state one of them is ended in."""
+        other = self.container("other", *LOOP)
+        created = self.cri.create(self.pod, self.config, "created", cri.IMAGE, ("true",))
+        self.cri.remove(created)
+        running = self.container("running", "sleep", "1000")
+        self.cri.stop(running, 0)
+        self.assertEqual(self.cri.status(running), (self.cri.EXITED, 137))
+        self.cri.stop(running, 0)
+        self.cri.remove(running)
+        ended = self.container("ended", "sh", "-c", "exit 3")
+        eventually(lambda: self.cri.status(ended) == (self.cri.EXITED, 3), what="its end")
+        with self.assertRaises(grpc.RpcError):
+            self.cri.exec_sync(ended, ["true"])
+        self.cri.remove(ended)
+        self.assertEqual(self.cri.exec_sync(other, ["echo", "on"])[1], "on\n")
+        self.assertEqual(self.cri.status(other)[0], self.cri.RUNNING)
+
+    @unittest.skipUnless(OWN_SHIM, "containerd's own looks into the host's cgroup")
+    def test_each_is_counted(self):
+        busy = self.container("busy", "sh", "-c", "while :; do :; done")
+        idle = self.container("idle", "sleep", "1000")
+        eventually(lambda: self.cri.stats(busy)[0] > 500_000_000, what="work")
+        self.assertLess(self.cri.stats(idle)[0], 250_000_000)
+
+    def test_limits_are_updated(self):
+        cid = self.container("one", "sh", "-c", "while :; do :; done", quota=5000, period=100000, memory=256 << 20)
+        self.cri.update(cid, quota=50000, period=100000, memory=128 << 20)
+        self.assertEqual(self.cri.exec_sync(cid, ["echo", "on"])[1], "on\n")
+
     def test_the_pod_ends_with_everything(self):
         cid = self.container("one", "sleep", "1000")
         pids = [self.state(c)["sentry"]["pid"] for c in (self.pod, cid)]

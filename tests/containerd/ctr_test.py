@@ -13,7 +13,7 @@ import subprocess
 import termios
 import unittest
 
-from harness import IMAGE, RUNTIME, Case, alive, eventually
+from harness import IMAGE, OWN_SHIM, RUNTIME, Case, alive, eventually
 
 LOOP = "trap 'exit 5' TERM; while :; do sleep 0.05; done"
 
@@ -182,6 +182,23 @@ class Ctr(Case):
         m = json.loads(self.cd.ctr("task", "metrics", "--format", "json", name).stdout)
         limit = m["memory"].get("usage_limit") or m["memory"]["usage"]["limit"]
         self.assertEqual(int(limit), 48 << 20)
+
+    @unittest.skipUnless(OWN_SHIM, "containerd's own looks into the host's cgroup")
+    def test_out_of_memory_is_told(self):
+        """A program of the guest ends for want of memory; its container goes on, and containerd hears."""
+        log = (self.cd.dir / "events").open("w+")
+        self.addCleanup(log.close)
+        events = subprocess.Popen(["ctr", "-a", self.cd.address, "-n", self.cd.namespace, "events"],
+                                  stdin=subprocess.DEVNULL, stdout=log)
+        self.addCleanup(events.wait)
+        self.addCleanup(events.kill)
+        name = self.run_detached("sh", "-c", "while :; do awk 'BEGIN{s=\"x\"; for(;;) s=s s}'; sleep 0.1; done",
+                                 options=["--memory-limit", str(48 << 20)])
+        def told():
+            text = pathlib.Path(log.name).read_text()
+            return any("/tasks/oom" in line and name in line for line in text.splitlines())
+        eventually(told, timeout=60, what="the event")
+        self.assertEqual(self.status(name), "RUNNING")
 
     def test_terminal(self):
         p = subprocess.run(["script", "-qec", "stty rows 33 cols 77; ctr -a {} -n {} {} {} {} sh -c '{}'".format(

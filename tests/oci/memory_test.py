@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A container's memory limit: what goes beyond it ends, everything else goes on."""
+import json
 import unittest
 
 from harness import IS_OURS, Case, main
@@ -94,6 +95,19 @@ class Memory(Case):
     def test_settings_are_for_administrators(self):
         p = self.shell("echo 1 > /proc/sys/vm/overcommit_memory; cat /proc/sys/vm/overcommit_memory")
         self.assertEqual(p.stdout, "0\n")
+
+    def test_events(self):
+        """Each end is told at once, and counted."""
+        self.write(["/bin/sh", "-c", f"for i in 1 2; do {hog(28)}; done 2>/dev/null; sleep 1000"], limited)
+        cid = self.new_id()
+        self.assertEqual(self.call_quiet("create", "--bundle", str(self.bundle), cid).returncode, 0)
+        p = self.popen("events", "--interval", "60m", cid)
+        self.assertEqual(json.loads(p.stdout.readline())["type"], "stats")
+        self.assertEqual(self.call("start", cid).returncode, 0)
+        for _ in range(2):
+            self.assertEqual(json.loads(p.stdout.readline()), {"type": "oom", "id": cid})
+        self.assertEqual(self.call("kill", cid, "KILL").returncode, 0)
+        self.assertEqual(p.wait(20), 0, "it ends with the container")
 
     def test_without_a_limit(self):
         p = self.shell(f"{hog(28)}; echo $?")
