@@ -74,8 +74,10 @@ static json_t *events_usage(const struct cgroup_stats *s, const json_t *guest)
                               json_pack("{s:o,s:o}", "usage", cpu, "throttling", throttling));
     events_put(memory, "usage", s->memory_usage);
     events_put(memory, "limit", s->memory_limit);
-    if (s->memory_usage == UINT64_MAX)
-        (void)json_object_set(memory, "usage", json_object_get(gm, "usage"));
+    if (s->memory_usage == UINT64_MAX) {
+        events_copy(memory, "usage", gm);
+        events_copy(memory, "limit", gm);
+    }
     (void)json_object_set_new(data, "memory", json_pack("{s:o}", "usage", memory));
     (void)json_object_set(json_object_get(data, "memory"), "guest",
                           json_object_get(guest, "memory"));

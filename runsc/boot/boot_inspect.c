@@ -88,16 +88,28 @@ static json_t *inspect_tasks(struct boot *b)
     return json_pack("{s:o}", "tasks", list);
 }
 
-/* Memory is that of the sandbox. */
-static json_t *inspect_events(struct boot_container *ct)
+/* Of the sandbox for its own container, since the host counts all of it; else of the container. */
+static json_t *inspect_memory(struct boot_container *ct)
 {
     struct kernel_info info;
-    json_t *usage = boot_usage(ct);
+    uint64_t used, limit;
 
     kernel_info(ct->init.boot->k, &info);
-    json_t *memory = json_pack("{s:I,s:I}", "usage", (json_int_t)(info.mem_anon + info.mem_shmem),
-                               "limit", (json_int_t)info.mem_total);
-    (void)json_object_set_new(usage, "memory", memory);
+    if (ct == &ct->init.boot->root) {
+        used = info.mem_anon + info.mem_shmem;
+        limit = info.mem_total;
+    } else {
+        used = cgroup_memory(cgroup_container(ct->cgroups));
+        limit = MIN(ct->cgroup_limits.memory, info.mem_total);
+    }
+    return json_pack("{s:I,s:I}", "usage", (json_int_t)used, "limit", (json_int_t)limit);
+}
+
+static json_t *inspect_events(struct boot_container *ct)
+{
+    json_t *usage = boot_usage(ct);
+
+    (void)json_object_set_new(usage, "memory", inspect_memory(ct));
     return usage;
 }
 

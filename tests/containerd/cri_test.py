@@ -145,6 +145,16 @@ class Cri(unittest.TestCase):
         eventually(lambda: self.cri.stats(busy)[0] > 500_000_000, what="work")
         self.assertLess(self.cri.stats(idle)[0], 250_000_000)
 
+    def test_out_of_memory(self):
+        """A limit is a container's own: it ends, and the pod is told why."""
+        other = self.container("other", *LOOP)
+        cid = self.container("one", "sh", "-c", "exec awk 'BEGIN{s=\"x\"; for(;;) s=s s}'", memory=48 << 20)
+        eventually(lambda: self.cri.status(cid)[0] == self.cri.EXITED, what="its end")
+        self.assertEqual(self.cri.status(cid), (self.cri.EXITED, 137))
+        if OWN_SHIM:
+            self.assertEqual(self.cri.reason(cid), "OOMKilled")
+        self.assertEqual(self.cri.exec_sync(other, ["echo", "on"])[1], "on\n")
+
     def test_limits_are_updated(self):
         cid = self.container("one", "sh", "-c", "while :; do :; done", quota=5000, period=100000, memory=256 << 20)
         self.cri.update(cid, quota=50000, period=100000, memory=128 << 20)

@@ -252,6 +252,56 @@ class Pod(Case):
         self.assertEqual(self.call("exec", cid, "/bin/true").returncode, 0)
         self.assertEqual(self.stats(cid)["pids"]["limit"], 9)
 
+    HOG = "awk 'BEGIN{s=\"x\"; for(i=0;i<28;i++) s=s s}'"
+
+    @staticmethod
+    def memory(mib):
+        return lambda c: c["linux"].update(resources={"memory": {"limit": mib << 20}})
+
+    def test_limit_of_memory(self):
+        """Whoever wants too much ends in its own container; the others go on."""
+        pod = self.pod()
+        f, out = self.output()
+        small = self.started(pod, ["/bin/sh", "-c", f"for i in 1 2; do {self.HOG}; echo $?; done; exec sleep 1000"],
+                             self.memory(64), stdout=f)
+        large = self.started(pod, ["/bin/sh", "-c", f"{self.HOG}; echo $? > /tmp/done; exec sleep 1000"])
+        eventually(lambda: out.read_text().split() == ["137", "137"], timeout=60, what="two ends")
+        eventually(lambda: self.call("exec", large, "/bin/cat", "/tmp/done").stdout == "0\n", timeout=60, what="work")
+        self.assertEqual([self.state(c)["status"] for c in (pod, small, large)], ["running"] * 3)
+        usage = self.stats(small)["memory"]["usage"]
+        self.assertEqual(usage["limit"], 64 << 20)
+        self.assertLess(usage["usage"], 64 << 20)
+
+    def test_init_out_of_memory(self):
+        pod = self.pod()
+        self.write(["/bin/sh", "-c", "exec " + self.HOG], lambda c: (
+            c.update(annotations={TYPE: "container", SANDBOX: pod}), self.memory(48)(c)))
+        p = self.call("run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual(p.returncode, 137, p.stderr)
+        self.assertEqual(self.state(pod)["status"], "running")
+
+    def test_events_are_its_own(self):
+        pod = self.pod()
+        limited = self.join(pod, ["/bin/sh", "-c", f"{self.HOG}; exec sleep 1000"], self.memory(48))
+        other = self.started(pod, ["/bin/sleep", "1000"])
+        watch = {c: self.popen("events", "--interval", "60m", c) for c in (limited, other, pod)}
+        for w in watch.values():
+            self.assertEqual(json.loads(w.stdout.readline())["type"], "stats")
+        self.assertEqual(self.call("start", limited).returncode, 0)
+        self.assertEqual(json.loads(watch[limited].stdout.readline()), {"type": "oom", "id": limited})
+        for c in (other, pod):
+            watch[c].kill()
+            self.assertEqual(watch[c].communicate()[0], "")
+
+    def test_memory_is_updated(self):
+        pod = self.pod()
+        cid = self.started(pod, ["/bin/sleep", "1000"], self.memory(48))
+        need = "awk 'BEGIN{s=\"x\"; for(i=0;i<25;i++) s=s s}'"
+        self.assertEqual(self.call("exec", cid, "/bin/sh", "-c", need).returncode, 137)
+        self.assertEqual(self.call("update", "--memory", "400m", cid).returncode, 0)
+        self.assertEqual(self.stats(cid)["memory"]["usage"]["limit"], 400 << 20)
+        self.assertEqual(self.call("exec", cid, "/bin/sh", "-c", need).returncode, 0)
+
     SPIN = "while :; do :; done"
 
     def cpu(self, cid):

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """linux.uidMappings and gidMappings: whose files and processes are whose, seen from inside and outside."""
+import json
 import os
+import shutil
+import subprocess
 import unittest
 
-from harness import IS_OURS, Case, main
+from harness import IS_OURS, RUNTIME, Case, main
 
 FIRST, COUNT = 100000, 65536
 
@@ -118,6 +121,32 @@ class UserNamespace(Case):
         for change in (without_maps, no_root):
             p = self.shell("true", change)
             self.assertNotEqual(p.returncode, 0, change.__name__)
+
+
+@unittest.skipUnless(IS_OURS and os.geteuid() == 0 and shutil.which("setpriv"), "becomes somebody else")
+class Rootless(Case):
+    """An ordinary user, who is root inside."""
+    UID = 1000
+
+    def as_user(self, *args):
+        return subprocess.run(["setpriv", "--reuid", str(self.UID), "--regid", str(self.UID), "--clear-groups",
+                               str(self.program), *RUNTIME[1:], *args], stdin=subprocess.DEVNULL, timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.bundle)
+
+    def test_root_inside(self):
+        self.program = self.dir / "runsc"
+        shutil.copy(RUNTIME[0], self.program)
+        self.program.chmod(0o755)
+        shutil.copytree(self.rootfs, self.bundle / "rootfs", symlinks=True)
+        chown_tree(self.dir, self.UID)
+        self.assertEqual(self.as_user("spec", "--rootless").returncode, 0)
+        config = json.loads((self.bundle / "config.json").read_text())
+        config["root"]["readonly"] = config["process"]["terminal"] = False
+        config["process"]["args"] = ["sh", "-c", "id -u; cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /tmp;"
+                                     "mkdir /new; stat -c %u:%g /new; chown 5 /new; echo $?"]
+        (self.bundle / "config.json").write_text(json.dumps(config))
+        p = self.as_user("--root", str(self.dir / "state"), "run", "rootless")
+        self.assertEqual(p.stdout.split(), ["0", "0", str(self.UID), "1", "0:0", "0:0", "0:0", "1"], p.stderr)
 
 
 if __name__ == "__main__":
