@@ -238,6 +238,12 @@ static inline struct kvm_ctx *kvm_ctx(struct plat_ctx *c)
     return container_of(c, struct kvm_ctx, base);
 }
 
+/* ---- plat.c ---- */
+/* Whether a host that answers as ask does is good enough: 0, or -ENOTSUP with a reason in why. ask
+ * carries out an ioctl of /dev/kvm and returns its result or a negative errno. */
+MUST_CHECK int kvm_check(int (*ask)(void *arg, unsigned long request, unsigned long what),
+                         void *arg, char *why, size_t why_size);
+
 /* ---- memory.c: guest-physical memory. All take p->mu. ---- */
 /* Address of a page of the memory file, whose slot is made when it is not there yet. */
 MUST_CHECK int kvm_mem_gpa(struct kvm_plat *p, uint64_t off, uint64_t *out_gpa);

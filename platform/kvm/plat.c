@@ -20,6 +20,10 @@
 #define KVM_DEVICE "/dev/kvm"
 #define CPUID_ENTRIES_MAX 256u
 #define CPUID_XSAVE 0xdu
+/* Where hypervisors introduce themselves, and the bit of leaf 1 (ecx) that says one does. */
+#define CPUID_HYPERVISOR 0x40000000u
+#define CPUID_HYPERVISOR_END 0x50000000u
+#define CPUID_FEATURES_HYPERVISOR (1u << 31)
 /* x87, SSE, AVX; the three parts of AVX-512. */
 #define XCR0_AVX UINT64_C(7)
 #define XCR0_AVX512 UINT64_C(0xe0)
@@ -47,22 +51,35 @@ static int plat_open(void)
     return fd >= 0 ? fd : -errno;
 }
 
-static int plat_check(int kvm_fd, char *why, size_t why_size)
+int kvm_check(int (*ask)(void *arg, unsigned long request, unsigned long what), void *arg,
+              char *why, size_t why_size)
 {
-    int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
+    const int version = ask(arg, KVM_GET_API_VERSION, 0);
 
+    if (version < 0) {
+        snprintf(why, why_size, "%s is not KVM's: %s", KVM_DEVICE, strerror(-version));
+        return -ENOTSUP;
+    }
     if (version != KVM_API_VERSION) {
         snprintf(why, why_size, "%s speaks version %d, not %d", KVM_DEVICE, version,
                  KVM_API_VERSION);
         return -ENOTSUP;
     }
     for (size_t i = 0; i < ARRAY_SIZE(plat_needs); i++) {
-        if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, plat_needs[i].cap) > 0)
+        if (ask(arg, KVM_CHECK_EXTENSION, (unsigned long)plat_needs[i].cap) > 0)
             continue;
         snprintf(why, why_size, "%s is too old: no %s", KVM_DEVICE, plat_needs[i].name);
         return -ENOTSUP;
     }
     return 0;
+}
+
+static int plat_ask(void *arg, unsigned long request, unsigned long what)
+{
+    const int *fd = arg;
+    int r = ioctl(*fd, request, what);
+
+    return r >= 0 ? r : -errno;
 }
 
 static int plat_probe(char *why, size_t why_size)
@@ -73,12 +90,30 @@ static int plat_probe(char *why, size_t why_size)
         snprintf(why, why_size, "%s: %s", KVM_DEVICE, strerror(-fd));
         return fd;
     }
-    int r = plat_check(fd, why, why_size);
+    int r = kvm_check(plat_ask, &fd, why, why_size);
     (void)close(fd);
     return r != 0 ? r : stub_vdso_find(why, why_size);
 }
 
 /* ---- features ---- */
+
+/* A program sees no other machine than on the other platforms: KVM does not introduce itself, and
+ * whether somebody does is as on the host. */
+static void plat_fit_cpuid(struct kvm_cpuid2 *table)
+{
+    uint32_t kept = 0, a, b, c, d;
+
+    __cpuid(1, a, b, c, d);
+    for (uint32_t i = 0; i < table->nent; i++) {
+        struct kvm_cpuid_entry2 e = table->entries[i];
+        if (e.function >= CPUID_HYPERVISOR && e.function < CPUID_HYPERVISOR_END)
+            continue;
+        if (e.function == 1)
+            e.ecx = (e.ecx & ~CPUID_FEATURES_HYPERVISOR) | (c & CPUID_FEATURES_HYPERVISOR);
+        table->entries[kept++] = e;
+    }
+    table->nent = kept;
+}
 
 static int plat_get_cpuid(struct kvm_plat *p, int kvm_fd)
 {
@@ -86,7 +121,10 @@ static int plat_get_cpuid(struct kvm_plat *p, int kvm_fd)
     if (p->cpuid == NULL)
         return -ENOMEM;
     p->cpuid->nent = CPUID_ENTRIES_MAX;
-    return ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, p->cpuid) == 0 ? 0 : -errno;
+    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, p->cpuid) != 0)
+        return -errno;
+    plat_fit_cpuid(p->cpuid);
+    return 0;
 }
 
 static uint64_t plat_supported_xcr0(const struct kvm_plat *p)

@@ -2,8 +2,12 @@
  * and translations that must be gone. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #define RIG_KVM
 #include "tests/unit/plat_rig.h"
@@ -13,6 +17,7 @@ GUEST(code_forge, "    mov $39, %eax\n    out %al, $0x81\n");
 GUEST(code_jump, "    jmp *%rax\n");
 GUEST(code_read, "1:  mov (%rdi), %rax\n    syscall\n    jmp 1b\n");
 GUEST(code_write, "1:  mov %rsi, (%rdi)\n    syscall\n    jmp 1b\n");
+GUEST(code_call, "1:  mov $5, %eax\n    syscall\n    jmp 1b\n");
 /* hlt, cli, mov %rax,%cr3, wrmsr, lgdt (%rdi), invlpg (%rdi), iretq, lretq: 16 bytes each. */
 static const uint8_t code_privileged[][16] = {
     {0xf4},
@@ -310,5 +315,77 @@ Test(kvm_machine, more_contexts_than_processors, .timeout = 120)
     for (size_t i = 0; i < LODGERS; i++)
         pthread_join(t[i], NULL);
     cr_assert_leq(kvm_plat(r.plat)->cpu_count, 3);
+    rig_end(&r);
+}
+
+/* ---- hosts that will not do ---- */
+
+struct fake_host {
+    int version;
+    unsigned long lacks;
+};
+
+static int fake_ask(void *arg, unsigned long request, unsigned long what)
+{
+    const struct fake_host *h = arg;
+
+    return request == KVM_GET_API_VERSION ? h->version : what != h->lacks;
+}
+
+Test(kvm_machine, hosts_that_are_too_old)
+{
+    static const struct {
+        struct fake_host host;
+        const char *says;
+    } hosts[] = {{{11, 0}, "speaks version 11"},
+                 {{-ENOTTY, 0}, "is not KVM's"},
+                 {{12, KVM_CAP_SYNC_REGS}, "too old: no register synchronisation"},
+                 {{12, KVM_CAP_IMMEDIATE_EXIT}, "too old: no immediate exits"},
+                 {{12, KVM_CAP_XCRS}, "too old: no XCR0"}};
+    char why[128];
+
+    for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+        struct fake_host h = hosts[i].host;
+        cr_assert_eq(kvm_check(fake_ask, &h, why, sizeof(why)), -ENOTSUP);
+        cr_assert(strstr(why, hosts[i].says) != NULL, "%s", why);
+    }
+    struct fake_host good = {12, 0};
+    cr_assert_eq(kvm_check(fake_ask, &good, why, sizeof(why)), 0);
+}
+
+/* In a mount namespace where /dev is empty; the test has a process of its own. */
+Test(kvm_machine, hosts_without_the_device)
+{
+    char why[128];
+
+    if (unshare(CLONE_NEWNS) != 0)
+        return;
+    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("tmpfs", "/dev", "tmpfs", 0, NULL), 0);
+    cr_assert_eq(kvm_plat_ops.probe(why, sizeof(why)), -ENOENT);
+    cr_assert(strstr(why, "/dev/kvm: No such file") != NULL, "%s", why);
+    close(open("/dev/kvm", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    cr_assert_eq(kvm_plat_ops.probe(why, sizeof(why)), -ENOTSUP);
+    cr_assert(strstr(why, "is not KVM's") != NULL, "%s", why);
+    cr_assert_eq(chmod("/dev/kvm", 0), 0);
+    cr_assert_eq(setresuid(65534, 65534, 65534), 0);
+    cr_assert_eq(kvm_plat_ops.probe(why, sizeof(why)), -EACCES);
+    cr_assert(strstr(why, "/dev/kvm: Permission denied") != NULL, "%s", why);
+}
+
+/* The probe has run, and SYSCALL goes where it found that it arrives. */
+Test(kvm_machine, calls_arrive_where_the_probe_says)
+{
+    struct rig r;
+
+    RIG_START(&r, code_call);
+    const struct kvm_plat *p = kvm_plat(r.plat);
+    cr_assert_eq(p->cpus[0]->entry, p->ring3_syscall ? KVM_SYSCALL3_VA : KVM_SYSCALL0_VA);
+    cr_assert_eq(rig_call(r.ctx), 5);
+    const unsigned ring = p->cpus[0]->run->s.regs.sregs.cs.selector & 3;
+    cr_assert_eq(ring, p->ring3_syscall ? 3 : 0);
+    /* Ring 3 has the port only where it needs it. */
+    const uint8_t map = p->cpus[0]->desc[0x800 + 104 + KVM_PORT_SYSCALL / 8];
+    cr_assert_eq((map >> KVM_PORT_SYSCALL % 8 & 1) == 0, p->ring3_syscall);
     rig_end(&r);
 }
