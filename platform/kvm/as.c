@@ -34,7 +34,7 @@ static int as_create(struct plat *base, struct plat_as **out_as)
 
     if (r != 0)
         return r;
-    r = kvm_tables_reserve(as, p->vdso_va, KVM_USER_END);
+    r = kvm_tables_reserve(as, p->vdso_va, KVM_USER_END, KVM_NO_GPA);
     if (r != 0) {
         kvm_as_put(&as->base);
         return r;
@@ -142,9 +142,11 @@ static int map_memory(struct kvm_as *as, const struct map_request *m, uint64_t *
     uint64_t room = KVM_SLOT_SIZE - (m->off & (KVM_SLOT_SIZE - 1)), gpa;
     int r = kvm_mem_gpa(kvm_plat(as->base.plat), m->off, &gpa);
 
+    *done = MIN(m->size, room);
+    if (r == 0)
+        r = kvm_tables_reserve(as, m->addr, m->addr + *done, gpa);
     if (r != 0)
         return r;
-    *done = MIN(m->size, room);
     files_cut(as, m->addr, m->addr + *done);
     kvm_table_set(as, m->addr, m->addr + *done, gpa, m->access);
     return 0;
@@ -155,7 +157,9 @@ static int map_file(struct kvm_as *as, const struct map_request *m, uint64_t *do
     struct kvm_window *w;
 
     *done = MIN(m->size, KVM_SLOT_SIZE);
-    int r = kvm_window_get(kvm_plat(as->base.plat), m->fd, m->off, *done, m->private_map, &w);
+    int r = kvm_tables_reserve(as, m->addr, m->addr + *done, KVM_NO_GPA);
+    if (r == 0)
+        r = kvm_window_get(kvm_plat(as->base.plat), m->fd, m->off, *done, m->private_map, &w);
     if (r != 0)
         return r;
     files_cut(as, m->addr, m->addr + *done);
@@ -177,10 +181,9 @@ static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned ac
                             .fd = fd,
                             .private_map = (flags & PLAT_MAP_PRIVATE) != 0};
     uint64_t done = 0;
-    int r;
+    int r = 0;
 
     mutex_lock(&as->mu);
-    r = kvm_tables_reserve(as, addr.v, addr.v + size);
     for (; r == 0 && m.size > 0; m.addr += done, m.off += done, m.size -= done) {
         r = files_reserve(as, 3);
         if (r == 0)
@@ -198,6 +201,8 @@ static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 
     mutex_lock(&as->mu);
     int r = files_reserve(as, 2);
+    if (r == 0)
+        r = kvm_tables_cut(as, addr.v, addr.v + size);
     if (r == 0) {
         kvm_table_clear(as, addr.v, addr.v + size);
         files_cut(as, addr.v, addr.v + size);
@@ -211,9 +216,11 @@ static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigne
     struct kvm_as *as = kvm_as(base);
 
     mutex_lock(&as->mu);
-    kvm_table_protect(as, addr.v, addr.v + size, access);
+    int r = kvm_tables_cut(as, addr.v, addr.v + size);
+    if (r == 0)
+        kvm_table_protect(as, addr.v, addr.v + size, access);
     mutex_unlock(&as->mu);
-    return 0;
+    return r;
 }
 
 int kvm_as_exchange(struct kvm_as *as, unsigned runner, struct kvm_exchange **out)

@@ -125,6 +125,7 @@ struct kvm_plat {
     uint8_t *mem;       /* the memory file once more: what the machine sees, nothing else touches */
     uint64_t mem_size;  /* of it */
     bool ring3_syscall; /* SYSCALL leaves the guest in ring 3 */
+    bool large;         /* page tables may have entries of 2 MiB */
     uint64_t vdso_va, vdso_gpa, vdso_size; /* of the host, in every address space; size 0: none */
     struct kvm_page kernel_pdpt;           /* the upper half of every address space */
     struct kvm_page idle_root;             /* tables with nothing but that */
@@ -284,8 +285,13 @@ void kvm_windows_fini(struct kvm_plat *p);
 void kvm_root_init(const struct kvm_plat *p, const struct kvm_page *root);
 MUST_CHECK int kvm_tables_init(struct kvm_plat *p, struct kvm_as *as);
 void kvm_tables_fini(struct kvm_as *as);
-/* Tables for the whole range, so that kvm_table_set cannot fail. */
-MUST_CHECK int kvm_tables_reserve(struct kvm_as *as, uint64_t start, uint64_t end);
+/* Tables for the whole range, so that kvm_table_set cannot fail; where the machine takes entries of
+ * 2 MiB, none where the range gets one that points at gpa (of start). KVM_NO_GPA: 4 KiB all over.
+ */
+#define KVM_NO_GPA UINT64_MAX
+MUST_CHECK int kvm_tables_reserve(struct kvm_as *as, uint64_t start, uint64_t end, uint64_t gpa);
+/* No entry of 2 MiB crosses start or end: before the range is cleared or protected. */
+MUST_CHECK int kvm_tables_cut(struct kvm_as *as, uint64_t start, uint64_t end);
 /* Points [start, end) at consecutive guest-physical pages; what was there before is noted to be
  * zapped. The tables are there. */
 void kvm_table_set(struct kvm_as *as, uint64_t start, uint64_t end, uint64_t gpa, unsigned access);

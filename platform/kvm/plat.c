@@ -267,6 +267,9 @@ static int plat_probe_syscall(struct kvm_plat *p)
     if (v->run->exit_reason != KVM_EXIT_IO || v->run->io.port != KVM_PORT_SYSCALL)
         return -ENOTSUP;
     p->ring3_syscall = (v->run->s.regs.sregs.cs.selector & 3) == 3;
+    /* Such a host runs the guest beside itself and shadows its tables: an entry of 2 MiB could not
+     * be taken apart again, see docs/kvm.md. */
+    p->large = !p->ring3_syscall;
     return kvm_vcpu_set_syscall(v);
 }
 

@@ -15,6 +15,8 @@
 /* Software bit of an entry that is not present: mapped without any access. */
 #define PTE_NONE UINT64_C(0x200)
 #define PTE_TABLE (PTE_P | PTE_W | PTE_U)
+/* Where the address of an entry of 2 MiB is. */
+#define PTE_LARGE_ADDR UINT64_C(0x000fffffffe00000)
 
 static struct kvm_plat *table_plat(const struct kvm_as *as)
 {
@@ -68,7 +70,7 @@ void kvm_zap_locked(struct kvm_as *as)
     atomic_store(&as->pending, false);
 }
 
-static void table_zap(struct kvm_as *as, uint64_t entry)
+static void table_zap(struct kvm_as *as, uint64_t entry, uint64_t size)
 {
     uint8_t *hva = kvm_hva(table_plat(as), entry & PTE_ADDR);
 
@@ -76,12 +78,12 @@ static void table_zap(struct kvm_as *as, uint64_t entry)
         return;
     struct kvm_zap *last = as->zap_count > 0 ? &as->zaps[as->zap_count - 1] : NULL;
     if (last != NULL && last->hva + last->size == hva) {
-        last->size += PAGE_SIZE;
+        last->size += size;
         return;
     }
     if (as->zap_count == KVM_ZAPS_MAX)
         kvm_zap_locked(as);
-    as->zaps[as->zap_count++] = (struct kvm_zap){.hva = hva, .size = PAGE_SIZE};
+    as->zaps[as->zap_count++] = (struct kvm_zap){.hva = hva, .size = size};
     atomic_store(&as->pending, true);
 }
 
@@ -133,12 +135,17 @@ void kvm_tables_fini(struct kvm_as *as)
     free(as->tables);
 }
 
-/* The entry of the last level for addr, with the tables above it. */
-static int table_make(struct kvm_as *as, uint64_t addr, uint64_t **out)
+static bool table_is_large(uint64_t entry)
+{
+    return entry & PTE_PS;
+}
+
+/* The entry for 2 MiB around addr, with the tables above it. */
+static int table_make_large(struct kvm_as *as, uint64_t addr, uint64_t **out)
 {
     uint64_t *table = (uint64_t *)(void *)as->root.hva;
 
-    for (unsigned level = 4; level > 1; level--) {
+    for (unsigned level = 4; level > 2; level--) {
         uint64_t *entry = &table[table_index(addr, level)];
         if (table_load(entry) == 0) {
             struct kvm_page page;
@@ -149,33 +156,99 @@ static int table_make(struct kvm_as *as, uint64_t addr, uint64_t **out)
         }
         table = table_entries(table_plat(as), table_load(entry));
     }
-    *out = &table[table_index(addr, 1)];
+    *out = &table[table_index(addr, 2)];
     return 0;
 }
 
-/* The entry of the last level for addr, or NULL and the end of the hole around it. */
-static uint64_t *table_find(struct kvm_as *as, uint64_t addr, uint64_t *out_end)
+/* ... which points to a table afterwards: one of 2 MiB is taken apart. The table is whole before
+ * anybody can see it, and says the same; what was made of the large entry is zapped. */
+static int table_make_small(struct kvm_as *as, uint64_t *entry)
 {
-    uint64_t *table = (uint64_t *)(void *)as->root.hva;
+    const uint64_t old = table_load(entry);
+    struct kvm_page page;
+
+    if (old != 0 && !table_is_large(old))
+        return 0;
+    int r = table_new(as, &page);
+    if (r != 0)
+        return r;
+    uint64_t *small = (uint64_t *)(void *)page.hva;
+    for (uint64_t i = 0; old != 0 && i < PT_ENTRIES; i++)
+        small[i] = (old & ~PTE_PS) + i * PAGE_SIZE;
+    table_store(entry, page.gpa | PTE_TABLE);
+    if (old != 0)
+        table_zap(as, old, KVM_LARGE);
+    return 0;
+}
+
+/* The entry of the last level for addr, with the tables above it. */
+static int table_make(struct kvm_as *as, uint64_t addr, uint64_t **out)
+{
+    uint64_t *large;
+    int r = table_make_large(as, addr, &large);
+
+    if (r == 0)
+        r = table_make_small(as, large);
+    if (r == 0)
+        *out = &table_entries(table_plat(as), table_load(large))[table_index(addr, 1)];
+    return r;
+}
+
+/* The entry for 2 MiB around addr, which has something; or NULL and the end of the hole there. */
+static uint64_t *table_find_large(struct kvm_as *as, uint64_t addr, uint64_t *out_end)
+{
+    uint64_t *table = (uint64_t *)(void *)as->root.hva, *entry = NULL;
 
     for (unsigned level = 4; level > 1; level--) {
-        uint64_t entry = table_load(&table[table_index(addr, level)]);
-        if (entry == 0) {
+        entry = &table[table_index(addr, level)];
+        if (table_load(entry) == 0) {
             *out_end = ALIGN_DOWN(addr, table_span(level)) + table_span(level);
             return NULL;
         }
-        table = table_entries(table_plat(as), entry);
+        if (level > 2)
+            table = table_entries(table_plat(as), table_load(entry));
     }
-    return &table[table_index(addr, 1)];
+    return entry;
 }
 
-int kvm_tables_reserve(struct kvm_as *as, uint64_t start, uint64_t end)
+/* Whether the 2 MiB at block of a mapping that begins at start get one entry. */
+static bool table_takes_large(const struct kvm_as *as, uint64_t block, uint64_t start, uint64_t end,
+                              uint64_t gpa)
 {
-    uint64_t *entry;
+    return table_plat(as)->large && gpa != KVM_NO_GPA && block >= start &&
+           end - block >= KVM_LARGE && IS_ALIGNED(gpa - start, KVM_LARGE);
+}
+
+int kvm_tables_reserve(struct kvm_as *as, uint64_t start, uint64_t end, uint64_t gpa)
+{
     int r = 0;
 
-    for (uint64_t at = ALIGN_DOWN(start, table_span(2)); at < end && r == 0; at += table_span(2))
-        r = table_make(as, at, &entry);
+    for (uint64_t at = ALIGN_DOWN(start, KVM_LARGE); at < end && r == 0; at += KVM_LARGE) {
+        uint64_t *entry;
+        r = table_make_large(as, at, &entry);
+        if (r != 0)
+            break;
+        const uint64_t old = table_load(entry);
+        if (table_takes_large(as, at, start, end, gpa) && (old == 0 || table_is_large(old)))
+            continue;
+        r = table_make_small(as, entry);
+    }
+    return r;
+}
+
+int kvm_tables_cut(struct kvm_as *as, uint64_t start, uint64_t end)
+{
+    const uint64_t edges[2] = {start, end};
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(edges) && r == 0; i++) {
+        uint64_t hole;
+        if (IS_ALIGNED(edges[i], KVM_LARGE))
+            continue;
+        uint64_t *entry = table_find_large(as, edges[i], &hole);
+        if (entry != NULL && table_is_large(table_load(entry)))
+            r = table_make_small(as, entry);
+    }
     return r;
 }
 
@@ -198,7 +271,7 @@ int kvm_table_own_page(struct kvm_as *as, uint64_t addr, struct kvm_page *out)
 enum table_change { TABLE_SET, TABLE_CLEAR, TABLE_PROTECT };
 
 static void table_change_one(struct kvm_as *as, uint64_t *entry, enum table_change change,
-                             uint64_t gpa, uint64_t flags)
+                             uint64_t gpa, uint64_t flags, uint64_t size)
 {
     uint64_t old = table_load(entry), new = 0;
 
@@ -207,27 +280,40 @@ static void table_change_one(struct kvm_as *as, uint64_t *entry, enum table_chan
     if (change == TABLE_SET)
         new = gpa | flags;
     else if (change == TABLE_PROTECT)
-        new = (old & PTE_ADDR) | flags;
+        new = (old & (size == KVM_LARGE ? PTE_LARGE_ADDR : PTE_ADDR)) | flags;
+    if (new != 0 && size == KVM_LARGE)
+        new |= PTE_PS;
     if (new == old)
         return;
     table_store(entry, new);
-    table_zap(as, old);
+    table_zap(as, old, size);
 }
 
+/* Tables were reserved, or cut: an entry of 2 MiB is changed as a whole. */
 static void table_change_range(struct kvm_as *as, uint64_t start, uint64_t end,
                                enum table_change change, uint64_t gpa, uint64_t flags)
 {
     uint64_t next = 0;
 
     for (uint64_t at = start; at < end; at = next) {
-        uint64_t *entry = table_find(as, at, &next);
-        if (entry == NULL) {
-            BUG_ON(change == TABLE_SET);
+        const uint64_t block_end = ALIGN_DOWN(at, KVM_LARGE) + KVM_LARGE;
+        uint64_t *entry, hole = block_end;
+        if (change == TABLE_SET)
+            BUG_ON(table_make_large(as, at, &entry) != 0);
+        else
+            entry = table_find_large(as, at, &hole);
+        next = entry == NULL ? hole : MIN(block_end, end);
+        if (entry == NULL)
+            continue;
+        const uint64_t old = table_load(entry);
+        if (old == 0 || table_is_large(old)) {
+            BUG_ON(next - at != KVM_LARGE);
+            table_change_one(as, entry, change, gpa + (at - start), flags, KVM_LARGE);
             continue;
         }
-        next = MIN(ALIGN_DOWN(at, table_span(2)) + table_span(2), end);
+        entry = &table_entries(table_plat(as), old)[table_index(at, 1)];
         for (; at < next; at += PAGE_SIZE, entry++)
-            table_change_one(as, entry, change, gpa + (at - start), flags);
+            table_change_one(as, entry, change, gpa + (at - start), flags, PAGE_SIZE);
     }
 }
 
@@ -262,15 +348,22 @@ static int table_copy_leaf(struct kvm_as *as, uint64_t addr, const uint64_t *fro
 
 int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent)
 {
-    uint64_t next = 0;
+    uint64_t next = 0, *to;
     int r = 0;
 
     for (uint64_t at = 0; at < KVM_USER_END && r == 0; at = next) {
-        const uint64_t *leaf = table_find(parent, at, &next);
-        if (leaf == NULL)
+        const uint64_t *from = table_find_large(parent, at, &next);
+        if (from == NULL)
             continue;
-        next = at + table_span(2);
-        r = table_copy_leaf(as, at, leaf);
+        next = at + KVM_LARGE;
+        const uint64_t entry = table_load(from);
+        if (!table_is_large(entry)) {
+            r = table_copy_leaf(as, at, table_entries(table_plat(as), entry));
+            continue;
+        }
+        r = table_make_large(as, at, &to);
+        if (r == 0)
+            table_store(to, entry);
     }
     return r;
 }
@@ -279,12 +372,18 @@ int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent)
 
 const uint8_t *kvm_table_find_byte(struct kvm_as *as, uint64_t addr)
 {
+    struct kvm_plat *p = table_plat(as);
     uint64_t end;
-    const uint64_t *entry = addr < KVM_USER_END ? table_find(as, addr, &end) : NULL;
+    const uint64_t *at = addr < KVM_USER_END ? table_find_large(as, addr, &end) : NULL;
 
-    if (entry == NULL || !(table_load(entry) & PTE_P))
+    if (at == NULL)
         return NULL;
-    return kvm_hva(table_plat(as), table_load(entry) & PTE_ADDR) + (addr & (PAGE_SIZE - 1));
+    uint64_t entry = table_load(at);
+    if (table_is_large(entry))
+        return (entry & PTE_P) ? kvm_hva(p, entry & PTE_LARGE_ADDR) + (addr & (KVM_LARGE - 1))
+                               : NULL;
+    entry = table_load(&table_entries(p, entry)[table_index(addr, 1)]);
+    return (entry & PTE_P) ? kvm_hva(p, entry & PTE_ADDR) + (addr & (PAGE_SIZE - 1)) : NULL;
 }
 
 /* ---- the machine's own half ---- */

@@ -389,3 +389,171 @@ Test(kvm_machine, calls_arrive_where_the_probe_says)
     cr_assert_eq((map >> KVM_PORT_SYSCALL % 8 & 1) == 0, p->ring3_syscall);
     rig_end(&r);
 }
+
+/* ---- tables with entries of 2 MiB ---- */
+
+/* The machine never sees these: where SYSCALL stays in ring 3 it must not. */
+struct tables {
+    struct rig r;
+    struct plat_as *as;
+    uint64_t off; /* of TABLES_SIZE bytes of the memory file, a multiple of 2 MiB */
+};
+#define TABLES_AT UINT64_C(0x40000000)
+#define TABLES_SIZE (UINT64_C(8) << 20)
+#define TABLES_PAGES (TABLES_SIZE / PAGE_SIZE)
+
+static void tables_start(struct tables *t)
+{
+    uint64_t off;
+
+    RIG_START(&t->r, code_read);
+    kvm_plat(t->r.plat)->large = true;
+    cr_assert_eq(memfile_alloc(t->r.mf, 2 * TABLES_SIZE, &off), 0);
+    t->off = ALIGN_UP(off, KVM_LARGE);
+    cr_assert_eq(plat_as_create(t->r.plat, &t->as), 0);
+}
+
+static void tables_end(struct tables *t)
+{
+    plat_as_put(t->as);
+    rig_end(&t->r);
+}
+
+static void tables_map(struct tables *t, uint64_t page, uint64_t count, uint64_t from,
+                       unsigned access)
+{
+    cr_assert_eq(plat_as_map(t->as, (uaddr_t){TABLES_AT + page * PAGE_SIZE}, count * PAGE_SIZE,
+                             access, memfile_fd(t->r.mf), t->off + from * PAGE_SIZE, 0),
+                 0);
+}
+
+/* The last entry for addr, as one of 4 KiB; *large: it is one of 2 MiB. */
+static uint64_t tables_entry(struct kvm_as *as, uint64_t addr, bool *large)
+{
+    struct kvm_plat *p = kvm_plat(as->base.plat);
+    const uint64_t *table = (const uint64_t *)(const void *)as->root.hva;
+    uint64_t entry = 0;
+
+    *large = false;
+    for (unsigned shift = 39; shift >= 12; shift -= 9) {
+        entry = table[addr >> shift & 511];
+        if (entry == 0)
+            return 0;
+        if (shift == 21 && (entry & PTE_PS)) {
+            *large = true;
+            return (entry & ~PTE_PS) + (addr & (KVM_LARGE - PAGE_SIZE));
+        }
+        if (shift > 12)
+            table = (const uint64_t *)(const void *)kvm_hva(p, entry & PTE_ADDR);
+    }
+    return entry;
+}
+
+static unsigned tables_large_count(struct tables *t)
+{
+    unsigned count = 0;
+
+    for (uint64_t at = TABLES_AT; at < TABLES_AT + TABLES_SIZE; at += KVM_LARGE) {
+        bool large;
+        (void)tables_entry(kvm_as(t->as), at, &large);
+        count += large;
+    }
+    return count;
+}
+
+Test(kvm_machine, large_entries_come_and_go)
+{
+    struct tables t;
+    struct plat_as *child;
+    bool large;
+
+    tables_start(&t);
+    tables_map(&t, 0, TABLES_PAGES, 0, PLAT_READ | PLAT_WRITE);
+    cr_assert_eq(tables_large_count(&t), 4);
+    /* As a whole, in place. */
+    cr_assert_eq(plat_as_protect(t.as, (uaddr_t){TABLES_AT}, TABLES_SIZE, PLAT_READ), 0);
+    cr_assert_eq(tables_large_count(&t), 4);
+    cr_assert_eq(tables_entry(kvm_as(t.as), TABLES_AT, &large) & PTE_W, 0);
+    cr_assert_eq(kvm_as(t.as)->zap_count, 1);
+    cr_assert_eq(kvm_as(t.as)->zaps[0].size, TABLES_SIZE);
+    cr_assert_eq(plat_as_commit(t.as, NULL), 0);
+    /* One page of the second: that one only is taken apart, and zapped as a whole. */
+    cr_assert_eq(plat_as_unmap(t.as, (uaddr_t){TABLES_AT + KVM_LARGE + 5 * PAGE_SIZE}, PAGE_SIZE),
+                 0);
+    cr_assert_eq(kvm_as(t.as)->zaps[0].size, KVM_LARGE);
+    cr_assert_eq(tables_large_count(&t), 3);
+    cr_assert_eq(tables_entry(kvm_as(t.as), TABLES_AT + KVM_LARGE + 5 * PAGE_SIZE, &large), 0);
+    cr_assert_neq(tables_entry(kvm_as(t.as), TABLES_AT + KVM_LARGE + 6 * PAGE_SIZE, &large), 0);
+    cr_assert_eq(kvm_as_fork(kvm_as(t.as), &child), 0);
+    for (uint64_t at = TABLES_AT; at < TABLES_AT + TABLES_SIZE; at += PAGE_SIZE) {
+        bool there;
+        const uint64_t entry = tables_entry(kvm_as(child), at, &there);
+        cr_assert_eq(entry, tables_entry(kvm_as(t.as), at, &large));
+        cr_assert_eq(large, there);
+    }
+    plat_as_put(child);
+    /* Memory that does not lie alike gets small ones. */
+    cr_assert_eq(plat_as_unmap(t.as, (uaddr_t){TABLES_AT}, TABLES_SIZE), 0);
+    cr_assert_eq(tables_large_count(&t), 0);
+    tables_map(&t, 0, TABLES_PAGES - 1, 1, PLAT_READ);
+    cr_assert_eq(tables_large_count(&t), 0);
+    tables_end(&t);
+}
+
+/* Whatever is done in whatever order, each page has what it was told last. */
+Test(kvm_machine, large_entries_and_a_model)
+{
+    struct tables t;
+    struct {
+        uint64_t from;
+        unsigned access;
+        bool mapped;
+    } model[TABLES_PAGES] = {0};
+    uint64_t seed = 7, gpa;
+    unsigned seen = 0;
+
+    tables_start(&t);
+    cr_assert_eq(kvm_mem_gpa(kvm_plat(t.r.plat), t.off, &gpa), 0);
+    for (int round = 0; round < 400; round++) {
+        /* What has been taken apart stays so: from the start, now and then. */
+        if (round % 20 == 0) {
+            plat_as_put(t.as);
+            cr_assert_eq(plat_as_create(t.r.plat, &t.as), 0);
+            memset(model, 0, sizeof(model));
+        }
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        const unsigned what = (unsigned)(seed >> 60), access = what % 3 == 0 ? PLAT_READ : 3;
+        uint64_t page = (seed >> 20) % TABLES_PAGES, count = (seed >> 36) % 1600 + 1;
+        if (what & 1)
+            page = ALIGN_DOWN(page, PT_ENTRIES);
+        count = MIN(count, TABLES_PAGES - page);
+        const uint64_t from = what & 2 ? page : (page + 9) % (TABLES_PAGES - count + 1);
+        const uaddr_t at = {TABLES_AT + page * PAGE_SIZE};
+        if (what < 8)
+            tables_map(&t, page, count, from, access);
+        else if (what < 11)
+            cr_assert_eq(plat_as_unmap(t.as, at, count * PAGE_SIZE), 0);
+        else
+            cr_assert_eq(plat_as_protect(t.as, at, count * PAGE_SIZE, access), 0);
+        for (uint64_t i = 0; i < count; i++) {
+            if (what < 8)
+                model[page + i].from = from + i;
+            model[page + i].mapped = what < 8 || (what >= 11 && model[page + i].mapped);
+            model[page + i].access = access;
+        }
+        if (round % 5 == 0)
+            cr_assert_eq(plat_as_commit(t.as, NULL), 0);
+        for (uint64_t i = 0; i < TABLES_PAGES; i++) {
+            bool large;
+            const uint64_t entry = tables_entry(kvm_as(t.as), TABLES_AT + i * PAGE_SIZE, &large);
+            cr_assert_eq(entry != 0, model[i].mapped, "round %d page %lu", round, i);
+            if (entry == 0)
+                continue;
+            cr_assert_eq(entry & PTE_ADDR, gpa + model[i].from * PAGE_SIZE);
+            cr_assert_eq((entry & PTE_W) != 0, (model[i].access & PLAT_WRITE) != 0);
+            seen += large;
+        }
+    }
+    cr_assert_gt(seen, 0);
+    tables_end(&t);
+}
