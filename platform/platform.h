@@ -166,6 +166,9 @@ struct plat {
     struct plat_range reserved[4];
     size_t reserved_count;
     size_t xstate_size; /* largest XSAVE area xstate_get can return */
+    /* Ranges of at least this size, a power of two, cost less when they lie alike in the address
+     * space and in the memory file: their difference is a multiple of it. 0: it is all the same. */
+    uint64_t large;
     /* Host vDSO inside every address space (0: none): entry of its ELF image, for our vDSO. */
     uint64_t host_vdso;
 };

@@ -125,7 +125,6 @@ struct kvm_plat {
     uint8_t *mem;       /* the memory file once more: what the machine sees, nothing else touches */
     uint64_t mem_size;  /* of it */
     bool ring3_syscall; /* SYSCALL leaves the guest in ring 3 */
-    bool large;         /* page tables may have entries of 2 MiB */
     uint64_t vdso_va, vdso_gpa, vdso_size; /* of the host, in every address space; size 0: none */
     struct kvm_page kernel_pdpt;           /* the upper half of every address space */
     struct kvm_page idle_root;             /* tables with nothing but that */

@@ -269,7 +269,7 @@ static int plat_probe_syscall(struct kvm_plat *p)
     p->ring3_syscall = (v->run->s.regs.sregs.cs.selector & 3) == 3;
     /* Such a host runs the guest beside itself and shadows its tables: an entry of 2 MiB could not
      * be taken apart again, see docs/kvm.md. */
-    p->large = !p->ring3_syscall;
+    p->base.large = p->ring3_syscall ? 0 : KVM_LARGE;
     return kvm_vcpu_set_syscall(v);
 }
 

@@ -215,7 +215,7 @@ static uint64_t *table_find_large(struct kvm_as *as, uint64_t addr, uint64_t *ou
 static bool table_takes_large(const struct kvm_as *as, uint64_t block, uint64_t start, uint64_t end,
                               uint64_t gpa)
 {
-    return table_plat(as)->large && gpa != KVM_NO_GPA && block >= start &&
+    return as->base.plat->large != 0 && gpa != KVM_NO_GPA && block >= start &&
            end - block >= KVM_LARGE && IS_ALIGNED(gpa - start, KVM_LARGE);
 }
 

@@ -28,6 +28,31 @@ static bool populate_may_cut(const struct mm *mm)
     return mm->pma_count < LIMIT_MAP_COUNT - MM_PMA_SPARE;
 }
 
+/* Whether memory at off may lie behind start: where page tables have entries for more than a page,
+ * ranges as large as that should lie alike in both. */
+static bool populate_alike(const struct mm *mm, uint64_t start, uint64_t size, uint64_t off)
+{
+    const uint64_t large = mm->plat->large;
+    return large == 0 || size < large || (start - off) % large == 0;
+}
+
+/* With room to choose from; what is too much goes back. */
+static int populate_alloc_alike(struct mm *mm, uint64_t start, uint64_t size, uint64_t *out_off)
+{
+    const uint64_t spare = mm->plat->large - PAGE_SIZE;
+    uint64_t off;
+    int err = memfile_alloc_flags(mm->mf, mm->acct, size + spare, 0, &off, NULL);
+    if (err)
+        return err;
+    const uint64_t before = (start - off) % mm->plat->large;
+    if (before > 0)
+        memfile_unref(mm->mf, off, before);
+    if (before < spare)
+        memfile_unref(mm->mf, off + before + size, spare - before);
+    *out_off = off + before;
+    return 0;
+}
+
 /* Memory next to that of the neighbours when it is free, so that all of it stays one mapping. */
 static int populate_alloc(struct mm *mm, const struct vma *v, uint64_t start, uint64_t end,
                           uint64_t *out_off, bool *out_warm)
@@ -37,15 +62,23 @@ static int populate_alloc(struct mm *mm, const struct vma *v, uint64_t start, ui
     struct pma *prev = start > 0 ? pma_find(mm, start - 1) : NULL;
     if (prev && prev->kind == PMA_ANON) {
         *out_off = prev->off + (prev->end - prev->start);
-        if (memfile_alloc_at(mm->mf, mm->acct, *out_off, size, 0, out_warm) == 0)
+        if (populate_alike(mm, start, size, *out_off) &&
+            memfile_alloc_at(mm->mf, mm->acct, *out_off, size, 0, out_warm) == 0)
             return 0;
     }
     if (next && next->start == end && next->kind == PMA_ANON && next->off >= size) {
         *out_off = next->off - size;
-        if (memfile_alloc_at(mm->mf, mm->acct, *out_off, size, 0, out_warm) == 0)
+        if (populate_alike(mm, start, size, *out_off) &&
+            memfile_alloc_at(mm->mf, mm->acct, *out_off, size, 0, out_warm) == 0)
             return 0;
     }
     bool heap = v->start == ALIGN_UP(mm->layout.start_brk, PAGE_SIZE);
+    if (!heap && mm->plat->large != 0 && size >= mm->plat->large &&
+        populate_alloc_alike(mm, start, size, out_off) == 0) {
+        if (out_warm)
+            *out_warm = false;
+        return 0;
+    }
     return memfile_alloc_flags(mm->mf, mm->acct, size, heap ? MEMFILE_UP : 0, out_off, out_warm);
 }
 

@@ -121,6 +121,29 @@ Test(mm_map, neighbours_become_one_mapping)
     guest_end(&g);
 }
 
+/* A platform with large entries in its page tables gets memory that lies as the addresses do. */
+Test(mm_map, large_ranges_lie_alike)
+{
+    const uint64_t large = UINT64_C(2) << 20;
+    struct guest g;
+
+    fake_plat.large = large;
+    guest_new(&g);
+    for (uint64_t i = 0; i < 20; i++) {
+        const uint64_t size = large + i * 5 * P;
+        uint64_t at = guest_map_ok(&g, 0, size, RWX, ANON);
+        guest_map_ok(&g, 0, (i % 7 + 1) * P, PROT_READ, ANON);
+        int value = 1;
+        cr_assert_eq(guest_access(&g, at, &value, sizeof(value), true), 0);
+        const struct fake_as *as = fake_ctx(g.ctx)->as;
+        for (size_t n = 0; n < as->seg_count; n++)
+            if (as->segs[n].start <= at && at < as->segs[n].end)
+                cr_assert_eq((as->segs[n].start - as->segs[n].off) % large, 0);
+    }
+    guest_end(&g);
+    fake_plat.large = 0;
+}
+
 Test(mm_map, limits)
 {
     struct guest g;
