@@ -408,7 +408,7 @@ static void tables_start(struct tables *t)
 
     RIG_START(&t->r, code_read);
     t->r.plat->large = KVM_LARGE;
-    cr_assert_eq(memfile_alloc(t->r.mf, 2 * TABLES_SIZE, &off), 0);
+    cr_assert_eq(memfile_alloc(t->r.mf, NULL, 2 * TABLES_SIZE, &off), 0);
     t->off = ALIGN_UP(off, KVM_LARGE);
     cr_assert_eq(plat_as_create(t->r.plat, &t->as), 0);
 }
