@@ -199,7 +199,8 @@ int pma_map(struct mm *mm, const struct vma *v, struct pma *p, uint64_t start, u
     int fd = pma_host_fd(mm, p);
     uint64_t off = p->off + (start - p->start);
     mm->changes++;
-    if (p->kind != PMA_ANON && vma_private(v) && (access & PLAT_EXEC) && !(access & PLAT_WRITE))
+    /* What lies in memory, a memfd, may be where a program makes its code. */
+    if (p->kind == PMA_HOST && vma_private(v) && (access & PLAT_EXEC) && !(access & PLAT_WRITE))
         flags |= PLAT_MAP_CODE;
     int err = plat_as_map(mm->as, uaddr(start), end - start, access, fd, off, flags);
     if (err && mm_drain_queue(mm))

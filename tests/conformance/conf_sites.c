@@ -427,6 +427,30 @@ TEST(code_is_mapped_again)
         CHECK_EQ(f(), getpid());
 }
 
+/* As programs do that make code through one mapping and run it in another. */
+static void code_is_written(int flags)
+{
+    const unsigned char numbers[] = {SYS_getpid, SYS_getpgrp, SYS_getuid};
+    const long results[] = {getpid(), getpgrp(), getuid()};
+    int fd = OK(memfd_create("code", 0));
+    OK(ftruncate(fd, CONF_PAGE));
+    unsigned char *w =
+        OK((unsigned char *)mmap(NULL, CONF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    char *x = OK((char *)mmap(NULL, CONF_PAGE, PROT_READ | PROT_EXEC, flags, fd, 0));
+    call_fn f = (call_fn)(uintptr_t)(x + 64);
+    for (size_t round = 0; round < 9; round++) {
+        make_code(w + 64, numbers[round % 3]);
+        for (int i = 0; i < OFTEN; i++)
+            CHECK_EQ(f(), results[round % 3]);
+    }
+}
+
+TEST(code_is_written_elsewhere)
+{
+    code_is_written(MAP_SHARED);
+    code_is_written(MAP_PRIVATE);
+}
+
 /* ---- processes and threads ---- */
 
 TEST(numbers_after_fork)
