@@ -74,4 +74,8 @@ int cmd_parse(int argc, char **argv, const struct cmd_opt *opts, size_t count, s
 /* Exactly min to max operands from argv[first] on, else a message with usage's name. */
 MUST_CHECK int cmd_operands(int argc, char **argv, int first, int min, int max, struct err *e);
 
+/* v (NULL: "-") cut to buf, which it may be, without what would move the cursor of whoever looks:
+ * guests choose the names of their processes. Gives buf. */
+const char *cmd_printable(const char *v, char *buf, size_t size);
+
 #endif

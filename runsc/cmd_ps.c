@@ -53,12 +53,12 @@ static void ps_print_table(const struct state *st, const json_t *reply,
         json_int_t ms = ps_number(p, "time"), pid = ps_number(p, "pid");
         const char *cmd = json_string_value(json_object_get(p, "cmd"));
         pid_t host = ps_host_pid(st, init, pid, execs, count);
-        char text[24] = "-";
+        char text[24] = "-", name[64];
         if (host != 0)
             (void)snprintf(text, sizeof(text), "%d", (int)host);
         printf("%-8lld %-8lld %-8lld %-8s %-8lld %lld.%03lld%-5s %s\n", ps_number(p, "uid"), pid,
                ps_number(p, "ppid"), text, ps_number(p, "threads"), ms / 1000, ms % 1000, "",
-               cmd != NULL ? cmd : "");
+               cmd_printable(cmd, name, sizeof(name)));
     }
 }
 

@@ -1,5 +1,6 @@
 /* Options of commands: long and short, with or without "=". */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "runsc/cmd.h"
@@ -119,4 +120,14 @@ int cmd_operands(int argc, char **argv, int first, int min, int max, struct err 
     if (max >= 0 && n > max)
         return err_set(e, EINVAL, "%s: unexpected argument \"%.100s\"", argv[0], argv[first + max]);
     return 0;
+}
+
+const char *cmd_printable(const char *v, char *buf, size_t size)
+{
+    if (v != buf)
+        (void)snprintf(buf, size, "%s", v != NULL ? v : "-");
+    for (char *c = buf; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    return buf;
 }

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "runsc/cmd.h"
 #include "runsc/unwind.h"
 
 #define STACKS_DEPTH_MAX 64
@@ -32,6 +33,7 @@ static void stacks_line(pid_t pid, pid_t tid, const char *file, char *out, size_
     if (f != NULL)
         (void)fclose(f);
     out[strcspn(out, "\n")] = '\0';
+    (void)cmd_printable(out, out, size);
 }
 
 /* Its number in the sandbox's pid namespace: the last of the line NSpid. */
@@ -133,12 +135,13 @@ static void stacks_title(pid_t pid, pid_t tid, const json_t *tasks)
     stacks_line(pid, tid, "wchan", where, sizeof(where));
     printf("thread %d (%s), host: %s in call %s\n", (int)tid, comm, where, call);
     if (t != NULL)
-        printf("  guest process %lld, thread %lld (%s), state %s, container %s\n",
-               json_integer_value(json_object_get(t, "pid")),
-               json_integer_value(json_object_get(t, "tid")),
-               json_string_value(json_object_get(t, "cmd")),
-               json_string_value(json_object_get(t, "state")),
-               json_string_value(json_object_get(t, "container")));
+        printf(
+            "  guest process %lld, thread %lld (%s), state %s, container %s\n",
+            json_integer_value(json_object_get(t, "pid")),
+            json_integer_value(json_object_get(t, "tid")),
+            cmd_printable(json_string_value(json_object_get(t, "cmd")), comm, sizeof(comm)),
+            cmd_printable(json_string_value(json_object_get(t, "state")), where, sizeof(where)),
+            cmd_printable(json_string_value(json_object_get(t, "container")), call, sizeof(call)));
 }
 
 int stacks_print(pid_t pid, const json_t *tasks, struct err *e)

@@ -282,6 +282,14 @@ class Own(Case):
         self.wait_status(one, "stopped")
         self.assertNotEqual(self.call("debug", "--stacks", one).returncode, 0)
 
+    def test_names_that_guests_choose(self):
+        cid = self.started("/bin/sh", "-c", r"printf '\033[2Jevil' > /proc/self/comm; while :; do sleep 1; done")
+        eventually(lambda: "evil" in self.call("ps", cid).stdout, what="the name")
+        for args in (("ps", cid), ("debug", "--stacks", cid)):
+            p = self.call(*args)
+            self.assertIn("?[2Jevil", p.stdout)
+            self.assertNotIn("\033", p.stdout)
+
     def test_profile(self):
         cid = self.started("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1")
         path = self.dir / "profile"
