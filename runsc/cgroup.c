@@ -12,6 +12,11 @@
 
 #include "runsc/cgroup_priv.h"
 
+/* Of containers whose configuration names no cgroup and has limits. */
+#define CGROUP_PARENT "ringwall"
+/* To make a path whose parents others remove at the same time. */
+#define CGROUP_TRIES 50
+
 #define HIERARCHIES_MAX CGROUP_MAX
 
 /* ---- files ---- */
@@ -193,8 +198,8 @@ static int cgroup_mkdir(const struct hierarchy *h, const char *dir, struct err *
     return err_errno(e, code, "cannot make the cgroup %s", dir);
 }
 
-/* mkdir -p below the hierarchy's root. */
-static int cgroup_make_dir(const struct hierarchy *h, char *out, struct err *e)
+/* mkdir -p below the hierarchy's root. ENOENT: somebody removed one of them meanwhile. */
+static int cgroup_make_path(const struct hierarchy *h, char *out, struct err *e)
 {
     size_t base = strlen(h->dir);
     int rc = 0;
@@ -211,6 +216,16 @@ static int cgroup_make_dir(const struct hierarchy *h, char *out, struct err *e)
             cgroup_hand_down(h, out);
         out[i] = c;
     }
+    return rc;
+}
+
+static int cgroup_make_dir(const struct hierarchy *h, char *out, struct err *e)
+{
+    int rc;
+
+    for (int i = 0; (rc = cgroup_make_path(h, out, e)) != 0 && e->code == ENOENT; i++)
+        if (i == CGROUP_TRIES)
+            break;
     return rc;
 }
 
@@ -256,7 +271,7 @@ static int cgroup_rel(const char *path, const char *id, char **out, struct err *
     if (path != NULL && !cgroup_path_ok(path))
         return err_set(e, EINVAL, "config.json: linux.cgroupsPath: \"%s\" is not allowed", path);
     if (path == NULL)
-        n = asprintf(out, "ringwall/%s", id);
+        n = asprintf(out, CGROUP_PARENT "/%s", id);
     else
         n = cgroup_systemd_path(path + strspn(path, "/"), out);
     return n < 0 ? err_set(e, ENOMEM, "out of memory") : 0;
@@ -318,13 +333,28 @@ void cgroup_fini(struct cgroup *cg)
     cg->count = 0;
 }
 
+/* The parent that we chose ourselves goes with the last container in it. */
+static void cgroup_remove_parent(const char *dir)
+{
+    const char *slash = strrchr(dir, '/'), *parent = "/" CGROUP_PARENT;
+    const size_t n = slash != NULL ? (size_t)(slash - dir) : 0;
+
+    if (n < strlen(parent) || memcmp(slash - strlen(parent), parent, strlen(parent)) != 0)
+        return;
+    char *path = strndup(dir, n);
+    if (path != NULL)
+        (void)rmdir(path);
+    free(path);
+}
+
 void cgroup_remove(const char *dir)
 {
     static const struct timespec pause = {.tv_nsec = 2000000};
 
     for (int i = 0; i < 500; i++) {
         if (rmdir(dir) == 0 || errno != EBUSY)
-            return;
+            break;
         (void)nanosleep(&pause, NULL);
     }
+    cgroup_remove_parent(dir);
 }

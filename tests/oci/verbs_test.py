@@ -75,6 +75,23 @@ class Verbs(Case):
         self.assertNotEqual(self.call("update", "--cpuset-cpus", "4095", cid).returncode, 0)
         self.call("delete", "--force", cid)
 
+    def test_limits_without_a_path(self):
+        """A cgroup of the runtime's choice goes with the container, and what it made above it."""
+        def change(c):
+            c["linux"].pop("cgroupsPath")
+            c["linux"]["resources"] = {"memory": {"limit": 64 << 20}}
+        before = set(glob.glob("/sys/fs/cgroup/*") + glob.glob("/sys/fs/cgroup/*/*"))
+        cid = self.start(["/bin/sleep", "1000"], change)
+        found = [d for d in glob.glob("/sys/fs/cgroup/**/memory.limit_in_bytes", recursive=True)
+                 + glob.glob("/sys/fs/cgroup/**/memory.max", recursive=True) if f"/{cid}/" in d]
+        self.assertEqual(len(found), 1, found)
+        self.call("delete", "--force", cid)
+        self.assertFalse(os.path.exists(os.path.dirname(found[0])))
+        if IS_OURS and "ringwall" not in {os.path.basename(d) for d in before}:
+            # Unless somebody else on this machine has a container there now.
+            left = os.path.dirname(os.path.dirname(found[0]))
+            self.assertTrue(not os.path.exists(left) or glob.glob(f"{left}/*/"), left)
+
     def test_pause_and_resume(self):
         out = (self.dir / "out").open("w+")
         self.addCleanup(out.close)
