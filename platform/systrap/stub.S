@@ -75,11 +75,11 @@ control_cloned:
     js control_tell
     decl %ebp
 
-/* eax and ebp, byte by byte from the table: nothing that can be written comes between. */
+/* eax and ebp, byte by byte from the table: nothing that can be written comes between. The sentry has
+ * left zeros, so that their high bytes need not be told. */
 control_tell:
     movl %eax, %ebx
     leaq ST_OPS_VALUE(%r14), %r10
-    movl $4, %r9d
 4:  movzbl %bl, %eax
     leaq DATA(ST_DATA_BYTES), %rsi
     addq %rax, %rsi
@@ -89,9 +89,10 @@ control_tell:
     syscall
     incq %r10
     shrl $8, %ebx
-    decl %r9d
     jnz 4b
     movzbl %bpl, %eax
+    testl %eax, %eax
+    jz control_done
     leaq DATA(ST_DATA_BYTES), %rsi
     addq %rax, %rsi
     leaq ST_OPS_LEFT(%r14), %r10
