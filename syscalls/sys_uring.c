@@ -428,6 +428,8 @@ static int64_t submit(struct task *t, struct uring *r, uint32_t max)
     struct io_uring_sqe s;
     int64_t taken = 0;
 
+    /* The guest's tail may say anything: a ring holds no more than its entries. */
+    max = MIN(max, uring_waiting(r));
     while (taken < max && uring_next(r, &s)) {
         struct uring_req *first = req_new(t, &s);
         taken++;

@@ -96,7 +96,7 @@ bool uring_next(struct uring *r, struct io_uring_sqe *out)
     bool found = false;
 
     mutex_lock(&r->mu);
-    while (!found && r->sq_head != word_load(&r->words->sq_tail)) {
+    if (r->sq_head != word_load(&r->words->sq_tail)) {
         uint32_t i = r->sq_head & (r->sq_entries - 1);
         if ((r->flags & URING_SETUP_NO_SQARRAY) == 0)
             i = word_load(&r->array[i]);

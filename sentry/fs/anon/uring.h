@@ -50,7 +50,8 @@ uint32_t uring_flags(const struct uring *r);
 bool uring_disabled(struct uring *r);
 void uring_enable(struct uring *r);
 
-/* The next entry the guest has put into the submission ring; false: none. */
+/* The next entry the guest has put into the submission ring. False: there is none, or its place in
+ * the array names none, which is counted as dropped. */
 bool uring_next(struct uring *r, struct io_uring_sqe *out);
 /* How many more there are. */
 uint32_t uring_waiting(struct uring *r);
