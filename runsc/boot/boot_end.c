@@ -7,6 +7,7 @@
 #include "base/objcount.h"
 #include "gofer/proto/client.h"
 #include "runsc/boot/boot_priv.h"
+#include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
 #include "sentry/net/sock.h"
@@ -39,6 +40,7 @@ static void end_free(struct boot *b)
     boot_space_fini(&b->root);
     kernel_free(b->k);
     net_free(b->net);
+    tmpfs_memfd_end();
     vfs_drop_caches();
 }
 

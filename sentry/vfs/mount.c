@@ -82,6 +82,12 @@ static void mount_release_super(struct super *sb)
     super_put(sb);
 }
 
+void super_end(struct super *sb)
+{
+    atomic_fetch_add(&sb->active, 1);
+    mount_release_super(sb);
+}
+
 /* Any use but the one of the umount that marked it. */
 static void mount_used(struct mount *m)
 {

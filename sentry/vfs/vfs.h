@@ -393,6 +393,8 @@ struct dentry *dentry_get(struct dentry *d);
 void dentry_put(struct dentry *d);
 struct super *super_get(struct super *sb);
 void super_put(struct super *sb);
+/* super_put of one that nobody has mounted or will: its root goes too. */
+void super_end(struct super *sb);
 
 /* At most so many names are remembered (never more than LIMIT_DENTRY_CACHE). */
 void vfs_limit_cache(unsigned max);

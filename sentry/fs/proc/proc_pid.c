@@ -397,9 +397,9 @@ static int show_fdinfo(const struct proc_ctx *pc, FILE *out)
             cloexec = false;
         fdtable_put(fdt, &none);
     }
-    mutex_lock(&f->pos_mu);
-    int64_t pos = f->pos;
-    mutex_unlock(&f->pos_mu);
+    /* As Linux, without the lock: who reads this file holds it, and another reader may wait long.
+     */
+    const int64_t pos = __atomic_load_n(&f->pos, __ATOMIC_RELAXED);
     if (f->ops->show_fdinfo)
         f->ops->show_fdinfo(f, extra, sizeof(extra));
     fprintf(out, "pos:\t%" PRId64 "\nflags:\t0%o\nmnt_id:\t1\nino:\t%" PRIu64 "\n%s", pos,

@@ -285,6 +285,16 @@ static int memfd_fs(struct memfile *mf, struct super **out)
     return r;
 }
 
+void tmpfs_memfd_end(void)
+{
+    mutex_lock(&memfd_mu);
+    struct super *sb = memfd_super;
+    memfd_super = NULL;
+    mutex_unlock(&memfd_mu);
+    if (sb != NULL)
+        super_end(sb);
+}
+
 int tmpfs_memfd(struct memfile *mf, const char *name, unsigned seals, bool exec,
                 struct file **out_file)
 {

@@ -12,6 +12,8 @@ struct memfile;
 /* boot_arg of its mount op is the struct memfile. Options: size= nr_inodes= mode= uid= gid=. */
 extern const struct fs_ops tmpfs_fs_ops;
 
+/* Gives up the file system that memfds are in; the next one makes it anew. */
+void tmpfs_memfd_end(void);
 /* memfd_create(2) without the descriptor: name without its "memfd:" prefix; the seals it begins
  * with; whether it may be executed. Owned result. */
 MUST_CHECK int tmpfs_memfd(struct memfile *mf, const char *name, unsigned seals, bool exec,
