@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -53,6 +54,25 @@ int container_request(const struct state *st, json_t *req, json_t **out_reply, s
 
 /* ---- state ---- */
 
+/* A frozen sandbox answers nothing, for none of its containers. */
+static bool container_frozen(const struct state *st)
+{
+    struct state owner;
+    struct err e;
+    char root[48];
+
+    if (cgroup_frozen(container_cgroups(st)))
+        return true;
+    if (st->sandbox == NULL)
+        return false;
+    (void)snprintf(root, sizeof(root), "/proc/self/fd/%d", st->root_fd);
+    if (state_load(root, st->sandbox, &owner, &e) != 0)
+        return false;
+    bool frozen = cgroup_frozen(container_cgroups(&owner));
+    state_fini(&owner);
+    return frozen;
+}
+
 const char *container_status(struct state *st)
 {
     json_t *reply = NULL;
@@ -62,7 +82,7 @@ const char *container_status(struct state *st)
     if (!state_process_alive(&st->sentry))
         return "stopped";
     /* A frozen sandbox answers nothing. */
-    if (cgroup_frozen(container_cgroups(st)))
+    if (container_frozen(st))
         return "paused";
     if (container_request(st, container_op(st, "state"), &reply, &e) != 0)
         return state_process_alive(&st->sentry) ? "running" : "stopped";
@@ -127,6 +147,9 @@ void container_end_joined(const struct state *st)
 
     if (st->sandbox == NULL || !state_process_alive(&st->sentry))
         return;
+    /* It ends with its keeper, when its sandbox goes on. */
+    if (container_frozen(st))
+        return;
     /* Its sandbox may have ended too. */
     if (container_request(st, container_op(st, "end"), NULL, &e) != 0)
         log_debug("%s", e.text);
@@ -149,10 +172,12 @@ int container_kill(struct state *st, int sig, bool all, struct err *e)
     /* The text is what containerd looks for. */
     if (!state_process_alive(&st->sentry))
         return all ? 0 : err_set(e, ESRCH, "container not running");
-    if (cgroup_frozen(container_cgroups(st))) {
+    if (container_frozen(st)) {
         if (sig != SIGKILL)
             return container_post(st, container_signal(st, sig, all), e);
         container_kill_frozen(st);
+        if (st->sandbox != NULL)
+            (void)kill(st->sentry.pid, SIGKILL);
         return 0;
     }
     if (container_request(st, container_signal(st, sig, all), NULL, e) == 0)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Containers that join a running sandbox, as the containers of a Kubernetes pod do."""
+import glob
 import json
 import os
 import pathlib
@@ -362,6 +363,23 @@ class Pod(Case):
             self.assertEqual(self.state(cid)["status"], "running")
             eventually(lambda: self.count(cid) not in ("", seen), what="going on")
         self.assertNotEqual(self.call("resume", cid).returncode, 0)
+
+    @unittest.skipUnless(os.path.isdir("/sys/fs/cgroup/freezer"), "needs a freezer that tests can tidy up")
+    def test_in_a_frozen_sandbox(self):
+        path = f"/ringwall-pod-{os.getpid()}"
+        self.addCleanup(lambda: [os.rmdir(d) for d in glob.glob(f"/sys/fs/cgroup/*{path}")])
+        pod = self.create(["/bin/sleep", "1000"], lambda c: (
+            c.update(annotations={TYPE: "sandbox", SANDBOX: "x"}), c["linux"].update(cgroupsPath=path)))
+        self.assertEqual(self.call("start", pod).returncode, 0)
+        one, two = (self.started(pod, ["/bin/sleep", "1000"]) for _ in range(2))
+        self.assertEqual(self.call("pause", pod).returncode, 0)
+        self.assertEqual([self.state(c)["status"] for c in (pod, one, two)], ["paused"] * 3)
+        self.assertEqual(self.call("kill", one, "KILL").returncode, 0)
+        self.assertEqual(self.call("delete", "--force", one).returncode, 0)
+        self.assertEqual(self.call("resume", pod).returncode, 0)
+        self.assertEqual([self.state(c)["status"] for c in (pod, two)], ["running"] * 2)
+        self.assertEqual(self.call("delete", "--force", two).returncode, 0)
+        self.assertEqual(self.call("delete", "--force", pod).returncode, 0)
 
     def test_kill_paused(self):
         pod = self.pod()
