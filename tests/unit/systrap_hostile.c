@@ -335,7 +335,7 @@ static void fill_direct(uint64_t pattern, uint64_t from, uint64_t to)
     regs->rdi = area + from;
     regs->rsi = area + to;
     cr_assert_eq(pthread_create(&t, NULL, filler_main, &fl), 0);
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 100; i++) {
         regs = plat_ctx_regs(r.ctx);
         regs->rip = CODE;
         regs->rbp = 6;
