@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_lock.h"
 
@@ -82,7 +83,7 @@ static int lock_get(struct task *t, struct file *f, const void *owner, struct lx
         lx->whence = SEEK_SET;
         lx->start = l.start;
         lx->len = l.len;
-        lx->pid = l.pid;
+        lx->pid = l.pid > 0 ? task_pid_out(t, l.pid) : l.pid;
     }
     return copyout_obj(&t->ua, arg, lx);
 }

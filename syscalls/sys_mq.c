@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "sentry/cred/user_ns.h"
 #include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
@@ -187,8 +188,11 @@ static void notice_fire(struct mqueue_notify *n, int32_t pid, uint32_t uid)
 
     if (n->how != SIGEV_SIGNAL || n->signo == 0 || kernel_find_task(q->k, n->owner, false, &o))
         return;
-    info.kill.pid = pid;
-    info.kill.uid = uid;
+    /* As the receiver knows the sender. */
+    struct cred *oc = task_get_cred(o);
+    info.kill.pid = task_pid_out(o, pid);
+    info.kill.uid = oc ? user_ns_show(oc->user_ns, USER_NS_UID, uid) : uid;
+    cred_put(oc);
     info.kill.value = q->value;
     (void)tg_send_signal(o->tg, &info);
     task_put(o);

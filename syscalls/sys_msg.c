@@ -3,6 +3,7 @@
 #include <linux/msg.h>
 
 #include "sentry/ipc/msg.h"
+#include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_ipc.h"
 
@@ -99,8 +100,8 @@ static int64_t msg_stat(struct task *t, const struct ipc_caller *c, int id, int 
     ds.msg_cbytes = q.bytes;
     ds.msg_qnum = q.count;
     ds.msg_qbytes = q.max_bytes;
-    ds.msg_lspid = q.lspid;
-    ds.msg_lrpid = q.lrpid;
+    ds.msg_lspid = task_pid_out(t, q.lspid);
+    ds.msg_lrpid = task_pid_out(t, q.lrpid);
     const int copied = copyout_obj(&t->ua, buf, &ds);
     return copied ? copied : cmd == IPC_STAT ? 0 : r;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "sentry/ipc/sem.h"
+#include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_ipc.h"
 #include "syscalls/sys_time.h"
@@ -154,6 +155,11 @@ static int64_t sem_set(struct task *t, const struct ipc_caller *c, int id, uaddr
     return ipc_sem_set(task_ipc_ns(t), c, id, &set);
 }
 
+static int64_t sem_pid(struct task *t, int64_t pid)
+{
+    return pid > 0 ? task_pid_out(t, (int32_t)pid) : pid;
+}
+
 int64_t sys_semctl(struct task *t, int id, int num, int cmd, uint64_t arg)
 {
     struct ipc_ns *ns = task_ipc_ns(t);
@@ -175,7 +181,7 @@ int64_t sys_semctl(struct task *t, int id, int num, int cmd, uint64_t arg)
     case GETVAL:
         return ipc_sem_get(ns, &c, id, num, IPC_SEM_VALUE);
     case GETPID:
-        return ipc_sem_get(ns, &c, id, num, IPC_SEM_PID);
+        return sem_pid(t, ipc_sem_get(ns, &c, id, num, IPC_SEM_PID));
     case GETNCNT:
         return ipc_sem_get(ns, &c, id, num, IPC_SEM_WAIT_MORE);
     case GETZCNT:

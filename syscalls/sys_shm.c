@@ -4,6 +4,7 @@
 
 #include "base/limits.h"
 #include "sentry/ipc/shm.h"
+#include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_ipc.h"
 
@@ -80,8 +81,8 @@ static int64_t shm_stat(struct task *t, const struct ipc_caller *c, int id, int 
     ds.shm_atime = s.atime;
     ds.shm_dtime = s.dtime;
     ds.shm_ctime = s.ctime;
-    ds.shm_cpid = s.cpid;
-    ds.shm_lpid = s.lpid;
+    ds.shm_cpid = task_pid_out(t, s.cpid);
+    ds.shm_lpid = task_pid_out(t, s.lpid);
     ds.shm_nattch = s.attached;
     const int copied = copyout_obj(&t->ua, buf, &ds);
     return copied ? copied : cmd == IPC_STAT ? 0 : r;

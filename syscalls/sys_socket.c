@@ -348,6 +348,19 @@ int64_t sys_setsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
     return r;
 }
 
+/* As the reader knows the peer. */
+static void peer_cred_show(struct task *t, char *buf, socklen_t n)
+{
+    struct sock_cred cr;
+
+    memcpy(&cr, buf, sizeof(cr));
+    /* Nobody's credentials stay -1. */
+    if (cr.uid == UINT32_MAX)
+        return;
+    cr = sock_cred_out(t, &cr);
+    memcpy(buf, &cr, MIN((size_t)n, sizeof(cr)));
+}
+
 int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t value, uaddr_t len)
 {
     char buf[SOCK_OPTION_MAX];
@@ -373,6 +386,8 @@ int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
         r = copyin(&t->ua, buf, value, n);
     if (r == 0)
         r = sock_getsockopt(a.sock, level, name, buf, &n);
+    if (r == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
+        peer_cred_show(t, buf, n);
     if (r == 0)
         r = copyout(&t->ua, value, buf, n);
     if (r == 0) {

@@ -36,6 +36,8 @@ struct lx_msghdr {
  * -EPERM, -ETOOMANYREFS ... */
 MUST_CHECK int sock_cmsg_in(struct task *t, const struct vfs_caller *c, int family, uaddr_t control,
                             uint64_t len, struct sock_control *out);
+/* cr as the guest knows who it is about. */
+struct sock_cred sock_cred_out(struct task *t, const struct sock_cred *cr);
 /* What was received goes to the guest as far as it has space: descriptors are installed.
  * h->controllen becomes what was used; MSG_CTRUNC is added to *flags. */
 MUST_CHECK int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec,

@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "sentry/cred/user_ns.h"
+#include "sentry/kernel/inspect.h"
+#include "sentry/kernel/process.h"
 #include "syscalls/sys_socket.h"
 
 #define CMSG_HEAD 16u
@@ -45,7 +48,7 @@ static int cmsg_rights(struct task *t, const char *data, size_t size, struct soc
 }
 
 /* One may say of oneself what is true (scm_check_creds of the kernel). */
-static int cmsg_cred(const struct vfs_caller *c, const char *data, size_t size,
+static int cmsg_cred(struct task *t, const struct vfs_caller *c, const char *data, size_t size,
                      struct sock_control *out)
 {
     const struct cred *me = c->cred;
@@ -54,15 +57,26 @@ static int cmsg_cred(const struct vfs_caller *c, const char *data, size_t size,
     if (size != sizeof(cr))
         return -EINVAL;
     memcpy(&cr, data, sizeof(cr));
+    /* As the sender knows them. */
+    cr.uid = user_ns_in(me->user_ns, USER_NS_UID, cr.uid);
+    cr.gid = user_ns_in(me->user_ns, USER_NS_GID, cr.gid);
     if (cr.uid == UINT32_MAX || cr.gid == UINT32_MAX)
         return -EINVAL;
-    if (cr.pid != c->tgid && !cred_capable(me, CAP_SYS_ADMIN))
+    cr.pid = task_pid_in(t, cr.pid);
+    if (cr.pid != c->tgid && !task_pid_capable(t))
         return -EPERM;
+    if (cr.pid != c->tgid) {
+        struct task *o;
+        int r = kernel_find_task(t->k, cr.pid, true, &o);
+        if (r)
+            return r;
+        task_put(o);
+    }
     if (cr.uid != me->uid && cr.uid != me->euid && cr.uid != me->suid &&
-        !cred_capable(me, CAP_SETUID))
+        !cred_self_capable(me, CAP_SETUID))
         return -EPERM;
     if (cr.gid != me->gid && cr.gid != me->egid && cr.gid != me->sgid &&
-        !cred_capable(me, CAP_SETGID))
+        !cred_self_capable(me, CAP_SETGID))
         return -EPERM;
     out->cred = cr;
     out->has_cred = true;
@@ -103,7 +117,7 @@ static int cmsg_parse(struct task *t, const struct vfs_caller *c, int family, co
         else if (h.type == SCM_RIGHTS)
             r = cmsg_rights(t, data, n, out);
         else if (h.type == SCM_CREDENTIALS)
-            r = cmsg_cred(c, data, n, out);
+            r = cmsg_cred(t, c, data, n, out);
         else
             r = -EINVAL;
         if (r)
@@ -190,6 +204,23 @@ static int cmsg_put_files(struct task *t, struct cmsg_space *sp, struct sock_con
                     : 0;
 }
 
+struct sock_cred sock_cred_out(struct task *t, const struct sock_cred *cr)
+{
+    const struct user_ns *ns = t->cred->user_ns;
+
+    return (struct sock_cred){cr->pid > 0 ? task_pid_out(t, cr->pid) : 0,
+                              user_ns_show(ns, USER_NS_UID, cr->uid),
+                              user_ns_show(ns, USER_NS_GID, cr->gid)};
+}
+
+static int cmsg_put_cred(struct task *t, struct cmsg_space *sp, const struct sock_cred *cr,
+                         int *flags)
+{
+    const struct sock_cred seen = sock_cred_out(t, cr);
+
+    return cmsg_put(t, sp, SOL_SOCKET, SCM_CREDENTIALS, &seen, sizeof(seen), flags);
+}
+
 int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec, struct lx_msghdr *h,
                   int *flags)
 {
@@ -202,7 +233,7 @@ int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec, struct
     while (r == 0 && sock_control_next(ctl, &pos, &it, &data))
         r = cmsg_put(t, &sp, it.level, it.type, data, it.size, flags);
     if (r == 0 && ctl->has_cred)
-        r = cmsg_put(t, &sp, SOL_SOCKET, SCM_CREDENTIALS, &ctl->cred, sizeof(ctl->cred), flags);
+        r = cmsg_put_cred(t, &sp, &ctl->cred, flags);
     if (r == 0 && ctl->file_count > 0)
         r = cmsg_put_files(t, &sp, ctl, cloexec, flags);
     h->controllen = sp.used;

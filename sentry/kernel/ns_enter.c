@@ -35,6 +35,18 @@ static int ns_make_mnt(const struct ns_tag *old, const struct cred *cred, struct
     return 0;
 }
 
+static int ns_make_net(struct kernel *k, const struct cred *cred, void **out_obj)
+{
+    struct net *net;
+    int r = net_new(k->cfg.mf, &net);
+
+    if (r)
+        return r;
+    net_set_owner(net, cred->user_ns);
+    *out_obj = net;
+    return 0;
+}
+
 static int ns_make_obj(struct task *from, const struct ns_tag *old, const struct cred *cred,
                        struct fs_ctx *fs, void **out_obj)
 {
@@ -46,7 +58,7 @@ static int ns_make_obj(struct task *from, const struct ns_tag *old, const struct
     case NS_IPC:
         return ipc_ns_new(k->cfg.mf, old->obj, (struct ipc_ns **)out_obj);
     case NS_NET:
-        return net_new(k->cfg.mf, (struct net **)out_obj);
+        return ns_make_net(k, cred, out_obj);
     case NS_MNT:
         return ns_make_mnt(old, cred, fs, out_obj);
     case NS_CGROUP:

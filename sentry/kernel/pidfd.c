@@ -30,17 +30,9 @@ static void pidfd_release(struct file *f)
     tg_put(pidfd_tg(f));
 }
 
-static void pidfd_show_fdinfo(struct file *f, char *buf, size_t size)
-{
-    const int32_t pid = pidfd_pid(f);
-
-    (void)snprintf(buf, size, "Pid:\t%d\nNSpid:\t%d\n", pid < 0 ? -1 : pid, pid < 0 ? -1 : pid);
-}
-
 static const struct file_ops pidfd_ops = {
     .poll = pidfd_poll,
     .release = pidfd_release,
-    .show_fdinfo = pidfd_show_fdinfo,
 };
 
 int pidfd_new(struct thread_group *tg, uint32_t flags, struct file **out_file)

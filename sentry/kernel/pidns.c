@@ -1,5 +1,6 @@
 /* Pid namespaces: numbers of their own for what is in them (pid_namespaces(7)). */
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 
 #include "sentry/cred/user_ns.h"
@@ -80,6 +81,13 @@ int32_t task_pid_out(struct task *t, int32_t nr)
     const int32_t out = pid_out_locked(k, t->tg->pid_ns, nr);
     mutex_unlock(&k->mu);
     return out;
+}
+
+bool task_pid_capable(struct task *t)
+{
+    const struct pid_ns *ns = t->tg->pid_ns;
+
+    return cred_ns_capable(t->cred, ns ? ns->owner : NULL, CAP_SYS_ADMIN);
 }
 
 int kernel_pid_ns_new(struct kernel *k, struct user_ns *owner, struct pid_ns **out_ns)

@@ -175,7 +175,7 @@ static bool listener_over(struct seccomp_filter *f)
 }
 
 /* Takes the oldest notice: 1, 0 when there is none. */
-static int notice_take(struct seccomp_filter *f, struct seccomp_notif *out)
+static int notice_take(struct seccomp_filter *f, struct task *reader, struct seccomp_notif *out)
 {
     mutex_lock(&f->mu);
     struct notice *n = notice_next_locked(f);
@@ -184,9 +184,12 @@ static int notice_take(struct seccomp_filter *f, struct seccomp_notif *out)
         *out = (struct seccomp_notif){.id = n->id, .pid = (uint32_t)n->t->tid, .data = n->data};
     }
     mutex_unlock(&f->mu);
-    if (n)
-        waitq_wake(&f->wq, EPOLLOUT | EPOLLWRNORM);
-    return n != NULL;
+    if (!n)
+        return 0;
+    /* As the listener knows the caller. */
+    out->pid = (uint32_t)task_pid_out(reader, (int32_t)out->pid);
+    waitq_wake(&f->wq, EPOLLOUT | EPOLLWRNORM);
+    return 1;
 }
 
 static void notice_give_back(struct seccomp_filter *f, uint64_t id)
@@ -214,8 +217,9 @@ static int64_t listener_recv(struct seccomp_filter *f, uaddr_t to, const struct 
         return -EINVAL;
     if (!c->blocker)
         return -EAGAIN;
+    struct task *reader = container_of(c->blocker, struct task, blocker);
     WAIT_EVENT(&f->wq, c->blocker, 0, DEADLINE_NEVER,
-               (got = notice_take(f, &out)) != 0 || listener_over(f), err);
+               (got = notice_take(f, reader, &out)) != 0 || listener_over(f), err);
     if (err)
         return -ERESTARTSYS;
     if (!got)

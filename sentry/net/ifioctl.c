@@ -358,9 +358,10 @@ static int change_route(struct netns *ns, unsigned cmd, uint64_t arg, const stru
 
 /* ---- which is it ---- */
 
-static int64_t one_link(struct netns *ns, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+static int64_t one_link(struct net *n, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                         const struct vfs_caller *c)
 {
+    struct netns *ns = net_ns(n);
     struct netns_link l;
     struct ifreq r;
     int err = copyin(ua, &r, uaddr(arg), IFREQ_SIZE);
@@ -384,7 +385,7 @@ static int64_t one_link(struct netns *ns, unsigned cmd, uint64_t arg, const stru
             err = get_value(ns, cmd, &l, &r);
         return err ? err : copyout(ua, uaddr(arg), &r, IFREQ_SIZE);
     }
-    if (!cred_capable(c->cred, CAP_NET_ADMIN))
+    if (!net_capable(n, c->cred, CAP_NET_ADMIN))
         return -EPERM;
     netns_config_lock(ns);
     err = find_link(ns, &r, &l);
@@ -402,8 +403,8 @@ int64_t net_ifioctl(struct net *n, unsigned cmd, uint64_t arg, const struct uacc
     if (cmd == SIOCGIFCONF)
         return get_conf(ns, arg, ua);
     if (cmd == SIOCADDRT || cmd == SIOCDELRT)
-        return cred_capable(c->cred, CAP_NET_ADMIN) ? change_route(ns, cmd, arg, ua) : -EPERM;
+        return net_capable(n, c->cred, CAP_NET_ADMIN) ? change_route(ns, cmd, arg, ua) : -EPERM;
     if (cmd == SIOCGIFNAME || cmd == SIOCETHTOOL || is_get(cmd) || is_set(cmd))
-        return one_link(ns, cmd, arg, ua, c);
+        return one_link(n, cmd, arg, ua, c);
     return -ENOTTY;
 }

@@ -25,6 +25,7 @@ struct sock_family {
 
 struct net {
     struct ref ref;              /* one per socket, and of who made it */
+    struct user_ns *owner;       /* immutable, owned; NULL: the sandbox's */
     struct inet *inet;           /* immutable, owned */
     struct netns *ns;            /* immutable, owned */
     struct nl_table *netlink;    /* immutable, owned */

@@ -1,3 +1,4 @@
+#include "sentry/cred/user_ns.h"
 #include "sentry/net/sock.h"
 
 #include <errno.h>
@@ -152,6 +153,16 @@ struct net_settings *net_settings(struct net *n)
     return &n->settings;
 }
 
+void net_set_owner(struct net *n, struct user_ns *owner)
+{
+    n->owner = user_ns_get(owner);
+}
+
+bool net_capable(const struct net *n, const struct cred *c, int cap)
+{
+    return cred_ns_capable(c, n->owner, cap);
+}
+
 int net_new(struct memfile *mf, struct net **out_net)
 {
     struct net *n = calloc(1, sizeof(*n));
@@ -208,6 +219,7 @@ void net_put(struct net *n)
     inet_free(n->inet);
     netlink_free(n->netlink);
     netns_free(n->ns);
+    user_ns_put(n->owner);
     mutex_destroy(&n->mu);
     free(n);
 }

@@ -148,6 +148,11 @@ struct sock {
  * packet sockets); NULL: there is none. Owned result. */
 MUST_CHECK int net_new(struct memfile *mf, struct net **out_net);
 struct net *net_get(struct net *n);
+/* Before anybody else knows n: the user namespace whose rights count here. A reference is taken;
+ * NULL, as at first: the sandbox's. */
+void net_set_owner(struct net *n, struct user_ns *owner);
+/* c may do what cap stands for to what belongs to n. */
+bool net_capable(const struct net *n, const struct cred *c, int cap);
 /* Sockets keep it. */
 void net_put(struct net *n);
 void net_free(struct net *n); /* as net_put; NULL: nothing */

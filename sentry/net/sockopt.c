@@ -302,7 +302,7 @@ static int set_rare(struct sock *s, int name, int value, bool admin)
 
 static int set_int(struct sock *s, int name, int value, const struct vfs_caller *c)
 {
-    const bool admin = cred_capable(c->cred, CAP_NET_ADMIN);
+    const bool admin = net_capable(s->net, c->cred, CAP_NET_ADMIN);
 
     switch (name) {
     case SO_SNDBUF:

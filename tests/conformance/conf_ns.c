@@ -5,6 +5,11 @@
 #include <linux/capability.h>
 #include <linux/nsfs.h>
 #include <linux/sched.h>
+#include <arpa/inet.h>
+#include <linux/if.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -456,6 +461,164 @@ TEST(net_is_its_own)
     CHECK_EXIT(pid, 0);
     int s = OK(socket(AF_UNIX, SOCK_STREAM, 0));
     OK(connect(s, &sa, 9));
+}
+
+/* Rights over a network namespace are those over the user namespace it was made in. */
+TEST(net_belongs_to_its_maker)
+{
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWNET, true);
+    if (pid == 0) {
+        struct {
+            struct nlmsghdr h;
+            struct ifinfomsg i;
+        } up = {{sizeof(up), RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0},
+                {.ifi_index = 1, .ifi_flags = IFF_UP, .ifi_change = IFF_UP}};
+        struct {
+            struct nlmsghdr h;
+            struct nlmsgerr e;
+        } ack;
+        struct ifreq r = {.ifr_name = "lo"};
+        int s = OK(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+        CHECK_EQ(send(s, &up, sizeof(up), 0), sizeof(up));
+        CHECK(OK(recv(s, &ack, sizeof(ack), 0)) >= (ssize_t)sizeof(ack.h) + 4);
+        CHECK_EQ(ack.e.error, 0);
+        int d = OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        OK(ioctl(d, SIOCGIFFLAGS, &r));
+        CHECK(r.ifr_flags & IFF_UP);
+        r.ifr_flags = 0;
+        OK(ioctl(d, SIOCSIFFLAGS, &r));
+        OK(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+        struct sockaddr_in low = {.sin_family = AF_INET, .sin_port = htons(80)};
+        OK(bind(d, (struct sockaddr *)&low, sizeof(low)));
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    /* Not over one that others made. */
+    pid = ns_child(CLONE_NEWUSER, true);
+    if (pid == 0) {
+        struct ifreq r = {.ifr_name = "lo"};
+        int d = OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        CHECK_ERRNO(ioctl(d, SIOCSIFFLAGS, &r), EPERM);
+        CHECK_ERRNO(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), EPERM);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+static void send_cred(int s, const struct ucred *cr)
+{
+    char text = 'x', control[CMSG_SPACE(sizeof(struct ucred))] = {0};
+    struct iovec iov = {&text, 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (cr != NULL) {
+        m.msg_control = control;
+        m.msg_controllen = sizeof(control);
+        struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+        *h = (struct cmsghdr){CMSG_LEN(sizeof(*cr)), SOL_SOCKET, SCM_CREDENTIALS};
+        memcpy(CMSG_DATA(h), cr, sizeof(*cr));
+    }
+    CHECK_EQ(sendmsg(s, &m, 0), 1);
+}
+
+static struct ucred recv_cred(int s)
+{
+    char text, control[256];
+    struct iovec iov = {&text, 1};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control,
+                       .msg_controllen = sizeof(control)};
+    struct ucred cr;
+
+    CHECK_EQ(OK(recvmsg(s, &m, 0)), 1);
+    const struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    CHECK(h && h->cmsg_type == SCM_CREDENTIALS);
+    memcpy(&cr, CMSG_DATA(h), sizeof(cr));
+    return cr;
+}
+
+static void check_cred(struct ucred cr, pid_t pid, uid_t uid)
+{
+    CHECK_EQ(cr.pid, pid);
+    CHECK_EQ(cr.uid, uid);
+}
+
+/* Everybody sees the numbers of his own namespaces. */
+TEST(credentials_are_translated)
+{
+    int pair[2], on = 1;
+    struct ucred cr;
+    socklen_t len = sizeof(cr);
+
+    NEED_ROOT();
+    OK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    OK(setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
+    OK(setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
+    const pid_t me = getpid();
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        CHECK_EQ(getpid(), 1);
+        OK(getsockopt(pair[1], SOL_SOCKET, SO_PEERCRED, &cr, &len));
+        check_cred(cr, 0, 0);
+        send_cred(pair[1], NULL);
+        cr = (struct ucred){1, 0, 0};
+        send_cred(pair[1], &cr);
+        check_cred(recv_cred(pair[1]), 0, 0);
+        _exit(0);
+    }
+    check_cred(recv_cred(pair[0]), pid, 0);
+    check_cred(recv_cred(pair[0]), pid, 0);
+    send_cred(pair[0], NULL);
+    CHECK_EXIT(pid, 0);
+    OK(getsockopt(pair[0], SOL_SOCKET, SO_PEERCRED, &cr, &len));
+    check_cred(cr, me, 0);
+}
+
+TEST(locks_show_numbers_of_the_reader)
+{
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = OK(open("lock", O_RDWR | O_CREAT, 0600)), *step = conf_shared(sizeof(*step));
+
+    OK(fcntl(fd, F_SETLK, &l));
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, false);
+    if (pid == 0) {
+        struct flock g = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        OK(fcntl(fd, F_GETLK, &g));
+        CHECK_EQ(g.l_type, F_WRLCK);
+        CHECK_EQ(g.l_pid, 0);
+        g = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 1};
+        *step = 1;
+        OK(fcntl(fd, F_SETLKW, &g));
+        *step = 3;
+        pause();
+    }
+    conf_await(step, 1);
+    l.l_type = F_UNLCK;
+    OK(fcntl(fd, F_SETLK, &l));
+    conf_await(step, 3);
+    l.l_type = F_WRLCK;
+    OK(fcntl(fd, F_GETLK, &l));
+    CHECK_EQ(l.l_pid, pid);
+    conf_kill(pid);
+}
+
+TEST(a_pidfd_tells_all_numbers)
+{
+    char text[1024], want[64], path[64];
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, false);
+
+    if (pid == 0)
+        for (;;)
+            pause();
+    int fd = (int)OK(syscall(SYS_pidfd_open, pid, 0));
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+    conf_get(path, text, sizeof(text));
+    snprintf(want, sizeof(want), "Pid:\t%d\nNSpid:\t%d\t1\n", pid, pid);
+    CHECK(strstr(text, want) != NULL);
+    conf_kill(pid);
+    conf_get(path, text, sizeof(text));
+    CHECK(strstr(text, "Pid:\t-1\nNSpid:\t-1\n") != NULL);
 }
 
 TEST(files_name_namespaces)

@@ -9,6 +9,7 @@
 #include "proc_priv.h"
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/cgroup.h"
+#include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/ns.h"
 #include "sentry/kernel/process.h"
 
@@ -381,6 +382,19 @@ static int64_t readlink_fd(const struct proc_ctx *pc, char *buf, size_t size)
     return link_text(pc, follow_fd, buf, size);
 }
 
+/* Numbers of the process that a pidfd names, as the reader's namespace and those below know it. */
+static void show_pidfd(const struct proc_ctx *pc, int32_t pid, FILE *out)
+{
+    int32_t chain[32];
+    const int32_t first = pid <= 0 ? -1 : kernel_pid_out(pc->k, pc->ns, pid);
+    const size_t n = first > 0 ? kernel_pid_chain(pc->k, pc->ns, pid, chain, ARRAY_SIZE(chain)) : 0;
+
+    fprintf(out, "Pid:\t%d\nNSpid:\t%d", first, first);
+    for (size_t i = 1; i < n; i++)
+        fprintf(out, "\t%d", chain[i]);
+    fputc('\n', out);
+}
+
 static int show_fdinfo(const struct proc_ctx *pc, FILE *out)
 {
     struct file *f;
@@ -404,6 +418,9 @@ static int show_fdinfo(const struct proc_ctx *pc, FILE *out)
         f->ops->show_fdinfo(f, extra, sizeof(extra));
     fprintf(out, "pos:\t%" PRId64 "\nflags:\t0%o\nmnt_id:\t1\nino:\t%" PRIu64 "\n%s", pos,
             f->flags | (cloexec ? 02000000u : 0u), f->inode->ino, extra);
+    const int32_t pid = pidfd_pid(f);
+    if (pid != -EBADF)
+        show_pidfd(pc, pid, out);
     file_put(f);
     return 0;
 }

@@ -58,7 +58,7 @@ static int create_raw(struct net *n, int family, int protocol, const struct vfs_
 {
     if (protocol == IPPROTO_IP)
         return -EPROTONOSUPPORT;
-    if (!cred_capable(c->cred, CAP_NET_RAW))
+    if (!net_capable(n, c->cred, CAP_NET_RAW))
         return -EPERM;
     return raw_create(n, family, protocol, c, out_sock);
 }

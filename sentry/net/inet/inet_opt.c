@@ -136,8 +136,8 @@ static int flag_change(struct inet_sock *s, const struct flag_row *r, int value,
 {
     if (r->how & FOR_01 && value != 0 && value != 1)
         return -EINVAL;
-    if (r->how & FOR_ADMIN && value && !cred_capable(c->cred, CAP_NET_ADMIN) &&
-        !cred_capable(c->cred, CAP_NET_RAW))
+    if (r->how & FOR_ADMIN && value && !net_capable(s->base.net, c->cred, CAP_NET_ADMIN) &&
+        !net_capable(s->base.net, c->cred, CAP_NET_RAW))
         return -EPERM;
     if (r->how & FOR_DGRAM && s->base.type == SOCK_STREAM)
         return -EINVAL;

@@ -290,7 +290,8 @@ static int bind_check(const struct inet_sock *s, const struct net_ep *e, const s
         !inet_is_local(s->base.net, &e->addr) &&
         !(e->addr.family == AF_INET && e->addr.v4 == INADDR_BROADCAST))
         return -EADDRNOTAVAIL;
-    if (e->port && e->port < set->unprivileged_port && !cred_capable(c->cred, CAP_NET_BIND_SERVICE))
+    if (e->port && e->port < set->unprivileged_port &&
+        !net_capable(s->base.net, c->cred, CAP_NET_BIND_SERVICE))
         return -EACCES;
     return 0;
 }

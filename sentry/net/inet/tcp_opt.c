@@ -284,7 +284,7 @@ static int set_number_locked(struct tcp_sock *s, int name, int v, const struct v
     case LX_TCP_INQ:
         return set_range(&o->inq, v, 0, 1);
     case TCP_REPAIR:
-        return cred_capable(c->cred, CAP_NET_ADMIN) ? -EOPNOTSUPP : -EPERM;
+        return net_capable(s->i.base.net, c->cred, CAP_NET_ADMIN) ? -EOPNOTSUPP : -EPERM;
     default:
         return -ENOPROTOOPT;
     }

@@ -12,7 +12,7 @@
 
 bool nl_may_admin(const struct nl_req *q)
 {
-    return cred_capable(q->c->cred, CAP_NET_ADMIN);
+    return net_capable(q->s->base.net, q->c->cred, CAP_NET_ADMIN);
 }
 
 static void queue_reply(struct nl_req *q, const void *data, size_t size)

@@ -239,8 +239,8 @@ static int nl_connect(struct sock *base, const struct sock_addr *a, bool nonbloc
     memset(&nl, 0, sizeof(nl));
     if (a->family != AF_UNSPEC) {
         r = nl_addr(a, &nl);
-        if (r == 0 && (nl.nl_groups || nl.nl_pid) && !cred_capable(c->cred, CAP_NET_ADMIN) &&
-            base->protocol != NETLINK_USERSOCK)
+        if (r == 0 && (nl.nl_groups || nl.nl_pid) &&
+            !net_capable(base->net, c->cred, CAP_NET_ADMIN) && base->protocol != NETLINK_USERSOCK)
             r = -EPERM;
         if (r == 0 && !atomic_load(&s->portid))
             r = nl_autobind(s, c);
@@ -284,7 +284,7 @@ static int to_user(struct nl_sock *s, uint32_t portid, uint32_t group, const voi
     const struct sock_cred cred = {c->tgid, c->cred->uid, c->cred->gid};
     struct nl_sock *to = NULL;
 
-    if (!cred_capable(c->cred, CAP_NET_ADMIN))
+    if (!net_capable(s->base.net, c->cred, CAP_NET_ADMIN))
         return -EPERM;
     if (group)
         nl_multicast(s->table, s->base.protocol, group, data, size, atomic_load(&s->portid), s,

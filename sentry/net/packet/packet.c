@@ -80,7 +80,7 @@ static void set_running_locked(struct packet_sock *s, bool on)
 int packet_create(struct net *n, int family, int type, int protocol, const struct vfs_caller *c,
                   struct sock **out_sock)
 {
-    if (!cred_capable(c->cred, CAP_NET_RAW))
+    if (!net_capable(n, c->cred, CAP_NET_RAW))
         return -EPERM;
     if (type != SOCK_RAW && type != SOCK_DGRAM)
         return -ESOCKTNOSUPPORT;
