@@ -60,7 +60,7 @@ static int64_t aio_transfer(struct task *t, struct file *f, const struct iocb *c
     if (n)
         return n;
     /* What has no position takes none. */
-    const int64_t off = f->ops->seek ? cb->aio_offset : -1;
+    const int64_t off = file_has_position(f) ? cb->aio_offset : -1;
     task_vfs_caller(t, &c);
     n = write ? rw_write_result(t, f, &c, vfs_write(f, &u, off, cb->aio_rw_flags, &c))
               : vfs_read(f, &u, off, cb->aio_rw_flags, &c);
@@ -215,8 +215,10 @@ static int64_t aio_fetch(struct task *t, struct aio_ctx *a, int64_t nr, uaddr_t 
 
     while (got < nr && (n = aio_take(a, some, (unsigned)MIN(nr - got, (int64_t)AIO_BATCH))) > 0) {
         if (copyout_array(&t->ua, uaddr_add(events, (uint64_t)got * sizeof(*some)), some, n,
-                          sizeof(*some)))
+                          sizeof(*some))) {
+            aio_give_back(a, some, n);
             return got ? got : -EFAULT;
+        }
         got += n;
     }
     return got;

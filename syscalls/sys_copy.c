@@ -33,7 +33,7 @@ static int64_t copy_piece(struct copy *k, char *buf, const struct vfs_caller *c)
     int64_t kept = done > 0 ? done : 0;
     if (k->in_off >= 0)
         k->in_off += kept;
-    else if (kept < n && k->in->ops->seek != NULL && vfs_seek(k->in, kept - n, SEEK_CUR) < 0)
+    else if (kept < n && file_has_position(k->in) && vfs_seek(k->in, kept - n, SEEK_CUR) < 0)
         return -EIO;
     if (k->out_off >= 0)
         k->out_off += kept;
@@ -117,7 +117,7 @@ static int sendfile_check(struct copy *k)
 {
     if ((atomic_load(&k->out->flags) & O_APPEND) != 0)
         return -EINVAL;
-    if (k->in->ops->seek != NULL)
+    if (file_has_position(k->in))
         return 0;
     if (k->in_off >= 0)
         return -ESPIPE;

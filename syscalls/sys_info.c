@@ -1,9 +1,10 @@
 /* What the guest learns about its machine: uname, sysinfo, getrandom, getcpu, syslog. */
 #include <errno.h>
+#include <linux/personality.h>
 #include <linux/random.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/personality.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
 
@@ -17,6 +18,27 @@ struct lx_utsname {
 };
 _Static_assert(sizeof(struct lx_utsname) == 390, "struct new_utsname has 390 bytes");
 
+/* kernel/sys.c: override_release; asm/compat.h: override_architecture. */
+static void uname_disguise(uint32_t persona, struct lx_utsname *u)
+{
+    unsigned minor = 0, dots = 0;
+    const char *rest = u->release;
+    char text[sizeof(u->release)];
+
+    if ((persona & PER_MASK) == PER_LINUX32)
+        strncpy(u->machine, "i686", sizeof(u->machine) - 1);
+    if (!(persona & UNAME26))
+        return;
+    for (; *rest && (*rest == '.' || (*rest >= '0' && *rest <= '9')); rest++) {
+        if (*rest == '.' && ++dots >= 3)
+            break;
+        if (*rest != '.' && dots == 1)
+            minor = minor * 10 + (unsigned)(*rest - '0');
+    }
+    (void)snprintf(text, sizeof(text), "2.6.%u%.40s", minor + 60, rest);
+    memcpy(u->release, text, sizeof(text));
+}
+
 int64_t sys_uname(struct task *t, uaddr_t out)
 {
     struct lx_utsname u;
@@ -25,9 +47,8 @@ int64_t sys_uname(struct task *t, uaddr_t out)
     strncpy(u.sysname, "Linux", sizeof(u.sysname) - 1);
     strncpy(u.release, kernel_release(), sizeof(u.release) - 1);
     strncpy(u.version, kernel_version(), sizeof(u.version) - 1);
-    /* override_architecture() */
-    const bool is32 = (task_attr_get(t, TASK_ATTR_PERSONALITY) & PER_MASK) == PER_LINUX32;
-    strncpy(u.machine, is32 ? "i686" : "x86_64", sizeof(u.machine) - 1);
+    strncpy(u.machine, "x86_64", sizeof(u.machine) - 1);
+    uname_disguise((uint32_t)task_attr_get(t, TASK_ATTR_PERSONALITY), &u);
     task_uts_names(t, u.nodename, u.domainname);
     return copyout_obj(&t->ua, out, &u);
 }
@@ -43,6 +64,10 @@ int64_t sys_sysinfo(struct task *t, uaddr_t out)
     si.totalram = k.mem_total;
     si.freeram = k.mem_free;
     si.sharedram = k.mem_shmem;
+    uint32_t loads[3];
+    kernel_loads(t->k, loads);
+    for (size_t i = 0; i < ARRAY_SIZE(loads); i++)
+        si.loads[i] = (unsigned long)loads[i] * ((1u << SI_LOAD_SHIFT) / KERNEL_LOAD_ONE);
     si.procs = (unsigned short)MIN(k.tasks, (uint32_t)UINT16_MAX);
     si.mem_unit = 1;
     return copyout_obj(&t->ua, out, &si);

@@ -1,10 +1,12 @@
 /* Address spaces: mmap(2) and its relatives. */
 #include <errno.h>
+#include <linux/personality.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/limits.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/process.h"
 #include "syscalls/handlers.h"
 
 #ifndef MLOCK_ONFAULT
@@ -29,6 +31,14 @@ static int mmap_file(struct task *t, int fd, struct mm_map_args *a, struct file 
     return err;
 }
 
+/* READ_IMPLIES_EXEC of personality(2). */
+static int mm_prot_of(struct task *t, int prot)
+{
+    if (LIKELY(!(task_attr_get(t, TASK_ATTR_PERSONALITY) & READ_IMPLIES_EXEC)))
+        return prot;
+    return prot & PROT_READ ? prot | PROT_EXEC : prot;
+}
+
 int64_t sys_mmap(struct task *t, uaddr_t addr, uint64_t len, int prot, int flags, int fd,
                  uint64_t off)
 {
@@ -44,6 +54,8 @@ int64_t sys_mmap(struct task *t, uaddr_t addr, uint64_t len, int prot, int flags
         if (err)
             return err;
     }
+    if (f ? (a.max_prot & PROT_EXEC) != 0 : true)
+        a.prot = mm_prot_of(t, a.prot);
     task_mm_limits(t, &lim);
     int err = mm_mmap(t->ua.mm, t->ctx, &lim, &a, &at);
     if (a.m)
@@ -62,7 +74,7 @@ int64_t sys_mprotect(struct task *t, uaddr_t addr, uint64_t len, int prot)
 {
     struct mm_limits lim;
     task_mm_limits(t, &lim);
-    return mm_mprotect(t->ua.mm, t->ctx, addr, len, prot, &lim);
+    return mm_mprotect(t->ua.mm, t->ctx, addr, len, mm_prot_of(t, prot), &lim);
 }
 
 int64_t sys_mremap(struct task *t, uaddr_t old, uint64_t old_len, uint64_t new_len, int flags,

@@ -11,6 +11,11 @@
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 #include "syscalls/handlers.h"
+#include "syscalls/sys_prctl.h"
+
+/* Of later headers. */
+#define LX_PR_SET_MDWE 65
+#define LX_PR_GET_MDWE 66
 
 struct prctl_args {
     uint64_t a2, a3, a4, a5;
@@ -223,6 +228,57 @@ static int64_t prctl_cred(struct task *t, int op, const struct prctl_args *a)
     }
 }
 
+/* When memory is found to be broken; the host's affair, but the choice is kept and inherited. */
+static int64_t prctl_mce_kill(struct task *t, const struct prctl_args *a)
+{
+    if (a->a4 || a->a5)
+        return -EINVAL;
+    if (a->a2 == PR_MCE_KILL_CLEAR && a->a3 == 0)
+        task_attr_set(t, TASK_ATTR_MCE_KILL, PR_MCE_KILL_DEFAULT);
+    else if (a->a2 == PR_MCE_KILL_SET && a->a3 <= PR_MCE_KILL_DEFAULT)
+        task_attr_set(t, TASK_ATTR_MCE_KILL, (int64_t)a->a3);
+    else
+        return -EINVAL;
+    return 0;
+}
+
+/* Nothing here waits for a task to write pages back, so there is nothing to be spared from. */
+static int64_t prctl_io_flusher(struct task *t, int op, const struct prctl_args *a)
+{
+    if (!task_capable(t, CAP_SYS_RESOURCE))
+        return -EPERM;
+    if (!rest_zero(a))
+        return -EINVAL;
+    if (op == PR_GET_IO_FLUSHER)
+        return a->a2 ? -EINVAL : task_attr_get(t, TASK_ATTR_IO_FLUSHER);
+    if (a->a2 > 1)
+        return -EINVAL;
+    task_attr_set(t, TASK_ATTR_IO_FLUSHER, (int64_t)a->a2);
+    return 0;
+}
+
+/* As where the host decides for all: speculation goes on, caches are not flushed for anybody. */
+static int64_t prctl_speculation(uint64_t which)
+{
+    switch (which) {
+    case PR_SPEC_STORE_BYPASS:
+    case PR_SPEC_INDIRECT_BRANCH:
+        return PR_SPEC_ENABLE;
+    case PR_SPEC_L1D_FLUSH:
+        return PR_SPEC_FORCE_DISABLE;
+    default:
+        return -ENODEV;
+    }
+}
+
+static int64_t prctl_set_speculation(uint64_t which, uint64_t how)
+{
+    (void)how;
+    if (which == PR_SPEC_L1D_FLUSH)
+        return -EPERM;
+    return which > PR_SPEC_L1D_FLUSH ? -ENODEV : -ENXIO;
+}
+
 static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)
 {
     switch (op) {
@@ -240,6 +296,16 @@ static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)
         return a->a2 || !rest_zero(a) ? -EINVAL : task_attr_get(t, TASK_ATTR_THP_DISABLE);
     case PR_GET_TID_ADDRESS:
         return copyout_obj(&t->ua, uaddr(a->a2), &t->clear_tid);
+    case PR_SET_MM:
+        return prctl_set_mm(t, a->a2, a->a3, a->a4, a->a5);
+    case LX_PR_SET_MDWE:
+        return rest_zero(a) ? prctl_set_mdwe(t, a->a2) : -EINVAL;
+    case LX_PR_GET_MDWE:
+        return a->a2 || !rest_zero(a) ? -EINVAL : prctl_get_mdwe(t);
+    case PR_GET_SPECULATION_CTRL:
+        return a->a3 || a->a4 || a->a5 ? -EINVAL : prctl_speculation(a->a2);
+    case PR_SET_SPECULATION_CTRL:
+        return a->a4 || a->a5 ? -EINVAL : prctl_set_speculation(a->a2, a->a3);
     case PR_GET_TIMING:
         return PR_TIMING_STATISTICAL;
     case PR_SET_TIMING:
@@ -248,6 +314,16 @@ static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)
         return put_int(t, a->a2, PR_TSC_ENABLE);
     case PR_SET_TSC:
         return a->a2 == PR_TSC_ENABLE ? 0 : -EINVAL;
+    case PR_TASK_PERF_EVENTS_DISABLE:
+    case PR_TASK_PERF_EVENTS_ENABLE:
+        return 0; /* all of none */
+    case PR_MCE_KILL:
+        return prctl_mce_kill(t, a);
+    case PR_MCE_KILL_GET:
+        return a->a2 || !rest_zero(a) ? -EINVAL : task_attr_get(t, TASK_ATTR_MCE_KILL);
+    case PR_SET_IO_FLUSHER:
+    case PR_GET_IO_FLUSHER:
+        return prctl_io_flusher(t, op, a);
     default:
         return prctl_cred(t, op, a);
     }

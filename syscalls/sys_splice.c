@@ -127,7 +127,7 @@ static int64_t splice_to_pipe(struct splice *s, char *buf, uint64_t left)
     const int64_t moved = put > 0 ? put : 0;
     if (s->in_off >= 0)
         s->in_off += moved;
-    else if (moved < n && s->in->ops->seek && vfs_seek(s->in, moved - n, SEEK_CUR) < 0)
+    else if (moved < n && file_has_position(s->in) && vfs_seek(s->in, moved - n, SEEK_CUR) < 0)
         return -EIO;
     return put;
 }
@@ -153,8 +153,8 @@ static int splice_check(const struct splice *s, uaddr_t off_in, uaddr_t off_out)
         return -ESPIPE;
     if (in && out && s->in->inode == s->out->inode)
         return -EINVAL;
-    if ((!uaddr_is_null(off_in) && !s->in->ops->seek) ||
-        (!uaddr_is_null(off_out) && !s->out->ops->seek))
+    if ((!uaddr_is_null(off_in) && !file_has_position(s->in)) ||
+        (!uaddr_is_null(off_out) && !file_has_position(s->out)))
         return -EINVAL;
     return !out && atomic_load(&s->out->flags) & O_APPEND ? -EINVAL : 0;
 }

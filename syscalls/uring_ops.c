@@ -118,7 +118,7 @@ static int64_t op_transfer(struct task *t, struct uring *r, const struct io_urin
                            struct file *f)
 {
     const bool write = op_bits(s->opcode) & OP_OUT;
-    const int64_t off = f->ops->seek && s->off != UINT64_MAX ? (int64_t)s->off : -1;
+    const int64_t off = file_has_position(f) && s->off != UINT64_MAX ? (int64_t)s->off : -1;
     struct uio_seg *segs = NULL;
     struct vfs_caller c;
     struct uio u;

@@ -233,6 +233,19 @@ unsigned aio_take(struct aio_ctx *a, struct io_event *out, unsigned max)
     return n;
 }
 
+void aio_give_back(struct aio_ctx *a, const struct io_event *ev, unsigned count)
+{
+    mutex_lock(&a->mu);
+    /* Unless others have begun so many requests meanwhile. */
+    while (count > 0 && a->used < a->max) {
+        a->first = (a->first + a->max - 1) % a->max;
+        a->done[a->first] = ev[--count];
+        a->count++;
+        a->used++;
+    }
+    mutex_unlock(&a->mu);
+}
+
 static bool aio_ready(struct aio_ctx *a, unsigned min, bool *out_dead)
 {
     mutex_lock(&a->mu);

@@ -35,6 +35,8 @@ void aio_abort(struct aio_ctx *a);
 void aio_complete(struct aio_ctx *a, const struct io_event *e);
 /* Up to max finished ones, oldest first. */
 unsigned aio_take(struct aio_ctx *a, struct io_event *out, unsigned max);
+/* The last count taken could not be told: they are there again. */
+void aio_give_back(struct aio_ctx *a, const struct io_event *ev, unsigned count);
 /* Sleeps till min are there (0), -EINTR, -ETIMEDOUT, or -EINVAL when it is destroyed. */
 MUST_CHECK int aio_wait(struct aio_ctx *a, unsigned min, struct blocker *b, deadline_t deadline);
 

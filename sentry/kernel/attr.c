@@ -35,6 +35,10 @@ int64_t task_attr_get(struct task *o, enum task_attr a)
         return atomic_load(&o->tg->thp_disable);
     case TASK_ATTR_PERSONALITY:
         return atomic_load(&p->personality);
+    case TASK_ATTR_MCE_KILL:
+        return atomic_load(&p->mce_kill);
+    case TASK_ATTR_IO_FLUSHER:
+        return atomic_load(&p->io_flusher);
     case TASK_ATTR_MEMBARRIER:
         return atomic_load(&o->tg->membarrier);
     default:
@@ -80,6 +84,12 @@ void task_attr_set(struct task *o, enum task_attr a, int64_t v)
         break;
     case TASK_ATTR_PERSONALITY:
         atomic_store(&p->personality, (uint32_t)v);
+        break;
+    case TASK_ATTR_MCE_KILL:
+        atomic_store(&p->mce_kill, (int)v);
+        break;
+    case TASK_ATTR_IO_FLUSHER:
+        atomic_store(&p->io_flusher, v != 0);
         break;
     case TASK_ATTR_MEMBARRIER:
         atomic_store(&o->tg->membarrier, (int)v);

@@ -23,6 +23,8 @@ void task_forget_fs(struct task *t)
     if (!p->seen_fs)
         return;
     p->seen_fs = NULL;
+    vpath_idle(&p->seen_root, false);
+    vpath_idle(&p->seen_cwd, false);
     vpath_put(&p->seen_root);
     vpath_put(&p->seen_cwd);
 }
@@ -34,6 +36,8 @@ static void seen_refresh(struct task *t)
     task_forget_fs(t);
     p->seen_version = fs_ctx_snapshot(t->fs, &p->seen_root, &p->seen_cwd, &p->seen_umask);
     p->seen_fs = t->fs;
+    vpath_idle(&p->seen_root, true);
+    vpath_idle(&p->seen_cwd, true);
 }
 
 void task_vfs_caller(struct task *t, struct vfs_caller *out)

@@ -213,6 +213,8 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     to->timer_slack_born = atomic_load(&from->timer_slack_ns);
     atomic_store(&to->timer_slack_ns, to->timer_slack_born);
     atomic_store(&to->personality, atomic_load(&from->personality));
+    atomic_store(&to->mce_kill, atomic_load(&from->mce_kill));
+    atomic_store(&to->io_flusher, atomic_load(&from->io_flusher));
     mutex_lock(&t->mu);
     for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
         to->affinity[i] = from->affinity[i];

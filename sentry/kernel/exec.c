@@ -1,6 +1,7 @@
 /* execve(2), execveat(2): everything that can fail first, then the old program goes. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/personality.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,13 +194,20 @@ static int exec_load(struct exec *x, const struct vfs_caller *c)
         .argv = {x->argv.text, x->argv.size, x->argv.count},
         .envp = {x->envp.text, x->envp.size, x->envp.count},
         .stack_limit = lim.stack,
+        .no_random = atomic_load(&task_priv(x->t)->personality) & ADDR_NO_RANDOMIZE,
         .limits = &lim,
         .acct = cgroup_account(x->t),
     };
     int r = x->t->k->cfg.load(&args, &x->image);
     memacct_put(args.acct);
     x->loaded = r == 0;
-    return r;
+    if (r)
+        return r;
+    mm_lock_layout(x->t->ua.mm);
+    const uint32_t mdwe = mm_mdwe_inherited(mm_layout(x->t->ua.mm)->mdwe);
+    mm_unlock_layout(x->t->ua.mm);
+    mm_layout(x->image.mm)->mdwe = mdwe;
+    return 0;
 }
 
 /* What must be ours alone afterwards, as far as it can run out of memory. */
@@ -409,6 +417,18 @@ static void exec_new_identity(struct exec *x)
     task_set_cred(t, cred_get(x->image.cred));
 }
 
+/* A 64-bit program; one that gains by being run is not to be steered. */
+static void exec_new_personality(struct exec *x)
+{
+    struct task *t = x->t;
+    uint32_t clear = READ_IMPLIES_EXEC;
+
+    if (x->image.cred->euid != t->cred->euid || x->image.cred->egid != t->cred->egid ||
+        !cred_caps_subset(x->image.cred, t->cred))
+        clear |= PER_CLEAR_ON_SETID;
+    atomic_fetch_and(&task_priv(t)->personality, ~clear);
+}
+
 static void exec_commit(struct exec *x, const struct vfs_caller *c, uint64_t nr)
 {
     struct task *t = x->t;
@@ -419,6 +439,7 @@ static void exec_commit(struct exec *x, const struct vfs_caller *c, uint64_t nr)
     atomic_store_explicit(&t->tg->membarrier, 0, memory_order_relaxed);
     exec_new_signals(x);
     exec_new_files(x, c);
+    exec_new_personality(x);
     exec_new_identity(x);
     struct plat_regs *regs = plat_ctx_regs(t->ctx);
     task_init_regs(regs, x->image.entry, x->image.stack);

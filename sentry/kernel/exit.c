@@ -174,7 +174,7 @@ static bool exit_mark_dead(struct task *t)
     u->stime_ns += stime;
     u->min_flt += atomic_load_explicit(&p->min_flt, memory_order_relaxed);
     u->maj_flt += atomic_load_explicit(&p->maj_flt, memory_order_relaxed);
-    u->vol_switches += atomic_load_explicit(&p->vol_switches, memory_order_relaxed);
+    u->vol_switches += task_sleeps(p->t);
     u->invol_switches += atomic_load_explicit(&p->invol_switches, memory_order_relaxed);
     mutex_unlock(&t->k->mu);
     return last;

@@ -32,6 +32,7 @@ struct task_image_args {
     bool filename_inaccessible; /* a close-on-exec descriptor: a script cannot be run (-ENOENT) */
     struct image_strings argv, envp;
     uint64_t stack_limit; /* RLIMIT_STACK */
+    bool no_random;       /* ADDR_NO_RANDOMIZE: everything has the same place every time */
     const struct mm_limits *limits;
     struct memacct *acct; /* who is charged for the program's memory; borrowed, NULL: nobody */
 };

@@ -226,7 +226,7 @@ void task_info(struct task *t, struct task_info *out)
     task_get_comm(t, out->comm);
     out->nice = atomic_load(&p->nice);
     out->host_tid = inspect_host_tid(t);
-    out->vol_switches = atomic_load(&p->vol_switches);
+    out->vol_switches = task_sleeps(t);
     out->invol_switches = atomic_load(&p->invol_switches);
     for (int i = 0; i < LX_RLIM_COUNT; i++)
         for (int j = 0; j < 2; j++)

@@ -79,6 +79,9 @@ struct mem_commit;
 struct mem_commit *kernel_commit(struct kernel *k);
 /* The limit was changed (runsc update): what /proc/meminfo and sysinfo show from now on. */
 void kernel_set_memory(struct kernel *k, uint64_t bytes);
+/* Load averages over 1, 5 and 15 minutes. */
+#define KERNEL_LOAD_ONE 2048u
+void kernel_loads(struct kernel *k, uint32_t out[3]);
 /* Names as uname(2) shows them to process pid (0: to the sandbox). size >= 65. */
 void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size_t size);
 /* -EPERM: cred may not. */

@@ -282,6 +282,7 @@ void kernel_free(struct kernel *k)
         usleep(100);
     task_pool_fini(&k->pool);
     BUG_ON(!list_empty(&k->groups) || atomic_load(&k->task_count) != 0);
+    kernel_loads_end(k);
     cgroups_free(k->cgroups);
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);

@@ -21,6 +21,7 @@
 #include "sentry/kernel/image.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/task.h"
+#include "sentry/time/timer.h"
 
 #define LX_NSIG 64
 #define LX_RLIM_COUNT 16
@@ -237,8 +238,11 @@ struct kernel {
     _Atomic bool oom_choosing;
     _Atomic uint32_t sigqueue_count;
     _Atomic uint64_t forks;
-    _Atomic uint64_t missing_logged[8];   /* system calls that are not there: named once */
-    struct waitq exit_wq;                 /* a group has been reaped */
+    _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */
+    struct waitq exit_wq;               /* a group has been reaped */
+    struct timer load_timer;            /* load.c, when load_begun */
+    _Atomic bool load_begun;
+    _Atomic uint32_t load[3];
     uint64_t kcmp_cookies[KCMP_TYPES][2]; /* immutable */
 };
 
@@ -341,6 +345,10 @@ void sig_pending_init(struct sig_pending *p);
 /* Drops every entry. sig held, or nobody else knows p. */
 void sig_pending_flush(struct kernel *k, struct sig_pending *p);
 /* tg_send_signal and task_send_signal (task.h) may be called with tree held. */
+
+/* ---- load.c ---- */
+/* No more samples. Not from a timer's function. */
+void kernel_loads_end(struct kernel *k);
 
 /* ---- futex.c, timers.c ---- */
 MUST_CHECK int futex_table_new(struct futex_table **out_ft);

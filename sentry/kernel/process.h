@@ -67,6 +67,8 @@ int32_t task_tgid(const struct task *t);
  * there is none in its pid namespace. */
 int32_t task_pid_in(struct task *t, int32_t nr);
 int32_t task_pid_out(struct task *t, int32_t nr);
+/* May say who is who in its pid namespace: CAP_SYS_ADMIN over it. */
+bool task_pid_capable(struct task *t);
 int32_t task_ppid(struct task *t);
 
 /* ---- System V IPC ---- */
@@ -138,6 +140,8 @@ enum task_attr {
     TASK_ATTR_OOM_SCORE_ADJ,
     TASK_ATTR_OOM_SCORE_ADJ_MIN,
     TASK_ATTR_PERSONALITY,
+    TASK_ATTR_MCE_KILL, /* PR_MCE_KILL_LATE and so on */
+    TASK_ATTR_IO_FLUSHER,
     TASK_ATTR_MEMBARRIER, /* commands the process has registered for */
 };
 int64_t task_attr_get(struct task *o, enum task_attr a);

@@ -91,7 +91,7 @@ void task_get_usage(struct task *t, enum task_usage_who who, struct task_usage_o
         u.stime_ns = task_stime_ns(t);
         u.min_flt = atomic_load(&p->min_flt);
         u.maj_flt = atomic_load(&p->maj_flt);
-        u.vol_switches = atomic_load(&p->vol_switches);
+        u.vol_switches = task_sleeps(t);
         u.invol_switches = atomic_load(&p->invol_switches);
         break;
     default:

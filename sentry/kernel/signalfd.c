@@ -134,6 +134,7 @@ static void signalfd_show_fdinfo(struct file *f, char *buf, size_t size)
 }
 
 static const struct file_ops signalfd_ops = {
+    .seek = vfs_seek_noop,
     .read = signalfd_read,
     .poll = signalfd_poll,
     .release = signalfd_release,

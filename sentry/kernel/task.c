@@ -2,6 +2,7 @@
 #include "sentry/kernel/task_priv.h"
 
 #include <errno.h>
+#include <linux/prctl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -54,6 +55,7 @@ int task_new(struct kernel *k, struct task **out_task)
     p->start_ns = mono_now() - k->boot_mono_ns;
     p->timer_slack_ns = p->timer_slack_born = 50000;
     p->altstack_flags = 2; /* SS_DISABLE */
+    p->mce_kill = PR_MCE_KILL_DEFAULT;
     OBJCOUNT_INC(task);
     *out_task = t;
     return 0;
@@ -284,7 +286,7 @@ static void usage_add_task(struct task_usage *u, struct task *t)
     u->stime_ns += task_stime_ns(t);
     u->min_flt += atomic_load_explicit(&p->min_flt, memory_order_relaxed);
     u->maj_flt += atomic_load_explicit(&p->maj_flt, memory_order_relaxed);
-    u->vol_switches += atomic_load_explicit(&p->vol_switches, memory_order_relaxed);
+    u->vol_switches += task_sleeps(p->t);
     u->invol_switches += atomic_load_explicit(&p->invol_switches, memory_order_relaxed);
 }
 

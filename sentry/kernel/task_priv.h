@@ -79,7 +79,7 @@ struct task_priv {
     /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
     _Atomic uint32_t guest_seq;
     _Atomic bool asleep; /* 'S' or 'D' for /proc; a hint */
-    _Atomic uint64_t min_flt, maj_flt, vol_switches, invol_switches;
+    _Atomic uint64_t min_flt, maj_flt, invol_switches;
     _Atomic int nice;
     _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */
     _Atomic bool sched_reset_on_fork;
@@ -87,6 +87,8 @@ struct task_priv {
     uint64_t timer_slack_born; /* immutable: what setting it to 0 gives */
     _Atomic int pdeathsig;
     _Atomic uint32_t personality;
+    _Atomic int mce_kill; /* PR_MCE_KILL_* */
+    _Atomic bool io_flusher;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
     struct mm_policy policy;            /* set_mempolicy(2); guard: task.mu */
 
@@ -146,6 +148,12 @@ void task_answers(struct task *t);
 /* What getpid, getuid and their like give may have changed, or whether t's calls are looked at.
  * Owner, or whoever holds the tree or sig. */
 void task_answers_changed(struct task *t);
+
+/* How often it slept: what the host does to threads that run is not known. */
+static inline uint64_t task_sleeps(const struct task *t)
+{
+    return atomic_load_explicit(&t->blocker.sleeps, memory_order_relaxed);
+}
 
 /* ---- task.c ---- */
 /* A task with nothing but defaults, in no table: tg, ua, ctx, cred, fdt, fs are the caller's to

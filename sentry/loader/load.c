@@ -38,7 +38,7 @@ static void load_layout(struct load *l)
     struct mm_layout *m = mm_layout(l->mm);
     uint64_t rnd = 0;
 
-    if (getrandom(&rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
+    if (l->args->no_random || getrandom(&rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
         rnd = 0;
     m->start_code = l->place.start_code;
     m->end_code = l->place.end_code;
@@ -62,10 +62,10 @@ static int load_map(struct load *l, const struct cred *cred, bool secure, uint64
 {
     const struct task_image_args *a = l->args;
     struct stack_facts f = {.elf = &l->elf, .place = &l->place, .cred = cred, .secure = secure};
-    int r = elf_map(l->mm, a->limits, l->prog.file, &l->elf, ELF_PROGRAM, &l->place);
+    int r = elf_map(l->mm, a, l->prog.file, &l->elf, ELF_PROGRAM, &l->place);
 
     if (r == 0 && l->interp != NULL) {
-        r = elf_map(l->mm, a->limits, l->interp, &l->interp_elf, ELF_INTERPRETER, &l->interp_place);
+        r = elf_map(l->mm, a, l->interp, &l->interp_elf, ELF_INTERPRETER, &l->interp_place);
         f.interp_base = l->interp_place.bias;
     }
     if (r == 0)
@@ -113,6 +113,8 @@ static int load_image(struct load *l, struct task_image *out)
     r = mm_new(plat, kernel_memfile(l->args->k), &l->mm);
     if (r == 0) {
         mm_set_account(l->mm, l->args->acct);
+        if (l->args->no_random)
+            mm_fix_layout(l->mm);
         r = load_map(l, cred, secure, &sp);
     }
     if (r != 0) {

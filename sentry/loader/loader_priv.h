@@ -38,7 +38,8 @@ struct elf_place {
 };
 
 enum elf_role { ELF_PROGRAM, ELF_INTERPRETER };
-MUST_CHECK int elf_map(struct mm *mm, const struct mm_limits *lim, struct file *f,
+/* What can go anywhere goes to a place of chance, unless args say otherwise. */
+MUST_CHECK int elf_map(struct mm *mm, const struct task_image_args *args, struct file *f,
                        const struct elf *e, enum elf_role role, struct elf_place *out);
 
 /* ---- script.c ---- */

@@ -15,6 +15,7 @@ struct mapper {
     struct file *file;
     struct mappable *m; /* owned */
     int max_prot;
+    bool no_random;
 };
 
 static int elf_prot(const Elf64_Phdr *p)
@@ -98,7 +99,7 @@ static int map_find_place(const struct mapper *mp, const struct elf *e, enum elf
     int r;
 
     if (role == ELF_PROGRAM && e->interp != NULL) {
-        if (getrandom(&rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
+        if (mp->no_random || getrandom(&rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
             rnd = 0;
         a.addr.v = ELF_DYN_BASE + (rnd % ELF_DYN_RND_PAGES) * PAGE_SIZE;
     }
@@ -128,10 +129,10 @@ static void map_note(const Elf64_Phdr *p, const struct elf *e, struct elf_place 
     out->brk = start + p->p_memsz;
 }
 
-int elf_map(struct mm *mm, const struct mm_limits *lim, struct file *f, const struct elf *e,
+int elf_map(struct mm *mm, const struct task_image_args *args, struct file *f, const struct elf *e,
             enum elf_role role, struct elf_place *out)
 {
-    struct mapper mp = {.mm = mm, .lim = lim, .file = f};
+    struct mapper mp = {.mm = mm, .lim = args->limits, .no_random = args->no_random, .file = f};
     int r = vfs_mmap(f, PROT_READ | PROT_EXEC, MAP_PRIVATE, &mp.max_prot, &mp.m);
 
     if (r != 0)

@@ -151,6 +151,7 @@ static void fork_copy_facts(struct mm *from, struct mm *to)
     to->mmap_base = from->mmap_base;
     to->stack_top = from->stack_top;
     to->layout = from->layout;
+    to->layout.mdwe = mm_mdwe_inherited(from->layout.mdwe);
     to->has_sealed = from->has_sealed;
     to->gap_top = from->gap_top;
     to->gap_hole = from->gap_hole;

@@ -263,7 +263,8 @@ int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
         goto out_own;
     mm_remember_limits(mm, lim);
     uint32_t flags = map_vma_flags(mm, &a);
-    err = mm->vma_count >= LIMIT_MAP_COUNT ? -ENOMEM : map_place(mm, &a, &addr);
+    const bool denied = UNLIKELY(mm->layout.mdwe) && a.prot & PROT_WRITE && a.prot & PROT_EXEC;
+    err = mm->vma_count >= LIMIT_MAP_COUNT ? -ENOMEM : denied ? -EACCES : map_place(mm, &a, &addr);
     if (!err)
         err = map_charge(mm, lim, &a, flags, addr);
     if (!err) {

@@ -23,11 +23,8 @@
 OBJCOUNT_DEFINE(mm);
 
 /* The stack is near the top, mappings grow down from below the room the stack may take. */
-static void mm_choose_layout(struct mm *mm)
+static void mm_choose_layout(struct mm *mm, const uint64_t rnd[2])
 {
-    uint64_t rnd[2] = {0, 0};
-    if (getrandom(rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
-        log_warn("mm: no random numbers, layout is predictable");
     uint64_t room = mm->max_addr - mm->min_addr;
     uint64_t stack_rnd = MIN(MM_STACK_RND, room / 64);
     uint64_t base_rnd = MIN(MM_BASE_RND_PAGES << PAGE_SHIFT, room / 16);
@@ -40,6 +37,20 @@ static void mm_choose_layout(struct mm *mm)
             mm->stack_top = ALIGN_DOWN(r->start, PAGE_SIZE);
     }
     mm->gap_top = mm->mmap_base;
+}
+
+static void mm_random_layout(struct mm *mm)
+{
+    uint64_t rnd[2] = {0, 0};
+    if (getrandom(rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
+        log_warn("mm: no random numbers, layout is predictable");
+    mm_choose_layout(mm, rnd);
+}
+
+void mm_fix_layout(struct mm *mm)
+{
+    const uint64_t rnd[2] = {0, 0};
+    mm_choose_layout(mm, rnd);
 }
 
 int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct mm **out_mm)
@@ -66,7 +77,7 @@ int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct m
     list_init(&mm->pending_vmas);
     list_init(&mm->held_pmas);
     list_init(&mm->dead_vmas);
-    mm_choose_layout(mm);
+    mm_random_layout(mm);
     OBJCOUNT_INC(mm);
     *out_mm = mm;
     return 0;

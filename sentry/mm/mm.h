@@ -37,7 +37,17 @@ struct mm_layout {
     uint64_t vdso;
     uint64_t auxv[MM_AUXV_WORDS]; /* pairs, as the program got them */
     uint32_t auxv_words;          /* used, with the closing pair */
+    uint32_t mdwe;                /* MM_MDWE_* */
 };
+/* As PR_MDWE_*: nothing becomes executable that was not, nor writable with it; children do not
+ * inherit that. */
+#define MM_MDWE_REFUSE 1u
+#define MM_MDWE_NO_INHERIT 2u
+/* What a child, or the next program, has of it. */
+static inline uint32_t mm_mdwe_inherited(uint32_t mdwe)
+{
+    return mdwe & MM_MDWE_NO_INHERIT ? 0 : mdwe;
+}
 
 /* An empty address space on the platform. Owned result. */
 MUST_CHECK int mm_new(struct plat *plat, struct memfile *mf, struct mm **out_mm);
@@ -48,6 +58,8 @@ void mm_loaded(struct mm *mm);
 void mm_set_account(struct mm *mm, struct memacct *acct);
 /* Owned, or NULL. Any lock below LEAF may be held. */
 struct memacct *mm_account(struct mm *mm);
+/* Before anything is mapped: places are no longer a matter of chance. */
+void mm_fix_layout(struct mm *mm);
 struct mm *mm_get(struct mm *mm);
 void mm_put(struct mm *mm);
 /* fork(2): a copy-on-write copy and a context for the child, made through parent_ctx (the calling

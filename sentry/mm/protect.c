@@ -51,6 +51,9 @@ static int protect_vma(struct mm *mm, const struct mm_limits *lim, struct vma *v
 {
     if (prot & ~v->max_prot)
         return -EACCES;
+    if (UNLIKELY(mm->layout.mdwe) && prot & PROT_EXEC &&
+        (prot & PROT_WRITE || !(v->prot & PROT_EXEC)))
+        return -EACCES;
     if (v->prot == prot)
         return 0;
     unsigned cuts = (start > v->start ? 1u : 0u) + (end < v->end ? 1u : 0u);

@@ -427,6 +427,7 @@ static void epoll_show_fdinfo(struct file *f, char *buf, size_t size)
 }
 
 static const struct file_ops epoll_ops = {
+    .seek = vfs_seek_noop,
     .poll = epoll_poll,
     .release = epoll_release,
     .show_fdinfo = epoll_show_fdinfo,

@@ -85,9 +85,9 @@ void file_put(struct file *f)
 /* ---- reading and writing ---- */
 
 /* Streams have no position, and a reader that waits must not keep writers out. */
-static bool file_has_position(const struct file *f)
+bool file_has_position(const struct file *f)
 {
-    return f->ops->seek != NULL;
+    return f->ops->seek != NULL && f->ops->seek != vfs_seek_noop;
 }
 
 typedef int64_t (*file_rw_fn)(struct file *f, struct uio *u, int64_t *pos,
@@ -200,6 +200,12 @@ int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off)
         done += (size_t)n;
     }
     return (int64_t)done;
+}
+
+int64_t vfs_seek_noop(struct file *f, int64_t off, int whence)
+{
+    (void)off, (void)whence;
+    return f->pos;
 }
 
 int64_t vfs_seek(struct file *f, int64_t off, int whence)

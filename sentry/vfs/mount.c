@@ -123,6 +123,16 @@ void vpath_put(struct vpath *p)
     p->mnt = NULL;
 }
 
+void vpath_idle(const struct vpath *p, bool on)
+{
+    if (p->mnt == NULL)
+        return;
+    if (on)
+        atomic_fetch_add_explicit(&p->mnt->idle, 1, memory_order_relaxed);
+    else
+        atomic_fetch_sub_explicit(&p->mnt->idle, 1, memory_order_relaxed);
+}
+
 int mount_ns_alloc(bool anon, struct mount_ns **out)
 {
     struct mount_ns *ns = calloc(1, sizeof(*ns));

@@ -353,18 +353,27 @@ int mount_attach_tree_locked(struct mount_ns *ns, const struct vpath *p, struct 
 
 /* ---- unmounting ---- */
 
+/* References that are of use. A moment's error errs towards busy: idle ones are counted last. */
+static uint32_t mount_users(const struct mount *m)
+{
+    const uint32_t idle = atomic_load_explicit(&m->idle, memory_order_relaxed);
+    const uint32_t refs = ref_read(&m->ref);
+
+    return refs > idle ? refs - idle : 0;
+}
+
 bool mount_is_busy_locked(struct mount *m, uint32_t expected)
 {
     struct list all;
     struct mount *f;
-    bool busy = !list_empty(&m->children) || ref_read(&m->ref) > expected;
+    bool busy = !list_empty(&m->children) || mount_users(m) > expected;
 
     if (busy || m->parent == NULL)
         return busy;
     followers_collect(m->parent, &all);
     list_for_each_entry (f, &all, work) {
         const struct mount *c = f != m->parent ? mount_at_locked(f, m->point) : NULL;
-        if (c != NULL && list_empty(&c->children) && ref_read(&c->ref) > 1)
+        if (c != NULL && list_empty(&c->children) && mount_users(c) > 1)
             busy = true;
     }
     followers_release(&all);

@@ -306,6 +306,10 @@ MUST_CHECK int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flag
 MUST_CHECK int64_t vfs_write(struct file *f, struct uio *u, int64_t off, int flags,
                              const struct vfs_caller *c);
 MUST_CHECK int64_t vfs_seek(struct file *f, int64_t off, int whence);
+/* For file_ops.seek of what lets itself be positioned without any effect (noop_llseek of Linux). */
+MUST_CHECK int64_t vfs_seek_noop(struct file *f, int64_t off, int whence);
+/* pread and its like make sense. */
+bool file_has_position(const struct file *f);
 MUST_CHECK int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg);
 MUST_CHECK int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                              const struct vfs_caller *c);
@@ -387,6 +391,9 @@ MUST_CHECK int64_t vfs_path_text(const struct vpath *root, const struct vpath *p
 
 void vpath_get(const struct vpath *p);
 void vpath_put(struct vpath *p);
+/* p, which the caller holds, is kept for the next call only (on), or is used or put again: a mount
+ * that is held no otherwise is not busy. */
+void vpath_idle(const struct vpath *p, bool on);
 struct inode *inode_get(struct inode *i);
 void inode_put(struct inode *i);
 struct dentry *dentry_get(struct dentry *d);

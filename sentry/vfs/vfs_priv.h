@@ -31,6 +31,7 @@ struct mount {
     struct list child;      /* parent->children */
     _Atomic uint32_t flags; /* MS_* of VFS_MOUNT_FLAGS */
     _Atomic uint32_t writers;  /* files open for writing */
+    _Atomic uint32_t idle;     /* references that are no use: vpath_idle */
     _Atomic uint32_t expiring; /* MNT_EXPIRE: 2 marked, 1 and not used since, 0 used */
     /* Propagation; guard: vfs_mount_lock. All weak: a mount leaves them when it is detached. */
     struct list peers;    /* ring of a peer group */

@@ -45,6 +45,7 @@ static void futex_wake(struct blocker *b)
 void blocker_init(struct blocker *b)
 {
     atomic_init(&b->word, 0);
+    atomic_init(&b->sleeps, 0);
 }
 
 static int sleep_until(struct blocker *b, deadline_t deadline, uint32_t stop_bits)
@@ -66,6 +67,8 @@ static int sleep_until(struct blocker *b, deadline_t deadline, uint32_t stop_bit
             !atomic_compare_exchange_strong_explicit(&b->word, &w, w | BLOCKER_SLEEPING,
                                                      memory_order_acq_rel, memory_order_relaxed))
             continue;
+        const uint32_t sleeps = atomic_load_explicit(&b->sleeps, memory_order_relaxed);
+        atomic_store_explicit(&b->sleeps, sleeps + 1, memory_order_relaxed);
         if (futex_wait(b, w | BLOCKER_SLEEPING, deadline) != -ETIMEDOUT)
             continue;
         w = atomic_fetch_and_explicit(&b->word, ~(BLOCKER_WOKEN | BLOCKER_SLEEPING),

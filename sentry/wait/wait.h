@@ -24,7 +24,8 @@ uint64_t mono_now(void);
 /* What one task sleeps on. INTERRUPT stays set until the owner clears it, so an interruption
  * before the sleep is not lost. */
 struct blocker {
-    _Atomic uint32_t word; /* BLOCKER_* bits; the futex */
+    _Atomic uint32_t word;   /* BLOCKER_* bits; the futex */
+    _Atomic uint32_t sleeps; /* how often the owner has slept; changed by the owner */
 };
 #define BLOCKER_WOKEN 1u
 #define BLOCKER_INTERRUPT 2u

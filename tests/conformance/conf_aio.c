@@ -198,3 +198,17 @@ TEST(not_a_childs)
     CHECK_EXIT(pid, 0);
     OK(syscall(SYS_io_destroy, ctx));
 }
+
+TEST(events_that_could_not_be_told_stay)
+{
+    aio_context_t ctx = setup(4);
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0600));
+    struct iocb w = request(fd, IOCB_CMD_PWRITE, "hello", 5, 0);
+    struct iocb *list[] = {&w};
+    struct io_event e;
+
+    CHECK_EQ(submit(ctx, 1, list), 1);
+    CHECK_ERRNO(getevents(ctx, 1, 1, (struct io_event *)8, NULL), EFAULT);
+    CHECK_EQ(getevents(ctx, 1, 1, &e, NULL), 1);
+    CHECK_EQ(e.res, 5);
+}

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -724,4 +725,19 @@ TEST(epoll_many_at_once)
     }
     CHECK_EQ(epoll_wait(ep, events, COUNT + 100, 0), COUNT);
     CHECK_EQ(epoll_wait(ep, events, COUNT - 100, 0), COUNT - 100);
+}
+
+/* They can be positioned, to no effect; but not read at a position. */
+TEST(positions_without_effect)
+{
+    const int fds[] = {OK(eventfd(0, EFD_NONBLOCK)),
+                       OK(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)), OK(epoll_create1(0)),
+                       OK(inotify_init1(IN_NONBLOCK))};
+    char buf[8];
+
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+        CHECK_EQ(OK(lseek(fds[i], 5, SEEK_SET)), 0);
+        CHECK_EQ(OK(lseek(fds[i], 5, SEEK_END)), 0);
+        CHECK_ERRNO(pread(fds[i], buf, 8, 0), ESPIPE);
+    }
 }

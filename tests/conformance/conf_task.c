@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
@@ -641,4 +642,38 @@ TEST(nonblocking_pidfd)
     CHECK_EQ(si.si_pid, 0);
     *word = 1;
     CHECK_EXIT(pid, 0);
+}
+
+/* A sleep is a switch that was wanted. */
+TEST(context_switches)
+{
+    struct rusage before, after;
+
+    OK(getrusage(RUSAGE_THREAD, &before));
+    for (int i = 0; i < 20; i++)
+        conf_sleep_ms(1);
+    OK(getrusage(RUSAGE_THREAD, &after));
+    CHECK(after.ru_nvcsw - before.ru_nvcsw >= 20);
+    CHECK(after.ru_nvcsw - before.ru_nvcsw < 2000);
+    char text[4096];
+    conf_get("/proc/self/status", text, sizeof(text));
+    const char *line = strstr(text, "\nvoluntary_ctxt_switches:\t");
+    CHECK(line != NULL && atol(line + 26) >= after.ru_nvcsw);
+}
+
+TEST(load_averages)
+{
+    double now[3];
+    unsigned int running, all;
+    char text[128];
+    struct sysinfo si;
+
+    conf_get("/proc/loadavg", text, sizeof(text));
+    CHECK_EQ(sscanf(text, "%lf %lf %lf %u/%u", &now[0], &now[1], &now[2], &running, &all), 5);
+    CHECK(running >= 1 && all >= running);
+    OK(sysinfo(&si));
+    for (int i = 0; i < 3; i++) {
+        const double load = (double)si.loads[i] / 65536;
+        CHECK(load - now[i] < 0.5 && now[i] - load < 0.5);
+    }
 }

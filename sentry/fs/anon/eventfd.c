@@ -146,6 +146,7 @@ static void eventfd_show(struct file *f, char *buf, size_t size)
 }
 
 static const struct file_ops eventfd_ops = {
+    .seek = vfs_seek_noop,
     .read = eventfd_read,
     .write = eventfd_write,
     .poll = eventfd_poll,

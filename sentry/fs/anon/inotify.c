@@ -258,6 +258,7 @@ static void inotify_show(struct file *f, char *buf, size_t size)
 }
 
 static const struct file_ops inotify_ops = {
+    .seek = vfs_seek_noop,
     .read = inotify_read,
     .poll = inotify_poll,
     .ioctl = inotify_ioctl,

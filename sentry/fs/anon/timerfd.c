@@ -195,6 +195,7 @@ static void timerfd_show_fdinfo(struct file *f, char *buf, size_t size)
 }
 
 static const struct file_ops timerfd_ops = {
+    .seek = vfs_seek_noop,
     .read = timerfd_read,
     .poll = timerfd_poll,
     .release = timerfd_release,

@@ -98,10 +98,15 @@ static int show_uptime(const struct proc_ctx *pc, FILE *out)
 static int show_loadavg(const struct proc_ctx *pc, FILE *out)
 {
     struct kernel_info k;
+    uint32_t loads[3];
 
     kernel_info(pc->k, &k);
-    fprintf(out, "%u.00 %u.00 %u.00 %u/%u %d\n", k.running, k.running, k.running, k.running,
-            k.tasks, k.last_pid);
+    kernel_loads(pc->k, loads);
+    for (size_t i = 0; i < ARRAY_SIZE(loads); i++) {
+        const uint32_t v = loads[i] + KERNEL_LOAD_ONE / 200;
+        fprintf(out, "%u.%02u ", v / KERNEL_LOAD_ONE, v % KERNEL_LOAD_ONE * 100 / KERNEL_LOAD_ONE);
+    }
+    fprintf(out, "%u/%u %d\n", k.running, k.tasks, k.last_pid);
     return 0;
 }
 

@@ -52,6 +52,11 @@ void vpath_get(const struct vpath *p)
     (void)p;
 }
 
+void vpath_idle(const struct vpath *p, bool on)
+{
+    (void)p, (void)on;
+}
+
 void vpath_put(struct vpath *p)
 {
     (void)p;
