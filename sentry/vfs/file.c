@@ -126,6 +126,8 @@ int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flags, const st
         return -EOPNOTSUPP;
     if (S_ISDIR(f->inode->mode))
         return -EISDIR;
+    if (off >= 0 && f->ops->seek == vfs_seek_noop)
+        return -ESPIPE;
     if (f->ops->read == NULL)
         return -EINVAL;
     int64_t n = file_rw(f, f->ops->read, u, off, c);
