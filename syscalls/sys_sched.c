@@ -40,13 +40,13 @@ int64_t sys_sched_yield(struct task *t)
     return 0;
 }
 
-/* check_same_owner. */
+/* check_same_owner. Also with the tree held: credentials are not put then, as what hangs off them
+ * may have to wait. */
 static bool same_owner(struct task *t, struct task *o)
 {
-    struct cred *oc = task_get_cred(o);
-    const bool same = oc && (t->cred->euid == oc->uid || t->cred->euid == oc->euid);
-
-    cred_put(oc);
+    mutex_lock(&o->mu);
+    const bool same = o->cred && (t->cred->euid == o->cred->uid || t->cred->euid == o->cred->euid);
+    mutex_unlock(&o->mu);
     return same;
 }
 

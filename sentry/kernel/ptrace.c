@@ -128,10 +128,12 @@ static struct task *trace_parent_locked(struct task *t)
 bool trace_capable_locked(struct task *t, const struct user_ns *ns)
 {
     struct task *tracer = task_priv(t)->trace.tracer;
-    struct cred *c = tracer ? task_get_cred(tracer) : NULL;
-    const bool able = !tracer || (c && cred_ns_capable(c, ns, CAP_SYS_PTRACE));
 
-    cred_put(c);
+    if (!tracer)
+        return true;
+    mutex_lock(&tracer->mu);
+    const bool able = cred_ns_capable(tracer->cred, ns, CAP_SYS_PTRACE);
+    mutex_unlock(&tracer->mu);
     return able;
 }
 
@@ -141,14 +143,14 @@ static int trace_me_locked(struct task *t)
 
     if (task_traced(t) || !up)
         return -EPERM;
-    struct cred *c = task_get_cred(up);
-    if (!c)
-        return -EPERM;
+    mutex_lock(&up->mu);
+    const struct cred *c = up->cred;
     /* cap_ptrace_traceme: the parent may not gain by it. */
-    const bool may = (!(t->cred->cap_permitted & ~c->cap_permitted) ||
+    const bool may = c &&
+                     (!(t->cred->cap_permitted & ~c->cap_permitted) ||
                       cred_ns_capable(c, t->cred->user_ns, CAP_SYS_PTRACE)) &&
                      landlock_may_trace(c->domain, t->cred->domain);
-    cred_put(c);
+    mutex_unlock(&up->mu);
     if (!may)
         return -EPERM;
     if (task_priv(up)->dead)

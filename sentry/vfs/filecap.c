@@ -151,15 +151,15 @@ int vfs_file_caps(const struct vfs_caller *c, struct inode *i, struct cred_file_
     return 1;
 }
 
+/* cap_inode_need_killpriv: what cannot be asked for is not there. */
 int filecap_kill(struct inode *i)
 {
-    struct filecap_disk d;
-
-    if (!S_ISREG(i->mode))
+    if (!S_ISREG(i->mode) || i->ops->removexattr == NULL)
         return 0;
-    const int64_t n = filecap_read(i, &d);
-    if (n == 0 || i->ops->removexattr == NULL)
+    if (i->ops->getxattr == NULL || i->ops->getxattr(i, FILECAP_NAME, NULL, 0) <= 0) {
+        atomic_store_explicit(&i->no_filecaps, true, memory_order_relaxed);
         return 0;
+    }
     const int r = i->ops->removexattr(i, FILECAP_NAME);
     return r == -ENODATA ? 0 : r;
 }
