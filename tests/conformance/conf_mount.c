@@ -995,27 +995,3 @@ TEST(races_of_walks_and_mounts)
     CHECK_EXIT(kids[0], 0);
     CHECK_EXIT(kids[1], 0);
 }
-
-/* Who sleeps with a directory that was his once does not keep it. */
-TEST(a_sleeping_sibling_keeps_nothing)
-{
-    int *step = conf_shared(sizeof(*step));
-    char here[256], at[300];
-
-    own_mounts();
-    tmpfs("m");
-    OK(getcwd(here, sizeof(here)) ? 0 : -1);
-    (void)snprintf(at, sizeof(at), "%s/m", here);
-    pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FS | SIGCHLD, NULL, NULL, NULL, NULL);
-    if (pid == 0) {
-        OK(chdir("m"));
-        CHECK(conf_exists("."));
-        *step = 1;
-        for (;;)
-            pause();
-    }
-    conf_await(step, 1);
-    OK(chdir(here));
-    OK(umount(at));
-    conf_kill(pid);
-}

@@ -147,3 +147,25 @@ TEST(huge_and_sparse)
     close(fd);
     finish();
 }
+
+/* Who sleeps with a directory that was his once does not keep what is mounted. */
+TEST(a_sleeping_sibling_keeps_nothing)
+{
+    int *step = conf_shared(sizeof(*step));
+    char here[256];
+
+    setup("size=1m");
+    OK(getcwd(here, sizeof(here)) ? 0 : -1);
+    pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FS | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (pid == 0) {
+        OK(chdir("t"));
+        CHECK(conf_exists("."));
+        *step = 1;
+        for (;;)
+            pause();
+    }
+    conf_await(step, 1);
+    OK(chdir(here));
+    finish();
+    conf_kill(pid);
+}
