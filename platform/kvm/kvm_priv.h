@@ -365,8 +365,10 @@ enum kvm_hand_end {
     KVM_HAND_END_AGAIN, /* ... before it was answered; c->regs are as before */
     KVM_HAND_END_NEVER, /* there is nobody to run it */
 };
-/* Runs c by a runner till something is to be told; *out is set with EXIT and AGAIN. */
+/* Runs c by a runner till something is to be told; *out is set with EXIT and AGAIN. After EXIT the
+ * runner and its page are c's till it has looked why: then kvm_hand_release. */
 enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_vcpu **out);
+void kvm_hand_release(struct kvm_ctx *c);
 /* A runner waits with c's last call. */
 static inline bool kvm_hand_holds(struct kvm_ctx *c)
 {

@@ -347,6 +347,7 @@ static enum run_result run_back(struct kvm_ctx *c, struct kvm_vcpu *v, bool sing
 {
     enum run_result result = run_exit(c, v, v->error, out, event);
 
+    kvm_hand_release(c);
     if (result == RUN_AGAIN)
         result = run_lent(c, v, false, single_step, out, event);
     return result;
