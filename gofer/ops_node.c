@@ -318,6 +318,20 @@ int srv_fsync(struct req *q)
     return r;
 }
 
+int srv_syncfs(struct req *q)
+{
+    uint64_t id = rbuf_u64(&q->r);
+
+    if (!rbuf_done(&q->r))
+        return SRV_MALFORMED;
+    int fd = xattr_open(q, id, false, -EINVAL);
+    if (fd < 0)
+        return fd;
+    int r = syncfs(fd) ? -errno : 0;
+    close(fd);
+    return r;
+}
+
 /* The handles rode along in the frame. */
 int srv_close(struct req *q)
 {

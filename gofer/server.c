@@ -32,6 +32,7 @@ static const req_fn functions[GOF_OP_END] = {
     [GOF_LISTXATTR] = srv_listxattr,
     [GOF_REMOVEXATTR] = srv_removexattr,
     [GOF_FSYNC] = srv_fsync,
+    [GOF_SYNCFS] = srv_syncfs,
     [GOF_CLOSE] = srv_close,
 };
 

@@ -91,6 +91,7 @@ int srv_setxattr(struct req *q);
 int srv_listxattr(struct req *q);
 int srv_removexattr(struct req *q);
 int srv_fsync(struct req *q);
+int srv_syncfs(struct req *q);
 int srv_close(struct req *q);
 
 /* ---- host.c: the only functions that resolve a name or a descriptor number ---- */

@@ -302,3 +302,12 @@ int gof_fsync(struct gof_client *c, uint64_t node, bool data_only)
     wbuf_u8(&call.w, data_only);
     return finish_plain(&call);
 }
+
+int gof_syncfs(struct gof_client *c, uint64_t node)
+{
+    struct gof_call call;
+
+    gof_call_begin(c, GOF_SYNCFS, &call);
+    wbuf_u64(&call.w, node);
+    return finish_plain(&call);
+}

@@ -74,6 +74,8 @@ MUST_CHECK int gof_setxattr(struct gof_client *c, uint64_t node, const char *nam
 MUST_CHECK int64_t gof_listxattr(struct gof_client *c, uint64_t node, char *buf, size_t size);
 MUST_CHECK int gof_removexattr(struct gof_client *c, uint64_t node, const char *name);
 MUST_CHECK int gof_fsync(struct gof_client *c, uint64_t node, bool data_only);
+/* Everything that was written to the file system that node is on. */
+MUST_CHECK int gof_syncfs(struct gof_client *c, uint64_t node);
 /* The handle is closed with the next request. 0 is allowed. */
 void gof_close(struct gof_client *c, uint64_t handle);
 /* Sends the closes that wait. */

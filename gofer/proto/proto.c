@@ -193,6 +193,7 @@ const char *gof_op_name(unsigned op)
         [GOF_LISTXATTR] = "listxattr",
         [GOF_REMOVEXATTR] = "removexattr",
         [GOF_FSYNC] = "fsync",
+        [GOF_SYNCFS] = "syncfs",
         [GOF_CLOSE] = "close",
     };
 

@@ -54,6 +54,7 @@ enum gof_op {
     GOF_LISTXATTR,   /* u64 node, u32 size -> u32 length, bytes when size is not 0 */
     GOF_REMOVEXATTR, /* u64 node, name -> nothing */
     GOF_FSYNC,       /* u64 node, u8 data_only -> nothing */
+    GOF_SYNCFS,      /* u64 node -> nothing: the whole file system it is on */
     GOF_CLOSE,       /* nothing: for what rides along */
     GOF_OP_END,
 };

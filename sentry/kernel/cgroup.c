@@ -392,6 +392,16 @@ int cgroup_new_container(struct kernel *k, const char *name, const struct cgroup
     return 0;
 }
 
+void cgroup_container_oom(struct cgroup_ns *ns, void (*fn)(void *arg), void *arg)
+{
+    struct cgroup *cg = cgroup_container(ns);
+
+    cgroup_lock(ns->k);
+    cg->oom_fn = fn;
+    cg->oom_arg = arg;
+    cgroup_unlock(ns->k);
+}
+
 void cgroup_container_gone(struct cgroup_ns *ns)
 {
     struct cgroup *top = cgroup_container(ns), *cg;

@@ -106,6 +106,8 @@ struct cgroup {
     _Atomic uint64_t oom, oom_kill, oom_group_kill; /* here and below */
     _Atomic uint64_t oom_own, oom_kill_own;
     _Atomic bool oom_group;
+    void (*oom_fn)(void *arg); /* tree: somebody outside is told of each victim, or NULL */
+    void *oom_arg;
     _Atomic uint64_t events; /* counts changes of populated, frozen and the memory events */
     struct waitq events_wq;
 };
@@ -157,6 +159,9 @@ MUST_CHECK int cgroup_new_container(struct kernel *k, const char *name,
                                     const struct cgroup_limits *lim, struct cgroup_ns **out_ns);
 /* Changed from outside (runsc update). */
 void cgroup_container_limits(struct cgroup_ns *ns, const struct cgroup_limits *lim);
+/* fn is called, with the tree locked, for each process that ends for want of memory; NULL: nobody
+ * asks. */
+void cgroup_container_oom(struct cgroup_ns *ns, void (*fn)(void *arg), void *arg);
 /* The container has ended: nothing is left in its group. */
 void cgroup_container_gone(struct cgroup_ns *ns);
 /* Its group; borrowed. */

@@ -113,8 +113,11 @@ static void oom_count_locked(struct thread_group *tg)
             continue;
         atomic_fetch_add(&cg->oom_kill_own, 1);
         cgroup_event(cg);
-        for (; cg; cg = cg->parent)
+        for (; cg; cg = cg->parent) {
             atomic_fetch_add(&cg->oom_kill, 1);
+            if (cg->oom_fn)
+                cg->oom_fn(cg->oom_arg);
+        }
     }
 }
 

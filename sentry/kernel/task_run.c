@@ -47,6 +47,9 @@ static int64_t syscall_call(struct task *t)
         ret = st->entries[nr].fn(t, a);
     else
         ret = syscall_missing(t, nr);
+    /* Where Linux has lazy mappings and a copy that waits for memory, the killer comes first. */
+    if (UNLIKELY(ret == -ENOMEM || ret == -EFAULT) && task_oom(t))
+        ret = -ERESTARTNOINTR;
     if (trace)
         st->trace(t, nr, a, true, ret);
     return ret;

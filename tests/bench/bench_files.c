@@ -1,5 +1,6 @@
-/* A guest program that measures file calls: bench_files KIND DIR. Prints nanoseconds for one round,
- * the median of nine batches. DIR is on the file system that is meant. Static. */
+/* A guest program that measures file calls: bench_files KIND DIR [IMAGE]. Prints nanoseconds for
+ * one round, the median of nine batches. DIR is on the file system that is meant; IMAGE, or
+ * bench-image in DIR, is a file there of a mebibyte at least. Static. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,7 +14,8 @@
 #define BATCHES 9
 #define BIG (1u << 20)
 
-static char path[4096], buf[BIG];
+static const char *image;
+static char path[4096], made[4096], buf[BIG];
 static int fd;
 
 static double now_ns(void)
@@ -59,7 +61,7 @@ static void one_create(void)
 {
     char name[4100];
 
-    snprintf(name, sizeof(name), "%s.new", path);
+    snprintf(name, sizeof(name), "%s/bench-new", made);
     int f = open(name, O_CREAT | O_EXCL | O_WRONLY, 0644);
     must(f >= 0, "create");
     close(f);
@@ -103,7 +105,11 @@ static void open_data(const char *dir)
 /* A file of the image itself, untouched. */
 static void open_image(const char *dir)
 {
-    snprintf(path, sizeof(path), "%s/bench-image", dir);
+    snprintf(made, sizeof(made), "%s", dir);
+    if (image)
+        snprintf(path, sizeof(path), "%s", image);
+    else
+        snprintf(path, sizeof(path), "%s/bench-image", dir);
     fd = open(path, O_RDONLY);
     must(fd >= 0, "image");
 }
@@ -145,7 +151,8 @@ int main(int argc, char **argv)
     };
     double t[BATCHES];
 
-    for (size_t k = 0; argc == 3 && k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+    image = argc == 4 ? argv[3] : NULL;
+    for (size_t k = 0; argc >= 3 && k < sizeof(kinds) / sizeof(kinds[0]); k++) {
         if (strcmp(argv[1], kinds[k].name) != 0)
             continue;
         kinds[k].setup(argv[2]);
@@ -160,6 +167,6 @@ int main(int argc, char **argv)
         printf("%.0f\n", t[BATCHES / 2]);
         return 0;
     }
-    fprintf(stderr, "usage: bench_files KIND DIR\n");
+    fprintf(stderr, "usage: bench_files KIND DIR [IMAGE]\n");
     return 2;
 }

@@ -151,5 +151,38 @@ class Streams(Case):
         self.assertEqual((p.returncode, out.read_text()), (0, "first\nsecond\nregular file\n"))
 
 
+def groups(config):
+    """Limits, and the place where a container sees them."""
+    config["mounts"].append({"destination": "/sys", "type": "sysfs", "source": "sysfs"})
+    config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                             "options": ["nosuid", "noexec", "nodev"]})
+    config["linux"]["namespaces"].append({"type": "cgroup"})
+    config["linux"]["resources"] = {"memory": {"limit": 256 << 20}, "pids": {"limit": 500},
+                                    "cpu": {"quota": 150000, "period": 100000}}
+
+
+@unittest.skipUnless(IS_OURS, "version 2, whatever the host has")
+class Groups(Case):
+    def test_a_container_sees_its_own_limits(self):
+        p = self.shell("cd /sys/fs/cgroup && cat memory.max pids.max cpu.max cgroup.controllers;"
+                       " cat /proc/self/cgroup; grep -c . cgroup.procs; test $(cat memory.current) -gt 100000 && echo used;"
+                       " echo 7 > pids.max || echo refused; cat pids.max", groups)
+        self.assertEqual(p.stdout.splitlines(),
+                         [str(256 << 20), "500", "150000 100000", "cpu memory pids", "0::/", "2", "used",
+                          "refused", "500"])
+
+    def test_limits_of_groups_inside(self):
+        p = self.shell("cd /sys/fs/cgroup && mkdir a b && for p in $(cat cgroup.procs); do"
+                       " echo $p > a/cgroup.procs; done; echo '+memory +pids' > cgroup.subtree_control;"
+                       " echo 24M > b/memory.max; cat b/memory.max;"
+                       " sh -c 'echo $$ > b/cgroup.procs; exec tail -c 100000000 /dev/zero > /dev/null';"
+                       " echo $?; grep oom_kill b/memory.events; echo 3 > b/pids.max;"
+                       " sh -c 'echo $$ > b/cgroup.procs; cat /proc/self/cgroup; for i in 1 2 3 4; do"
+                       " sleep 1 & done' 2>&1 | grep -c fork; cat b/pids.events", groups)
+        out = p.stdout.splitlines()
+        self.assertEqual(out[:4], [str(24 << 20), "137", "oom_kill 1", "1"])
+        self.assertRegex(out[4], "max [1-9]")
+
+
 if __name__ == "__main__":
     main()

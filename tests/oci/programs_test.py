@@ -138,6 +138,72 @@ X
         self.assertEqual(out.split()[:2], ["two", "one"])
         self.assertEqual(out.split()[-1], "2000")
 
+    def test_git_with_ten_thousand_objects(self):
+        out = self.bash("cd /tmp; git init -q r; (for i in $(seq 5000); do echo blob; echo mark :$i;"
+                        " echo 'data <<E'; seq $i $((i + 20)); echo E; done; for c in $(seq 50); do"
+                        " echo commit refs/heads/main; echo 'committer n <a@b> 1000000000 +0000';"
+                        " echo 'data <<E'; echo m$c; echo E; for f in $(seq 100); do"
+                        " echo M 100644 :$((c * 100 - 100 + f)) d$((f % 60))/s$f/f; done; done) |"
+                        " git -C r fast-import --quiet; git -C r count-objects -v | grep in-pack;"
+                        " git clone -q --no-local -b main r c; git -C c gc -q; git -C c fsck 2>&1 | tail -1;"
+                        " git -C c status --short; find c -name f | wc -l; git -C c log --oneline | wc -l")
+        out = out.split("\n")
+        self.assertGreater(int(out[0].split()[1]), 10000)
+        self.assertEqual(out[-3:-1], ["100", "50"])
+        self.assertNotIn("error", "".join(out))
+
+    def test_packages_are_built_and_unpacked(self):
+        """Fifty packages into a fresh root, as apt has dpkg do it."""
+        out = self.bash("mkdir -p /tmp/d && cd /tmp/d; for i in $(seq 50); do mkdir -p p$i/DEBIAN"
+                        " p$i/usr/share/p$i/sub; printf 'Package: p%s\\nVersion: 1\\nArchitecture: all\\n"
+                        "Maintainer: n <a@b>\\nDescription: d\\n' $i > p$i/DEBIAN/control;"
+                        " for f in $(seq 20); do seq $f > p$i/usr/share/p$i/sub/$f; done;"
+                        " ln -s sub/1 p$i/usr/share/p$i/link; ln p$i/usr/share/p$i/sub/2"
+                        " p$i/usr/share/p$i/hard; chmod 4755 p$i/usr/share/p$i/sub/3;"
+                        " dpkg-deb -Zgzip -b p$i >/dev/null; done; mkdir -p r/var/lib/dpkg/updates"
+                        " r/var/lib/dpkg/info; touch r/var/lib/dpkg/status;"
+                        " dpkg --root=/tmp/d/r --log=/dev/null --force-not-root --force-script-chrootless"
+                        " -i *.deb >/dev/null; dpkg --root=/tmp/d/r -l | grep -c ^ii;"
+                        " for i in 1 25 50; do diff -r p$i/usr r/usr/ | grep -v '^Only in r' | wc -l;"
+                        " stat -c '%a %h' r/usr/share/p$i/sub/3 r/usr/share/p$i/hard; done;"
+                        " find r/usr -type f | wc -l", timeout=600)
+        self.assertEqual(out.split(), ["50"] + ["0", "4755", "1", "644", "2"] * 3 + ["1050"])
+
+    def test_sqlite_is_killed(self):
+        """What was committed before is there, and the file is whole, in every mode of its journal."""
+        for mode in ("delete", "truncate", "persist", "wal"):
+            out = self.bash(f"cd /tmp; rm -f k.db*; sqlite3 k.db 'pragma journal_mode={mode};"
+                            " create table t(a integer primary key, b)' >/dev/null;"
+                            " (i=0; while :; do i=$((i+1)); echo \"insert into t values($i,"
+                            " hex(randomblob(500))); select 'at ' || $i;\"; done) | sqlite3 k.db > at &"
+                            " while [ $(wc -l < at 2>/dev/null || echo 0) -lt 50 ]; do sleep 0.05; done;"
+                            " kill -9 $(pidof sqlite3); wait || true; told=$(tail -1 at | cut -d' ' -f2);"
+                            " sqlite3 k.db 'pragma integrity_check; select count(*) from t' > out;"
+                            " head -1 out; test $(tail -1 out) -ge $((told - 1)) && echo kept")
+            self.assertEqual(out.split(), ["ok", "kept"], mode)
+
+    def test_find_and_du_as_outside(self):
+        def native(*args):
+            return subprocess.run(args, cwd=self.rootfs, stdout=subprocess.PIPE, check=True,
+                                  stderr=subprocess.DEVNULL, text=True).stdout
+        script = ("find . -xdev -path ./proc -prune -o -path ./dev -prune -o -path ./tmp -prune -o -printf"
+                  " '%p %y %m %s %n %U:%G %l\\n' | grep -v ' d ' | LC_ALL=C sort | md5sum; du -s"
+                  " --apparent-size -b usr etc; find usr -type d | wc -l")
+        self.assertEqual(self.bash("cd /; " + script), native("bash", "-c", script))
+
+    def test_tar_keeps_attributes(self):
+        out = self.bash("cd /tmp; mkdir -p x/y; echo t > x/y/f; truncate -s 1M x/sparse; mkfifo x/pipe;"
+                        " ln -s y/f x/l; ln x/y/f x/h; chown 12:34 x/y; chmod 2751 x/y; touch -d @1000 x/y/f;"
+                        " python3 -c \"import os; os.setxattr('x/y/f', 'user.k', b'v');"
+                        " os.setxattr('x/y', 'trusted.t', b'w')\" || true;"
+                        " tar --xattrs --xattrs-include='*' -S -cf a.tar x; mkdir z; tar --xattrs"
+                        " --xattrs-include='*' -C z -xf a.tar; python3 -c \"import os;"
+                        " print(os.getxattr('z/x/y/f', 'user.k').decode())\"; cd z;"
+                        " stat -c '%A %u:%g %Y' x/y x/y/f | cut -d' ' -f1,2; stat -c '%F %b' x/pipe x/sparse;"
+                        " test x/h -ef x/y/f && readlink x/l")
+        self.assertEqual(out.splitlines(), ["v", "drwxr-s--x 12:34", "-rw-r--r-- 0:0", "fifo 0",
+                                            "regular file 0", "y/f"])
+
     def test_tar_and_find(self):
         count = subprocess.run(["find", str(self.rootfs / "usr")], stdout=subprocess.PIPE,
                                check=True).stdout.count(b"\n")

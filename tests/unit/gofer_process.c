@@ -107,6 +107,8 @@ static void exercise_files(bool owners)
     cr_assert_eq(gof_removexattr(c, f.handle, "user.x"), r);
     cr_assert_eq(gof_fsync(c, f.handle, true), 0);
     cr_assert_eq(gof_fsync(c, d.handle, false), 0);
+    cr_assert_eq(gof_syncfs(c, f.handle), 0);
+    cr_assert_eq(gof_syncfs(c, d.handle), 0);
     gof_close(c, f.handle);
     gof_flush(c);
 }

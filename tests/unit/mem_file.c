@@ -171,7 +171,7 @@ Test(mem_file, resident)
     uint64_t off;
 
     cr_assert_eq(memfile_new(1u << 30, &mf), 0);
-    cr_assert_eq(memfile_alloc(mf, size, &off), 0);
+    cr_assert_eq(memfile_alloc(mf, NULL, size, &off), 0);
     cr_assert_eq(memfile_resident_range(mf, off, size), 0u);
     memset((char *)memfile_ptr(mf, off) + 2 * mib, 1, 6 * mib);
     for (int i = 0; i < 3; i++) {
@@ -187,7 +187,7 @@ Test(mem_file, resident)
     memfile_zero(mf, off, size);
     cr_assert_eq(memfile_resident_range(mf, off, size), 0u);
     memfile_unref(mf, off, size);
-    cr_assert_eq(memfile_alloc(mf, size, &off), 0);
+    cr_assert_eq(memfile_alloc(mf, NULL, size, &off), 0);
     cr_assert_eq(memfile_resident_range(mf, off, size), 0u);
     memfile_unref(mf, off, size);
     memfile_free(mf);

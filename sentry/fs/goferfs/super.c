@@ -59,6 +59,14 @@ static void show_options(struct super *sb, char *buf, size_t size)
     snprintf(buf, size, "%s", goferfs_super(sb)->shared ? "shared" : "exclusive");
 }
 
+/* Nothing was written to what is read-only. */
+static int sync_op(struct super *sb)
+{
+    struct goferfs_super *gs = goferfs_super(sb);
+
+    return sb->flags & MS_RDONLY ? 0 : gof_syncfs(gs->client, gs->root_handle);
+}
+
 /* A shared name is what it was when it still leads to the same file. */
 static int revalidate(struct dentry *d, struct inode *dir, const char *name)
 {
@@ -82,12 +90,14 @@ static int revalidate(struct dentry *d, struct inode *dir, const char *name)
 
 static const struct super_ops exclusive_ops = {
     .statfs = statfs_op,
+    .sync = sync_op,
     .destroy = destroy,
     .show_options = show_options,
 };
 
 static const struct super_ops shared_ops = {
     .statfs = statfs_op,
+    .sync = sync_op,
     .destroy = destroy,
     .show_options = show_options,
     .revalidate = revalidate,

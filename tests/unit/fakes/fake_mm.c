@@ -342,6 +342,23 @@ uint64_t memacct_reserved(const struct memacct *a)
     return 0;
 }
 
+uint64_t memacct_peak(const struct memacct *a)
+{
+    (void)a;
+    return 0;
+}
+
+void memacct_reset_peak(struct memacct *a)
+{
+    (void)a;
+}
+
+uint64_t memacct_failures(const struct memacct *a)
+{
+    (void)a;
+    return 0;
+}
+
 uint64_t memacct_resident(struct memfile *mf, struct memacct *a)
 {
     (void)mf, (void)a;
