@@ -655,7 +655,7 @@ TEST(context_switches)
     OK(getrusage(RUSAGE_THREAD, &after));
     CHECK(after.ru_nvcsw - before.ru_nvcsw >= 20);
     CHECK(after.ru_nvcsw - before.ru_nvcsw < 2000);
-    char text[4096];
+    static char text[4096];
     conf_get("/proc/self/status", text, sizeof(text));
     const char *line = strstr(text, "\nvoluntary_ctxt_switches:\t");
     CHECK(line != NULL && atol(line + 26) >= after.ru_nvcsw);

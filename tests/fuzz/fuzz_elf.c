@@ -69,6 +69,17 @@ void mm_loaded(struct mm *mm)
     (void)mm;
 }
 
+void mm_set_account(struct mm *mm, struct memacct *acct)
+{
+    (void)mm;
+    (void)acct;
+}
+
+void mm_fix_layout(struct mm *mm)
+{
+    (void)mm;
+}
+
 void mm_put(struct mm *mm)
 {
     if (!mm)
@@ -280,7 +291,8 @@ static void check_image(const struct task_image *img)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char strings[] = "argv0\0-x\0";
-    struct mm_limits lim = {UINT64_MAX, UINT64_MAX, 8u << 20, 64u << 10, false};
+    struct mm_limits lim = {
+        .as = UINT64_MAX, .data = UINT64_MAX, .stack = 8u << 20, .memlock = 64u << 10};
     struct vfs_caller caller = {.umask = 022};
     struct task_image img;
 

@@ -424,7 +424,7 @@ static inline int fake_file_translate(struct mappable *m, uint64_t off, uint64_t
         return -EACCES;
     if (off >= whole)
         return -ERANGE;
-    *out = (struct mappable_range){false, f->fd, off, MIN(size, whole - off)};
+    *out = (struct mappable_range){.fd = f->fd, .off = off, .size = MIN(size, whole - off)};
     return 0;
 }
 
