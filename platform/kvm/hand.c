@@ -19,8 +19,8 @@
 #include "platform/kvm/kvm_priv.h"
 
 #define RUNNER_STACK (64u << 10)
-/* Off: its tests turn it on themselves. A mix-up of threads' calls was found and mended, and has not
- * been looked for long enough since. */
+/* Off: its tests turn it on themselves. A mix-up of threads' calls was found and mended, and has
+ * not been looked for long enough since. */
 #define HAND_BY_DEFAULT false
 
 /* kvm_runner.turn */

@@ -45,15 +45,16 @@
 #define ST_ANSWERS_COUNT 256
 #define ST_ANSWER_THERE 32 /* bit: the low half is the answer */
 #define ST_ANSWER_YIELD 33 /* bit: it is what sched_yield(2) gives */
-/* rt_sigaction(2) as far as it is answered without the sentry: signals, bit n for n + 1, that may be
- * read as all zeros, that may be set to the default, that were set; and what they were set to. */
+/* rt_sigaction(2) as far as it is answered without the sentry: signals, bit n for n + 1, that may
+ * be read as all zeros, that may be set to the default, that were set; and what they were set to.
+ */
 #define ST_SIGACT_ZERO 896
 #define ST_SIGACT_PLAIN 904
 #define ST_SIGACT_DONE 912
 #define ST_SIGACT_SET 1024 /* restorer, flags; by signal */
 #define ST_SIGACT_RESTORER 0x04000000
-#define ST_REGS 32768      /* registers to load, in the order of struct plat_regs */
-#define ST_XSAVE 4096      /* extended state that the sentry gives or asks for */
+#define ST_REGS 32768 /* registers to load, in the order of struct plat_regs */
+#define ST_XSAVE 4096 /* extended state that the sentry gives or asks for */
 
 #define ST_TURN_SENTRY 0
 #define ST_TURN_STUB 1

@@ -183,7 +183,7 @@ struct st_ctx {
     struct stub_seat seat;
     struct st_pace pace;
     struct st_direct direct;
-    uint32_t spin; /* looks at turn before sleeping; 0: the two share a CPU */
+    uint32_t spin;         /* looks at turn before sleeping; 0: the two share a CPU */
     uint64_t sigact_plain; /* as offered */
     /* any thread */
     _Atomic bool interrupt;

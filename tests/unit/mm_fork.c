@@ -102,9 +102,7 @@ Test(mm_fork, what_was_written_may_be_gone)
     cr_assert_eq(guest_fork(&g, &c), 0);
     cr_assert_eq(guest_read(&c, a + 3 * P), -SIGSEGV);
     guest_end(&c);
-    cr_assert_eq(guest_map_ok(&g, a, 2 * P, RW,
-                              MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED),
-                 a);
+    cr_assert_eq(guest_map_ok(&g, a, 2 * P, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED), a);
     cr_assert_eq(guest_fork(&g, &c), 0);
     cr_assert_eq(guest_write(&c, a + P, 9), 0);
     cr_assert_eq(guest_read(&g, a + P), 9, "shared memory is not copied");

@@ -347,7 +347,8 @@ Test(net_unix, datagram_flood_of_many_senders)
         (void)vfs_poll(f, NULL);
         file_put(f);
     }
-    cr_assert_eq(total, LIMIT_UNIX_PACKETS);
+    /* A queue is full with one more than its limit, as on Linux. */
+    cr_assert_eq(total, LIMIT_UNIX_PACKETS + 1);
     file_put(to);
 }
 

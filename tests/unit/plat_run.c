@@ -53,8 +53,8 @@ Test(plat_run, faults_say_where)
     rig_end(&r);
 }
 
-/* Memory that was to be replaced may be another's: it goes even if the host refuses what was to come
- * in its place. */
+/* Memory that was to be replaced may be another's: it goes even if the host refuses what was to
+ * come in its place. */
 Test(plat_run, a_refused_mapping_leaves_nothing)
 {
     /* mov eax, [rdi] */

@@ -9,7 +9,8 @@
 #include "sentry/vfs/vfs.h"
 
 /* Makes the nodes, links and directories of the OCI runtime specification below dir (a path as c
- * sees it); what exists already is left as it is. Links and directories are owner's. Errors of mknod(2), mkdir(2), symlink(2). */
+ * sees it); what exists already is left as it is. Links and directories are owner's. Errors of
+ * mknod(2), mkdir(2), symlink(2). */
 MUST_CHECK int dev_populate(const struct vfs_caller *c, const char *dir, const struct cred *owner);
 
 /* For struct vfs_special_ops.open_device: by i->rdev. -ENXIO for a number nobody serves. */

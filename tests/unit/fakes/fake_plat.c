@@ -21,7 +21,7 @@ struct fake_ctx {
     struct plat_ctx base;
     struct fake_as *as;
     struct plat_regs regs;
-    uint64_t fn; /* the guest's step function; 0: not begun. rip is there, or past its call */
+    uint64_t fn;   /* the guest's step function; 0: not begun. rip is there, or past its call */
     bool spinning; /* guest code that makes no call; an interrupt changes nothing about that */
     _Atomic bool interrupted;
     _Atomic uint64_t steps;
