@@ -28,7 +28,7 @@ static uint64_t running_locked(struct cgroup *cg)
     while ((at = cgroup_walk_locked(cg, at)) != NULL)
         list_for_each_entry (l, &at->tasks, node) {
             const struct task_priv *p = container_of(l - root, struct task_priv, cg[0]);
-            n += atomic_load(&p->holding) || !atomic_load(&p->asleep);
+            n += atomic_load(&p->holding) || !task_is_asleep(p->t);
         }
     return n;
 }

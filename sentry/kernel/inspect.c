@@ -147,7 +147,7 @@ static char inspect_state(const struct task *t)
         return 't';
     if (p->stopped)
         return 'T';
-    if (atomic_load_explicit(&t->blocker.word, memory_order_relaxed) & BLOCKER_SLEEPING)
+    if (task_is_asleep(t))
         return 'S';
     return 'R';
 }

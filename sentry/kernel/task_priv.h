@@ -78,7 +78,6 @@ struct task_priv {
     _Atomic bool answers_due;  /* what guest code may be told is to be looked up (answers.c) */
     /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
     _Atomic uint32_t guest_seq;
-    _Atomic bool asleep; /* 'S' or 'D' for /proc; a hint */
     _Atomic uint64_t min_flt, maj_flt, invol_switches;
     _Atomic int nice;
     _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */
@@ -140,6 +139,12 @@ struct task_priv {
 static inline struct task_priv *task_priv(const struct task *t)
 {
     return t->impl;
+}
+
+/* A hint: it sleeps in a call, or is about to. */
+static inline bool task_is_asleep(const struct task *t)
+{
+    return atomic_load_explicit(&t->blocker.word, memory_order_relaxed) & BLOCKER_SLEEPING;
 }
 
 /* ---- answers.c ---- */

