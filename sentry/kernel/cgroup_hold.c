@@ -74,8 +74,7 @@ static bool stands_still(const struct task *t)
 {
     const struct task_priv *p = task_priv(t);
 
-    return atomic_load(&p->holding) ||
-           (task_is_asleep(t) && !(atomic_load(&p->guest_seq) & 1));
+    return atomic_load(&p->holding) || (task_is_asleep(t) && !(atomic_load(&p->guest_seq) & 1));
 }
 
 bool cgroup_is_frozen(struct cgroup *cg)
