@@ -21,7 +21,7 @@ struct copyup_name {
 struct copyup {
     const struct vfs_caller *c;
     const struct vpath *from, *to;
-    struct list todo;
+    struct list names;
     const char *dir; /* whose entries are read */
     unsigned count;
 };
@@ -38,7 +38,7 @@ static int copyup_add(struct copyup *u, const char *dir, const char *name, size_
         return -ENOMEM;
     (void)snprintf(n->path, size - sizeof(*n), "%s%s%.*s", dir, dir[0] != '\0' ? "/" : "", (int)len,
                    name);
-    list_add_tail(&n->node, &u->todo);
+    list_add_tail(&n->node, &u->names);
     return 0;
 }
 
@@ -176,10 +176,10 @@ int boot_copyup(const struct vfs_caller *c, const struct vpath *from, const stru
 {
     struct copyup u = {.c = c, .from = from, .to = to};
 
-    list_init(&u.todo);
+    list_init(&u.names);
     int r = copyup_list(&u, "");
-    while (!list_empty(&u.todo)) {
-        struct copyup_name *n = list_first_entry(&u.todo, struct copyup_name, node);
+    while (!list_empty(&u.names)) {
+        struct copyup_name *n = list_first_entry(&u.names, struct copyup_name, node);
         list_del(&n->node);
         if (r == 0)
             r = copyup_one(&u, n->path);

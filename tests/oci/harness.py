@@ -79,7 +79,7 @@ def eventually(check, timeout=20, what="condition"):
 
 def children_of(pid):
     """Every live descendant of pid, zombies not counted."""
-    found, todo = [], [pid]
+    found, unseen = [], [pid]
     parents = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -88,10 +88,10 @@ def children_of(pid):
                 state, parent = stat.rsplit(")", 1)[1].split()[:2]
                 if state not in "ZX":
                     parents.setdefault(int(parent), []).append(int(entry))
-    while todo:
-        for child in parents.get(todo.pop(), []):
+    while unseen:
+        for child in parents.get(unseen.pop(), []):
             found.append(child)
-            todo.append(child)
+            unseen.append(child)
     return found
 
 

@@ -126,7 +126,7 @@ def main():
     args = ap.parse_args()
     root = pathlib.Path(os.environ["DEBIAN_ROOT"])
     results = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
-    todo = args.modules or [m for m in modules(root) if m not in results]
+    open_modules = args.modules or [m for m in modules(root) if m not in results]
     listed, bad, start = known(), [], time.monotonic()
     if args.logs:
         args.logs.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def main():
 
     with tempfile.TemporaryDirectory(prefix="python-suite-state-") as state, \
             concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for r in pool.map(one, todo):
+        for r in pool.map(one, open_modules):
             if not r:
                 continue
             wrong = unexpected(r, listed)

@@ -351,7 +351,7 @@ void neigh_upkeep(struct ext_stack *st, uint64_t now, bool *again)
         struct ext_link *link;
         struct net_addr addr;
         bool failed;
-    } todo[WAITS_MAX];
+    } due[WAITS_MAX];
     struct neigh_wait *w, *next;
     unsigned count = 0;
 
@@ -359,9 +359,9 @@ void neigh_upkeep(struct ext_stack *st, uint64_t now, bool *again)
     list_for_each_entry_safe (w, next, &st->waits, node) {
         if (now != UINT64_MAX && now - w->asked_ns < SEC_NS - SEC_NS / 10)
             continue;
-        todo[count].link = w->link;
-        todo[count].addr = w->addr;
-        todo[count++].failed = w->tries >= ASK_TRIES;
+        due[count].link = w->link;
+        due[count].addr = w->addr;
+        due[count++].failed = w->tries >= ASK_TRIES;
         w->asked_ns = now;
         if (w->tries++ >= ASK_TRIES || now == UINT64_MAX)
             wait_free_locked(st, w);
@@ -369,9 +369,9 @@ void neigh_upkeep(struct ext_stack *st, uint64_t now, bool *again)
     *again = st->wait_count > 0;
     mutex_unlock(&st->mu);
     for (unsigned i = 0; i < count && now != UINT64_MAX; i++) {
-        if (todo[i].failed)
-            give_up(todo[i].link, &todo[i].addr);
+        if (due[i].failed)
+            give_up(due[i].link, &due[i].addr);
         else
-            ask(todo[i].link, &todo[i].addr, NULL);
+            ask(due[i].link, &due[i].addr, NULL);
     }
 }
