@@ -60,6 +60,41 @@ void sock_put(struct sock *s)
     net_put(n);
 }
 
+int sock_no_listen(struct sock *s, int backlog, const struct vfs_caller *c)
+{
+    (void)s;
+    (void)backlog;
+    (void)c;
+    return -EOPNOTSUPP;
+}
+
+int sock_no_connect(struct sock *s, const struct sock_addr *a, bool nonblock,
+                    const struct vfs_caller *c)
+{
+    (void)s;
+    (void)a;
+    (void)nonblock;
+    (void)c;
+    return -EOPNOTSUPP;
+}
+
+int sock_no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
+                   struct sock **out_sock)
+{
+    (void)s;
+    (void)nonblock;
+    (void)c;
+    (void)out_sock;
+    return -EOPNOTSUPP;
+}
+
+int sock_no_shutdown(struct sock *s, int how)
+{
+    (void)s;
+    (void)how;
+    return -EOPNOTSUPP;
+}
+
 deadline_t sock_deadline(uint64_t timeo_ns)
 {
     return timeo_ns ? mono_now() + timeo_ns : DEADLINE_NEVER;

@@ -197,6 +197,13 @@ int unix_for_each(struct net *n, unix_info_fn fn, void *arg);
 void sock_init(struct sock *s, const struct sock_ops *ops, struct net *n, int family, int type,
                int protocol);
 bool sock_option(const struct sock *s, int name);
+/* Of what a family does not do: -EOPNOTSUPP. */
+MUST_CHECK int sock_no_listen(struct sock *s, int backlog, const struct vfs_caller *c);
+MUST_CHECK int sock_no_connect(struct sock *s, const struct sock_addr *a, bool nonblock,
+                               const struct vfs_caller *c);
+MUST_CHECK int sock_no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
+                              struct sock **out_sock);
+MUST_CHECK int sock_no_shutdown(struct sock *s, int how);
 /* Deadline for a wait that starts now under SO_SNDTIMEO or SO_RCVTIMEO. */
 deadline_t sock_deadline(uint64_t timeo_ns);
 /* What a wait gave as the call must return it; a wait with a timeout is not restarted. */

@@ -416,24 +416,6 @@ static int unix_accept(struct sock *base, bool nonblock, const struct vfs_caller
     return 0;
 }
 
-static int unix_no_listen(struct sock *s, int backlog, const struct vfs_caller *c)
-{
-    (void)s;
-    (void)backlog;
-    (void)c;
-    return -EOPNOTSUPP;
-}
-
-static int unix_no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
-                          struct sock **out_sock)
-{
-    (void)s;
-    (void)nonblock;
-    (void)c;
-    (void)out_sock;
-    return -EOPNOTSUPP;
-}
-
 /* ---- what can be asked ---- */
 
 static int unix_getname(struct sock *base, bool peer, struct sock_addr *out)
@@ -606,9 +588,9 @@ const struct sock_ops unix_seqpacket_ops = {
 
 const struct sock_ops unix_dgram_ops = {
     .bind = unix_bind,
-    .listen = unix_no_listen,
+    .listen = sock_no_listen,
     .connect = unix_dgram_connect,
-    .accept = unix_no_accept,
+    .accept = sock_no_accept,
     .send = unix_packet_send,
     .recv = unix_packet_recv,
     .shutdown = unix_shutdown,

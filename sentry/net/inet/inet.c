@@ -131,21 +131,3 @@ void inet_sock_fini(struct inet_sock *s)
     waitq_fini(&s->wq);
     mutex_destroy(&s->mu);
 }
-
-int inet_no_listen(struct sock *s, int backlog, const struct vfs_caller *c)
-{
-    (void)s;
-    (void)backlog;
-    (void)c;
-    return -EOPNOTSUPP;
-}
-
-int inet_no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
-                   struct sock **out_sock)
-{
-    (void)s;
-    (void)nonblock;
-    (void)c;
-    (void)out_sock;
-    return -EOPNOTSUPP;
-}

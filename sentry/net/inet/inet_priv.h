@@ -187,9 +187,6 @@ void inet_sock_init(struct inet_sock *s, const struct sock_ops *ops, struct net 
 void inet_sock_show(struct inet_sock *s);
 /* What of it is not freed with its memory. It is in no table any more. */
 void inet_sock_fini(struct inet_sock *s);
-MUST_CHECK int inet_no_listen(struct sock *s, int backlog, const struct vfs_caller *c);
-MUST_CHECK int inet_no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
-                              struct sock **out_sock);
 MUST_CHECK int tcp_create(struct net *n, int family, const struct vfs_caller *c,
                           struct sock **out_sock);
 MUST_CHECK int udp_create(struct net *n, int family, int protocol, const struct vfs_caller *c,

@@ -413,9 +413,9 @@ static int raw_bind(struct sock *base, const struct sock_addr *a, const struct v
 
 static const struct sock_ops raw_ops = {
     .bind = raw_bind,
-    .listen = inet_no_listen,
+    .listen = sock_no_listen,
     .connect = dgram_connect,
-    .accept = inet_no_accept,
+    .accept = sock_no_accept,
     .send = raw_send,
     .recv = dgram_recv,
     .shutdown = dgram_shutdown,
@@ -431,9 +431,9 @@ static const struct sock_ops raw_ops = {
 
 static const struct sock_ops ping_ops = {
     .bind = inet_bind,
-    .listen = inet_no_listen,
+    .listen = sock_no_listen,
     .connect = dgram_connect,
-    .accept = inet_no_accept,
+    .accept = sock_no_accept,
     .send = ping_send,
     .recv = dgram_recv,
     .shutdown = dgram_shutdown,

@@ -306,9 +306,9 @@ void inet_error_input(struct net *n, const struct inet_icmp_error *e)
 
 static const struct sock_ops udp_ops = {
     .bind = inet_bind,
-    .listen = inet_no_listen,
+    .listen = sock_no_listen,
     .connect = dgram_connect,
-    .accept = inet_no_accept,
+    .accept = sock_no_accept,
     .send = udp_send,
     .recv = dgram_recv,
     .shutdown = dgram_shutdown,

@@ -586,41 +586,14 @@ static int nl_setsockopt(struct sock *base, int level, int name, const void *buf
     return 0;
 }
 
-/* ---- what netlink does not do ---- */
-
-static int nl_no_listen(struct sock *s, int backlog, const struct vfs_caller *c)
-{
-    (void)s;
-    (void)backlog;
-    (void)c;
-    return -EOPNOTSUPP;
-}
-
-static int nl_no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
-                        struct sock **out_sock)
-{
-    (void)s;
-    (void)nonblock;
-    (void)c;
-    (void)out_sock;
-    return -EOPNOTSUPP;
-}
-
-static int nl_no_shutdown(struct sock *s, int how)
-{
-    (void)s;
-    (void)how;
-    return -EOPNOTSUPP;
-}
-
 static const struct sock_ops nl_ops = {
     .bind = nl_bind,
-    .listen = nl_no_listen,
+    .listen = sock_no_listen,
     .connect = nl_connect,
-    .accept = nl_no_accept,
+    .accept = sock_no_accept,
     .send = nl_send,
     .recv = nl_recv,
-    .shutdown = nl_no_shutdown,
+    .shutdown = sock_no_shutdown,
     .getname = nl_getname,
     .getsockopt = nl_getsockopt,
     .setsockopt = nl_setsockopt,

@@ -187,43 +187,6 @@ static int packet_getname(struct sock *base, bool peer, struct sock_addr *out)
     return 0;
 }
 
-/* ---- what packet sockets do not do ---- */
-
-static int no_listen(struct sock *s, int backlog, const struct vfs_caller *c)
-{
-    (void)s;
-    (void)backlog;
-    (void)c;
-    return -EOPNOTSUPP;
-}
-
-static int no_connect(struct sock *s, const struct sock_addr *a, bool nonblock,
-                      const struct vfs_caller *c)
-{
-    (void)s;
-    (void)a;
-    (void)nonblock;
-    (void)c;
-    return -EOPNOTSUPP;
-}
-
-static int no_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
-                     struct sock **out_sock)
-{
-    (void)s;
-    (void)nonblock;
-    (void)c;
-    (void)out_sock;
-    return -EOPNOTSUPP;
-}
-
-static int no_shutdown(struct sock *s, int how)
-{
-    (void)s;
-    (void)how;
-    return -EOPNOTSUPP;
-}
-
 /* ---- readiness ---- */
 
 static uint32_t packet_poll(struct sock *base, struct waiter *w)
@@ -262,12 +225,12 @@ static int64_t packet_unsent(struct sock *base)
 
 static const struct sock_ops packet_ops = {
     .bind = packet_bind,
-    .listen = no_listen,
-    .connect = no_connect,
-    .accept = no_accept,
+    .listen = sock_no_listen,
+    .connect = sock_no_connect,
+    .accept = sock_no_accept,
     .send = packet_send,
     .recv = packet_recv,
-    .shutdown = no_shutdown,
+    .shutdown = sock_no_shutdown,
     .getname = packet_getname,
     .getsockopt = packet_getsockopt,
     .setsockopt = packet_setsockopt,
