@@ -18,6 +18,7 @@
 #include "base/ref.h"
 #include "platform/stub/change.h"
 #include "platform/stub/host.h"
+#include "platform/stub/pace.h"
 #include "platform/stub/queue.h"
 #include "platform/stub/seat.h"
 #include "platform/systrap/patch_priv.h"
@@ -160,10 +161,7 @@ struct st_direct {
 
 /* pace.c; owner */
 struct st_pace {
-    unsigned warm, turns, misses;
-    uint64_t sum_ns;            /* of the turns of a trial */
-    int64_t bound_ns;           /* what a turn costs on one CPU */
-    uint64_t retry_ns, next_ns; /* when to try again, and how long to wait after that */
+    struct stub_pace split; /* split: on two CPUs, st_ctx.spin says how long to look */
     /* On one CPU: whether who waits sleeps at once, or yields first; see pace_wait. */
     bool sleeps;
     unsigned wait_turns, wait_window;
@@ -293,8 +291,6 @@ bool st_hand_over(struct st_ctx *c, bool *out_slept);
 void st_long_turn(struct stub_placer *p, struct stub_seat *s);
 
 /* ---- pace.c ---- */
-/* Looks at a word that are as long as the two switches of a sleep, and some. */
-uint32_t st_pace_calibrate(void);
 /* Owner, after each turn; slept: the sentry's thread did. */
 void st_pace_turn(struct st_ctx *c, uint64_t turn_ns, bool slept, uint64_t now);
 /* The two share a CPU again. Owner. */

@@ -285,7 +285,7 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     p->patch = cfg->patch && patch_supported();
     p->keys = st_xstate_keys();
     p->patience_ns = ST_PATIENCE_NS;
-    p->spin = st_pace_calibrate();
+    p->spin = stub_pace_calibrate();
     mutex_init(&p->mu, LOCK_RANK_LEAF);
     list_init(&p->processes);
     stub_placer_init(&p->placer);
