@@ -2,7 +2,6 @@
 """config.json field by field: what is honoured, what is refused and why, what is ignored."""
 import json
 import os
-import pathlib
 import unittest
 
 from harness import CAPS, IS_OURS, Case, main
