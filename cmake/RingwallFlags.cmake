@@ -45,7 +45,8 @@ endif()
 
 target_link_options(ringwall_flags INTERFACE
   $<IF:$<BOOL:$<TARGET_PROPERTY:RINGWALL_STATIC>>,-static-pie,-pie>)
-ringwall_add_link_flags(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code)
+ringwall_add_link_flags(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code
+                         -Wl,-z,pack-relative-relocs)
 
 # For test programs, after ringwall_flags: criterion's macros declare functions and pad structures in
 # ways of their own, and a test may keep its data on the stack.

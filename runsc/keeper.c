@@ -9,6 +9,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/settle.h"
 #include "runsc/console.h"
 #include "runsc/control.h"
 
@@ -59,6 +60,7 @@ int keeper_wait(const struct keeper *k)
     };
     int code = KEEPER_KILLED;
 
+    settle();
     do
         console_proxy(&child, k->master, k->conn);
     while (!keeper_next_packet(k, &code));
