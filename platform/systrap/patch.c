@@ -483,17 +483,18 @@ static bool patch_site_locked(struct st_as *as, struct page_work *w, uint64_t ri
     return true;
 }
 
-void st_patch_site(struct st_as *as, uint64_t rip, uint64_t nr)
+bool st_patch_site(struct st_as *as, uint64_t rip, uint64_t nr)
 {
     struct page_work *w = malloc(sizeof(*w));
     bool done = false;
 
     if (w == NULL)
-        return;
+        return false;
     mutex_lock(&as->mu);
     done = patch_site_locked(as, w, rip, nr);
     mutex_unlock(&as->mu);
     log_debug("systrap: call %u behind %#lx %s", (unsigned)nr, (unsigned long)rip,
               done ? "needs no signal from now on" : "goes on with signals");
     free(w);
+    return done;
 }

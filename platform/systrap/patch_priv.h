@@ -99,8 +99,9 @@ void st_patch_fini(struct st_as *as);
 MUST_CHECK int st_patch_cut(struct st_as *as, const struct stub_change *change, bool is_text);
 /* as begins as a copy of from. -ENOMEM. */
 MUST_CHECK int st_patch_fork(struct st_as *from, struct st_as *as);
-/* Patches the site whose system call instruction ends at rip. Takes the lock. */
-void st_patch_site(struct st_as *as, uint64_t rip, uint64_t nr);
+/* Patches the site whose system call instruction ends at rip. False: it is left as it is. Takes the
+ * lock. */
+bool st_patch_site(struct st_as *as, uint64_t rip, uint64_t nr);
 /* Takes every patched page away, for good. Takes the lock. */
 void st_patch_stop(struct st_as *as);
 /* The program wants to see the patched page at addr as it was: it gets it, for good. False: there

@@ -147,14 +147,38 @@ static const struct patch_site *patch_in_code(const struct st_ctx *c, uint64_t r
     return st_patch_find_code(c->as->patch.set, rip, off);
 }
 
+/* Where calls from rip are counted. NULL: the places are taken by others, one of which loses a call
+ * by this, so that what is no longer made goes in the end. */
+static struct st_hot *patch_place(struct st_ctx *c, uint64_t rip)
+{
+    struct st_hot *set = c->direct.hot[(rip ^ rip >> 5) % ST_HOT_SETS], *least = set;
+
+    for (unsigned i = 0; i < ST_HOT_WAYS; i++) {
+        if (set[i].rip == rip)
+            return &set[i];
+        if (set[i].count < least->count)
+            least = &set[i];
+    }
+    if (least->count > 0) {
+        least->count--;
+        return NULL;
+    }
+    least->rip = rip;
+    return least;
+}
+
 static void patch_count(struct st_ctx *c)
 {
-    struct st_hot *h = &c->direct.hot[(c->regs.rip ^ c->regs.rip >> 5) % ARRAY_SIZE(c->direct.hot)];
+    struct st_hot *h = patch_place(c, c->regs.rip);
 
-    if (h->rip != c->regs.rip)
-        *h = (struct st_hot){.rip = c->regs.rip};
-    if (++h->count == PATCH_HOT)
-        st_patch_site(c->as, c->regs.rip, c->regs.orig_rax);
+    if (h == NULL || h->count > PATCH_HOT || ++h->count != PATCH_HOT)
+        return;
+    /* Makes room; what cannot be patched stays, and is asked again only if it is called much more
+     * often than others. */
+    if (st_patch_site(c->as, c->regs.rip, c->regs.orig_rax))
+        h->count = 0;
+    else
+        h->count++;
 }
 
 void st_patch_called(struct st_ctx *c)

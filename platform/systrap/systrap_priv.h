@@ -145,6 +145,8 @@ struct st_as {
 };
 
 /* patch_run.c; owner */
+#define ST_HOT_SETS 16u
+#define ST_HOT_WAYS 4u
 struct st_hot {
     uint64_t rip;
     uint32_t count;
@@ -156,7 +158,7 @@ struct st_direct {
     bool known, found;        /* fs means something; guest code is found by it */
     uint64_t back, back_code; /* who goes on at back is entered at back_code, if nothing was */
     uint32_t gen;             /* taken away since then: st_patch.gen */
-    struct st_hot hot[8];
+    struct st_hot hot[ST_HOT_SETS][ST_HOT_WAYS];
 };
 
 /* pace.c; owner */
