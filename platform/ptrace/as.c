@@ -10,12 +10,6 @@
 #include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
-static int as_prot(unsigned access)
-{
-    return ((access & PLAT_READ) ? PROT_READ : 0) | ((access & PLAT_WRITE) ? PROT_WRITE : 0) |
-           ((access & PLAT_EXEC) ? PROT_EXEC : 0);
-}
-
 /* ---- life ---- */
 
 int pt_as_alloc(struct pt_plat *p, struct pt_as **out_as)
@@ -100,10 +94,7 @@ static int as_push(struct plat_as *base, const struct stub_change *change)
     if (change->start >= change->end)
         return 0;
     mutex_lock(&as->mu);
-    if (change->kind == STUB_PROTECT)
-        r = stub_queue_protect(&as->queue, change->start, change->end, change->prot);
-    else
-        r = stub_queue_replace(&as->queue, change);
+    r = stub_queue_add(&as->queue, change);
     if (r == 0)
         atomic_store(&as->has_ops, true);
     mutex_unlock(&as->mu);
@@ -113,16 +104,7 @@ static int as_push(struct plat_as *base, const struct stub_change *change)
 static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access, int fd,
                   uint64_t off, unsigned flags)
 {
-    const struct stub_change change = {
-        .start = addr.v,
-        .end = addr.v + size,
-        .kind = STUB_MAP,
-        .prot = as_prot(access),
-        .flags = MAP_FIXED | ((flags & PLAT_MAP_PRIVATE) ? MAP_PRIVATE : MAP_SHARED) |
-                 ((flags & PLAT_MAP_POPULATE) ? MAP_POPULATE : 0),
-        .fd = fd,
-        .off = off,
-    };
+    const struct stub_change change = stub_change_map(addr, size, access, fd, off, flags);
 
     return as_push(base, &change);
 }
@@ -136,8 +118,7 @@ static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 
 static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
 {
-    const struct stub_change change = {
-        .start = addr.v, .end = addr.v + size, .kind = STUB_PROTECT, .prot = as_prot(access)};
+    const struct stub_change change = stub_change_protect(addr, size, access);
 
     return as_push(base, &change);
 }

@@ -11,20 +11,7 @@
 #include "base/log.h"
 #include "platform/ptrace/ptrace_priv.h"
 
-/* Offsets in the XSAVE area: Intel SDM vol. 1, 13.4. */
-#define XSAVE_SW_RESERVED 464
-#define XSAVE_HEADER 512
-#define XSAVE_LEGACY_SIZE 576
-#define XSTATE_X87_SSE UINT64_C(3)
 #define DEBUGREG_CONTROL 7u
-
-static void ctx_reset_regs(struct plat_regs *regs)
-{
-    memset(regs, 0, sizeof(*regs));
-    regs->cs = STUB_USER_CS;
-    regs->ss = STUB_USER_SS;
-    regs->eflags = STUB_EFLAGS;
-}
 
 static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
 {
@@ -35,7 +22,7 @@ static int ctx_alloc(struct pt_as *as, struct pt_ctx **out_ctx)
     c->base.plat = as->base.plat;
     c->as = as;
     stub_seat_init(&c->seat, &pt_plat(as->base.plat)->placer);
-    ctx_reset_regs(&c->regs);
+    c->regs = stub_regs_fresh();
     ref_get(&as->ref);
     *out_ctx = c;
     return 0;
@@ -367,7 +354,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->seat.cpu = STUB_CPU_NEW;
     free(c->xstate);
     c->xstate = NULL;
-    ctx_reset_regs(&c->regs);
+    c->regs = stub_regs_fresh();
     stub_clock_start(&c->seat, c->as->pid);
     ctx_enlist(c);
     pt_as_put(&old->base);
@@ -398,26 +385,18 @@ static int64_t ctx_xstate_get(struct plat_ctx *base, void *buf, size_t size)
     return pt_get_xstate(c->tid, buf, size);
 }
 
-/* The host wants the whole area; a frame without the extended part has x87 and SSE only. */
+/* The host wants the whole area. */
 static int ctx_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
 {
     struct pt_ctx *c = pt_ctx(base);
     size_t full = base->plat->xstate_size;
-    const uint64_t legacy = XSTATE_X87_SSE;
+    char *area;
     int r = pt_ctx_own(c);
 
+    if (r == 0)
+        r = stub_xstate_whole(buf, size, full, &area);
     if (r != 0)
         return r;
-    if (size < XSAVE_HEADER || size > full)
-        return -EINVAL;
-    char *area = calloc(1, full);
-    if (area == NULL)
-        return -ENOMEM;
-    memcpy(area, buf, size);
-    if (size < XSAVE_LEGACY_SIZE) {
-        memset(area + XSAVE_HEADER, 0, full - XSAVE_HEADER);
-        memcpy(area + XSAVE_HEADER, &legacy, sizeof(legacy));
-    }
     r = pt_set_xstate(c->tid, area, full);
     free(area);
     return r != 0 && r != -ESRCH ? -EINVAL : r;

@@ -11,6 +11,33 @@
 /* Switches spent on finding the holes of one range: then it fails. */
 #define CHANGE_HOLE_STEPS 4096
 
+static int change_prot(unsigned access)
+{
+    return ((access & PLAT_READ) ? PROT_READ : 0) | ((access & PLAT_WRITE) ? PROT_WRITE : 0) |
+           ((access & PLAT_EXEC) ? PROT_EXEC : 0);
+}
+
+struct stub_change stub_change_map(uaddr_t addr, uint64_t size, unsigned access, int fd,
+                                   uint64_t off, unsigned flags)
+{
+    return (struct stub_change){
+        .start = addr.v,
+        .end = addr.v + size,
+        .kind = STUB_MAP,
+        .prot = change_prot(access),
+        .flags = MAP_FIXED | ((flags & PLAT_MAP_PRIVATE) ? MAP_PRIVATE : MAP_SHARED) |
+                 ((flags & PLAT_MAP_POPULATE) ? MAP_POPULATE : 0),
+        .fd = fd,
+        .off = off,
+    };
+}
+
+struct stub_change stub_change_protect(uaddr_t addr, uint64_t size, unsigned access)
+{
+    return (struct stub_change){
+        .start = addr.v, .end = addr.v + size, .kind = STUB_PROTECT, .prot = change_prot(access)};
+}
+
 void stub_change_encode(struct stub_op *op, const struct stub_change *c)
 {
     memset(op, 0, sizeof(*op));

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/uaddr.h"
 #include "platform/stub/queue.h"
 
 /* One host call, as the code in stubs reads it. */
@@ -16,6 +17,11 @@ struct stub_op {
     uint64_t nr, args[6], pad;
 };
 _Static_assert(sizeof(struct stub_op) == STUB_OP_SIZE, "the assembler knows the size");
+
+/* What plat_as_map() and plat_as_protect() ask for; access, flags: PLAT_*. */
+struct stub_change stub_change_map(uaddr_t addr, uint64_t size, unsigned access, int fd,
+                                   uint64_t off, unsigned flags);
+struct stub_change stub_change_protect(uaddr_t addr, uint64_t size, unsigned access);
 
 void stub_change_encode(struct stub_op *op, const struct stub_change *c);
 

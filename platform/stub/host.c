@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
@@ -144,4 +145,27 @@ void stub_fault_trap(struct plat_fault *f)
     if (f->trapno == TRAP_PAGE_FAULT)
         f->errcode = PF_USER | (f->code == SEGV_ACCERR ? PF_PRESENT : 0u) |
                      (f->access == PLAT_EXEC ? PF_FETCH : 0u);
+}
+
+struct plat_regs stub_regs_fresh(void)
+{
+    return (struct plat_regs){.cs = STUB_USER_CS, .ss = STUB_USER_SS, .eflags = STUB_EFLAGS};
+}
+
+int stub_xstate_whole(const void *buf, size_t size, size_t full, char **out_area)
+{
+    const uint64_t legacy = STUB_XSTATE_X87_SSE;
+
+    if (size < STUB_XSAVE_HEADER || size > full)
+        return -EINVAL;
+    char *area = calloc(1, full);
+    if (area == NULL)
+        return -ENOMEM;
+    memcpy(area, buf, size);
+    if (size < STUB_XSAVE_LEGACY_SIZE) {
+        memset(area + STUB_XSAVE_HEADER, 0, full - STUB_XSAVE_HEADER);
+        memcpy(area + STUB_XSAVE_HEADER, &legacy, sizeof(legacy));
+    }
+    *out_area = area;
+    return 0;
 }

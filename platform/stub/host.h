@@ -18,6 +18,9 @@
 #define STUB_USER_SS 0x2b
 #define STUB_EFLAGS 0x202
 
+/* Registers of a context that nothing has set yet. */
+struct plat_regs stub_regs_fresh(void);
+
 /* ---- the host's vDSO ---- */
 /* Finds it, while /proc can be read. Negative errno with a reason in why. */
 MUST_CHECK int stub_vdso_find(char *why, size_t why_size);
@@ -35,6 +38,16 @@ bool stub_drop_capabilities(void);
 MUST_CHECK int stub_reserve(uint64_t size, uint64_t *out_addr);
 /* Bytes of the host's XSAVE area for what is enabled. */
 uint32_t stub_xstate_size(void);
+
+/* Offsets in an XSAVE area: Intel SDM vol. 1, 13.4. */
+#define STUB_XSAVE_SW_RESERVED 464
+#define STUB_XSAVE_HEADER 512
+#define STUB_XSAVE_LEGACY_SIZE 576
+#define STUB_XSTATE_X87_SSE UINT64_C(3)
+/* A whole area of full bytes made of size bytes at buf; what is cut off before the extended part
+ * has x87 and SSE only. The caller frees *out_area. -EINVAL: size fits neither; -ENOMEM. Any
+ * thread. */
+MUST_CHECK int stub_xstate_whole(const void *buf, size_t size, size_t full, char **out_area);
 
 /* Fills in trapno and errcode from the signal, code and access; what those do not tell is left out.
  * Any thread. */

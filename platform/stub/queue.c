@@ -12,6 +12,12 @@ void stub_queue_fini(struct stub_queue *q)
     *q = (struct stub_queue){0};
 }
 
+int stub_queue_add(struct stub_queue *q, const struct stub_change *c)
+{
+    return c->kind == STUB_PROTECT ? stub_queue_protect(q, c->start, c->end, c->prot)
+                                   : stub_queue_replace(q, c);
+}
+
 void stub_queue_drop(struct stub_queue *q, size_t count)
 {
     q->count -= count;

@@ -37,6 +37,8 @@ void stub_queue_fini(struct stub_queue *q);
 MUST_CHECK int stub_queue_replace(struct stub_queue *q, const struct stub_change *c);
 /* Changes what is to be mapped in the range, and what is mapped already. -ENOMEM. */
 MUST_CHECK int stub_queue_protect(struct stub_queue *q, uint64_t start, uint64_t end, int prot);
+/* The one of the two that its kind asks for. -ENOMEM. */
+MUST_CHECK int stub_queue_add(struct stub_queue *q, const struct stub_change *c);
 /* Forgets the first count changes. */
 void stub_queue_drop(struct stub_queue *q, size_t count);
 

@@ -4,12 +4,6 @@
 #include "base/log.h"
 #include "platform/systrap/systrap_priv.h"
 
-static int as_prot(unsigned access)
-{
-    return ((access & PLAT_READ) ? PROT_READ : 0) | ((access & PLAT_WRITE) ? PROT_WRITE : 0) |
-           ((access & PLAT_EXEC) ? PROT_EXEC : 0);
-}
-
 /* With the first address space: before, the sentry has one thread. */
 static int as_start_reaper(struct st_plat *p)
 {
@@ -46,12 +40,8 @@ static int as_push(struct plat_as *base, const struct stub_change *change, bool 
         return 0;
     mutex_lock(&as->mu);
     r = st_patch_cut(as, change, is_text);
-    if (r != 0)
-        ;
-    else if (change->kind == STUB_PROTECT)
-        r = stub_queue_protect(&as->queue, change->start, change->end, change->prot);
-    else
-        r = stub_queue_replace(&as->queue, change);
+    if (r == 0)
+        r = stub_queue_add(&as->queue, change);
     if (r == 0)
         atomic_store(&as->has_changes, true);
     mutex_unlock(&as->mu);
@@ -61,16 +51,7 @@ static int as_push(struct plat_as *base, const struct stub_change *change, bool 
 static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access, int fd,
                   uint64_t off, unsigned flags)
 {
-    const struct stub_change change = {
-        .start = addr.v,
-        .end = addr.v + size,
-        .kind = STUB_MAP,
-        .prot = as_prot(access),
-        .flags = MAP_FIXED | ((flags & PLAT_MAP_PRIVATE) ? MAP_PRIVATE : MAP_SHARED) |
-                 ((flags & PLAT_MAP_POPULATE) ? MAP_POPULATE : 0),
-        .fd = fd,
-        .off = off,
-    };
+    const struct stub_change change = stub_change_map(addr, size, access, fd, off, flags);
 
     return as_push(base, &change, (flags & PLAT_MAP_CODE) && st_plat(base->plat)->patch);
 }
@@ -84,8 +65,7 @@ static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 
 static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
 {
-    const struct stub_change change = {
-        .start = addr.v, .end = addr.v + size, .kind = STUB_PROTECT, .prot = as_prot(access)};
+    const struct stub_change change = stub_change_protect(addr, size, access);
 
     return as_push(base, &change, false);
 }

@@ -5,14 +5,6 @@
 #include "base/log.h"
 #include "platform/systrap/systrap_priv.h"
 
-static void ctx_reset_regs(struct plat_regs *regs)
-{
-    memset(regs, 0, sizeof(*regs));
-    regs->cs = STUB_USER_CS;
-    regs->ss = STUB_USER_SS;
-    regs->eflags = STUB_EFLAGS;
-}
-
 static int ctx_alloc(struct st_as *as, struct st_ctx **out_ctx)
 {
     struct st_ctx *c = calloc(1, sizeof(*c));
@@ -23,7 +15,7 @@ static int ctx_alloc(struct st_as *as, struct st_ctx **out_ctx)
     c->as = as;
     c->direct.back = UINT64_MAX;
     stub_seat_init(&c->seat, &st_plat(as->base.plat)->placer);
-    ctx_reset_regs(&c->regs);
+    c->regs = stub_regs_fresh();
     ref_get(&as->ref);
     *out_ctx = c;
     return 0;
@@ -208,7 +200,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->seat.cpu = STUB_CPU_NEW;
     atomic_store(&c->target, (uint64_t)(uint32_t)as->pid << 32 | (uint32_t)t->tid);
     c->dead = false;
-    ctx_reset_regs(&c->regs);
+    c->regs = stub_regs_fresh();
     st_xstate_reset(c);
     stub_clock_start(&c->seat, as->pid);
     stub_seat_place(&c->seat);

@@ -20,6 +20,41 @@
 #define FUTEX_WAKE 1
 #define DATA(off) stub_text + 4096 + (off)(%rip)
 
+/* rsi: ucontext. Takes rax, rcx and rdx. */
+    .macro load_xstate
+    movq ST_UC_FPSTATE(%rsi), %rcx
+    movl $-1, %eax
+    movl $-1, %edx
+    testq %rcx, %rcx
+    jz .Lnone\@
+    xrstor64 (%rcx)
+.Lnone\@:
+    .endm
+
+/* rsi: registers of a ucontext. All of them, on the stack those that iretq takes. */
+    .macro load_frame
+    pushq $0x2b
+    pushq 8*15(%rsi)            /* rsp */
+    pushq 8*17(%rsi)            /* eflags */
+    pushq $0x33
+    pushq 8*16(%rsi)            /* rip */
+    movq 8*0(%rsi), %r8
+    movq 8*1(%rsi), %r9
+    movq 8*2(%rsi), %r10
+    movq 8*3(%rsi), %r11
+    movq 8*4(%rsi), %r12
+    movq 8*5(%rsi), %r13
+    movq 8*6(%rsi), %r14
+    movq 8*7(%rsi), %r15
+    movq 8*8(%rsi), %rdi
+    movq 8*10(%rsi), %rbp
+    movq 8*11(%rsi), %rbx
+    movq 8*12(%rsi), %rdx
+    movq 8*13(%rsi), %rax
+    movq 8*14(%rsi), %rcx
+    movq 8*9(%rsi), %rsi
+    .endm
+
     .section .rodata.systrap, "a", @progbits
     .balign 4096
     .globl systrap_text, systrap_text_end, systrap_control, systrap_handler, systrap_iret
@@ -381,13 +416,8 @@ stub_nested:
     jb quick_redo
     movq %rdx, %rsi
     movq %rax, %rdi
-    movq ST_UC_FPSTATE(%rsi), %rcx
-    movl $-1, %eax
-    movl $-1, %edx
-    testq %rcx, %rcx
-    jz 1f
-    xrstor64 (%rcx)
-1:  subq $stub_resume - stub_text, %rdi
+    load_xstate
+    subq $stub_resume - stub_text, %rdi
     cmpq $stub_resume_end - stub_resume, %rdi
     jb stub_early
     addq $stub_resume - stub_answer, %rdi
@@ -403,26 +433,7 @@ nested_long:
     leaq stub_call_long(%rip), %rax
     movq %rax, 8*16(%rsi)       /* rip */
 2:
-    pushq $0x2b
-    pushq 8*15(%rsi)            /* rsp */
-    pushq 8*17(%rsi)            /* eflags */
-    pushq $0x33
-    pushq 8*16(%rsi)            /* rip */
-    movq 8*0(%rsi), %r8
-    movq 8*1(%rsi), %r9
-    movq 8*2(%rsi), %r10
-    movq 8*3(%rsi), %r11
-    movq 8*4(%rsi), %r12
-    movq 8*5(%rsi), %r13
-    movq 8*6(%rsi), %r14
-    movq 8*7(%rsi), %r15
-    movq 8*8(%rsi), %rdi
-    movq 8*10(%rsi), %rbp
-    movq 8*11(%rsi), %rbx
-    movq 8*12(%rsi), %rdx
-    movq 8*13(%rsi), %rax
-    movq 8*14(%rsi), %rcx
-    movq 8*9(%rsi), %rsi
+    load_frame
     iretq
 
 /* ---- answered here: rt_sigaction of signals whose action is the default ---- */
@@ -489,33 +500,9 @@ quick_leave:
     jne stub_slow
     movq $0, ST_UC_RAX(%rdx)
     movq %rdx, %rsi
-    movq ST_UC_FPSTATE(%rsi), %rcx
-    movl $-1, %eax
-    movl $-1, %edx
-    testq %rcx, %rcx
-    jz 1f
-    xrstor64 (%rcx)
-1:  leaq ST_UC_GREGS(%rsi), %rsi
-    pushq $0x2b
-    pushq 8*15(%rsi)
-    pushq 8*17(%rsi)
-    pushq $0x33
-    pushq 8*16(%rsi)
-    movq 8*0(%rsi), %r8
-    movq 8*1(%rsi), %r9
-    movq 8*2(%rsi), %r10
-    movq 8*3(%rsi), %r11
-    movq 8*4(%rsi), %r12
-    movq 8*5(%rsi), %r13
-    movq 8*6(%rsi), %r14
-    movq 8*7(%rsi), %r15
-    movq 8*8(%rsi), %rdi
-    movq 8*10(%rsi), %rbp
-    movq 8*11(%rsi), %rbx
-    movq 8*12(%rsi), %rdx
-    movq 8*13(%rsi), %rax
-    movq 8*14(%rsi), %rcx
-    movq 8*9(%rsi), %rsi
+    load_xstate
+    leaq ST_UC_GREGS(%rsi), %rsi
+    load_frame
 quick_iret:
     iretq
 quick_end:
@@ -572,13 +559,8 @@ call_slow:
 /* rdx: ucontext of the fault. */
 call_fault:
     movq %rdx, %rsi
-    movq ST_UC_FPSTATE(%rsi), %rcx
-    movl $-1, %eax
-    movl $-1, %edx
-    testq %rcx, %rcx
-    jz 1f
-    xrstor64 (%rcx)
-1:  leaq ST_UC_GREGS(%rsi), %rsi
+    load_xstate
+    leaq ST_UC_GREGS(%rsi), %rsi
     jmp nested_long
 
 quick_redo:

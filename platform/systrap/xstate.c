@@ -4,13 +4,9 @@
 
 #include "platform/systrap/systrap_priv.h"
 
-/* Offsets in the XSAVE area: Intel SDM vol. 1, 13.4. */
+/* More offsets in the XSAVE area: Intel SDM vol. 1, 13.4. */
 #define XSAVE_MXCSR 24
 #define XSAVE_MXCSR_MASK 28
-#define XSAVE_SW_RESERVED 464
-#define XSAVE_HEADER 512
-#define XSAVE_LEGACY_SIZE 576
-#define XSTATE_X87_SSE UINT64_C(3)
 #define XSTATE_PKRU 9
 /* CPUID leaf 7, ecx. */
 #define XSTATE_OSPKE 16u
@@ -66,8 +62,8 @@ int64_t st_xstate_get(struct plat_ctx *base, void *buf, size_t size)
     if (from == NULL)
         return -ESRCH;
     memcpy(to, from, full);
-    memset(to + XSAVE_SW_RESERVED, 0, XSAVE_HEADER - XSAVE_SW_RESERVED);
-    memcpy(to + XSAVE_SW_RESERVED, &features, sizeof(features));
+    memset(to + STUB_XSAVE_SW_RESERVED, 0, STUB_XSAVE_HEADER - STUB_XSAVE_SW_RESERVED);
+    memcpy(to + STUB_XSAVE_SW_RESERVED, &features, sizeof(features));
     return (int64_t)full;
 }
 
@@ -78,7 +74,7 @@ static bool xstate_is_sane(const char *area)
     uint32_t mxcsr;
 
     memcpy(&mxcsr, area + XSAVE_MXCSR, sizeof(mxcsr));
-    memcpy(header, area + XSAVE_HEADER, sizeof(header));
+    memcpy(header, area + STUB_XSAVE_HEADER, sizeof(header));
     if ((header[0] & ~xstate_features()) != 0 || (mxcsr & ~xstate_mxcsr_mask()) != 0)
         return false;
     for (size_t i = 1; i < ARRAY_SIZE(header); i++)
@@ -87,25 +83,17 @@ static bool xstate_is_sane(const char *area)
     return true;
 }
 
-/* A frame without the extended part has x87 and SSE only. */
 int st_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
 {
     struct st_ctx *c = st_ctx(base);
     const size_t full = base->plat->xstate_size;
-    const uint64_t legacy = XSTATE_X87_SSE;
+    char *area;
 
     if (c->dead || atomic_load(&c->as->gone))
         return -ESRCH;
-    if (size < XSAVE_HEADER || size > full)
-        return -EINVAL;
-    char *area = calloc(1, full);
-    if (area == NULL)
-        return -ENOMEM;
-    memcpy(area, buf, size);
-    if (size < XSAVE_LEGACY_SIZE) {
-        memset(area + XSAVE_HEADER, 0, full - XSAVE_HEADER);
-        memcpy(area + XSAVE_HEADER, &legacy, sizeof(legacy));
-    }
+    int r = stub_xstate_whole(buf, size, full, &area);
+    if (r != 0)
+        return r;
     bool sane = xstate_is_sane(area);
     if (sane) {
         memcpy((char *)c->shared + ST_XSAVE, area, full);
@@ -146,7 +134,7 @@ static void xstate_reset_keys(char *area, uint32_t off)
     const uint64_t header = UINT64_C(1) << XSTATE_PKRU;
 
     memcpy(area + off, &pkru, sizeof(pkru));
-    memcpy(area + XSAVE_HEADER, &header, sizeof(header));
+    memcpy(area + STUB_XSAVE_HEADER, &header, sizeof(header));
 }
 
 void st_xstate_reset(struct st_ctx *c)
@@ -155,7 +143,7 @@ void st_xstate_reset(struct st_ctx *c)
     const uint32_t mxcsr = 0x1f80;
     char *area = (char *)c->shared + ST_XSAVE;
 
-    memset(area, 0, XSAVE_LEGACY_SIZE);
+    memset(area, 0, STUB_XSAVE_LEGACY_SIZE);
     memcpy(area, &fcw, sizeof(fcw));
     memcpy(area + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
     if (st_plat(c->base.plat)->keys != 0)
