@@ -79,7 +79,8 @@ static bool mappable_overlap(const struct vma *v, uint64_t off, uint64_t size, u
     return lo < hi;
 }
 
-static void mappable_invalidate_mm(struct mm *mm, struct mappable *m, uint64_t off, uint64_t size)
+static void mappable_drop_mm(struct mm *mm, struct mappable *m, uint64_t off, uint64_t size,
+                             bool keep_copies)
 {
     uint64_t start, end;
     bool any = false;
@@ -93,19 +94,18 @@ static void mappable_invalidate_mm(struct mm *mm, struct mappable *m, uint64_t o
             continue;
         while (mm_stock_locked(mm) != 0)
             (void)sched_yield();
-        any |= pma_drop_range(mm, start, end, true);
+        any |= pma_drop_range(mm, start, end, keep_copies);
     }
     if (any)
         (void)mm_commit_locked(mm);
     mm_end(mm);
 }
 
-void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size)
+static void mappable_drop(struct mappable *m, uint64_t off, uint64_t size, bool keep_copies)
 {
     struct mutex *mu = mappable_lock(m);
     struct vma marker = {.mm = NULL};
     struct mm *last = NULL; /* one visit does all VMAs of an mm; kept so that it stays itself */
-    off = ALIGN_DOWN(off, PAGE_SIZE);
     mutex_lock(mu);
     list_add(&marker.mlink, &m->mappings);
     while (marker.mlink.next != &m->mappings) {
@@ -117,7 +117,7 @@ void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size)
         mutex_unlock(mu);
         mm_put(last);
         last = mm;
-        mappable_invalidate_mm(mm, m, off, size);
+        mappable_drop_mm(mm, m, off, size, keep_copies);
         mutex_lock(mu);
     }
     list_del(&marker.mlink);
@@ -126,4 +126,15 @@ void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size)
     /* The object may be another host file from now on. */
     if (off == 0 && size == UINT64_MAX)
         hostwin_forget(m);
+}
+
+void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size)
+{
+    mappable_drop(m, ALIGN_DOWN(off, PAGE_SIZE), size, true);
+}
+
+void mappable_truncate(struct mappable *m, uint64_t size)
+{
+    if (size <= UINT64_MAX - PAGE_SIZE)
+        mappable_drop(m, ALIGN_UP(size, PAGE_SIZE), UINT64_MAX, false);
 }

@@ -50,7 +50,7 @@ struct mappable_ops {
 };
 
 /* Embedded in the object that can be mapped. Objects whose range may shrink or vanish under
- * mappings (truncate, hole punch) call mappable_invalidate. */
+ * mappings (truncate, hole punch) call mappable_truncate or mappable_invalidate. */
 struct mappable {
     const struct mappable_ops *ops;
     /* VMAs that map it: private to mm (sentry/mm/mappable.c), guarded by its lock. */
@@ -63,5 +63,8 @@ void mappable_fini(struct mappable *m);
  * shared or has not copied it privately; next touch translates again. Holds no lock of the
  * object that translate takes. Blocks until no stale mapping is usable. */
 void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size);
+/* The object ends at size (bytes) now: whole pages beyond go everywhere, private copies too. As
+ * mappable_invalidate otherwise. */
+void mappable_truncate(struct mappable *m, uint64_t size);
 
 #endif

@@ -412,6 +412,84 @@ TEST(private_page_goes_with_the_files_end)
     CHECK_EQ(p[0], 'a');
 }
 
+/* What was written privately goes as well: only a hole keeps it. */
+static void truncated_under_copies(int fd)
+{
+    char *p = OK(mmap(NULL, 4 * P, RW, MAP_PRIVATE, fd, 0));
+    memset(p, 'x', 4 * P);
+    OK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2 * (off_t)P, 2 * (off_t)P));
+    CHECK_EQ(p[2 * P], 'x');
+    CHECK_EQ(p[4 * P - 1], 'x');
+    OK(ftruncate(fd, (off_t)P + 100));
+    CHECK_EQ(try_read(p + 2 * P), SIGBUS);
+    CHECK_EQ(fault_code, BUS_ADRERR);
+    CHECK_EQ(try_write(p + 3 * P, 'y'), SIGBUS);
+    CHECK_EQ(p[P + 99], 'x');
+    CHECK_EQ(p[2 * P - 1], 'x');
+    OK(ftruncate(fd, 4 * (off_t)P));
+    CHECK_EQ(p[2 * P], 0);
+    CHECK_EQ(p[4 * P - 1], 0);
+    CHECK_EQ(p[2 * P - 1], 'x');
+    OK(munmap(p, 4 * P));
+}
+
+TEST(truncate_takes_private_copies)
+{
+    catch_faults();
+    truncated_under_copies(make_file("f", 4));
+    int fd = OK(memfd_create("m", 0));
+    OK(ftruncate(fd, 4 * (off_t)P));
+    truncated_under_copies(fd);
+}
+
+TEST(truncate_takes_copies_of_other_processes)
+{
+    catch_faults();
+    volatile int *step = conf_shared(P);
+    int fd = make_file("f", 3);
+    char *p = OK(mmap(NULL, 3 * P, RW, MAP_PRIVATE, fd, 0));
+    p[0] = p[P] = p[2 * P] = 'x';
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        p[P] = 'y';
+        step[0] = 1;
+        conf_await(step, 2);
+        CHECK_EQ(p[0], 'x');
+        CHECK_EQ(try_read(p + P), SIGBUS);
+        CHECK_EQ(try_read(p + 2 * P), SIGBUS);
+        _exit(0);
+    }
+    conf_await(step, 1);
+    OK(truncate("f", 1));
+    step[0] = 2;
+    CHECK_EXIT(pid, 0);
+    CHECK_EQ(try_read(p + 2 * P), SIGBUS);
+    CHECK_EQ(try_read(p), 0);
+    OK(close(OK(open("f", O_WRONLY | O_TRUNC))));
+    CHECK_EQ(try_read(p), SIGBUS);
+}
+
+/* Bytes beyond the end are gone for good, whoever saw them. */
+TEST(tail_of_the_last_page_reads_zero)
+{
+    int fd = make_file("f", 2);
+    char *p = OK(mmap(NULL, 2 * P, RW, MAP_SHARED, fd, 0));
+    char *q = OK(mmap(NULL, 2 * P, RW, MAP_PRIVATE, fd, 0));
+    char buf[P];
+    CHECK_EQ(p[P + 200], 'b');
+    CHECK_EQ(q[P + 200], 'b');
+    OK(ftruncate(fd, (off_t)P + 100));
+    CHECK_EQ(p[P + 99], 'b');
+    CHECK_EQ(p[P + 100], 0);
+    OK(ftruncate(fd, 2 * (off_t)P));
+    for (size_t i = 100; i < P; i++)
+        CHECK(p[P + i] == 0 && q[P + i] == 0);
+    CHECK_EQ(pread(fd, buf, P, (off_t)P), P);
+    CHECK_EQ(buf[99], 'b');
+    CHECK_EQ(buf[100], 0);
+    CHECK_EQ(buf[P - 1], 0);
+}
+
 TEST(read_into_a_mapping_of_the_same_file)
 {
     int fd = make_file("f", 4);

@@ -149,6 +149,12 @@ void mappable_fini(struct mappable *m)
 /* What was last taken out of address spaces, or UINT64_MAX. */
 static uint64_t fake_invalidated = UINT64_MAX;
 
+void mappable_truncate(struct mappable *m, uint64_t size)
+{
+    (void)m;
+    fake_invalidated = ALIGN_UP(size, PAGE_SIZE);
+}
+
 void mappable_invalidate(struct mappable *m, uint64_t off, uint64_t size)
 {
     (void)m, (void)size;

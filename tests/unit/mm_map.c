@@ -276,6 +276,29 @@ Test(mm_map, shared_file_pages_are_the_files)
     fake_file_end(&f);
 }
 
+Test(mm_map, truncation_takes_copies_and_invalidation_does_not)
+{
+    struct guest g;
+    struct fake_file f;
+    guest_new(&g);
+    fake_file_new(&f, 3 * P);
+    int64_t at = guest_mmap(&g, 0, 3 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE, &f.m, 0);
+    cr_assert(at > 0);
+    const uint64_t a = (uint64_t)at;
+    cr_assert_eq(guest_write(&g, a, 50), 0);
+    cr_assert_eq(guest_write(&g, a + 2 * P, 51), 0);
+    mappable_invalidate(&f.m, 0, UINT64_MAX);
+    cr_assert_eq(guest_read(&g, a), 50);
+    cr_assert_eq(guest_read(&g, a + 2 * P), 51);
+    f.size = 1;
+    cr_assert_eq(ftruncate(f.fd, 1), 0);
+    mappable_truncate(&f.m, 1);
+    cr_assert_eq(guest_read(&g, a), 50);
+    cr_assert_eq(guest_read(&g, a + 2 * P), -SIGBUS);
+    guest_end(&g);
+    fake_file_end(&f);
+}
+
 Test(mm_map, file_cut_short_without_a_word)
 {
     struct guest g;

@@ -317,6 +317,6 @@ int goferfs_setattr(struct inode *i, const struct vfs_setattr *a)
     int r = setattr_locked(i, &s);
     mutex_unlock(&gi->rw_mu);
     if (r == 0 && (a->valid & VFS_SET_SIZE) && a->size < before)
-        mappable_invalidate(&gi->map, ALIGN_UP(a->size, PAGE_SIZE), UINT64_MAX);
+        mappable_truncate(&gi->map, a->size);
     return r;
 }

@@ -92,7 +92,7 @@ static int ovl_setattr(struct inode *i, const struct vfs_setattr *a)
     r = real->ops->setattr != NULL ? real->ops->setattr(real, a) : -EPERM;
     ovl_copy_attr(oi);
     if (r == 0 && sized && a->size < before)
-        ovl_map_cut(oi, ALIGN_UP(a->size, PAGE_SIZE), UINT64_MAX);
+        mappable_truncate(&oi->map, a->size);
     return r;
 }
 

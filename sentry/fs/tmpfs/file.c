@@ -157,7 +157,7 @@ int tmpfs_set_size(struct tmpfs_inode *t, uint64_t size)
         mutex_unlock(&t->inode.mu);
         if (size < old) {
             /* After this nobody can bring pages beyond the end back. */
-            mappable_invalidate(&t->mappable, ALIGN_UP(size, PAGE_SIZE), UINT64_MAX);
+            mappable_truncate(&t->mappable, size);
             tmpfs_data_punch(t, size, UINT64_MAX);
         }
     }
