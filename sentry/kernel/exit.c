@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/account_priv.h"
@@ -571,6 +572,10 @@ void task_exit_final(struct task *t)
 {
     struct thread_group *tg = t->tg;
 
+    /* What ends gives memory back, which may need a little first. */
+    heap_exempt(true);
+    atomic_fetch_add(&tg->heap_gone, atomic_load(&task_priv(t)->heap));
+    atomic_store(&task_priv(t)->heap, 0);
     task_coredump_join(t);
     if (UNLIKELY(task_traced(t)))
         trace_event(t, PTRACE_EVENT_EXIT, (uint32_t)exit_status(t));

@@ -190,6 +190,7 @@ struct thread_group {
     struct cpu_limit *_Atomic cpu_limit; /* timer_limit.c; mu to change */
     bool cpu_limit_over;                 /* mu: no new one, the last thread has gone */
     _Atomic int32_t oom_score_adj, oom_score_adj_min;
+    _Atomic int64_t heap_gone; /* task_priv.heap of threads that have ended */
     _Atomic int dumpable;
     _Atomic bool thp_disable;
     _Atomic int membarrier; /* TASK_ATTR_MEMBARRIER */

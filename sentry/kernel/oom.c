@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/inspect.h"
@@ -37,7 +38,21 @@ static uint64_t oom_total(struct kernel *k, const struct cgroup *cg)
     return cg ? MIN(memacct_limit(cg->acct), atomic_load(&k->memory)) : atomic_load(&k->memory);
 }
 
-/* oom_badness(): pages it has, and oom_score_adj thousandths of all there are. */
+/* Bytes that the sentry's heap has grown by in the calls of a group. */
+static int64_t oom_heap(struct kernel *k, struct thread_group *tg)
+{
+    int64_t sum = atomic_load(&tg->heap_gone);
+    struct task_priv *p;
+
+    mutex_lock(&k->mu);
+    list_for_each_entry (p, &tg->threads, thread_node)
+        sum += atomic_load(&p->heap);
+    mutex_unlock(&k->mu);
+    return MAX(sum, 0);
+}
+
+/* oom_badness(): pages it has, what is remembered for it (Linux counts page tables only, but knows
+ * who is charged for the rest), and oom_score_adj thousandths of all there are. */
 static int64_t oom_points(uint64_t total, struct thread_group *tg, struct mm *mm)
 {
     const int64_t adj = atomic_load(&tg->oom_score_adj);
@@ -47,7 +62,7 @@ static int64_t oom_points(uint64_t total, struct thread_group *tg, struct mm *mm
     if (adj == OOM_ADJ_MIN)
         return INT64_MIN;
     mm_stats(mm, &st);
-    return (int64_t)(st.rss >> PAGE_SHIFT) + adj * (pages / 1000);
+    return ((int64_t)st.rss + oom_heap(tg->k, tg)) / (int64_t)PAGE_SIZE + adj * (pages / 1000);
 }
 
 struct oom_choice {
@@ -168,8 +183,11 @@ static bool oom_wait(struct task *t)
     const uint64_t end = mono_now() + OOM_PATIENCE_NS;
 
     while (!task_dying(t) && mono_now() < end) {
-        if (!oom_still_full(t))
+        if (!oom_still_full(t)) {
+            if (heap_pressed())
+                heap_trim();
             return true;
+        }
         if (blocker_wait_killable(&t->blocker, mono_now() + OOM_STEP_NS) == -EINTR)
             break;
     }

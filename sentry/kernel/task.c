@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/heap.h"
 #include "sentry/ipc/ipc.h"
 #include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/cgroup_priv.h"
@@ -19,6 +20,9 @@
 OBJCOUNT_DEFINE(task);
 OBJCOUNT_DEFINE(thread_group);
 
+/* A thread's stacks, its stub's, and what the host remembers of both: counted as heap. */
+#define TASK_HOST_BYTES (32 << 10)
+
 struct task_alloc {
     struct task t;
     struct task_priv p;
@@ -30,7 +34,7 @@ int task_new(struct kernel *k, struct task **out_task)
         atomic_fetch_sub_explicit(&k->task_count, 1, memory_order_relaxed);
         return -EAGAIN;
     }
-    struct task_alloc *a = calloc(1, sizeof(*a));
+    struct task_alloc *a = heap_admits(TASK_HOST_BYTES) ? calloc(1, sizeof(*a)) : NULL;
     if (!a) {
         atomic_fetch_sub_explicit(&k->task_count, 1, memory_order_relaxed);
         return -ENOMEM;
@@ -56,6 +60,7 @@ int task_new(struct kernel *k, struct task **out_task)
     p->timer_slack_ns = p->timer_slack_born = 50000;
     p->altstack_flags = 2; /* SS_DISABLE */
     p->mce_kill = PR_MCE_KILL_DEFAULT;
+    heap_add(TASK_HOST_BYTES);
     OBJCOUNT_INC(task);
     *out_task = t;
     return 0;
@@ -99,6 +104,7 @@ void task_put(struct task *t)
     mutex_destroy(&p->start_mu);
     mutex_destroy(&t->mu);
     atomic_fetch_sub_explicit(&t->k->task_count, 1, memory_order_relaxed);
+    heap_add(-TASK_HOST_BYTES);
     OBJCOUNT_DEC(task);
     free(container_of(t, struct task_alloc, t));
 }

@@ -79,6 +79,7 @@ struct task_priv {
     /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
     _Atomic uint32_t guest_seq;
     _Atomic uint64_t min_flt, maj_flt, invol_switches;
+    _Atomic int64_t heap; /* owner writes: what its calls have left in the sentry's heap, bytes */
     _Atomic int nice;
     _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */
     _Atomic bool sched_reset_on_fork;

@@ -4,12 +4,14 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
+#include "sentry/mem/memfile.h"
 
 enum { START_WAIT, START_READY, START_GO, START_ABORT };
 
@@ -50,6 +52,8 @@ static int64_t syscall_call(struct task *t)
     /* Where Linux has lazy mappings and a copy that waits for memory, the killer comes first. */
     if (UNLIKELY(ret == -ENOMEM || ret == -EFAULT) && task_oom(t))
         ret = -ERESTARTNOINTR;
+    else if (UNLIKELY(heap_pressed()) && memfile_heap_full(t->k->cfg.mf) && !task_oom(t))
+        log_debug("task %d: no memory, and nobody to end", t->tid);
     if (trace)
         st->trace(t, nr, a, true, ret);
     return ret;
@@ -66,6 +70,14 @@ static void syscall_watched(struct task *t)
     trace_syscall_exit(t);
 }
 
+/* Only the owner writes it. */
+static void syscall_heap(struct task_priv *p, int64_t taken)
+{
+    const int64_t before = atomic_load_explicit(&p->heap, memory_order_relaxed);
+
+    atomic_store_explicit(&p->heap, before + taken, memory_order_relaxed);
+}
+
 static void syscall_dispatch(struct task *t)
 {
     struct task_priv *p = task_priv(t);
@@ -80,6 +92,9 @@ static void syscall_dispatch(struct task *t)
     } else {
         syscall_watched(t);
     }
+    const int64_t taken = heap_taken();
+    if (taken)
+        syscall_heap(p, taken);
     const int64_t ret = (int64_t)regs->rax;
     if (UNLIKELY(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK))
         sig_deliver(t);
@@ -200,6 +215,8 @@ static void task_thread_begin(struct task *t)
     struct timespec ts;
     clockid_t clock;
 
+    heap_exempt(false);
+    (void)heap_taken();
     if (pthread_getcpuclockid(pthread_self(), &clock) != 0 || clock_gettime(clock, &ts) != 0)
         return;
     p->cpu_clock_start_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;

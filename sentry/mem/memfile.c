@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "sentry/mem/memacct.h"
 #include "sentry/mem/memfile_priv.h"
@@ -31,6 +32,14 @@
 #define MF_PUNCH_BATCH 16
 /* Runs of pages that are there, this long, are worth remembering. */
 #define MF_FULL_MIN (1024u * 1024)
+/* What the sentry's heap may have without taking it from guests, at most and as part of the limit;
+ * what it may grow by between two looks, at least; what is left to it when there is nothing more,
+ * for who has to give memory back. */
+#define MF_HEAP_FREE (4u * 1024 * 1024)
+#define MF_HEAP_FREE_PART 32u
+#define MF_HEAP_STEP (256u * 1024)
+#define MF_HEAP_SLACK (2u * 1024 * 1024)
+#define MF_HEAP_SLACK_PART 64u
 
 /* ---- segments ---- */
 
@@ -286,12 +295,44 @@ void memfile_set_limit(struct memfile *mf, uint64_t limit)
     mf->limit = limit;
     mf->since_check = UINT64_MAX;
     mutex_unlock(&mf->mu);
+    (void)memfile_heap_full(mf);
+}
+
+/* Bytes of the sentry's heap that count as the guests'; an eighth more is lost between blocks. */
+static uint64_t mf_heap(uint64_t limit)
+{
+    const uint64_t own = MIN(limit / MF_HEAP_FREE_PART, MF_HEAP_FREE);
+    const uint64_t used = heap_used() / 8 * 9;
+
+    return used > own ? used - own : 0;
+}
+
+/* What guests may still have. */
+static uint64_t mf_room(const struct memfile *mf)
+{
+    uint64_t limit = atomic_load_explicit(&mf->limit, memory_order_relaxed), taken;
+
+    if (limit == 0) {
+        limit = mf->host_ram / 2;
+        taken = mf_heap(limit);
+    } else {
+        taken = memfile_resident(mf) + mf_heap(limit);
+    }
+    return taken < limit ? limit - taken : 0;
 }
 
 bool memfile_full(const struct memfile *mf)
 {
-    uint64_t limit = atomic_load_explicit(&mf->limit, memory_order_relaxed);
-    return limit != 0 && memfile_resident(mf) >= limit;
+    return mf_room(mf) == 0;
+}
+
+bool memfile_heap_full(struct memfile *mf)
+{
+    const uint64_t room = mf_room(mf), used = heap_used();
+    const uint64_t slack = MIN(memfile_budget(mf) / MF_HEAP_SLACK_PART, (uint64_t)MF_HEAP_SLACK);
+
+    heap_set_marks(used + MIN(MAX(room / 4, (uint64_t)MF_HEAP_STEP), room), used + room + slack);
+    return room == 0;
 }
 
 bool memfile_limited(const struct memfile *mf)
@@ -323,7 +364,7 @@ static bool mf_over_limit_locked(struct memfile *mf, uint64_t size)
     if (mf->limit == 0)
         return false;
     if (mf->since_check >= mf->limit / 64 || mf->resident_seen >= mf->limit) {
-        mf->resident_seen = memfile_resident(mf);
+        mf->resident_seen = memfile_resident(mf) + mf_heap(mf->limit);
         mf->since_check = 0;
     }
     mf->since_check += size;

@@ -25,8 +25,11 @@ uint64_t memfile_host_ram(const struct memfile *mf);
 /* The smaller of that and the limit: what file systems in memory take half of. */
 uint64_t memfile_budget(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
-/* The limit is reached at this moment. */
+/* The limit is reached at this moment, by guest memory and what the sentry's heap takes for guests
+ * together (base/heap.h). Without a limit the heap alone may take half of the host's memory. */
 bool memfile_full(const struct memfile *mf);
+/* heap_pressed() was true: full, or the marks of the heap are set anew by what is left. */
+bool memfile_heap_full(struct memfile *mf);
 /* Whether a limit is set. */
 bool memfile_limited(const struct memfile *mf);
 /* What was promised of it. */

@@ -44,7 +44,7 @@ struct memfile {
     struct list spares;
     unsigned spare_count;
     uint64_t reserved, dirty;
-    uint64_t since_check, resident_seen; /* for the limit */
+    uint64_t since_check, resident_seen; /* for the limit; with the heap */
     uint64_t zeroed;                     /* times that pages in use were given back */
 };
 

@@ -7,11 +7,14 @@
 #include <sys/random.h>
 
 #include "base/ckd.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "base/objcount.h"
 #include "sentry/mm/mm_priv.h"
 #include "sentry/wait/wait.h"
 
+/* A stub's page tables and what else the host remembers of it: counted as heap. */
+#define MM_HOST_BYTES (96 << 10)
 #define MM_SPARES 6u
 #define MM_SPARES_MAX 32u
 /* Linux's arch/x86/mm/mmap.c: gap for the stack, and 28 bits of pages of randomness. */
@@ -78,6 +81,7 @@ int mm_alloc(struct plat *plat, struct memfile *mf, struct plat_as *as, struct m
     list_init(&mm->held_pmas);
     list_init(&mm->dead_vmas);
     mm_random_layout(mm);
+    heap_add(MM_HOST_BYTES);
     OBJCOUNT_INC(mm);
     *out_mm = mm;
     return 0;
@@ -179,6 +183,7 @@ static void mm_destroy(struct mm *mm)
     rwlock_destroy(&mm->lock);
     memacct_put(mm->acct);
     mutex_destroy(&mm->acct_mu);
+    heap_add(-MM_HOST_BYTES);
     OBJCOUNT_DEC(mm);
     free(mm);
 }

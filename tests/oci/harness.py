@@ -95,6 +95,12 @@ def children_of(pid):
     return found
 
 
+def is_static(program):
+    """Builds with sanitizers are not: they are not installed, and do not count their heap."""
+    return "INTERP" not in subprocess.run(["readelf", "-lW", program], check=True, text=True,
+                                          stdout=subprocess.PIPE).stdout
+
+
 def alive(pid):
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, main
+from harness import IS_OURS, RUNTIME, Case, is_static, main
 
 BUILD_DIR = os.environ.get("BUILD_DIR")
 PROGRAMS = ("runsc", "containerd-shim-runsc-v1")
@@ -124,11 +124,6 @@ class Manuals(Case):
             self.assertEqual(conf.read_text().count("runtimes.runsc]"), 1)
         for name in PROGRAMS:
             self.assertEqual(sh(str(node / "host/usr/local/bin" / name)), name + "\n")
-
-
-def is_static(program):
-    """Builds with sanitizers are not, and are not installed."""
-    return "INTERP" not in sh("readelf", "-lW", program)
 
 
 @unittest.skipUnless(IS_OURS and BUILD_DIR and is_static(RUNTIME[0]), "needs the build folder of a release")

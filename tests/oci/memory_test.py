@@ -1,11 +1,66 @@
 #!/usr/bin/env python3
 """A container's memory limit: what goes beyond it ends, everything else goes on."""
 import json
+import subprocess
 import unittest
 
-from harness import IS_OURS, Case, main
+from harness import IS_OURS, RUNTIME, Case, is_static, main
 
 LIMIT = 64 << 20
+
+# A guest that touches next to no memory and makes its kernel remember things without an end.
+REMEMBER = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static char bytes[8192];
+static struct sock_filter insns[4000];
+
+static int one(const char *what)
+{
+    int p[2];
+
+    if (strcmp(what, "descriptors") == 0)
+        return eventfd(0, 0) < 0;
+    if (strcmp(what, "pipes") == 0) {
+        if (pipe2(p, O_NONBLOCK) != 0)
+            return 1;
+        while (write(p[1], bytes, sizeof(bytes)) > 0)
+            ;
+        return 0;
+    }
+    if (strcmp(what, "messages") == 0) {
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p) != 0)
+            return 1;
+        while (write(p[1], bytes, sizeof(bytes)) > 0)
+            ;
+        return 0;
+    }
+    if (strcmp(what, "filters") == 0) {
+        struct sock_fprog prog = {4000, insns};
+        p[0] = socket(AF_UNIX, SOCK_DGRAM, 0);
+        return p[0] < 0 || setsockopt(p[0], SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) != 0;
+    }
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 0; i < 4000; i++)
+        insns[i] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, -1);
+    for (;;)
+        if (one(argv[argc - 1]) != 0) {
+            perror(argv[argc - 1]);
+            return 1;
+        }
+}
+"""
 
 
 def limited(config):
@@ -112,6 +167,39 @@ class Memory(Case):
     def test_without_a_limit(self):
         p = self.shell(f"{hog(28)}; echo $?")
         self.assertEqual(p.stdout, "0\n")
+
+
+@unittest.skipUnless(IS_OURS and is_static(RUNTIME[0]), "the host's kernel picks its victim in its own way")
+class Remembered(Case):
+    """What the sandbox remembers for a guest counts as the guest's: who has it remember too much
+    ends, and neither the sandbox nor the others do."""
+
+    def remember(self, what):
+        def change(config):
+            limited(config)
+            config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1 << 20, "hard": 1 << 20}]
+            for names in config["process"]["capabilities"].values():
+                names += ["CAP_SYS_RESOURCE"]
+
+        program = self.rootfs / "bin/remember"
+        if not program.exists():
+            subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(program)],
+                           input=REMEMBER, check=True, text=True)
+        p = self.shell(f"for i in 1 2; do remember {what} 2>/dev/null; echo $?; {hog(20)}; echo $?; done",
+                       change)
+        self.assertEqual((p.returncode, p.stdout.split()), (0, ["137", "0"] * 2), p.stderr[-500:])
+
+    def test_descriptors(self):
+        self.remember("descriptors")
+
+    def test_pipes(self):
+        self.remember("pipes")
+
+    def test_messages(self):
+        self.remember("messages")
+
+    def test_filters(self):
+        self.remember("filters")
 
 
 if __name__ == "__main__":
