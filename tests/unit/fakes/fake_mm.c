@@ -410,6 +410,12 @@ uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size)
     return 0;
 }
 
+bool memfile_heap_full(struct memfile *mf)
+{
+    (void)mf;
+    return false;
+}
+
 bool memfile_full(const struct memfile *mf)
 {
     (void)mf;
