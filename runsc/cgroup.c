@@ -12,8 +12,6 @@
 
 #include "runsc/cgroup_priv.h"
 
-/* Of containers whose configuration names no cgroup and has limits. */
-#define CGROUP_PARENT "ringwall"
 /* To make a path whose parents others remove at the same time. */
 #define CGROUP_TRIES 50
 
@@ -238,11 +236,6 @@ static int cgroup_add(const struct hierarchy *h, const char *rel, struct cgroup 
     return 0;
 }
 
-static bool cgroup_path_ok(const char *path)
-{
-    return strstr(path, "..") == NULL && strchr(path, '\n') == NULL;
-}
-
 static bool cgroup_wanted(const struct hierarchy *h, const struct oci_resources *r)
 {
     return (h->memory && (r->memory_limit > 0 || r->memory_reservation > 0)) ||
@@ -250,31 +243,6 @@ static bool cgroup_wanted(const struct hierarchy *h, const struct oci_resources 
            (h->cpuset && (r->cpuset_cpus != NULL || r->cpuset_mems != NULL)) ||
            (h->blkio && (r->blkio_weight != 0 || r->throttle_count > 0)) ||
            (h->pids && r->pids_limit > 0) || (h->v2 && r->unified.count > 0);
-}
-
-/* "slice:prefix:name" is how systemd's units are named; without it they are directories. */
-static int cgroup_systemd_path(const char *path, char **out)
-{
-    const char *a = strchr(path, ':'), *b = a != NULL ? strchr(a + 1, ':') : NULL;
-
-    if (b == NULL)
-        return asprintf(out, "%s", path);
-    return asprintf(out, "%.*s/%.*s-%s.scope", (int)(a - path), path, (int)(b - a - 1), a + 1,
-                    b + 1);
-}
-
-/* The name below every hierarchy's root. Owned. */
-static int cgroup_rel(const char *path, const char *id, char **out, struct err *e)
-{
-    int n;
-
-    if (path != NULL && !cgroup_path_ok(path))
-        return err_set(e, EINVAL, "config.json: linux.cgroupsPath: \"%s\" is not allowed", path);
-    if (path == NULL)
-        n = asprintf(out, CGROUP_PARENT "/%s", id);
-    else
-        n = cgroup_systemd_path(path + strspn(path, "/"), out);
-    return n < 0 ? err_set(e, ENOMEM, "out of memory") : 0;
 }
 
 int cgroup_plan(const struct oci_spec *spec, const char *id, struct cgroup *cg, struct err *e)
@@ -290,7 +258,7 @@ int cgroup_plan(const struct oci_spec *spec, const char *id, struct cgroup *cg, 
     cg->in = calloc(CGROUP_MAX, sizeof(*cg->in));
     if (cg->in == NULL)
         return err_set(e, ENOMEM, "out of memory");
-    if (cgroup_rel(path, id, &rel, e) != 0) {
+    if (cgroup_name(path, id, &rel, e) != 0) {
         cgroup_fini(cg);
         return -1;
     }

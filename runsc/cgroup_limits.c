@@ -2,12 +2,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "runsc/cgroup_priv.h"
-
-#define DEFAULT_PERIOD_US 100000u
 
 static int cgroup_limit(const char *dir, const char *file, const char *no_limit, int64_t v,
                         struct err *e)
@@ -60,27 +59,59 @@ static int cgroup_cpu_v1(const char *dir, const struct oci_resources *r, struct 
     return rc;
 }
 
+/* What a file says now; "max" is INT64_MAX. */
+static int64_t cgroup_current(const char *dir, const char *file)
+{
+    char text[64], *end;
+
+    if (cgroup_read(dir, file, text, sizeof(text)) != 0)
+        return INT64_MAX;
+    const int64_t v = strtoll(text, &end, 10);
+    return end == text ? INT64_MAX : v;
+}
+
+/* The unified hierarchy counts swap alone, the specification memory and swap together. */
+static int cgroup_swap_v2(const char *dir, const struct oci_resources *r, struct err *e)
+{
+    static const char file[] = "memory.swap.max";
+    const int64_t limit = r->memory_limit > 0 ? r->memory_limit : cgroup_current(dir, "memory.max");
+
+    if (r->memory_swap == INT64_MAX)
+        return cgroup_limit(dir, file, "max", INT64_MAX, e);
+    if (r->memory_swap < limit)
+        return err_set(e, EINVAL, "linux.resources.memory.swap is below the memory limit");
+    return cgroup_limit(dir, file, "max", r->memory_swap - limit, e);
+}
+
 static int cgroup_memory_v2(const char *dir, const struct oci_resources *r, struct err *e)
 {
     int rc = 0;
 
     if (r->memory_limit > 0)
         rc = cgroup_limit(dir, "memory.max", "max", r->memory_limit, e);
-    /* The unified hierarchy counts swap alone, the specification memory and swap together. */
     if (rc == 0 && r->memory_swap > 0)
-        rc = cgroup_limit(dir, "memory.swap.max", "max",
-                          r->memory_swap == INT64_MAX || r->memory_limit <= 0
-                              ? INT64_MAX
-                              : r->memory_swap - r->memory_limit,
-                          e);
+        rc = cgroup_swap_v2(dir, r, e);
     if (rc == 0 && r->memory_reservation > 0)
         rc = cgroup_limit(dir, "memory.low", "max", r->memory_reservation, e);
     return rc;
 }
 
+/* Quota and period are one file. A quota that is written alone leaves the period. */
+static int cgroup_cpu_max(const char *dir, const struct oci_resources *r, struct err *e)
+{
+    const int64_t quota = r->cpu_quota > 0 ? r->cpu_quota : cgroup_current(dir, "cpu.max");
+
+    if (r->cpu_quota <= 0 && r->cpu_period == 0)
+        return 0;
+    if (r->cpu_period == 0)
+        return cgroup_limit(dir, "cpu.max", "max", quota, e);
+    if (quota == INT64_MAX)
+        return cgroup_write(dir, "cpu.max", e, "max %" PRIu64, r->cpu_period);
+    return cgroup_write(dir, "cpu.max", e, "%" PRId64 " %" PRIu64, quota, r->cpu_period);
+}
+
 static int cgroup_cpu_v2(const char *dir, const struct oci_resources *r, struct err *e)
 {
-    uint64_t period = r->cpu_period != 0 ? r->cpu_period : DEFAULT_PERIOD_US;
     int rc = 0;
 
     /* cpu.shares 2..262144 to cpu.weight 1..10000, as the runtimes agreed on. */
@@ -91,11 +122,7 @@ static int cgroup_cpu_v2(const char *dir, const struct oci_resources *r, struct 
         rc = cgroup_write(dir, "cpu.idle", e, "%d", r->cpu_idle);
     if (rc == 0 && r->cpu_burst != 0)
         rc = cgroup_write(dir, "cpu.max.burst", e, "%" PRIu64, r->cpu_burst);
-    if (rc != 0 || (r->cpu_quota <= 0 && r->cpu_period == 0))
-        return rc;
-    if (r->cpu_quota <= 0 || r->cpu_quota == INT64_MAX)
-        return cgroup_write(dir, "cpu.max", e, "max %" PRIu64, period);
-    return cgroup_write(dir, "cpu.max", e, "%" PRId64 " %" PRIu64, r->cpu_quota, period);
+    return rc == 0 ? cgroup_cpu_max(dir, r, e) : rc;
 }
 
 static int cgroup_cpuset(const char *dir, const struct oci_resources *r, struct err *e)
@@ -166,7 +193,10 @@ static int cgroup_pids(const char *dir, const struct oci_resources *r, struct er
 static int cgroup_unified(const char *dir, const struct oci_resources *r, struct err *e)
 {
     for (size_t i = 0; i < r->unified.count; i++)
-        if (cgroup_write(dir, r->unified.v[i].key, e, "%s", r->unified.v[i].value) != 0)
+        if (strchr(r->unified.v[i].key, '/') != NULL)
+            return err_set(e, EINVAL, "linux.resources.unified: \"%s\" is no file of a cgroup",
+                           r->unified.v[i].key);
+        else if (cgroup_write(dir, r->unified.v[i].key, e, "%s", r->unified.v[i].value) != 0)
             return -1;
     return 0;
 }

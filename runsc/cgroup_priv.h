@@ -17,6 +17,12 @@ struct hierarchy {
     bool memory, cpu, cpuacct, cpuset, pids, blkio, freezer; /* controllers it has */
 };
 
+/* Of containers whose configuration names no cgroup and has limits. */
+#define CGROUP_PARENT "ringwall"
+
+/* The name below every hierarchy's root of linux.cgroupsPath, which may be NULL or a unit of
+ * systemd (SLICE:PREFIX:NAME). *out is owned. EINVAL, ENOMEM. */
+MUST_CHECK int cgroup_name(const char *path, const char *id, char **out, struct err *e);
 /* An open file of a cgroup directory, or -1 with errno. */
 int cgroup_open(const char *dir, const char *file, int flags);
 /* The file's text, cut to size - 1; a negative errno. */

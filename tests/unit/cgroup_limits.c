@@ -127,8 +127,49 @@ Test(cgroup_limits, unified_without_limits)
     cr_assert_eq(cgroup_set_limits(&all_v2, dir, &r, &e), 0, "%s", e.text);
     expect("memory.max", "max");
     expect("memory.swap.max", "max");
-    expect("cpu.max", "max 100000");
+    expect("cpu.max", "max");
     expect("pids.max", "max");
+}
+
+static void preset(const char *name, const char *text)
+{
+    struct err e;
+
+    cr_assert_eq(cgroup_write(dir, name, &e, "%s", text), 0, "%s", e.text);
+}
+
+/* What is not given stays as it is. */
+Test(cgroup_limits, unified_one_by_one)
+{
+    struct oci_resources r = nothing();
+    struct err e;
+
+    make_files("memory.max", "memory.swap.max", "cpu.max", NULL);
+    preset("memory.max", "1048576\n");
+    r.memory_swap = 3 << 20;
+    cr_assert_eq(cgroup_set_limits(&all_v2, dir, &r, &e), 0, "%s", e.text);
+    expect("memory.swap.max", "2097152");
+    r.memory_swap = 1 << 19;
+    cr_assert_neq(cgroup_set_limits(&all_v2, dir, &r, &e), 0);
+    cr_assert_not_null(strstr(e.text, "below"));
+    r = nothing();
+    preset("cpu.max", "20000 1\n");
+    r.cpu_period = 50000;
+    cr_assert_eq(cgroup_set_limits(&all_v2, dir, &r, &e), 0, "%s", e.text);
+    expect("cpu.max", "20000 50000");
+}
+
+Test(cgroup_limits, a_file_elsewhere)
+{
+    struct str_pair files[] = {{"../memory.high", "12345"}};
+    struct oci_resources r = nothing();
+    struct err e;
+
+    make_files(NULL);
+    r.unified.v = files;
+    r.unified.count = 1;
+    cr_assert_neq(cgroup_set_limits(&all_v2, dir, &r, &e), 0);
+    cr_assert_not_null(strstr(e.text, "no file"));
 }
 
 Test(cgroup_limits, only_what_is_given)
