@@ -19,9 +19,6 @@
 #include "platform/kvm/kvm_priv.h"
 
 #define RUNNER_STACK (64u << 10)
-/* Off: its tests turn it on themselves. A mix-up of threads' calls was found and mended, and has
- * not been looked for long enough since. */
-#define HAND_BY_DEFAULT false
 
 /* kvm_runner.turn */
 enum { RUNNER_FREE, RUNNER_CLAIMED, RUNNER_GO, RUNNER_ENDS };
@@ -35,6 +32,7 @@ struct kvm_runner {
     /* Of who has claimed it; read after GO. */
     struct kvm_ctx *ctx;
     struct kvm_vcpu *v;
+    _Atomic uint64_t cpu_ns; /* CPU time of the thread when it went in last */
 };
 
 static void hand_sleep(_Atomic uint32_t *word, uint32_t value)
@@ -45,6 +43,36 @@ static void hand_sleep(_Atomic uint32_t *word, uint32_t value)
 static void hand_wake(_Atomic uint32_t *word)
 {
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static uint64_t hand_runner_clock(struct kvm_ctx *c)
+{
+    clockid_t clock;
+
+    return pthread_getcpuclockid(atomic_load(&c->runner)->thread, &clock) == 0 ? kvm_clock(clock)
+                                                                               : 0;
+}
+
+/* A guest that waits is out by then; what goes on for longer works beside its own call. */
+#define HAND_BESIDE_NS 200000u
+
+/* How long it has done so since c's last call was taken. */
+static uint64_t hand_beside(struct kvm_ctx *c)
+{
+    const uint64_t now = kvm_now(), taken = atomic_load(&c->taken_ns);
+
+    if (now < taken + HAND_BESIDE_NS)
+        return 0;
+    const uint64_t cpu = hand_runner_clock(c),
+                   start = atomic_load(&atomic_load(&c->runner)->cpu_ns);
+    return MIN(now - taken, cpu > start ? cpu - start : 0);
+}
+
+uint64_t kvm_hand_beside(struct kvm_ctx *c)
+{
+    const uint32_t hand = atomic_load(&c->hand);
+
+    return hand == KVM_HAND_TAKEN || hand == KVM_HAND_STOP ? hand_beside(c) : 0;
 }
 
 /* ---- the runner ---- */
@@ -75,8 +103,11 @@ static bool runner_report(struct kvm_ctx *c, struct kvm_vcpu *v)
     do
         new = old == KVM_HAND_TAKEN || old == KVM_HAND_STOP ? KVM_HAND_NONE : KVM_HAND_OUT;
     while (!atomic_compare_exchange_weak(&c->hand, &old, new));
-    if (new == KVM_HAND_NONE)
+    if (new == KVM_HAND_NONE) {
+        /* c lives as long as its processor is busy. */
+        atomic_fetch_add(&c->cpu_ns, hand_beside(c));
         kvm_pool_leave(v);
+    }
     /* By its address only: who is woken may have freed it. */
     if (old == KVM_HAND_SLEEPS || old == KVM_HAND_STOP)
         hand_wake(&c->hand);
@@ -91,14 +122,16 @@ static void *runner_main(void *arg)
         struct kvm_ctx *c = r->ctx;
         struct kvm_vcpu *v = r->v;
         atomic_store(&v->runner, gettid());
+        atomic_store(&r->cpu_ns, kvm_clock(CLOCK_THREAD_CPUTIME_ID));
         v->error = kvm_run_once(v);
         atomic_store(&v->since_ns, 0);
         atomic_store(&v->last_ns, kvm_now());
-        /* Not free before the report: who has a call taken may still answer, in the page that goes
-         * with the runner. */
-        atomic_store(&r->turn, RUNNER_CLAIMED);
+        /* Not free before the report: till then c's thread may look at the page that goes with the
+         * runner, or answer in it. Nor after the end has been said, which can be at once. */
+        uint32_t claimed = RUNNER_CLAIMED;
+        atomic_store(&r->turn, claimed);
         if (runner_report(c, v))
-            atomic_store(&r->turn, RUNNER_FREE);
+            (void)atomic_compare_exchange_strong(&r->turn, &claimed, RUNNER_FREE);
     }
     return NULL;
 }
@@ -175,48 +208,45 @@ static void runner_go(struct kvm_runner *r, struct kvm_ctx *c, struct kvm_vcpu *
 
 /* ---- registers ---- */
 
-/* Each is read once; it may be anything. */
-static void hand_take(struct kvm_ctx *c)
+/* x was copied from the page: it may be anything, but stays what it is. */
+static void hand_take(struct kvm_ctx *c, const struct kvm_exchange *x)
 {
-    struct kvm_exchange x;
-
-    memcpy(&x, c->page, sizeof(x));
     c->regs = (struct plat_regs){
-        .rax = x.rax,
-        .rbx = x.rbx,
-        .rcx = x.rip,
-        .rdx = x.rdx,
-        .rsi = x.rsi,
-        .rdi = x.rdi,
-        .rsp = x.rsp,
-        .rbp = x.rbp,
-        .r8 = x.r8,
-        .r9 = x.r9,
-        .r10 = x.r10,
-        .r11 = x.flags,
-        .r12 = x.r12,
-        .r13 = x.r13,
-        .r14 = x.r14,
-        .r15 = x.r15,
-        .rip = x.rip,
-        .eflags = x.flags,
+        .rax = x->rax,
+        .rbx = x->rbx,
+        .rcx = x->rip,
+        .rdx = x->rdx,
+        .rsi = x->rsi,
+        .rdi = x->rdi,
+        .rsp = x->rsp,
+        .rbp = x->rbp,
+        .r8 = x->r8,
+        .r9 = x->r9,
+        .r10 = x->r10,
+        .r11 = x->flags,
+        .r12 = x->r12,
+        .r13 = x->r13,
+        .r14 = x->r14,
+        .r15 = x->r15,
+        .rip = x->rip,
+        .eflags = x->flags,
         .cs = KVM_USER_CS,
         .ss = KVM_USER_SS,
-        .fs_base = x.fs,
-        .gs_base = x.gs,
+        .fs_base = x->fs,
+        .gs_base = x->gs,
     };
-    c->hand_fs = x.fs;
-    c->hand_gs = x.gs;
+    c->hand_fs = x->fs;
+    c->hand_gs = x->gs;
 }
 
-static void hand_give(struct kvm_ctx *c, bool single_step)
+static void hand_give(struct kvm_ctx *c)
 {
     const struct plat_regs *g = &c->regs;
     struct kvm_exchange *x = c->page;
 
     x->rip = g->rip;
     x->cs = KVM_USER_CS;
-    x->flags = kvm_run_flags(c, single_step);
+    x->flags = kvm_run_flags(c, false);
     x->rsp = g->rsp;
     x->ss = KVM_USER_SS;
     x->rax = g->rax;
@@ -240,9 +270,12 @@ static void hand_give(struct kvm_ctx *c, bool single_step)
 }
 
 /* In the middle of handing over, in ring 3, where there are only three things that it can be at:
- * its registers are all there but rcx; they are in the page; it has been answered. */
+ * its registers are all there but rcx; they are in the page; it has been answered. The bases are
+ * the processor's till then: they may not have come to the page yet. */
 bool kvm_hand_regs(struct kvm_ctx *c, const struct kvm_vcpu *v)
 {
+    const struct kvm_sregs *s = &v->run->s.regs.sregs;
+    struct kvm_exchange x;
     const uint64_t off = v->run->s.regs.regs.rip - KVM_HAND_VA;
     const bool entry = off < (uint64_t)KVM_RUNNERS_MAX * KVM_HAND_STEP;
 
@@ -258,23 +291,26 @@ bool kvm_hand_regs(struct kvm_ctx *c, const struct kvm_vcpu *v)
         c->regs.orig_rax = UINT64_MAX;
         return false;
     }
-    hand_take(c);
+    memcpy(&x, c->page, sizeof(x));
+    x.fs = s->fs.base;
+    x.gs = s->gs.base;
+    hand_take(c, &x);
     return true;
 }
 
 /* ---- a turn ---- */
 
 /* False: the guest has given up waiting and leaves. */
-static bool hand_answer(struct kvm_ctx *c, bool single_step)
+static bool hand_answer(struct kvm_ctx *c)
 {
     uint32_t call = KVM_TURN_CALL;
 
-    hand_give(c, single_step);
+    hand_give(c);
     return atomic_compare_exchange_strong(&c->page->state, &call, KVM_TURN_DONE);
 }
 
 /* Puts c on a processor and a runner in it. */
-static bool hand_start(struct kvm_ctx *c, bool single_step, uint64_t now)
+static bool hand_start(struct kvm_ctx *c, uint64_t now)
 {
     struct kvm_runner *r = runner_claim(c);
     struct kvm_vcpu *v;
@@ -288,7 +324,7 @@ static bool hand_start(struct kvm_ctx *c, bool single_step, uint64_t now)
     if (kvm_vcpu_set_entry(v, KVM_HAND_VA + r->id * KVM_HAND_STEP) != 0)
         goto out_vcpu;
     c->runner = r;
-    kvm_run_load(c, v, single_step);
+    kvm_run_load(c, v, false);
     atomic_store(&c->page->state, KVM_TURN_GUEST);
     atomic_store(&c->page->asleep, 0);
     c->page->spin = r->p->spin;
@@ -307,13 +343,6 @@ out_runner:
     return false;
 }
 
-static uint64_t hand_runner_clock(const struct kvm_ctx *c)
-{
-    clockid_t clock;
-
-    return pthread_getcpuclockid(c->runner->thread, &clock) == 0 ? kvm_clock(clock) : 0;
-}
-
 /* Till the runner comes out. The guest that finds us asleep does not wait. */
 static void hand_wait_asleep(struct kvm_ctx *c)
 {
@@ -326,15 +355,25 @@ static void hand_wait_asleep(struct kvm_ctx *c)
         hand_sleep(&c->hand, KVM_HAND_SLEEPS);
 }
 
-/* True: a call has been taken. False: the runner is out. answered: the guest has what it waits for;
- * else it is on its way out, and what the page says is old. */
-static bool hand_wait(struct kvm_ctx *c, bool answered, uint64_t start)
+/* A call that is said to be there. It is copied while the page is surely c's: once it is taken, the
+ * runner may come out and lend itself and the page to another thread. False: it is out already. */
+static bool hand_try_take(struct kvm_ctx *c, struct kvm_exchange *x)
+{
+    uint32_t run = KVM_HAND_RUN;
+
+    memcpy(x, c->page, sizeof(*x));
+    atomic_store(&c->taken_ns, kvm_now());
+    return atomic_compare_exchange_strong(&c->hand, &run, KVM_HAND_TAKEN);
+}
+
+/* True: a call has been taken, into *x. False: the runner is out. answered: the guest has what it
+ * waits for; else it is on its way out, and what the page says is old. */
+static bool hand_wait(struct kvm_ctx *c, bool answered, uint64_t start, struct kvm_exchange *x)
 {
     for (uint32_t i = kvm_plat(c->base.plat)->spin; i > 0; i--) {
-        uint32_t run = KVM_HAND_RUN;
         if (answered &&
             atomic_load_explicit(&c->page->state, memory_order_acquire) == KVM_TURN_CALL &&
-            atomic_compare_exchange_strong(&c->hand, &run, KVM_HAND_TAKEN))
+            hand_try_take(c, x))
             return true;
         if (atomic_load_explicit(&c->hand, memory_order_acquire) == KVM_HAND_OUT)
             return false;
@@ -351,26 +390,28 @@ enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_
 {
     const uint64_t start = kvm_now();
     uint32_t taken = KVM_HAND_TAKEN;
+    struct kvm_exchange x;
     bool answered = true;
 
-    if (!c->pace.split) {
+    /* A step ends with a trap, and the code that hands over is not to be stepped through. */
+    if (!c->pace.split || single_step || (c->regs.eflags & KVM_FLAG_TF)) {
         kvm_hand_stop(c);
         return KVM_HAND_END_NEVER;
     }
     if (atomic_compare_exchange_strong(&c->hand, &taken, KVM_HAND_RUN))
-        answered = hand_answer(c, single_step);
-    else if (!hand_start(c, single_step, start))
+        answered = hand_answer(c);
+    else if (!hand_start(c, start))
         return KVM_HAND_END_NEVER;
     atomic_store(&c->run_start, start);
     c->hand_slept = false;
-    const bool call = hand_wait(c, answered, start);
-    const uint64_t now = kvm_now();
+    const bool call = hand_wait(c, answered, start, &x);
+    const uint64_t now = call ? atomic_load(&c->taken_ns) : kvm_now();
     atomic_fetch_add(&c->cpu_ns, c->hand_slept ? c->hand_ns : now - start);
     atomic_store(&c->run_start, 0);
     c->turn_ns = now - start;
     c->turn_end = now;
     if (call) {
-        hand_take(c);
+        hand_take(c, &x);
         return KVM_HAND_END_CALL;
     }
     atomic_store(&c->hand, KVM_HAND_NONE);
@@ -410,7 +451,7 @@ int kvm_hand_init(struct kvm_plat *p, unsigned host_cpus)
     p->hand_gpa = page.gpa;
     /* Where SYSCALL comes to ring 0, leaving is cheap. Two threads spin for each other: they need
      * two CPUs. */
-    if (HAND_BY_DEFAULT && p->ring3_syscall)
+    if (p->ring3_syscall)
         p->runner_max = MIN(host_cpus / 2, (unsigned)KVM_RUNNERS_MAX);
     if (p->runner_max > 0)
         p->spin = stub_pace_calibrate();

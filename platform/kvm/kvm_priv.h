@@ -213,14 +213,15 @@ struct kvm_ctx {
      * was ever told. */
     _Atomic uint64_t cpu_ns, run_start, cpu_told;
     /* Handing over; owner thread but for hand. */
-    _Atomic uint32_t hand; /* enum kvm_hand */
+    _Atomic uint32_t hand;     /* enum kvm_hand */
+    _Atomic uint64_t taken_ns; /* when the last call was taken */
     struct stub_pace pace;
-    struct kvm_runner *runner;  /* of the last time */
-    struct kvm_exchange *page;  /* ... and where, or NULL */
-    uint64_t hand_fs, hand_gs;  /* what the guest came with */
-    bool hand_slept;            /* spinning was not enough, this turn */
-    uint64_t hand_ns;           /* ... and its guest time */
-    uint64_t turn_ns, turn_end; /* how long the last turn took, and its end */
+    struct kvm_runner *_Atomic runner; /* of the last time */
+    struct kvm_exchange *page;         /* ... and where, or NULL */
+    uint64_t hand_fs, hand_gs;         /* what the guest came with */
+    bool hand_slept;                   /* spinning was not enough, this turn */
+    uint64_t hand_ns;                  /* ... and its guest time */
+    uint64_t turn_ns, turn_end;        /* how long the last turn took, and its end */
 };
 
 static inline struct kvm_plat *kvm_plat(struct plat *p)
@@ -376,6 +377,9 @@ static inline bool kvm_hand_holds(struct kvm_ctx *c)
 }
 /* Afterwards none does. */
 void kvm_hand_stop(struct kvm_ctx *c);
+/* Guest time, ns, that c's runner has spent on since the last call was taken, which is still worked
+ * on: the guest has not left, but goes on beside it. Any thread. */
+uint64_t kvm_hand_beside(struct kvm_ctx *c);
 /* v came out in ring 3, in the code that hands over. True: c->regs are those of a call. False:
  * those that it was to go on with. */
 bool kvm_hand_regs(struct kvm_ctx *c, const struct kvm_vcpu *v);

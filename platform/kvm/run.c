@@ -347,9 +347,10 @@ static enum run_result run_back(struct kvm_ctx *c, struct kvm_vcpu *v, bool sing
 {
     enum run_result result = run_exit(c, v, v->error, out, event);
 
-    kvm_hand_release(c);
+    /* It may be in the middle of handing over: the page stays its own till it is not. */
     if (result == RUN_AGAIN)
         result = run_lent(c, v, false, single_step, out, event);
+    kvm_hand_release(c);
     return result;
 }
 
@@ -413,8 +414,7 @@ uint64_t kvm_cpu_time(struct plat_ctx *base)
     uint64_t now = start != 0 ? kvm_now() : 0;
     uint64_t told = atomic_load(&c->cpu_told);
 
-    if (now > start)
-        ns += now - start;
+    ns += now > start ? now - start : kvm_hand_beside(c);
     while (ns > told && !atomic_compare_exchange_weak(&c->cpu_told, &told, ns))
         ;
     return MAX(ns, told);

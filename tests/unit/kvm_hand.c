@@ -18,6 +18,9 @@ GUEST(code_forge, "1:  mov %edi, (%rsi)\n    mov %rcx, 0x68(%rsi)\n    dec %rcx\
 GUEST(code_scribble, "    mov %rsi, %rbx\n1:  rdtsc\n    mov %eax, %ecx\n    and $0xf8, %ecx\n"
                      "    mov %rax, (%rbx,%rcx)\n    mov $9, %eax\n    syscall\n    jmp 1b\n");
 GUEST(code_spin, "1:  jmp 1b\n");
+/* Calls, and counts on. */
+GUEST(code_beside, "    mov $42, %eax\n    mov %rax, 0x68(%rsi)\n    movl $1, (%rsi)\n"
+                   "1:  incq (%rdi)\n    jmp 1b\n");
 
 #define EXCHANGE (KVM_HAND_VA + PAGE_SIZE)
 
@@ -335,12 +338,13 @@ Test(kvm_hand, nobody_waits_for_long)
 /* ---- threads ---- */
 
 struct caller {
-    struct rig *r;
     struct plat_ctx *ctx;
     uint64_t number;
+    bool kicked;
+    _Atomic bool done;
 };
 
-/* Each has its own registers, and gets what it was answered. */
+/* Each has its own registers, and gets what it was answered; wherever a kick finds it. */
 static void *caller_main(void *arg)
 {
     struct caller *c = arg;
@@ -349,21 +353,29 @@ static void *caller_main(void *arg)
 
     regs->rip = CODE;
     for (uint64_t i = 0; i < 3000; i++) {
+        const uint64_t mine = c->number * 100000 + i;
+        enum plat_event e = PLAT_EVENT_INTERRUPT;
         regs->rdi = c->number;
-        regs->rbx = c->number * 100000 + i;
-        stub_pace_split(&kvm_ctx(c->ctx)->pace);
-        cr_assert_eq(plat_ctx_run(c->ctx, false, &f), PLAT_EVENT_SYSCALL);
-        cr_assert(regs->rdi == c->number && regs->rbx == c->number * 100000 + i,
-                  "thread %lu call %lu: %lu %lu", c->number, i, regs->rdi, regs->rbx);
+        regs->rbx = mine;
+        regs->fs_base = mine * 16;
+        while (e == PLAT_EVENT_INTERRUPT) {
+            stub_pace_split(&kvm_ctx(c->ctx)->pace);
+            e = plat_ctx_run(c->ctx, false, &f);
+            cr_assert(e == PLAT_EVENT_SYSCALL || (c->kicked && e == PLAT_EVENT_INTERRUPT));
+        }
+        cr_assert(regs->rdi == c->number && regs->rbx == mine, "thread %lu call %lu: %lu %lu",
+                  c->number, i, regs->rdi, regs->rbx);
+        cr_assert_eq(regs->fs_base, mine * 16, "thread %lu call %lu: %lx", c->number, i,
+                     (unsigned long)regs->fs_base);
         /* About as long as the guest waits. */
         for (uint64_t n = (i * 37) % 400; n > 0; n--)
             __builtin_ia32_pause();
     }
-    plat_ctx_destroy(c->ctx);
+    atomic_store(&c->done, true);
     return NULL;
 }
 
-Test(kvm_hand, threads_share_a_runner, .timeout = 120)
+static void share_a_runner(bool kicked)
 {
     enum { CALLERS = 4 };
     struct caller c[CALLERS];
@@ -374,12 +386,69 @@ Test(kvm_hand, threads_share_a_runner, .timeout = 120)
     NEED_HAND(&r);
     hand_on(&r, 200);
     for (uint64_t i = 0; i < CALLERS; i++) {
-        c[i] = (struct caller){.r = &r, .number = i + 1};
+        c[i] = (struct caller){.number = i + 1, .kicked = kicked};
         cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &c[i].ctx), 0);
         cr_assert_eq(pthread_create(&t[i], NULL, caller_main, &c[i]), 0);
     }
-    for (size_t i = 0; i < CALLERS; i++)
-        pthread_join(t[i], NULL);
+    for (size_t i = 0; i < CALLERS;) {
+        if (atomic_load(&c[i].done)) {
+            pthread_join(t[i], NULL);
+            plat_ctx_destroy(c[i++].ctx);
+            continue;
+        }
+        if (kicked)
+            for (size_t n = i; n < CALLERS; n++)
+                plat_ctx_interrupt(c[n].ctx);
+        usleep(60);
+    }
+    rig_end(&r);
+}
+
+Test(kvm_hand, threads_share_a_runner, .timeout = 120)
+{
+    share_a_runner(false);
+}
+
+Test(kvm_hand, threads_share_a_runner_and_are_kicked, .timeout = 120)
+{
+    share_a_runner(true);
+}
+
+/* The machine ends when the runner has just come out, and has not told everybody yet. */
+Test(kvm_hand, the_end_comes_at_once, .timeout = 120)
+{
+    for (int i = 0; i < 60; i++) {
+        struct rig r;
+        RIG_START(&r, code_call);
+        NEED_HAND(&r);
+        hand_on(&r, FOR_EVER);
+        hand_call(&r);
+        rig_end(&r);
+    }
+}
+
+/* A guest that works beside its call does so at its own cost, and not while it is to stand still.
+ */
+Test(kvm_hand, works_beside_its_call, .timeout = 120)
+{
+    struct rig r;
+
+    RIG_START(&r, code_beside);
+    NEED_HAND(&r);
+    hand_on(&r, FOR_EVER);
+    *plat_ctx_regs(r.ctx) =
+        (struct plat_regs){.rip = CODE, .rdi = DATA, .rsi = EXCHANGE, .eflags = KVM_EFLAGS};
+    hand_call(&r);
+    cr_assert_eq(plat_ctx_regs(r.ctx)->orig_rax, 42);
+    const _Atomic uint64_t *count = rig_data(&r);
+    const uint64_t before = atomic_load(count), cpu = plat_ctx_cpu_time(r.ctx);
+    while (atomic_load(count) == before || plat_ctx_cpu_time(r.ctx) < cpu + 50000000)
+        usleep(1000);
+    plat_ctx_park(r.ctx);
+    const uint64_t then = atomic_load(count), spent = plat_ctx_cpu_time(r.ctx);
+    usleep(20000);
+    cr_assert_eq(atomic_load(count), then);
+    cr_assert_eq(plat_ctx_cpu_time(r.ctx), spent);
     rig_end(&r);
 }
 
