@@ -1,15 +1,18 @@
 /* POSIX message queues. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mqueue.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "sentry/cred/user_ns.h"
 #include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/net/netlink/netlink.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_time.h"
 
@@ -178,7 +181,17 @@ struct mq_notice {
     struct mqueue_notify n;
     struct kernel *k;
     uint64_t value;
+    /* SIGEV_THREAD: whom the cookie is sent to (owned); a thread of libc's waits there. */
+    struct sock *sock;
+    uint8_t cookie[NOTIFY_COOKIE_LEN];
 };
+
+/* Its last byte says what has happened. */
+static void notice_cookie(struct mq_notice *q, uint8_t what)
+{
+    q->cookie[NOTIFY_COOKIE_LEN - 1] = what;
+    netlink_tell(q->sock, q->cookie, sizeof(q->cookie));
+}
 
 static void notice_fire(struct mqueue_notify *n, int32_t pid, uint32_t uid)
 {
@@ -186,6 +199,8 @@ static void notice_fire(struct mqueue_notify *n, int32_t pid, uint32_t uid)
     struct lx_siginfo info = {.signo = n->signo, .code = SI_MESGQ};
     struct task *o;
 
+    if (n->how == SIGEV_THREAD)
+        notice_cookie(q, NOTIFY_WOKENUP);
     if (n->how != SIGEV_SIGNAL || n->signo == 0 || kernel_find_task(q->k, n->owner, false, &o))
         return;
     /* As the receiver knows the sender. */
@@ -198,9 +213,41 @@ static void notice_fire(struct mqueue_notify *n, int32_t pid, uint32_t uid)
     task_put(o);
 }
 
+static void notice_end(struct mqueue_notify *n)
+{
+    if (n->how == SIGEV_THREAD)
+        notice_cookie(container_of(n, struct mq_notice, n), NOTIFY_REMOVED);
+}
+
 static void notice_free(struct mqueue_notify *n)
 {
-    free(container_of(n, struct mq_notice, n));
+    struct mq_notice *q = container_of(n, struct mq_notice, n);
+
+    if (q->sock)
+        sock_put(q->sock);
+    free(q);
+}
+
+/* The socket that libc has made for its thread, and what it wants to read there. */
+static int notice_sock(struct task *t, const struct lx_sigevent *e, struct mq_notice *q)
+{
+    struct file *f;
+    int r = copyin_obj(&t->ua, &q->cookie, uaddr(e->value));
+
+    if (r == 0)
+        r = task_file(t, e->signo, &f);
+    if (r)
+        return r;
+    struct sock *s;
+    r = sock_from_file(f, &s);
+    if (r == 0 && s->family != AF_NETLINK)
+        r = -EINVAL;
+    if (r == 0) {
+        sock_get(s);
+        q->sock = s;
+    }
+    file_put(f);
+    return r;
 }
 
 static int notice_new(struct task *t, uaddr_t user_event, struct mq_notice **out)
@@ -210,8 +257,7 @@ static int notice_new(struct task *t, uaddr_t user_event, struct mq_notice **out
 
     if (r)
         return r;
-    /* SIGEV_THREAD talks to the C library over a netlink socket, which there is none of. */
-    if ((e.notify != SIGEV_NONE && e.notify != SIGEV_SIGNAL) ||
+    if ((e.notify != SIGEV_NONE && e.notify != SIGEV_SIGNAL && e.notify != SIGEV_THREAD) ||
         (e.notify == SIGEV_SIGNAL && (e.signo < 0 || e.signo > 64)))
         return -EINVAL;
     struct mq_notice *q = calloc(1, sizeof(*q));
@@ -222,10 +268,16 @@ static int notice_new(struct task *t, uaddr_t user_event, struct mq_notice **out
         .how = e.notify,
         .signo = e.signo,
         .fire = notice_fire,
+        .end = notice_end,
         .free = notice_free,
     };
     q->k = t->k;
     q->value = e.value;
+    r = e.notify == SIGEV_THREAD ? notice_sock(t, &e, q) : 0;
+    if (r) {
+        notice_free(&q->n);
+        return r;
+    }
     *out = q;
     return 0;
 }
@@ -244,6 +296,6 @@ int64_t sys_mq_notify(struct task *t, int fd, uaddr_t user_event)
         file_put(f);
     }
     if (r && q)
-        free(q);
+        notice_free(&q->n);
     return r;
 }

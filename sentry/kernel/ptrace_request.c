@@ -13,6 +13,7 @@
 #define OLD_SETOPTIONS 21
 #define REQ_SYSEMU 31
 #define REQ_SYSEMU_SINGLESTEP 32
+#define REQ_SET_SYSCALL_INFO 0x4212
 
 int64_t trace_remote(struct task *o, int64_t (*fn)(struct task *t, void *arg), void *arg)
 {
@@ -155,12 +156,27 @@ static int64_t request_setoptions(struct task *t, struct task *o, uint64_t data)
     return 0;
 }
 
+/* PTRACE_SYSCALL_INFO_*: what kind of stop o is in. */
+static uint8_t syscall_stop_kind(const struct task *o)
+{
+    const struct task_trace *tr = &task_priv(o)->trace;
+    const int code = tr->has_info ? tr->info.code : 0;
+
+    if (code == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8))
+        return PTRACE_SYSCALL_INFO_SECCOMP;
+    if (code != (SIGTRAP | 0x80))
+        return PTRACE_SYSCALL_INFO_NONE;
+    if (tr->message == PTRACE_EVENTMSG_SYSCALL_ENTRY)
+        return PTRACE_SYSCALL_INFO_ENTRY;
+    return tr->message == PTRACE_EVENTMSG_SYSCALL_EXIT ? PTRACE_SYSCALL_INFO_EXIT
+                                                       : PTRACE_SYSCALL_INFO_NONE;
+}
+
 static int64_t request_syscall_info(struct task *t, struct task *o, uint64_t size, uint64_t data)
 {
     const struct task_trace *tr = &task_priv(o)->trace;
     const struct plat_regs *regs = plat_ctx_regs(o->ctx);
     const uint64_t args[6] = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9};
-    const int code = tr->has_info ? tr->info.code : 0;
     struct ptrace_syscall_info info;
     size_t actual = offsetof(struct ptrace_syscall_info, entry);
 
@@ -168,9 +184,9 @@ static int64_t request_syscall_info(struct task *t, struct task *o, uint64_t siz
     info.arch = AUDIT_ARCH_X86_64;
     info.instruction_pointer = regs->rip;
     info.stack_pointer = regs->rsp;
-    const bool entry = code == (SIGTRAP | 0x80) && tr->message == PTRACE_EVENTMSG_SYSCALL_ENTRY;
-    if (entry || code == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8)) {
-        info.op = entry ? PTRACE_SYSCALL_INFO_ENTRY : PTRACE_SYSCALL_INFO_SECCOMP;
+    info.op = syscall_stop_kind(o);
+    const bool entry = info.op == PTRACE_SYSCALL_INFO_ENTRY;
+    if (entry || info.op == PTRACE_SYSCALL_INFO_SECCOMP) {
         info.seccomp.nr = regs->orig_rax;
         memcpy(info.seccomp.args, args, sizeof(args));
         actual = offsetof(struct ptrace_syscall_info, entry) + sizeof(info.entry);
@@ -178,14 +194,67 @@ static int64_t request_syscall_info(struct task *t, struct task *o, uint64_t siz
             info.seccomp.ret_data = (uint32_t)tr->message;
             actual = offsetof(struct ptrace_syscall_info, seccomp.ret_data) + sizeof(uint32_t);
         }
-    } else if (code == (SIGTRAP | 0x80) && tr->message == PTRACE_EVENTMSG_SYSCALL_EXIT) {
-        info.op = PTRACE_SYSCALL_INFO_EXIT;
+    } else if (info.op == PTRACE_SYSCALL_INFO_EXIT) {
         info.exit.rval = (int64_t)regs->rax;
         info.exit.is_error = info.exit.rval < 0 && info.exit.rval >= -4095;
         actual = offsetof(struct ptrace_syscall_info, exit.is_error) + 1;
     }
     int r = copyout(&t->ua, uaddr(data), &info, MIN(size, (uint64_t)actual));
     return r ? r : (int64_t)actual;
+}
+
+/* The number and arguments of a call that is about to be made. */
+static int set_syscall_entry(struct plat_regs *regs, const struct ptrace_syscall_info *info)
+{
+    const __u64 *a = info->entry.args;
+
+    if ((int64_t)info->entry.nr != (int32_t)info->entry.nr)
+        return -ERANGE;
+    regs->orig_rax = info->entry.nr;
+    /* No call at all: its arguments stay what they are. */
+    if ((int64_t)info->entry.nr == -1)
+        return 0;
+    regs->rdi = a[0];
+    regs->rsi = a[1];
+    regs->rdx = a[2];
+    regs->r10 = a[3];
+    regs->r8 = a[4];
+    regs->r9 = a[5];
+    return 0;
+}
+
+static int set_syscall_exit(struct plat_regs *regs, const struct ptrace_syscall_info *info)
+{
+    const int64_t value = info->exit.rval;
+
+    /* Errors are ints to Linux. */
+    regs->rax = (uint64_t)(info->exit.is_error ? (int32_t)value : value);
+    return 0;
+}
+
+/* ptrace_set_syscall_info(). */
+static int64_t request_set_syscall_info(struct task *t, struct task *o, uint64_t size,
+                                        uint64_t data)
+{
+    struct plat_regs *regs = plat_ctx_regs(o->ctx);
+    struct ptrace_syscall_info info;
+
+    if (size < sizeof(info))
+        return -EINVAL;
+    int r = copyin_obj(&t->ua, &info, uaddr(data));
+    if (r)
+        return r;
+    if (info.pad[0] || info.pad[1] || info.pad[2] || info.op != syscall_stop_kind(o))
+        return -EINVAL;
+    switch (info.op) {
+    case PTRACE_SYSCALL_INFO_ENTRY:
+    case PTRACE_SYSCALL_INFO_SECCOMP:
+        return set_syscall_entry(regs, &info);
+    case PTRACE_SYSCALL_INFO_EXIT:
+        return set_syscall_exit(regs, &info);
+    default:
+        return -EINVAL;
+    }
 }
 
 static int64_t request_rseq(struct task *t, struct task *o, uint64_t size, uint64_t data)
@@ -268,6 +337,8 @@ int64_t trace_request(struct task *t, struct task *o, int64_t request, uint64_t 
         return request_listen(o);
     case PTRACE_GET_SYSCALL_INFO:
         return request_syscall_info(t, o, addr, data);
+    case REQ_SET_SYSCALL_INFO:
+        return request_set_syscall_info(t, o, addr, data);
     case PTRACE_GET_RSEQ_CONFIGURATION:
         return request_rseq(t, o, addr, data);
     case PTRACE_SECCOMP_GET_FILTER:

@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "sentry/kernel/inspect.h"
@@ -21,6 +22,7 @@ struct ptimer {
     struct timer tm;
     struct sig_entry entry; /* sig */
     struct tg_timers *tt;
+    struct kernel *counted; /* its signal is among those that are queued there; or NULL */
     int32_t id;
     int clock;
     struct cpu_clock cpu; /* when clock is one of CPU time */
@@ -61,6 +63,8 @@ void ptimer_put(struct ptimer *tm)
         return;
     if (tm->target)
         task_put(tm->target);
+    if (tm->counted)
+        atomic_fetch_sub_explicit(&tm->counted->sigqueue_count, 1, memory_order_relaxed);
     cpu_clock_put(&tm->cpu);
     OBJCOUNT_DEC(ptimer);
     free(tm);
@@ -238,6 +242,17 @@ static int ptimer_event_init(struct task *t, const struct task_sigevent *ev, str
     }
 }
 
+/* The signal of a timer never gets lost: it counts as queued for as long as there is the timer. */
+static int ptimer_count(struct thread_group *tg, struct ptimer *tm)
+{
+    const uint64_t limit = MIN(tg_rlimit(tg, RLIMIT_SIGPENDING), (uint64_t)LIMIT_SIGQUEUE);
+
+    tm->counted = tg->k;
+    return atomic_fetch_add_explicit(&tg->k->sigqueue_count, 1, memory_order_relaxed) < limit
+               ? 0
+               : -EAGAIN;
+}
+
 int task_timer_create(struct task *t, int clock, const struct task_sigevent *ev, int32_t *out_id)
 {
     const struct task_sigevent standard = {.signo = SIGALRM, .notify = SIGEV_SIGNAL};
@@ -253,6 +268,8 @@ int task_timer_create(struct task *t, int clock, const struct task_sigevent *ev,
     ref_init(&tm->ref);
     tm->tt = tt;
     r = ptimer_clock_init(t, clock, tm);
+    if (!r)
+        r = ptimer_count(t->tg, tm);
     if (!r)
         r = ptimer_event_init(t, ev ? ev : &standard, tm);
     if (!r)

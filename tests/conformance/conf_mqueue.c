@@ -3,10 +3,12 @@
 
 #include <dirent.h>
 #include <linux/mqueue.h>
+#include <linux/netlink.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <time.h>
@@ -350,6 +352,74 @@ TEST(notification)
 }
 
 /* A receiver that waits gets the message; who asked to be told is not. */
+/* As libc does it: a thread of its own waits for a cookie. */
+TEST(notification_by_socket)
+{
+    char cookie[NOTIFY_COOKIE_LEN], got[64];
+    int nl = OK(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
+    struct sigevent e = {
+        .sigev_notify = SIGEV_THREAD, .sigev_signo = nl, .sigev_value.sival_ptr = cookie};
+
+    memset(cookie, 'c', sizeof(cookie));
+    int fd = make_queue(O_NONBLOCK);
+    OK(k_notify(fd, &e));
+    CHECK_ERRNO(k_notify(fd, &e), EBUSY);
+    CHECK_ERRNO(recv(nl, got, sizeof(got), MSG_DONTWAIT), EAGAIN);
+    cookie[0] = 'x'; /* what it was counts */
+    OK(k_send(fd, "1", 0, NULL));
+    CHECK_EQ(recv(nl, got, NOTIFY_COOKIE_LEN, MSG_NOSIGNAL | MSG_WAITALL), NOTIFY_COOKIE_LEN);
+    CHECK_EQ(got[0], 'c');
+    CHECK_EQ(got[NOTIFY_COOKIE_LEN - 1], NOTIFY_WOKENUP);
+    expect(fd, "1", 0);
+    OK(k_notify(fd, &e));
+    OK(k_notify(fd, NULL));
+    CHECK_EQ(recv(nl, got, sizeof(got), 0), NOTIFY_COOKIE_LEN);
+    CHECK_EQ(got[0], 'x');
+    CHECK_EQ(got[NOTIFY_COOKIE_LEN - 1], NOTIFY_REMOVED);
+    e.sigev_signo = 999;
+    CHECK_ERRNO(k_notify(fd, &e), EBADF);
+    e.sigev_signo = fd;
+    CHECK_ERRNO(k_notify(fd, &e), ENOTSOCK);
+    e.sigev_signo = OK(socket(AF_UNIX, SOCK_DGRAM, 0));
+    CHECK_ERRNO(k_notify(fd, &e), EINVAL);
+    e.sigev_value.sival_ptr = (void *)8;
+    CHECK_ERRNO(k_notify(fd, &e), EFAULT);
+    e.sigev_signo = nl;
+    e.sigev_value.sival_ptr = cookie;
+    OK(k_notify(fd, &e));
+    OK(close(fd));
+    CHECK_EQ(recv(nl, got, sizeof(got), 0), NOTIFY_COOKIE_LEN);
+    CHECK_EQ(got[NOTIFY_COOKIE_LEN - 1], NOTIFY_REMOVED);
+}
+
+/* libc's, whose header does not go with the kernel's. */
+int mq_open(const char *name, int flags, ...);
+int mq_notify(int fd, const struct sigevent *e);
+int mq_close(int fd);
+int mq_unlink(const char *name);
+
+static volatile int thread_value;
+
+static void on_thread(union sigval v)
+{
+    thread_value = v.sival_int;
+}
+
+TEST(notification_by_thread)
+{
+    char name[40];
+    struct sigevent e = {.sigev_notify = SIGEV_THREAD,
+                         .sigev_notify_function = on_thread,
+                         .sigev_value.sival_int = 4711};
+    snprintf(name, sizeof(name), "/%s", name_of(0));
+    int q = OK(mq_open(name, O_RDWR | O_CREAT, 0600, &small));
+    OK(mq_notify(q, &e));
+    OK(k_send(q, "1", 0, NULL));
+    conf_await(&thread_value, 4711);
+    OK(mq_close(q));
+    OK(mq_unlink(name));
+}
+
 TEST(notification_and_receiver)
 {
     struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};

@@ -618,6 +618,54 @@ TEST(timer_thread_id)
     CHECK_ERRNO(syscall(SYS_timer_create, CLOCK_MONOTONIC, &ev, &id), EINVAL);
 }
 
+static int timers_made(void)
+{
+    struct sigevent ev = {.sigev_notify = SIGEV_NONE};
+    int id, n = 0;
+    while (n < 100 && syscall(SYS_timer_create, CLOCK_MONOTONIC, &ev, &id) == 0)
+        n++;
+    return n;
+}
+
+static void count_timers(void)
+{
+    struct sigevent ev = {.sigev_notify = SIGEV_NONE};
+    const struct rlimit few = {10, 10};
+    int id;
+    OK(setrlimit(RLIMIT_SIGPENDING, &few));
+    /* A user of its own has none of others'. */
+    if (geteuid() == 0)
+        conf_become(23456);
+    OK((int)syscall(SYS_timer_create, CLOCK_MONOTONIC, &ev, &id));
+    CHECK_EQ(timers_made(), 9);
+    CHECK_EQ(errno, EAGAIN);
+    OK((int)syscall(SYS_timer_delete, id));
+    CHECK_EQ(timers_made(), 1);
+    CHECK_EQ(errno, EAGAIN);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN);
+    OK(sigprocmask(SIG_BLOCK, &set, NULL));
+    CHECK_ERRNO(sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = 1}), EAGAIN);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        /* Timers stay with their process, and count for the user. */
+        CHECK_EQ(timers_made(), 0);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(timers_count_as_queued_signals)
+{
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        count_timers();
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
 TEST(timer_errors)
 {
     struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = 65};

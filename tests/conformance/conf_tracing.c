@@ -92,6 +92,85 @@ TEST(system_call_stops)
     CHECK(seen);
 }
 
+static void run_set(void)
+{
+    long a = syscall(SYS_dup, 12345), b = syscall(SYS_dup, 12346), c = syscall(SYS_dup, 12347);
+    _exit(a == 9 && b == -1 && errno == EDOM && c == 4711 ? 0 : 1);
+}
+
+#define SET_SYSCALL_INFO 0x4212
+
+static long set_info(pid_t pid, const struct ptrace_syscall_info *info, size_t size)
+{
+    return pt(SET_SYSCALL_INFO, pid, size, (unsigned long)info);
+}
+
+/* To the next stop of a call dup(fd); its info. */
+static void next_dup(pid_t pid, uint64_t fd, int op, struct ptrace_syscall_info *info)
+{
+    do {
+        OK(pt(PTRACE_SYSCALL, pid, 0, 0));
+        CHECK_EQ(wait_stop(pid), SIGTRAP | 0x80);
+        memset(info, 0, sizeof(*info));
+        OK(pt(PTRACE_GET_SYSCALL_INFO, pid, sizeof(*info), (unsigned long)info));
+    } while (op == PTRACE_SYSCALL_INFO_ENTRY &&
+             (info->op != op || info->entry.nr != SYS_dup || info->entry.args[0] != fd));
+    CHECK_EQ(info->op, op);
+}
+
+TEST(call_info_is_set)
+{
+    pid_t pid = traced_child(run_set);
+    struct ptrace_syscall_info info = {.op = PTRACE_SYSCALL_INFO_ENTRY}, bad;
+    int status;
+    long r = set_info(pid, &info, sizeof(info));
+    if (r == -1 && errno == EIO)
+        conf_skip("a kernel before 6.16");
+    CHECK_ERRNO(set_info(pid, &info, sizeof(info)), EINVAL);
+    info.op = PTRACE_SYSCALL_INFO_NONE;
+    CHECK_ERRNO(set_info(pid, &info, sizeof(info)), EINVAL);
+    OK(pt(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD));
+    /* another call with other arguments */
+    next_dup(pid, 12345, PTRACE_SYSCALL_INFO_ENTRY, &info);
+    CHECK_ERRNO(set_info(pid, &info, sizeof(info) - 1), EINVAL);
+    CHECK_ERRNO(set_info(pid, (void *)8, sizeof(info)), EFAULT);
+    bad = info;
+    bad.pad[0] = 1;
+    CHECK_ERRNO(set_info(pid, &bad, sizeof(bad)), EINVAL);
+    bad = info;
+    bad.op = PTRACE_SYSCALL_INFO_EXIT;
+    CHECK_ERRNO(set_info(pid, &bad, sizeof(bad)), EINVAL);
+    bad = info;
+    bad.entry.nr = 1ull << 32;
+    CHECK_ERRNO(set_info(pid, &bad, sizeof(bad)), ERANGE);
+    info.entry.nr = SYS_dup2;
+    info.entry.args[0] = 1;
+    info.entry.args[1] = 9;
+    OK(set_info(pid, &info, sizeof(info)));
+    next_dup(pid, 0, PTRACE_SYSCALL_INFO_EXIT, &info);
+    CHECK_EQ(info.exit.rval, 9);
+    /* an error of the tracer's */
+    next_dup(pid, 12346, PTRACE_SYSCALL_INFO_ENTRY, &info);
+    info.entry.nr = (uint64_t)-1;
+    info.entry.args[0] = 1;
+    OK(set_info(pid, &info, sizeof(info)));
+    next_dup(pid, 0, PTRACE_SYSCALL_INFO_EXIT, &info);
+    info.exit.rval = -EDOM;
+    info.exit.is_error = 1;
+    OK(set_info(pid, &info, sizeof(info)));
+    /* a value of the tracer's */
+    next_dup(pid, 12347, PTRACE_SYSCALL_INFO_ENTRY, &info);
+    next_dup(pid, 0, PTRACE_SYSCALL_INFO_EXIT, &info);
+    CHECK_EQ(info.exit.rval, -EBADF);
+    info.exit.rval = 4711;
+    info.exit.is_error = 0;
+    OK(set_info(pid, &info, sizeof(info)));
+    OK(pt(PTRACE_CONT, pid, 0, 0));
+    CHECK_EQ(OK(waitpid(pid, &status, 0)), pid);
+    CHECK(WIFEXITED(status));
+    CHECK_EQ(WEXITSTATUS(status), 0);
+}
+
 static void run_changed(void)
 {
     long a = syscall(SYS_dup, 12345), b = syscall(SYS_dup, 12346);

@@ -48,10 +48,12 @@ MUST_CHECK int mqueue_getset(struct file *f, const struct mqueue_attr *set,
 /* Who is told once of a message that comes to an empty queue for which nobody waits. */
 struct mqueue_notify {
     int32_t owner; /* its process */
-    int how;       /* SIGEV_SIGNAL, SIGEV_NONE */
+    int how;       /* SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD */
     int signo;
-    /* From the sender: its process and uid. Under the queue's lock. */
+    /* From the sender: its process and uid. No lock of the queue is held, here and below. */
     void (*fire)(struct mqueue_notify *n, int32_t pid, uint32_t uid);
+    /* The owner does not want it any more. */
+    void (*end)(struct mqueue_notify *n);
     void (*free)(struct mqueue_notify *n);
 };
 /* Takes n; NULL: owner's registration ends. -EBUSY, -EBADF. */

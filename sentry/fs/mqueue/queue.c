@@ -133,19 +133,8 @@ static int sleep_locked(struct mqueue *q, struct list *l, struct mqueue_sleeper 
     return r == -EINTR ? -ERESTARTSYS : r;
 }
 
-static void notify_locked(struct mqueue *q, const struct vfs_caller *c)
-{
-    struct mqueue_notify *n = q->notify;
-
-    if (n == NULL)
-        return;
-    q->notify = NULL;
-    n->fire(n, c->tgid, c->cred->uid);
-    n->free(n);
-}
-
-/* There is room, or a receiver. */
-static void send_locked(struct mqueue *q, const struct vfs_caller *c, struct mqueue_msg *m)
+/* There is room, or a receiver. *out_notify is to be told (owned). */
+static void send_locked(struct mqueue *q, struct mqueue_msg *m, struct mqueue_notify **out_notify)
 {
     struct mqueue_sleeper *w = sleeper_first(&q->receivers);
 
@@ -155,8 +144,10 @@ static void send_locked(struct mqueue *q, const struct vfs_caller *c, struct mqu
         return;
     }
     msg_insert_locked(q, m);
-    if (q->count == 1)
-        notify_locked(q, c);
+    if (q->count == 1) {
+        *out_notify = q->notify;
+        q->notify = NULL;
+    }
     (void)waitq_wake(&q->wq, EPOLLIN | EPOLLRDNORM);
 }
 
@@ -173,16 +164,21 @@ int mqueue_send(struct file *f, const struct vfs_caller *c, struct mqueue_msg *m
 {
     struct mqueue *q = mqueue_of(f->inode); /* m was made for it */
     struct mqueue_sleeper w = {.blocker = c->blocker, .msg = m};
+    struct mqueue_notify *n = NULL;
     int r = 0;
 
     mutex_lock(&q->mu);
     if (q->count < q->max_messages)
-        send_locked(q, c, m);
+        send_locked(q, m, &n);
     else if (atomic_load(&f->flags) & O_NONBLOCK)
         r = -EAGAIN;
     else
         r = sleep_locked(q, &q->senders, &w, deadline);
     mutex_unlock(&q->mu);
+    if (n != NULL) {
+        n->fire(n, c->tgid, c->cred->uid);
+        n->free(n);
+    }
     if (r == 0)
         queue_times(f->inode, false);
     return r;
@@ -274,8 +270,10 @@ int mqueue_notify(struct file *f, struct mqueue_notify *n, int32_t owner)
         q->notify = NULL;
     }
     mutex_unlock(&q->mu);
-    if (gone != NULL)
+    if (gone != NULL) {
+        gone->end(gone);
         gone->free(gone);
+    }
     return r;
 }
 

@@ -18,6 +18,10 @@ void netlink_free(struct nl_table *t);
 MUST_CHECK int netlink_create(struct net *n, int family, int type, int protocol,
                               const struct vfs_caller *c, struct sock **out_sock);
 
+/* A message from the kernel for s alone, whatever it speaks; one that has no room for it loses it,
+ * as with any notice. Takes locks of rank NETLINK_SOCK. */
+void netlink_tell(struct sock *s, const void *data, size_t size);
+
 /* A row of /proc/net/netlink. fn runs under the table's lock. */
 struct nl_info {
     int protocol;

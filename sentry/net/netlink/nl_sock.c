@@ -98,6 +98,13 @@ int nl_deliver(struct nl_sock *s, const void *data, size_t size, uint32_t from, 
     return r;
 }
 
+void netlink_tell(struct sock *s, const void *data, size_t size)
+{
+    static const struct sock_cred kernel = {.pid = 0};
+
+    (void)!nl_deliver(nl_of(s), data, size, 0, 0, &kernel);
+}
+
 static bool in_group(const struct nl_sock *s, int protocol, uint32_t group)
 {
     return s->base.protocol == protocol && group >= 1 && group <= NL_GROUPS &&
