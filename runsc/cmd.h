@@ -16,7 +16,7 @@
 struct cmd_global {
     const char *root;     /* state directory, absolute */
     const char *platform; /* how guest code runs */
-    const char *network;  /* "sandbox" or "none" */
+    const char *network;  /* "sandbox", "none" or "host" */
     const char *log_path; /* NULL: stderr */
     int log_fd;           /* open when log_path is given, else -1 */
     bool log_json, debug, strace;

@@ -178,6 +178,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .overlay_options = strchr(g->overlay, ',') != NULL ? strchr(g->overlay, ',') + 1 : "",
         .debug = g->debug,
         .attached = a->attached,
+        .host_network = strcmp(g->network, "host") == 0,
         .log_fd = g->log_fd,
         .log_json = g->log_json,
         .cgroup_fds = cg->procs,

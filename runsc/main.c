@@ -79,7 +79,8 @@ static void main_usage(FILE *f)
           "                        without a signal, in the programs' memory (default); off:\n"
           "                        code is never changed\n"
           "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
-          "                        container's network namespace; none: loopback only\n"
+          "                        container's network namespace; none: loopback only;\n"
+          "                        host: sockets of that namespace itself\n"
           "  --log FILE            append log lines to FILE instead of standard error\n"
           "  --log-format F        text or json\n"
           "  --debug               log more\n"
@@ -217,8 +218,9 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     if (strcmp(patch, "on") != 0 && strcmp(patch, "off") != 0)
         return err_set(e, EINVAL, "--systrap-patch must be on or off");
     g->systrap_patch = strcmp(patch, "on") == 0;
-    if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0)
-        return err_set(e, EINVAL, "--network must be sandbox or none");
+    if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0 &&
+        strcmp(g->network, "host") != 0)
+        return err_set(e, EINVAL, "--network must be sandbox, none or host");
     return main_open_log(g, format, e);
 }
 

@@ -21,7 +21,6 @@
 #include "platform/systrap/systrap.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/confine.h"
-#include "sentry/fs/anon/hostfd.h"
 #include "sentry/kernel/account.h"
 #include "sentry/fs/dev/dev.h"
 #include "sentry/fs/pipe/pipe.h"
@@ -31,6 +30,7 @@
 #include "sentry/net/ns/netns.h"
 #include "sentry/net/sock.h"
 #include "sentry/vfs/special.h"
+#include "sentry/wait/hostwatch.h"
 #include "syscalls/table.h"
 
 /* Offset space of the memory file: sparse, so its size costs nothing. */
@@ -152,6 +152,8 @@ static void keep_fds_only(struct boot *b)
         keep[n++] = a->life_fd;
     if (a->plat_fd >= 0)
         keep[n++] = a->plat_fd;
+    if (a->net_fd >= 0)
+        keep[n++] = a->net_fd;
     for (size_t i = 0; i < a->gofer_fd_count; i++)
         keep[n++] = a->gofer_fds[i];
     STEP(b, confine_close_fds(keep, n, &step));
@@ -223,7 +225,7 @@ static void confine(struct boot *b)
 
     STEP(b, confine_rlimits(&step));
     STEP(b, confine_drop_capabilities(&step));
-    STEP(b, confine_landlock(&abi, &step));
+    STEP(b, confine_landlock(b->args->net_fd >= 0, &abi, &step));
     log_debug("landlock ABI %d", abi);
     if (pipe2(b->wake, O_CLOEXEC | O_NONBLOCK))
         boot_fail(b, errno, "pipe");
@@ -236,7 +238,7 @@ static void confine(struct boot *b)
     r = safecopy_init();
     if (r)
         boot_fail(b, r, "safe copies");
-    r = hostfd_init();
+    r = hostwatch_setup();
     if (r)
         boot_fail(b, r, "watch on host descriptors");
     /* Changing ids made the process undumpable; stubs inherit that, and could then not be traced.
@@ -249,7 +251,7 @@ static void confine(struct boot *b)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     signal(SIGPIPE, SIG_IGN);
-    STEP(b, confine_seccomp(b->plat->ops->name, &step));
+    STEP(b, confine_seccomp(b->plat->ops->name, b->args->net_fd >= 0, &step));
 }
 
 static int usable_cpus(void)
@@ -315,6 +317,8 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
     int r = net_new(b->mf, &b->net);
     if (r == 0)
         r = loopback_up(b->net);
+    if (r == 0 && b->args->net_fd >= 0)
+        r = net_set_host(b->net, b->args->net_fd);
     if (r)
         boot_fail(b, r, "network");
     const struct kernel_config cfg = {

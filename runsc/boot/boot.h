@@ -33,6 +33,7 @@ struct boot_args {
     int life_fd;   /* EOF when the caller died; -1 when the sandbox outlives it */
     int null_fd;   /* /dev/null, read-write */
     int plat_fd;   /* what the platform opened, or -1 */
+    int net_fd;    /* connection to the broker with --network=host, or -1 */
     int gofer_fds[BOOT_GOFER_FDS_MAX];
     size_t gofer_fd_count;
     bool privileged; /* the caller could write any id map */

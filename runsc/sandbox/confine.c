@@ -131,7 +131,7 @@ static const struct {
     {(1ull << 16) - 1, 3, 3, 24}, /* 6: abstract sockets and signals */
 };
 
-int confine_landlock(int *out_abi, const char **step)
+int confine_landlock(bool network, int *out_abi, const char **step)
 {
     *out_abi = 0;
     *step = "no_new_privs";
@@ -143,7 +143,7 @@ int confine_landlock(int *out_abi, const char **step)
         return errno == ENOSYS || errno == EOPNOTSUPP ? 0 : -errno;
     if ((size_t)abi >= ARRAY_SIZE(landlock_abi))
         abi = (long)ARRAY_SIZE(landlock_abi) - 1;
-    struct landlock_attr attr = {landlock_abi[abi].fs, landlock_abi[abi].net,
+    struct landlock_attr attr = {landlock_abi[abi].fs, network ? 0 : landlock_abi[abi].net,
                                  landlock_abi[abi].scoped};
     int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, landlock_abi[abi].size, 0u);
     if (fd < 0)

@@ -24,13 +24,16 @@ MUST_CHECK int confine_become_sentry_id(bool can_set_groups, const char **step);
 MUST_CHECK int confine_empty_root(const char **step);
 /* Drops every capability in every set, bounding and ambient included, and locks the securebits. */
 MUST_CHECK int confine_drop_capabilities(const char **step);
-/* no_new_privs, and Landlock deny-all where the kernel has it (*out_abi: its ABI, 0 without). */
-MUST_CHECK int confine_landlock(int *out_abi, const char **step);
+/* no_new_privs, and Landlock deny-all where the kernel has it (*out_abi: its ABI, 0 without), but
+ * for TCP ports with network. */
+MUST_CHECK int confine_landlock(bool network, int *out_abi, const char **step);
 /* Core files off, locked memory off, no further limits that the guest's work needs. */
 MUST_CHECK int confine_rlimits(const char **step);
 /* Loads the allow-list of seccomp_sentry.def for every thread from now on; platform: the name of
- * the one that runs the guests. */
-MUST_CHECK int confine_seccomp(const char *platform, const char **step);
+ * the one that runs the guests; host_network: with the rows for sockets of the host. */
+MUST_CHECK int confine_seccomp(const char *platform, bool host_network, const char **step);
+/* Loads that of seccomp_broker.def. */
+MUST_CHECK int confine_broker_seccomp(const char **step);
 /* Closes every descriptor from 3 up that is not in keep. */
 MUST_CHECK int confine_close_fds(const int *keep, size_t count, const char **step);
 

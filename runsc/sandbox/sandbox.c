@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "gofer/gofer.h"
 #include "platform/platform.h"
 #include "runsc/boot/boot.h"
+#include "runsc/sandbox/broker.h"
 #include "runsc/sandbox/confine.h"
 #include "runsc/sandbox/launch.h"
 
@@ -27,8 +29,9 @@ struct launch {
     size_t plat_count;
     int sync[2], status[2], life[2];
     int gofer_fds[GOFER_CHANNELS]; /* the sentry's ends */
+    int net[2];                    /* the sentry's end and the broker's, with --network=host */
     int null_fd, plat_fd;
-    pid_t sentry, gofer;
+    pid_t sentry, gofer, broker;
 };
 
 static void close_fd(int *fd)
@@ -44,6 +47,8 @@ static int open_pipes(struct launch *l, struct err *e)
         return err_errno(e, errno, "pipe");
     if (l->a->attached && pipe2(l->life, O_CLOEXEC))
         return err_errno(e, errno, "pipe");
+    if (l->a->host_network && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, l->net))
+        return err_errno(e, errno, "socketpair");
     l->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     return l->null_fd < 0 ? err_errno(e, errno, "/dev/null") : 0;
 }
@@ -58,6 +63,7 @@ static NORETURN void sentry_child(struct launch *l, bool privileged)
         .life_fd = l->life[0],
         .null_fd = l->null_fd,
         .plat_fd = l->plat_fd,
+        .net_fd = l->net[0],
         .gofer_fd_count = GOFER_CHANNELS,
         .privileged = privileged,
     };
@@ -89,12 +95,16 @@ static int start_sentry(struct launch *l, struct err *e)
     close_fd(&l->sync[0]);
     close_fd(&l->status[1]);
     close_fd(&l->life[0]);
+    close_fd(&l->net[0]);
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
         close_fd(&l->gofer_fds[i]);
     const char *step;
     int r = confine_write_id_maps(l->sentry, &step);
     if (r)
         return err_errno(e, r, "sentry: %s", step);
+    if (l->a->host_network && broker_launch(l->a, l->sentry, l->net[1], &l->broker, e))
+        return -1;
+    close_fd(&l->net[1]);
     /* Till the next line it ends with us. */
     const struct sandbox made = {.sentry_pid = l->sentry, .gofer_pid = l->gofer};
     if (l->a->made(l->a->made_arg, &made, e))
@@ -134,6 +144,8 @@ static void launch_close(struct launch *l, bool keep_life)
     close_fd(&l->status[0]);
     close_fd(&l->status[1]);
     close_fd(&l->life[0]);
+    close_fd(&l->net[0]);
+    close_fd(&l->net[1]);
     if (!keep_life)
         close_fd(&l->life[1]);
     close_fd(&l->null_fd);
@@ -167,6 +179,7 @@ int sandbox_create(const struct sandbox_args *a, struct sandbox *out, struct err
     if (r) {
         launch_end_child(&l.sentry);
         launch_end_child(&l.gofer);
+        launch_end_child(&l.broker);
     } else {
         *out = (struct sandbox){.sentry_pid = l.sentry, .gofer_pid = l.gofer};
     }

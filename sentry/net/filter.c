@@ -173,7 +173,7 @@ int sock_filter_attach(struct sock *s, const struct sock_filter *insns, size_t c
 {
     if (sock_option(s, SO_LOCK_FILTER))
         return -EPERM;
-    if (s->type == SOCK_STREAM && s->family != AF_UNIX)
+    if (s->ops->own_options || (s->type == SOCK_STREAM && s->family != AF_UNIX))
         return -ENOPROTOOPT;
     int r = cbpf_check(&socket_kind, insns, count);
     if (r)

@@ -24,7 +24,7 @@ struct sock_frame {
 };
 
 /* Checks and copies the program. -EINVAL, -ENOMEM, -EPERM (SO_LOCK_FILTER), -ENOPROTOOPT (TCP,
- * whose connections inside a sandbox have no packets). */
+ * whose connections inside a sandbox have no packets; sockets of the host). */
 MUST_CHECK int sock_filter_attach(struct sock *s, const struct sock_filter *insns, size_t count);
 /* -ENOENT, -EPERM. */
 MUST_CHECK int sock_filter_detach(struct sock *s);

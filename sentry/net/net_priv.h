@@ -31,6 +31,7 @@ struct net {
     struct nl_table *netlink;    /* immutable, owned */
     struct ext_stack *ext;       /* immutable, owned */
     struct packet_table *packet; /* immutable, owned */
+    struct host_net *host;       /* immutable, owned; NULL but with --network=host */
     struct net_settings settings;
     _Atomic uint64_t next_cookie;
     struct mutex mu;                      /* rank LEAF: guards the rest */

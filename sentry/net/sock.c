@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "sentry/errno_internal.h"
 #include "sentry/net/filter.h"
+#include "sentry/net/host/host.h"
 #include "sentry/net/ifioctl.h"
 #include "sentry/net/ip/ext.h"
 #include "sentry/net/net_priv.h"
@@ -254,6 +255,7 @@ void net_put(struct net *n)
     inet_free(n->inet);
     netlink_free(n->netlink);
     netns_free(n->ns);
+    host_net_free(n->host);
     user_ns_put(n->owner);
     mutex_destroy(&n->mu);
     free(n);
@@ -284,12 +286,29 @@ struct ext_stack *net_ext(struct net *n)
     return n->ext;
 }
 
-static int sock_check(struct net *n, int family, int type, const struct sock_family **out)
+struct host_net *net_host(struct net *n)
 {
+    return n->host;
+}
+
+int net_set_host(struct net *n, int fd)
+{
+    return host_net_new(fd, &n->host);
+}
+
+static int sock_check(struct net *n, int family, int type, int protocol,
+                      const struct sock_family **out)
+{
+    static const struct sock_family host = {.family = AF_UNSPEC, .create = host_create};
+
     if (family < 0 || family >= AF_MAX)
         return -EAFNOSUPPORT;
     if (type < 0 || type > SOCK_PACKET)
         return -EINVAL;
+    if (n && n->host && host_net_serves(family, protocol)) {
+        *out = &host;
+        return 0;
+    }
     for (size_t i = 0; n && i < ARRAY_SIZE(families); i++) {
         if (families[i].family == family) {
             *out = &families[i];
@@ -303,7 +322,7 @@ int sock_create(struct net *n, int family, int type, int protocol, const struct 
                 struct sock **out_sock)
 {
     const struct sock_family *f;
-    int r = sock_check(n, family, type, &f);
+    int r = sock_check(n, family, type, protocol, &f);
 
     return r ? r : f->create(n, family, type, protocol, c, out_sock);
 }
@@ -314,7 +333,7 @@ int sock_create_pair(struct net *n, int family, int type, int protocol, const st
 {
     const struct sock_family *f;
     struct sock *s;
-    int r = sock_check(n, family, type, &f);
+    int r = sock_check(n, family, type, protocol, &f);
 
     if (r)
         return r;
@@ -374,7 +393,9 @@ static int64_t sock_other_ioctl(struct sock *s, unsigned cmd, uint64_t arg,
 {
     const int64_t n = s->ops->ioctl ? s->ops->ioctl(s, cmd, arg, ua, c) : -ENOTTY;
 
-    return n == -ENOTTY ? net_ifioctl(s->net, cmd, arg, ua, c) : n;
+    if (n != -ENOTTY)
+        return n;
+    return s->net->host ? host_ifioctl(s->net, cmd, arg, ua) : net_ifioctl(s->net, cmd, arg, ua, c);
 }
 
 static int64_t sock_file_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,

@@ -25,6 +25,7 @@ struct netns;
 struct nl_table;
 struct packet_table;
 struct ext_stack;
+struct host_net;
 struct mappable;
 struct memfile;
 struct sock;
@@ -102,6 +103,8 @@ struct sock_ops {
     MUST_CHECK int (*getsockopt)(struct sock *s, int level, int name, void *buf, socklen_t *len);
     MUST_CHECK int (*setsockopt)(struct sock *s, int level, int name, const void *buf,
                                  socklen_t len, const struct vfs_caller *c);
+    /* Every option is asked of it, SOL_SOCKET's too, but for SO_RCVTIMEO and SO_SNDTIMEO. */
+    bool own_options;
     /* SO_ERROR of its own, negative, told once. NULL: sock.error is all. */
     int (*take_error)(struct sock *s);
     /* An option was set. NULL: nothing to do. */
@@ -162,6 +165,11 @@ struct nl_table *net_netlink(struct net *n);
 struct packet_table *net_packet(struct net *n);
 /* What carries traffic beyond loopback; NULL where there is none yet. */
 struct ext_stack *net_ext(struct net *n);
+/* What stands for the host's network with --network=host; else NULL. */
+struct host_net *net_host(struct net *n);
+/* Before anybody else knows n: its sockets are the host's from here on. fd, taken on success: the
+ * connection to the broker (host/broker.h). */
+MUST_CHECK int net_set_host(struct net *n, int fd);
 
 /* socket(2) without the descriptor. type without SOCK_CLOEXEC and SOCK_NONBLOCK. Owned result. */
 MUST_CHECK int sock_create(struct net *n, int family, int type, int protocol,

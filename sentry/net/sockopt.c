@@ -149,9 +149,16 @@ static int take_error(struct sock *s)
     return error || !s->ops->take_error ? error : s->ops->take_error(s);
 }
 
+/* Times that the sentry sees to itself, whoever has the other options. */
+static bool own_option(const struct sock *s, int level, int name)
+{
+    return s->ops->own_options &&
+           (level != SOL_SOCKET || (name != SO_RCVTIMEO && name != SO_SNDTIMEO));
+}
+
 int sock_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len)
 {
-    if (level != SOL_SOCKET)
+    if (level != SOL_SOCKET || own_option(s, level, name))
         return s->ops->getsockopt(s, level, name, buf, len);
     if (name > 0 && name < 64 && SOCK_FLAGS & FLAG(name))
         return put_int(buf, len, sock_option(s, name));
@@ -378,7 +385,7 @@ static int set_any(struct sock *s, int level, int name, const void *buf, socklen
 {
     int value;
 
-    if (level != SOL_SOCKET)
+    if (level != SOL_SOCKET || own_option(s, level, name))
         return s->ops->setsockopt(s, level, name, buf, len, c);
     if (name == SO_BINDTODEVICE)
         return set_family(s, name, buf, len, c);

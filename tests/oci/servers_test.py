@@ -135,6 +135,8 @@ wrk -t1 -c20 -d1s http://$1:8081/ > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /
 
 @unittest.skipUnless(IS_OURS and DEBIAN_ROOT and os.geteuid() == 0, "needs root and DEBIAN_ROOT")
 class Servers(Case):
+    network = "sandbox"
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -155,7 +157,8 @@ class Servers(Case):
         bundle = self.dir / f"bundle{self.serial}"
         bundle.mkdir()
         (bundle / "config.json").write_text(json.dumps(config))
-        return self.runtime("run", "--bundle", str(bundle), self.new_id())
+        return self.runtime("--network", self.network, "run", "--bundle", str(bundle),
+                            self.new_id())
 
     def native(self, script, *args):
         """The same on the host: in a mount namespace of its own, from the same files."""
@@ -238,6 +241,14 @@ class Servers(Case):
                   "cat /tmp/o; iperf3 -c $1 -t 1 -R; iperf3 -c $1 -t 1 -u -b 20M;"
                   "iperf3 -c $1 -t 1 -u -b 20M -R")
         self.both_ways("exec iperf3 -s -B $1", client)
+
+    def test_host_network(self):
+        """Sockets of the namespace itself."""
+        self.network = "host"
+        self.test_redis()
+        self.test_nginx()
+        self.test_dns()
+        self.test_node()
 
     def test_resolv_conf(self):
         """The guest's resolver asks whom /etc/resolv.conf names."""

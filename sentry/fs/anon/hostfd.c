@@ -3,9 +3,6 @@
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -13,106 +10,44 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "sentry/errno_internal.h"
+#include "sentry/wait/hostwatch.h"
 
 /* A pipe that polls writable takes this much without blocking. */
 #define HOSTFD_PIECE 4096
-#define HOSTFD_EVENTS 16
 
 struct hostfd {
     int fd;
-    int access;    /* O_ACCMODE of the descriptor */
-    bool pollable; /* regular files are always ready and take no watch */
-    struct waitq wq;
+    int access;              /* O_ACCMODE of the descriptor */
+    struct hostwatch *watch; /* owned; NULL: a regular file, always ready */
 };
 
 /* All open files of the inode use the one descriptor: a host that lets nobody open anything again
  * cannot give them one each. */
 struct hostfd_inode {
     struct inode inode;
-    struct hostfd *h; /* owned; stays allocated, see hostfd_inode_release */
+    struct hostfd h;
 };
-
-static int watch_fd = -1;
-static bool watch_running;
-static struct mutex watch_mu = MUTEX_INITIALIZER(LOCK_RANK_LEAF);
 
 static struct hostfd *hostfd_of(const struct file *f)
 {
-    return container_of(f->inode, struct hostfd_inode, inode)->h;
-}
-
-int hostfd_init(void)
-{
-    watch_fd = epoll_create1(EPOLL_CLOEXEC);
-    return watch_fd < 0 ? -errno : 0;
+    return &container_of(f->inode, struct hostfd_inode, inode)->h;
 }
 
 /* ---- readiness ---- */
 
-static void *watch_main(void *arg)
-{
-    struct epoll_event ev[HOSTFD_EVENTS];
-
-    (void)arg;
-    for (;;) {
-        int n = epoll_wait(watch_fd, ev, HOSTFD_EVENTS, -1);
-        if (n < 0 && errno != EINTR)
-            break;
-        for (int i = 0; i < n; i++) {
-            struct hostfd *h = ev[i].data.ptr;
-            (void)waitq_wake(&h->wq, ev[i].events);
-        }
-    }
-    log_error("hostfd: %s", "the watch on host descriptors has failed");
-    abort();
-}
-
-/* The thread is only there once somebody waits. */
-static int watch_start(void)
-{
-    pthread_t t;
-    int r = 0;
-
-    mutex_lock(&watch_mu);
-    if (!watch_running) {
-        r = -pthread_create(&t, NULL, watch_main, NULL);
-        if (r == 0) {
-            watch_running = true;
-            (void)pthread_detach(t);
-        }
-    }
-    mutex_unlock(&watch_mu);
-    return r;
-}
-
-static uint32_t hostfd_now(const struct hostfd *h)
-{
-    struct pollfd p = {.fd = h->fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP};
-
-    /* poll(2) and epoll(7) use the same bits. */
-    return poll(&p, 1, 0) > 0 ? (uint32_t)(uint16_t)p.revents : 0;
-}
-
 /* One wake-up for the next change. */
 static void hostfd_arm(struct hostfd *h, uint32_t mask)
 {
-    struct epoll_event ev = {
-        .events =
-            (mask != 0 ? mask & (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP) : EPOLLIN | EPOLLOUT) |
-            EPOLLONESHOT,
-        .data.ptr = h,
-    };
-
-    if (h->pollable && watch_start() == 0)
-        (void)epoll_ctl(watch_fd, EPOLL_CTL_MOD, h->fd, &ev);
+    if (h->watch != NULL)
+        hostwatch_arm(h->watch, mask != 0 ? mask & (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP)
+                                          : EPOLLIN | EPOLLOUT);
 }
 
 static bool hostfd_ready(struct hostfd *h, uint32_t mask)
 {
     hostfd_arm(h, mask);
-    return (hostfd_now(h) & (mask | EPOLLHUP | EPOLLERR)) != 0;
+    return (hostwatch_ready(h->fd) & (mask | EPOLLHUP | EPOLLERR)) != 0;
 }
 
 static int hostfd_wait(struct file *f, uint32_t mask, const struct vfs_caller *c)
@@ -120,11 +55,12 @@ static int hostfd_wait(struct file *f, uint32_t mask, const struct vfs_caller *c
     struct hostfd *h = hostfd_of(f);
     int err;
 
-    if ((hostfd_now(h) & (mask | EPOLLHUP | EPOLLERR)) != 0 || !h->pollable)
+    if ((hostwatch_ready(h->fd) & (mask | EPOLLHUP | EPOLLERR)) != 0 || h->watch == NULL)
         return 0;
     if ((atomic_load(&f->flags) & O_NONBLOCK) != 0 || c->blocker == NULL)
         return -EAGAIN;
-    WAIT_EVENT(&h->wq, c->blocker, 0, DEADLINE_NEVER, hostfd_ready(h, mask), err);
+    WAIT_EVENT(hostwatch_queue(h->watch), c->blocker, 0, DEADLINE_NEVER, hostfd_ready(h, mask),
+               err);
     return err != 0 ? -ERESTARTSYS : 0;
 }
 
@@ -132,13 +68,13 @@ static uint32_t hostfd_poll(struct file *f, struct waiter *w)
 {
     struct hostfd *h = hostfd_of(f);
 
-    if (!h->pollable)
+    if (h->watch == NULL)
         return EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM;
     if (w != NULL) {
-        waitq_add(&h->wq, w);
+        waitq_add(hostwatch_queue(h->watch), w);
         hostfd_arm(h, w->mask);
     }
-    uint32_t now = hostfd_now(h);
+    uint32_t now = hostwatch_ready(h->fd);
     /* A look at what is not ready may be followed by a sleep on an older watch. */
     if (w == NULL)
         hostfd_arm(h, 0);
@@ -196,7 +132,7 @@ static int64_t hostfd_write(struct file *f, struct uio *u, int64_t *pos, const s
         if (r != 0)
             return done > 0 ? done : r;
         int64_t n =
-            uio_host_io(u, false, h->pollable ? HOSTFD_PIECE : UINT64_MAX, hostfd_do_write, h);
+            uio_host_io(u, false, h->watch != NULL ? HOSTFD_PIECE : UINT64_MAX, hostfd_do_write, h);
         if (n == -EAGAIN || n == -EINTR)
             continue;
         if (n <= 0)
@@ -285,17 +221,13 @@ static const struct file_ops hostfd_file_ops = {
 
 /* ---- the inode ---- */
 
-/* The watch thread may hold the pointer from an event it has taken: it stays allocated. */
 static void hostfd_inode_release(struct inode *i)
 {
     struct hostfd_inode *n = container_of(i, struct hostfd_inode, inode);
 
-    if (n->h != NULL) {
-        /* Out of the watch first; an event on its way finds nobody in the queue. */
-        if (n->h->pollable)
-            (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, n->h->fd, NULL);
-        (void)close(n->h->fd);
-    }
+    hostwatch_free(n->h.watch);
+    if (n->h.fd >= 0)
+        (void)close(n->h.fd);
     inode_fini(i);
     free(n);
 }
@@ -308,7 +240,7 @@ static const struct file_ops *hostfd_ops(const struct inode *i)
 /* /dev/stdout and the like: what the descriptor allows. */
 static int hostfd_reopen(struct inode *i, struct file *f, const struct vfs_caller *c)
 {
-    const struct hostfd *h = container_of(i, struct hostfd_inode, inode)->h;
+    const struct hostfd *h = &container_of(i, struct hostfd_inode, inode)->h;
     const int want = (int)atomic_load(&f->flags) & O_ACCMODE;
 
     (void)c;
@@ -323,7 +255,7 @@ static int hostfd_setattr(struct inode *i, const struct vfs_setattr *a)
     struct vfs_setattr rest = *a;
 
     if ((a->valid & VFS_SET_SIZE) != 0 && S_ISREG(i->mode)) {
-        if (ftruncate(container_of(i, struct hostfd_inode, inode)->h->fd, (off_t)a->size) != 0)
+        if (ftruncate(container_of(i, struct hostfd_inode, inode)->h.fd, (off_t)a->size) != 0)
             return -errno;
         rest.valid &= ~(uint32_t)VFS_SET_SIZE;
     }
@@ -337,7 +269,7 @@ static int hostfd_getattr(struct inode *i, struct vfs_attr *out)
 
     if (!S_ISREG(i->mode))
         return 0;
-    if (fstat(container_of(i, struct hostfd_inode, inode)->h->fd, &st) != 0)
+    if (fstat(container_of(i, struct hostfd_inode, inode)->h.fd, &st) != 0)
         return -errno;
     out->size = (uint64_t)st.st_size;
     out->blocks = (uint64_t)st.st_blocks;
@@ -349,40 +281,25 @@ static const struct inode_ops hostfd_inode_ops = {.getattr = hostfd_getattr,
                                                   .setattr = hostfd_setattr,
                                                   .release = hostfd_inode_release};
 
-static int hostfd_watch(struct hostfd *h)
-{
-    struct epoll_event ev = {.events = EPOLLONESHOT, .data.ptr = h};
-
-    waitq_init(&h->wq);
-    if (epoll_ctl(watch_fd, EPOLL_CTL_ADD, h->fd, &ev) == 0)
-        h->pollable = true;
-    else if (errno != EPERM)
-        return -errno;
-    return 0;
-}
-
 /* Takes nothing on failure. */
 static int hostfd_inode_new(int fd, int access, uint32_t mode, struct hostfd_inode **out)
 {
     struct hostfd_inode *n = calloc(1, sizeof(*n));
-    struct hostfd *h = calloc(1, sizeof(*h));
-    int r = n != NULL && h != NULL ? 0 : -ENOMEM;
 
-    if (r == 0) {
-        h->fd = fd;
-        h->access = access;
-        r = hostfd_watch(h);
-    }
+    if (n == NULL)
+        return -ENOMEM;
+    n->h.fd = fd;
+    n->h.access = access;
+    int r = hostwatch_new(fd, 0, &n->h.watch);
+    if (r == -EPERM)
+        r = 0;
     if (r == 0)
         r = vfs_anon_inode_init(&n->inode, &hostfd_inode_ops, mode);
     if (r != 0) {
-        if (h != NULL && h->pollable)
-            (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, fd, NULL);
-        free(h);
+        hostwatch_free(n->h.watch);
         free(n);
         return r;
     }
-    n->h = h;
     *out = n;
     return 0;
 }
@@ -405,9 +322,9 @@ int hostfd_new(int fd, struct file **out_file)
                             (uint32_t)flags & (O_ACCMODE | O_APPEND), out_file);
     /* The descriptor stays the caller's. */
     if (r != 0) {
-        if (n->h->pollable)
-            (void)epoll_ctl(watch_fd, EPOLL_CTL_DEL, fd, NULL);
-        n->h = NULL;
+        hostwatch_free(n->h.watch);
+        n->h.watch = NULL;
+        n->h.fd = -1;
     }
     inode_put(&n->inode);
     return r;

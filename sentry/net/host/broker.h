@@ -1,0 +1,29 @@
+/* What the sentry asks of the process that makes its host sockets (--network=host), and answers.
+ * Depends on: base.
+ * Threading: one request at a time on a connection of SOCK_SEQPACKET.
+ * Ownership: descriptors go along with SCM_RIGHTS; who receives one closes it. */
+#ifndef RINGWALL_SENTRY_NET_HOST_BROKER_H
+#define RINGWALL_SENTRY_NET_HOST_BROKER_H
+
+#include <stdint.h>
+#include <sys/socket.h>
+
+enum broker_op {
+    BROKER_SOCKET = 1, /* answered with a socket, non-blocking */
+    BROKER_BIND,       /* comes with a socket that it made; addr */
+};
+
+struct broker_request {
+    uint32_t op;
+    int32_t family, type, protocol;
+    uint32_t privileged; /* the asker may use ports that take CAP_NET_BIND_SERVICE */
+    uint32_t number;     /* for a netlink socket whose address names none; taken if it is free */
+    uint32_t addr_len;
+    struct sockaddr_storage addr;
+};
+
+struct broker_reply {
+    int32_t error; /* 0 or a negative errno */
+};
+
+#endif
