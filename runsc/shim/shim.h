@@ -69,7 +69,6 @@ struct shim {
     uint32_t event_stream;
     pthread_mutex_t event_mu;
     const char *socket; /* ours; immutable */
-    bool shutdown;      /* the process ends when this has been answered; guard: mu */
 };
 
 /* ---- children: shim_run.c ---- */

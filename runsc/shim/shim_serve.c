@@ -47,6 +47,9 @@ static void *job_main(void *arg)
 
     if (method != NULL && is_service(&j->r.service))
         code = shim_method(s, method, &j->r.payload, &reply, error, sizeof(error));
+    /* Who asked for the end is told before it comes; others that are answered now are not in time.
+     */
+    const bool may_end = method != NULL && strcmp(method, "Shutdown") == 0;
     free(method);
     pthread_mutex_lock(&j->c->mu);
     int r = ttrpc_reply(j->c->fd, j->r.stream, code, error, &reply);
@@ -54,13 +57,13 @@ static void *job_main(void *arg)
     ttrpc_request_free(&j->r);
     conn_put(j->c);
     free(j);
+    /* A shim of a pod ends with its last container; one that is being made is there already. */
     pthread_mutex_lock(&s->mu);
-    bool end = s->shutdown;
-    pthread_mutex_unlock(&s->mu);
-    if (end && r <= 0) {
+    if (may_end && r <= 0 && list_empty(&s->containers)) {
         (void)unlink(s->socket);
         _exit(0);
     }
+    pthread_mutex_unlock(&s->mu);
     return NULL;
 }
 
