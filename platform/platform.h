@@ -113,9 +113,6 @@ struct plat_ctx_ops {
     /* Commits the address space's queue, then runs guest code until an event. Owner thread.
      * single_step stops after one instruction with SIGTRAP/TRAP_TRACE as a fault. */
     enum plat_event (*run)(struct plat_ctx *ctx, bool single_step, struct plat_fault *out_fault);
-    /* Guest code may go on for a moment after run has told its call. Afterwards none does till the
-     * next run. Owner thread, between runs. NULL: it never does. */
-    void (*park)(struct plat_ctx *ctx);
     /* Makes a present or the next run return PLAT_EVENT_INTERRUPT soon. Any thread. Never lost;
      * may cause one spurious INTERRUPT. */
     void (*interrupt)(struct plat_ctx *ctx);
@@ -281,12 +278,6 @@ static inline void plat_ctx_answers(struct plat_ctx *ctx, const struct plat_answ
 {
     if (ctx->plat->ops->ctx->answers)
         ctx->plat->ops->ctx->answers(ctx, answers, count);
-}
-
-static inline void plat_ctx_park(struct plat_ctx *ctx)
-{
-    if (ctx->plat->ops->ctx->park)
-        ctx->plat->ops->ctx->park(ctx);
 }
 
 static inline void plat_ctx_drop_answers(struct plat_ctx *ctx)

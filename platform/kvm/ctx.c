@@ -111,11 +111,6 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     return 0;
 }
 
-static void ctx_park(struct plat_ctx *base)
-{
-    kvm_hand_stop(kvm_ctx(base));
-}
-
 static struct plat_regs *ctx_regs(struct plat_ctx *base)
 {
     return &kvm_ctx(base)->regs;
@@ -187,7 +182,6 @@ const struct plat_ctx_ops kvm_ctx_ops = {
     .rebind = ctx_rebind,
     .regs = ctx_regs,
     .run = kvm_ctx_run,
-    .park = ctx_park,
     .interrupt = kvm_ctx_interrupt,
     .xstate_get = ctx_xstate_get,
     .xstate_set = ctx_xstate_set,

@@ -31,8 +31,9 @@ struct kvm_runner {
     _Atomic bool asleep;
     /* Of who has claimed it; read after GO. */
     struct kvm_ctx *ctx;
-    struct kvm_vcpu *v;
-    _Atomic uint64_t cpu_ns; /* CPU time of the thread when it went in last */
+    struct kvm_vcpu *_Atomic v;
+    _Atomic uint64_t cpu_ns;   /* CPU time of the thread when it went in last */
+    _Atomic uint64_t taken_ns; /* since when a call is worked on, or 0 */
 };
 
 static void hand_sleep(_Atomic uint32_t *word, uint32_t value)
@@ -59,12 +60,12 @@ static uint64_t hand_runner_clock(struct kvm_ctx *c)
 /* How long it has done so since c's last call was taken. */
 static uint64_t hand_beside(struct kvm_ctx *c)
 {
-    const uint64_t now = kvm_now(), taken = atomic_load(&c->taken_ns);
+    const struct kvm_runner *r = atomic_load(&c->runner);
+    const uint64_t taken = atomic_load(&r->taken_ns), now = kvm_now();
 
-    if (now < taken + HAND_BESIDE_NS)
+    if (taken == 0 || now < taken + HAND_BESIDE_NS)
         return 0;
-    const uint64_t cpu = hand_runner_clock(c),
-                   start = atomic_load(&atomic_load(&c->runner)->cpu_ns);
+    const uint64_t cpu = hand_runner_clock(c), start = atomic_load(&r->cpu_ns);
     return MIN(now - taken, cpu > start ? cpu - start : 0);
 }
 
@@ -73,6 +74,64 @@ uint64_t kvm_hand_beside(struct kvm_ctx *c)
     const uint32_t hand = atomic_load(&c->hand);
 
     return hand == KVM_HAND_TAKEN || hand == KVM_HAND_STOP ? hand_beside(c) : 0;
+}
+
+/* ---- who watches the runners ---- */
+
+/* A guest may have forged a call and go on beside it: without end, while its task sleeps in the
+ * call, is stopped, or held. Nobody who waits for nothing else than the call's end would notice. */
+#define WATCH_NS 10000000u
+
+static void watch_runner(struct kvm_runner *r, uint64_t now)
+{
+    const uint64_t taken = atomic_load(&r->taken_ns);
+
+    /* Should it be out already, or in with another, that one looks up and goes on. */
+    if (taken != 0 && now > taken + WATCH_NS && atomic_load(&r->turn) == RUNNER_GO)
+        kvm_pool_kick(atomic_load(&r->v));
+}
+
+static void *watch_main(void *arg)
+{
+    const struct timespec step = {.tv_nsec = WATCH_NS};
+    struct kvm_plat *p = arg;
+
+    while (!atomic_load(&p->watch_ends)) {
+        if (atomic_load(&p->runners_in) == 0) {
+            atomic_store(&p->watch_asleep, true);
+            hand_sleep(&p->runners_in, 0);
+            atomic_store(&p->watch_asleep, false);
+        }
+        (void)syscall(SYS_futex, &p->watch_ends, FUTEX_WAIT_PRIVATE, 0, &step, NULL, 0);
+        for (unsigned i = 0; i < KVM_RUNNERS_MAX; i++) {
+            struct kvm_runner *r = atomic_load(&p->runners[i]);
+            if (r != NULL)
+                watch_runner(r, kvm_now());
+        }
+    }
+    return NULL;
+}
+
+static void watch_begin(struct kvm_plat *p)
+{
+    atomic_fetch_add(&p->runners_in, 1);
+    if (atomic_load(&p->watch_asleep))
+        hand_wake(&p->runners_in);
+}
+
+static void watch_end(struct kvm_plat *p)
+{
+    atomic_fetch_sub(&p->runners_in, 1);
+}
+
+static void watch_fini(struct kvm_plat *p)
+{
+    if (!p->watched)
+        return;
+    atomic_store(&p->watch_ends, 1);
+    hand_wake(&p->watch_ends);
+    watch_begin(p);
+    (void)pthread_join(p->watcher, NULL);
 }
 
 /* ---- the runner ---- */
@@ -119,8 +178,9 @@ static void *runner_main(void *arg)
     struct kvm_runner *r = arg;
 
     while (runner_wait(r) == RUNNER_GO) {
+        watch_begin(r->p);
         struct kvm_ctx *c = r->ctx;
-        struct kvm_vcpu *v = r->v;
+        struct kvm_vcpu *v = atomic_load(&r->v);
         atomic_store(&v->runner, gettid());
         atomic_store(&r->cpu_ns, kvm_clock(CLOCK_THREAD_CPUTIME_ID));
         v->error = kvm_run_once(v);
@@ -129,6 +189,7 @@ static void *runner_main(void *arg)
         /* Not free before the report: till then c's thread may look at the page that goes with the
          * runner, or answer in it. Nor after the end has been said, which can be at once. */
         uint32_t claimed = RUNNER_CLAIMED;
+        watch_end(r->p);
         atomic_store(&r->turn, claimed);
         if (runner_report(c, v))
             (void)atomic_compare_exchange_strong(&r->turn, &claimed, RUNNER_FREE);
@@ -136,23 +197,31 @@ static void *runner_main(void *arg)
     return NULL;
 }
 
-static struct kvm_runner *runner_new(struct kvm_plat *p, unsigned id)
+static bool hand_thread(pthread_t *out, void *(*run)(void *), void *arg)
 {
-    struct kvm_runner *r = calloc(1, sizeof(*r));
     pthread_attr_t attr;
+    int error = pthread_attr_init(&attr);
 
+    if (error == 0) {
+        error = pthread_attr_setstacksize(&attr, RUNNER_STACK);
+        if (error == 0)
+            error = pthread_create(out, &attr, run, arg);
+        (void)pthread_attr_destroy(&attr);
+    }
+    return error == 0;
+}
+
+/* Under runners_mu. */
+static struct kvm_runner *runner_new_locked(struct kvm_plat *p, unsigned id)
+{
+    if (!p->watched)
+        p->watched = hand_thread(&p->watcher, watch_main, p);
+    struct kvm_runner *r = p->watched ? calloc(1, sizeof(*r)) : NULL;
     if (r == NULL)
         return NULL;
     r->p = p;
     r->id = id;
-    int error = pthread_attr_init(&attr);
-    if (error == 0) {
-        error = pthread_attr_setstacksize(&attr, RUNNER_STACK);
-        if (error == 0)
-            error = pthread_create(&r->thread, &attr, runner_main, r);
-        (void)pthread_attr_destroy(&attr);
-    }
-    if (error == 0)
+    if (hand_thread(&r->thread, runner_main, r))
         return r;
     free(r);
     return NULL;
@@ -167,7 +236,7 @@ static struct kvm_runner *runner_get(struct kvm_plat *p, unsigned id)
     mutex_lock(&p->runners_mu);
     r = atomic_load(&p->runners[id]);
     if (r == NULL) {
-        r = runner_new(p, id);
+        r = runner_new_locked(p, id);
         atomic_store(&p->runners[id], r);
     }
     mutex_unlock(&p->runners_mu);
@@ -199,7 +268,8 @@ static struct kvm_runner *runner_claim(struct kvm_ctx *c)
 static void runner_go(struct kvm_runner *r, struct kvm_ctx *c, struct kvm_vcpu *v)
 {
     r->ctx = c;
-    r->v = v;
+    atomic_store(&r->v, v);
+    atomic_store(&r->taken_ns, 0);
     atomic_store(&c->hand, KVM_HAND_RUN);
     atomic_store(&r->turn, RUNNER_GO);
     if (atomic_load(&r->asleep))
@@ -305,6 +375,7 @@ static bool hand_answer(struct kvm_ctx *c)
 {
     uint32_t call = KVM_TURN_CALL;
 
+    atomic_store(&c->runner->taken_ns, 0);
     hand_give(c);
     return atomic_compare_exchange_strong(&c->page->state, &call, KVM_TURN_DONE);
 }
@@ -362,7 +433,8 @@ static bool hand_try_take(struct kvm_ctx *c, struct kvm_exchange *x)
     uint32_t run = KVM_HAND_RUN;
 
     memcpy(x, c->page, sizeof(*x));
-    atomic_store(&c->taken_ns, kvm_now());
+    c->turn_end = kvm_now();
+    atomic_store(&c->runner->taken_ns, c->turn_end);
     return atomic_compare_exchange_strong(&c->hand, &run, KVM_HAND_TAKEN);
 }
 
@@ -405,7 +477,7 @@ enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_
     atomic_store(&c->run_start, start);
     c->hand_slept = false;
     const bool call = hand_wait(c, answered, start, &x);
-    const uint64_t now = call ? atomic_load(&c->taken_ns) : kvm_now();
+    const uint64_t now = call ? c->turn_end : kvm_now();
     atomic_fetch_add(&c->cpu_ns, c->hand_slept ? c->hand_ns : now - start);
     atomic_store(&c->run_start, 0);
     c->turn_ns = now - start;
@@ -460,6 +532,7 @@ int kvm_hand_init(struct kvm_plat *p, unsigned host_cpus)
 
 void kvm_hand_fini(struct kvm_plat *p)
 {
+    watch_fini(p);
     for (unsigned i = 0; i < KVM_RUNNERS_MAX; i++) {
         struct kvm_runner *r = atomic_load(&p->runners[i]);
         if (r == NULL)

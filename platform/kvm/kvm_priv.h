@@ -151,6 +151,12 @@ struct kvm_plat {
     struct mutex runners_mu; /* rank LEAF: runners are made one after the other */
     struct kvm_runner *_Atomic runners[KVM_RUNNERS_MAX];
     unsigned runner_max; /* 0: nothing is handed over */
+    /* A thread that looks after them, made with the first one; runners_mu. */
+    bool watched;
+    pthread_t watcher;
+    _Atomic uint32_t runners_in; /* how many are in the machine */
+    _Atomic uint32_t watch_ends;
+    _Atomic bool watch_asleep;
 };
 
 /* A virtual processor. Its state is that of the context that ran on it last, until another takes it
@@ -213,8 +219,7 @@ struct kvm_ctx {
      * was ever told. */
     _Atomic uint64_t cpu_ns, run_start, cpu_told;
     /* Handing over; owner thread but for hand. */
-    _Atomic uint32_t hand;     /* enum kvm_hand */
-    _Atomic uint64_t taken_ns; /* when the last call was taken */
+    _Atomic uint32_t hand; /* enum kvm_hand */
     struct stub_pace pace;
     struct kvm_runner *_Atomic runner; /* of the last time */
     struct kvm_exchange *page;         /* ... and where, or NULL */

@@ -172,8 +172,6 @@ static void task_step(struct task *t)
 
 static void task_work(struct task *t)
 {
-    /* Whatever stops the task here stops its guest code, too. */
-    plat_ctx_park(t->ctx);
     account_hold_task(t);
     if (task_dying(t))
         return;

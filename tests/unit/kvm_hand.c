@@ -86,6 +86,7 @@ Test(kvm_hand, registers_come_and_go)
     hand_on(&r, FOR_EVER);
     struct plat_regs *regs = plat_ctx_regs(r.ctx);
     uint64_t *word = (uint64_t *)regs;
+    int taken = 0;
     for (uint64_t round = 0; round < 3000; round++) {
         /* r15 to r8 and rdx to rdi, but r11, rcx and rax. */
         for (size_t i = 0; i < 15; i++)
@@ -94,7 +95,7 @@ Test(kvm_hand, registers_come_and_go)
         regs->rsp = UINT64_MAX - round;
         regs->rip = CODE;
         hand_call(&r);
-        cr_assert_eq(hand_taken(&r), true);
+        taken += hand_taken(&r);
         for (size_t i = 0; i < 15; i++)
             if (i != 6 && i != 10 && i != 11)
                 cr_assert_eq(word[i], round * 1000 + i, "word %zu", i);
@@ -102,6 +103,7 @@ Test(kvm_hand, registers_come_and_go)
         cr_assert(regs->rip == CODE + 7 && regs->rcx == CODE + 7 && regs->r11 == regs->eflags);
         cr_assert_eq(regs->rsp, UINT64_MAX - round);
     }
+    cr_assert_gt(taken, 0);
     rig_end(&r);
 }
 
@@ -427,8 +429,7 @@ Test(kvm_hand, the_end_comes_at_once, .timeout = 120)
     }
 }
 
-/* A guest that works beside its call does so at its own cost, and not while it is to stand still.
- */
+/* A guest that works beside its call does so at its own cost, and not for long. */
 Test(kvm_hand, works_beside_its_call, .timeout = 120)
 {
     struct rig r;
@@ -436,19 +437,23 @@ Test(kvm_hand, works_beside_its_call, .timeout = 120)
     RIG_START(&r, code_beside);
     NEED_HAND(&r);
     hand_on(&r, FOR_EVER);
-    *plat_ctx_regs(r.ctx) =
-        (struct plat_regs){.rip = CODE, .rdi = DATA, .rsi = EXCHANGE, .eflags = KVM_EFLAGS};
-    hand_call(&r);
-    cr_assert_eq(plat_ctx_regs(r.ctx)->orig_rax, 42);
     const _Atomic uint64_t *count = rig_data(&r);
-    const uint64_t before = atomic_load(count), cpu = plat_ctx_cpu_time(r.ctx);
-    while (atomic_load(count) == before || plat_ctx_cpu_time(r.ctx) < cpu + 50000000)
-        usleep(1000);
-    plat_ctx_park(r.ctx);
-    const uint64_t then = atomic_load(count), spent = plat_ctx_cpu_time(r.ctx);
-    usleep(20000);
-    cr_assert_eq(atomic_load(count), then);
-    cr_assert_eq(plat_ctx_cpu_time(r.ctx), spent);
+    for (int i = 0; i < 5; i++) {
+        const uint64_t before = atomic_load(count), cpu = plat_ctx_cpu_time(r.ctx);
+        *plat_ctx_regs(r.ctx) =
+            (struct plat_regs){.rip = CODE, .rdi = DATA, .rsi = EXCHANGE, .eflags = KVM_EFLAGS};
+        hand_call(&r);
+        cr_assert_eq(plat_ctx_regs(r.ctx)->orig_rax, 42);
+        while (kvm_hand_holds(kvm_ctx(r.ctx)))
+            usleep(1000);
+        while (atomic_load(&kvm_plat(r.plat)->cpus[0]->busy))
+            usleep(1000);
+        const uint64_t then = atomic_load(count), spent = plat_ctx_cpu_time(r.ctx);
+        cr_assert(then > before && spent > cpu);
+        usleep(20000);
+        cr_assert_eq(atomic_load(count), then);
+        cr_assert_eq(plat_ctx_cpu_time(r.ctx), spent);
+    }
     rig_end(&r);
 }
 
