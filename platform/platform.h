@@ -138,6 +138,9 @@ struct plat_ctx_ops {
     void (*sigactions_offer)(struct plat_ctx *ctx, uint64_t zero, uint64_t plain);
     /* Which were set since the offer, and to what. What the guest set is its own to choose. */
     uint64_t (*sigactions_taken)(struct plat_ctx *ctx, struct plat_sigaction set[64]);
+    /* The context and its thread run on those of the sandbox's CPUs only, bit n for the n-th of
+     * them; they may do so already. Owner thread, between runs. NULL: wherever the host wants. */
+    void (*affinity)(struct plat_ctx *ctx, const uint64_t *mask, size_t words);
     /* User time spent in guest code so far, ns. Any thread. */
     uint64_t (*cpu_time)(struct plat_ctx *ctx);
     /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
@@ -300,6 +303,12 @@ static inline uint64_t plat_ctx_sigactions_taken(struct plat_ctx *ctx,
                                                  struct plat_sigaction set[64])
 {
     return ctx->plat->ops->ctx->sigactions_taken(ctx, set);
+}
+
+static inline void plat_ctx_affinity(struct plat_ctx *ctx, const uint64_t *mask, size_t words)
+{
+    if (ctx->plat->ops->ctx->affinity)
+        ctx->plat->ops->ctx->affinity(ctx, mask, words);
 }
 
 static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)

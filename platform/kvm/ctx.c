@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "platform/kvm/kvm_priv.h"
+#include "platform/stub/seat.h"
 
 /* Offsets in the XSAVE area: Intel SDM vol. 1, 13.4; initial values: 13.6. */
 #define XSAVE_FCW 0
@@ -176,6 +177,16 @@ static int ctx_xstate_set(struct plat_ctx *base, const void *buf, size_t size)
     return 0;
 }
 
+/* The owner's thread is what runs the guest. */
+static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t words)
+{
+    const struct kvm_plat *p = kvm_plat(base->plat);
+    cpu_set_t cpus;
+
+    stub_cpus_pick(&p->host_cpus, mask, words, &cpus);
+    (void)sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
 const struct plat_ctx_ops kvm_ctx_ops = {
     .create = ctx_create,
     .fork = ctx_fork,
@@ -185,6 +196,7 @@ const struct plat_ctx_ops kvm_ctx_ops = {
     .interrupt = kvm_ctx_interrupt,
     .xstate_get = ctx_xstate_get,
     .xstate_set = ctx_xstate_set,
+    .affinity = ctx_affinity,
     .cpu_time = kvm_cpu_time,
     .destroy = ctx_destroy,
 };

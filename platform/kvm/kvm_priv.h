@@ -7,6 +7,7 @@
 #define RINGWALL_PLATFORM_KVM_PRIV_H
 
 #include <linux/kvm.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -121,6 +122,7 @@ struct kvm_plat {
     size_t run_size; /* of a virtual processor's shared page */
     struct kvm_cpuid2 *cpuid;
     uint64_t xcr0;
+    cpu_set_t host_cpus; /* that the sandbox may use */
     uint32_t mxcsr_mask;
     uint8_t *mem;       /* the memory file once more: what the machine sees, nothing else touches */
     uint64_t mem_size;  /* of it */

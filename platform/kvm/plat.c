@@ -339,11 +339,14 @@ static void plat_destroy(struct plat *base)
     free(p);
 }
 
-static unsigned plat_host_cpus(void)
+/* How many, and which. */
+static unsigned plat_host_cpus(struct kvm_plat *p)
 {
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+    if (sched_getaffinity(0, sizeof(p->host_cpus), &p->host_cpus) != 0) {
+        CPU_ZERO(&p->host_cpus);
+        return 1;
+    }
+    return (unsigned)CPU_COUNT(&p->host_cpus);
 }
 
 static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
@@ -369,7 +372,7 @@ static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
     p->cpu_count = 1;
     r = plat_probe_syscall(p);
     if (r == 0)
-        r = kvm_hand_init(p, plat_host_cpus());
+        r = kvm_hand_init(p, plat_host_cpus(p));
     return r != 0 ? r : plat_show_vdso(p);
 }
 
@@ -386,7 +389,7 @@ static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
     p->vm_fd = -1;
     p->mem_fd = cfg->mem_fd;
     p->ring3_syscall = true; /* till the probe says otherwise */
-    p->cpu_max = MIN(KVM_CPUS_PER_HOST_CPU * plat_host_cpus(), KVM_CPUS_MAX);
+    p->cpu_max = MIN(KVM_CPUS_PER_HOST_CPU * plat_host_cpus(p), KVM_CPUS_MAX);
     mutex_init(&p->mu, LOCK_RANK_LEAF);
     mutex_init(&p->cpus_mu, LOCK_RANK_LEAF);
     mutex_init(&p->runners_mu, LOCK_RANK_LEAF);

@@ -363,6 +363,11 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
 
 /* ---- state ---- */
 
+static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t words)
+{
+    stub_seat_limit(&pt_ctx(base)->seat, mask, words);
+}
+
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
 {
     return stub_clock_read(&pt_ctx(base)->seat);
@@ -442,6 +447,7 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .xstate_set = ctx_xstate_set,
     .debugreg_get = ctx_debugreg_get,
     .debugreg_set = ctx_debugreg_set,
+    .affinity = ctx_affinity,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

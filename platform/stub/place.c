@@ -43,6 +43,7 @@ void stub_placer_fini(struct stub_placer *p)
 void stub_seat_init(struct stub_seat *s, struct stub_placer *p)
 {
     s->placer = p;
+    s->cpus = p->cpus;
     s->cpu = STUB_CPU_NEW;
     s->clock_shared = true;
     mutex_init(&s->clock_mu, LOCK_RANK_PLATFORM);
@@ -55,6 +56,7 @@ void stub_seat_fini(struct stub_seat *s)
 
 void stub_seat_inherit(struct stub_seat *s, const struct stub_seat *parent)
 {
+    s->cpus = parent->cpus;
     s->cpu = parent->split || atomic_load(&parent->let_go) ? STUB_CPU_NEW : parent->cpu;
     s->bond_ns = parent->bond_ns;
     s->bond_end_ns = parent->bond_end_ns;
@@ -84,6 +86,14 @@ void stub_seat_unplace(struct stub_seat *s)
     atomic_store(&s->let_go, false);
 }
 
+static int place_lowest(const cpu_set_t *set)
+{
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET((size_t)cpu, set))
+            return cpu;
+    return -1;
+}
+
 /* ---- the pair; called by its sentry thread ---- */
 
 static void place_bind(struct stub_seat *s, int cpu, uint64_t now)
@@ -93,6 +103,8 @@ static void place_bind(struct stub_seat *s, int cpu, uint64_t now)
     s->cpu = STUB_CPU_FREE;
     s->company = 0;
     s->quick = 0;
+    if (cpu >= 0 && cpu < CPU_SETSIZE && !CPU_ISSET((size_t)cpu, &s->cpus))
+        cpu = place_lowest(&s->cpus);
     if (cpu < 0 || cpu >= CPU_SETSIZE)
         return;
     CPU_ZERO(&set);
@@ -119,11 +131,11 @@ void stub_place_fetch(const struct stub_placer *p, pid_t tid)
 }
 
 /* state: STUB_CPU_FREE, or STUB_CPU_NEW to be bound at the next turn. */
-static void place_free(struct stub_seat *s, const struct stub_placer *p, int state)
+static void place_free(struct stub_seat *s, int state)
 {
-    (void)sched_setaffinity(0, sizeof(p->cpus), &p->cpus);
+    (void)sched_setaffinity(0, sizeof(s->cpus), &s->cpus);
     if (!atomic_exchange(&s->let_go, false))
-        (void)sched_setaffinity(s->tid, sizeof(p->cpus), &p->cpus);
+        (void)sched_setaffinity(s->tid, sizeof(s->cpus), &s->cpus);
     s->cpu = state;
     s->quick = 0;
     if (state == STUB_CPU_FREE)
@@ -146,12 +158,12 @@ static void place_first(struct stub_seat *s)
         s->cpu = STUB_CPU_NEW;
 }
 
-/* A CPU other than not with no guest of ours. */
-static int place_empty(const struct stub_placer *p, int not )
+/* A CPU of s other than not with no guest of ours. */
+static int place_empty(const struct stub_seat *s, int not )
 {
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (cpu != not &&CPU_ISSET((size_t)cpu, &p->cpus) &&
-            atomic_load_explicit(&p->cpu_guests[cpu], memory_order_relaxed) == 0)
+        if (cpu != not &&CPU_ISSET((size_t)cpu, &s->cpus) &&
+            atomic_load_explicit(&s->placer->cpu_guests[cpu], memory_order_relaxed) == 0)
             return cpu;
     return -1;
 }
@@ -163,7 +175,7 @@ static void place_company(struct stub_seat *s, const struct stub_placer *p, uint
         ++s->company < PLACE_PATIENCE)
         return;
     s->company = 0;
-    int cpu = place_empty(p, s->cpu);
+    int cpu = place_empty(s, s->cpu);
     if (cpu >= 0)
         place_bind(s, cpu, now);
 }
@@ -172,9 +184,9 @@ bool stub_seat_split(struct stub_seat *s)
 {
     struct stub_placer *p = s->placer;
     const int cpu = sched_getcpu();
-    cpu_set_t mine, others = p->cpus;
+    cpu_set_t mine, others = s->cpus;
 
-    if (cpu < 0 || cpu >= CPU_SETSIZE || place_empty(p, cpu) < 0)
+    if (cpu < 0 || cpu >= CPU_SETSIZE || place_empty(s, cpu) < 0)
         return false;
     if (2 * (atomic_fetch_add(&p->splits, 1) + 1) > p->cpu_count)
         goto out_no;
@@ -199,7 +211,41 @@ void stub_seat_join(struct stub_seat *s)
         return;
     s->split = false;
     atomic_fetch_sub(&s->placer->splits, 1);
-    place_free(s, s->placer, STUB_CPU_NEW);
+    place_free(s, STUB_CPU_NEW);
+}
+
+void stub_cpus_pick(const cpu_set_t *from, const uint64_t *mask, size_t words, cpu_set_t *out)
+{
+    size_t nr = 0;
+
+    CPU_ZERO(out);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, from))
+            continue;
+        if (nr / 64 < words && (mask[nr / 64] >> (nr % 64) & 1))
+            CPU_SET(cpu, out);
+        nr++;
+    }
+    if (CPU_COUNT(out) == 0)
+        *out = *from;
+}
+
+void stub_seat_limit(struct stub_seat *s, const uint64_t *mask, size_t words)
+{
+    struct stub_placer *p = s->placer;
+    cpu_set_t cpus;
+
+    stub_cpus_pick(&p->cpus, mask, words, &cpus);
+    if (CPU_EQUAL(&cpus, &s->cpus))
+        return;
+    mutex_lock(&p->mu);
+    s->cpus = cpus;
+    atomic_store(&s->let_go, false);
+    mutex_unlock(&p->mu);
+    if (s->split)
+        stub_seat_join(s);
+    else
+        place_free(s, STUB_CPU_NEW);
 }
 
 void stub_seat_enter(struct stub_seat *s, uint64_t now)
@@ -216,9 +262,9 @@ void stub_seat_enter(struct stub_seat *s, uint64_t now)
         /* Nothing to decide here. */
     } else if (LIKELY(s->cpu >= 0)) {
         if (UNLIKELY(atomic_load(&s->let_go)))
-            place_free(s, p, STUB_CPU_FREE);
+            place_free(s, STUB_CPU_FREE);
         else if (UNLIKELY(now > s->bond_end_ns))
-            place_free(s, p, STUB_CPU_NEW);
+            place_free(s, STUB_CPU_NEW);
         else
             place_company(s, p, now);
     } else if (s->cpu == STUB_CPU_NEW || s->quick >= PLACE_QUICK_TURNS) {

@@ -42,6 +42,8 @@ struct stub_placer {
 struct stub_seat {
     struct stub_placer *placer;
     pid_t tid; /* of the stub thread */
+    cpu_set_t
+        cpus; /* of the placer's, those it may have; owner to read, with placer.mu to change */
     /* owner */
     int cpu;                       /* where it is bound, or STUB_CPU_* */
     bool split;                    /* the stub thread is kept off our CPU */
@@ -71,6 +73,10 @@ void stub_seat_place(struct stub_seat *s);
 void stub_seat_unplace(struct stub_seat *s);
 /* A new seat begins where its parent's is. Owner of parent. */
 void stub_seat_inherit(struct stub_seat *s, const struct stub_seat *parent);
+/* The CPUs of from that mask names, bit n for the one that is n-th there; none of them: all. */
+void stub_cpus_pick(const cpu_set_t *from, const uint64_t *mask, size_t words, cpu_set_t *out);
+/* From now on it has only these of the placer's CPUs, named so. Owner, between turns. */
+void stub_seat_limit(struct stub_seat *s, const uint64_t *mask, size_t words);
 /* Binds a sleeping stub thread to the CPU of the caller, who is about to wake it. */
 void stub_place_fetch(const struct stub_placer *p, pid_t tid);
 /* The two threads get different CPUs, if there is one with nobody of ours: true. Till joined, or

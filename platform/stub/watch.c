@@ -20,7 +20,7 @@ static void watch_let_go(struct stub_placer *p, struct stub_seat *s)
     if (p->cpu_count < 2 || atomic_load(&s->let_go))
         return;
     atomic_store(&s->let_go, true);
-    (void)sched_setaffinity(s->tid, sizeof(p->cpus), &p->cpus);
+    (void)sched_setaffinity(s->tid, sizeof(s->cpus), &s->cpus);
 }
 
 enum watch_seen { WATCH_NOBODY, WATCH_FREE, WATCH_BOUND };

@@ -213,6 +213,11 @@ static struct plat_regs *ctx_regs(struct plat_ctx *base)
     return &st_ctx(base)->regs;
 }
 
+static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t words)
+{
+    stub_seat_limit(&st_ctx(base)->seat, mask, words);
+}
+
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
 {
     return stub_clock_read(&st_ctx(base)->seat);
@@ -231,6 +236,7 @@ const struct plat_ctx_ops st_ctx_ops = {
     .drop_answers = st_drop_answers,
     .sigactions_offer = st_sigactions_offer,
     .sigactions_taken = st_sigactions_taken,
+    .affinity = ctx_affinity,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

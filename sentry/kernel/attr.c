@@ -125,6 +125,19 @@ void task_affinity_get(struct task *o, uint64_t *mask)
     mutex_unlock(&o->mu);
 }
 
+/* Its own thread does it, before it runs guest code again: soon. */
+static void affinity_changed(struct task *o)
+{
+    struct task_priv *p = task_priv(o);
+    struct sighand *sh = tg_lock_sig(o->tg);
+
+    atomic_store(&p->affinity_due, true);
+    atomic_store(&p->answers_due, true);
+    if (!p->dead && o->ctx && (atomic_load(&p->guest_seq) & 1))
+        plat_ctx_interrupt(o->ctx);
+    sighand_unlock(sh);
+}
+
 int task_affinity_set(struct task *o, const uint64_t *mask)
 {
     uint64_t cut[LIMIT_CPU_WORDS] = {0}, any = 0;
@@ -138,7 +151,19 @@ int task_affinity_set(struct task *o, const uint64_t *mask)
     mutex_lock(&o->mu);
     memcpy(task_priv(o)->affinity, cut, sizeof(cut));
     mutex_unlock(&o->mu);
+    atomic_store(&o->k->affinity_used, true);
+    affinity_changed(o);
     return 0;
+}
+
+void task_affinity_apply(struct task *t)
+{
+    uint64_t mask[LIMIT_CPU_WORDS];
+
+    if (!atomic_exchange(&task_priv(t)->affinity_due, false))
+        return;
+    task_affinity_get(t, mask);
+    plat_ctx_affinity(t->ctx, mask, LIMIT_CPU_WORDS);
 }
 
 /* ---- names and credentials ---- */
