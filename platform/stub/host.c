@@ -96,13 +96,17 @@ bool stub_drop_capabilities(void)
     return syscall(SYS_capset, &hdr, none) == 0;
 }
 
+/* A host that does not randomize has the stack at the very end, and the windows of the memory file
+ * from 128 MiB below it on: what is free lies between them, or below the windows. */
 int stub_reserve(uint64_t size, uint64_t *out_addr)
 {
-    const uint64_t lowest = STUB_TASK_END - (UINT64_C(1) << 40);
+    const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const uint64_t near = UINT64_C(16) << 20, far = UINT64_C(1) << 30;
+    const uint64_t top = STUB_TASK_END - size, lowest = STUB_TASK_END - (UINT64_C(1) << 40);
+    void *m;
 
-    for (uint64_t at = STUB_TASK_END - size; at > lowest; at -= UINT64_C(1) << 30) {
-        void *m = mmap((void *)(uintptr_t)at, size, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    for (uint64_t at = top; at > lowest; at -= top - at < far ? near : far) {
+        m = mmap((void *)(uintptr_t)at, size, prot, flags | MAP_FIXED_NOREPLACE, -1, 0);
         if (m == MAP_FAILED)
             continue;
         if ((uint64_t)(uintptr_t)m == at) {
@@ -111,7 +115,11 @@ int stub_reserve(uint64_t size, uint64_t *out_addr)
         }
         (void)munmap(m, size);
     }
-    return -ENOMEM;
+    m = mmap(NULL, size, prot, flags, -1, 0);
+    if (m == MAP_FAILED)
+        return -errno;
+    *out_addr = (uint64_t)(uintptr_t)m;
+    return 0;
 }
 
 uint32_t stub_xstate_size(void)

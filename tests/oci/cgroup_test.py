@@ -59,8 +59,9 @@ class Everywhere(Layout):
             self.skipTest("no controller here that limits anything")
         cid = self.made(["/bin/sleep", "1000"], r)
         self.check(64 << 20, 20000, 30)
-        self.assertEqual(self.call("update", "--memory", "96m", "--cpu-quota", "30000", "--pids-limit", "40", cid)
-                         .returncode, 0)
+        new = {"memory": ("--memory", "96m"), "cpu": ("--cpu-quota", "30000"), "pids": ("--pids-limit", "40")}
+        p = self.call("update", *(word for controller in r for word in new[controller]), cid)
+        self.assertEqual(p.returncode, 0, p.stderr)
         self.check(96 << 20, 30000, 40)
 
     def check(self, memory, quota, pids):

@@ -15,6 +15,16 @@ class Life(Case):
         p = self.shell("echo out; echo err >&2; exit 7")
         self.assertEqual((p.returncode, p.stdout, p.stderr), (7, "out\n", "err\n"))
 
+    @unittest.skipUnless(IS_OURS, "where ours is in a process's memory")
+    def test_addresses_that_are_not_random(self):
+        """A host may be told to put everything at the same place, the stack at the very end."""
+        for platform in ("ptrace", "systrap", *(["kvm"] if os.path.exists("/dev/kvm") else [])):
+            self.write(["/bin/sh", "-c", "sh -c 'ulimit -s unlimited; exec sh -c \"echo hi\"'"])
+            p = subprocess.run(["setarch", "-R", *self.runtime("--platform", platform, "run", "--bundle",
+                                                               str(self.bundle), self.new_id())],
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            self.assertEqual((p.returncode, p.stdout), (0, "hi\n"), f"{platform}: {p.stderr}")
+
     def test_signal_exit_code(self):
         p = self.shell("sh -c 'kill -SEGV $$'; exit $?")
         self.assertEqual(p.returncode, 128 + signal.SIGSEGV)
