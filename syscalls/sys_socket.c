@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sentry/cred/user_ns.h"
 #include "sentry/kernel/ns.h"
+#include "sentry/kernel/pidfd.h"
+#include "sentry/kernel/process.h"
 #include "sentry/net/filter.h"
 #include "sentry/vfs/landlock.h"
 #include "syscalls/handlers.h"
@@ -361,6 +364,52 @@ static void peer_cred_show(struct task *t, char *buf, socklen_t n)
     memcpy(buf, &cr, MIN((size_t)n, sizeof(cr)));
 }
 
+/* SO_PEERGROUPS, which also says how much room it needs when it has too little. */
+static int peer_groups_show(struct task *t, struct sock *s, uaddr_t value, uaddr_t len,
+                            int32_t space)
+{
+    const size_t max = (size_t)space / sizeof(uint32_t);
+    const int64_t n = unix_peer_groups(s, NULL, 0);
+
+    if (n < 0)
+        return (int)n;
+    const int32_t size = (int32_t)((size_t)n * sizeof(uint32_t));
+    if ((size_t)n > max) {
+        int r = copyout_obj(&t->ua, len, &size);
+        return r ? r : -ERANGE;
+    }
+    uint32_t *groups = malloc((size_t)size + 1);
+    if (!groups)
+        return -ENOMEM;
+    /* It connects once. */
+    int r = unix_peer_groups(s, groups, (size_t)n) == n ? 0 : -ENODATA;
+    for (int64_t i = 0; i < n; i++)
+        groups[i] = user_ns_show(t->cred->user_ns, USER_NS_GID, groups[i]);
+    if (r == 0)
+        r = copyout(&t->ua, value, groups, (size_t)size);
+    free(groups);
+    return r ? r : copyout_obj(&t->ua, len, &size);
+}
+
+/* SO_PEERPIDFD: a descriptor in place of the peer's number. */
+static int peer_pidfd(struct task *t, char *buf, socklen_t *n)
+{
+    struct file *f;
+    int32_t fd;
+
+    memcpy(&fd, buf, sizeof(fd));
+    int r = pidfd_open_pid(t, task_pid_out(t, fd), 0, &f);
+    if (r)
+        return r;
+    fd = task_fd_install(t, f, true, 0);
+    file_put(f);
+    if (fd < 0)
+        return fd;
+    *n = MIN(*n, (socklen_t)sizeof(fd));
+    memcpy(buf, &fd, *n);
+    return 0;
+}
+
 int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t value, uaddr_t len)
 {
     char buf[SOCK_OPTION_MAX];
@@ -379,6 +428,10 @@ int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
         r = filter_show(t, a.sock, value, len, space);
         goto out_put;
     }
+    if (level == SOL_SOCKET && name == SO_PEERGROUPS) {
+        r = peer_groups_show(t, a.sock, value, len, space);
+        goto out_put;
+    }
     memset(buf, 0, sizeof(buf));
     socklen_t n = (socklen_t)MIN((size_t)space, sizeof(buf));
     /* The version of the header that is asked about comes in the buffer. */
@@ -388,6 +441,8 @@ int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
         r = sock_getsockopt(a.sock, level, name, buf, &n);
     if (r == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
         peer_cred_show(t, buf, n);
+    if (r == 0 && level == SOL_SOCKET && name == LX_SO_PEERPIDFD)
+        r = peer_pidfd(t, buf, &n);
     if (r == 0)
         r = copyout(&t->ua, value, buf, n);
     if (r == 0) {

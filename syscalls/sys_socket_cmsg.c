@@ -8,10 +8,12 @@
 #include "base/limits.h"
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process.h"
 #include "syscalls/sys_socket.h"
 
 #define CMSG_HEAD 16u
+#define LX_SCM_PIDFD 4
 /* net.core.optmem_max: more ancillary data than this is no message (-ENOBUFS). */
 #define CMSG_TOTAL_MAX 131072u
 
@@ -221,6 +223,26 @@ static int cmsg_put_cred(struct task *t, struct cmsg_space *sp, const struct soc
     return cmsg_put(t, sp, SOL_SOCKET, SCM_CREDENTIALS, &seen, sizeof(seen), flags);
 }
 
+/* Whoever sent it may be gone: then the number says why there is no descriptor. */
+static int cmsg_put_pidfd(struct task *t, struct cmsg_space *sp, const struct sock_cred *cr,
+                          int *flags)
+{
+    struct file *f;
+
+    if (sp->left < CMSG_HEAD + sizeof(int32_t)) {
+        *flags |= MSG_CTRUNC;
+        return 0;
+    }
+    if (cr->pid == 0)
+        return 0;
+    int32_t fd = pidfd_open_pid(t, task_pid_out(t, cr->pid), 0, &f);
+    if (fd == 0) {
+        fd = task_fd_install(t, f, true, 0);
+        file_put(f);
+    }
+    return cmsg_put(t, sp, SOL_SOCKET, LX_SCM_PIDFD, &fd, sizeof(fd), flags);
+}
+
 int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec, struct lx_msghdr *h,
                   int *flags)
 {
@@ -236,6 +258,8 @@ int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec, struct
         r = cmsg_put_cred(t, &sp, &ctl->cred, flags);
     if (r == 0 && ctl->file_count > 0)
         r = cmsg_put_files(t, &sp, ctl, cloexec, flags);
+    if (r == 0 && ctl->wants_pidfd)
+        r = cmsg_put_pidfd(t, &sp, &ctl->cred, flags);
     h->controllen = sp.used;
     return r;
 }

@@ -54,6 +54,7 @@ struct sock_control {
     struct file **files; /* owned array of owned references */
     size_t file_count;
     bool has_cred;
+    bool wants_pidfd; /* receive: whoever cred says is told by a descriptor too */
     struct sock_cred cred;
     uint8_t *items; /* owned: struct sock_item and its data, one after the other */
     size_t items_size, items_space;
@@ -185,6 +186,12 @@ void sock_get(struct sock *s);
 void sock_put(struct sock *s);
 /* Whether -EPIPE of a write to f comes with SIGPIPE: everything but sockets that send packets. */
 bool sock_file_raises(struct file *f);
+
+#define LX_SO_PASSPIDFD 76
+#define LX_SO_PEERPIDFD 77
+/* Supplementary groups of the peer of an AF_UNIX socket, as they were when it connected: how many,
+ * the first max of them in out. -ENODATA: nobody has; -ENOPROTOOPT: another family. */
+MUST_CHECK int64_t unix_peer_groups(struct sock *s, uint32_t *out, size_t max);
 
 /* ---- looking at AF_UNIX sockets ---- */
 struct unix_info {

@@ -130,6 +130,11 @@ static int get_rare(struct sock *s, int level, int name, void *buf, socklen_t *l
         return put_peername(s, buf, len);
     case LX_SO_BUF_LOCK:
         return put_int(buf, len, s->buf_lock);
+    case LX_SO_PASSPIDFD:
+        return s->family == AF_UNIX ? s->ops->getsockopt(s, level, name, buf, len) : -EOPNOTSUPP;
+    case SO_PEERGROUPS:
+    case LX_SO_PEERPIDFD:
+        return s->family == AF_UNIX ? s->ops->getsockopt(s, level, name, buf, len) : -ENODATA;
     case SO_INCOMING_NAPI_ID:
     case SO_BSDCOMPAT:
     case LX_SO_PREFER_BUSY_POLL:
@@ -298,6 +303,8 @@ static int set_rare(struct sock *s, int name, int value, bool admin)
         return 0;
     case SO_BSDCOMPAT:
         return 0;
+    case LX_SO_PASSPIDFD:
+        return -EOPNOTSUPP; /* AF_UNIX has taken its own */
     case SO_DETACH_FILTER:
         return sock_filter_detach(s);
     case LX_SO_TXREHASH:

@@ -31,6 +31,10 @@ static void unix_release(struct sock *base)
     list_del(&s->all);
     mutex_unlock(&base->net->mu);
     unix_name_put(atomic_load(&s->name));
+    if (s->self_who)
+        cred_put(s->self_who);
+    if (s->peer_who)
+        cred_put(s->peer_who);
     waitq_fini(&s->wq);
     mutex_destroy(&s->mu);
     OBJCOUNT_DEC(unix_sock);
@@ -108,6 +112,18 @@ static struct sock_cred unix_cred(const struct vfs_caller *c)
     return (struct sock_cred){c->tgid, c->cred->euid, c->cred->egid};
 }
 
+/* Who is at the other end of s, or, with self, who listens here. s->mu held, or nobody knows s. The
+ * result, who it was before, is the caller's to put when it holds no lock; NULL: nobody. */
+static struct cred *unix_set_cred(struct unix_sock *s, bool self, struct sock_cred cr,
+                                  struct cred *who)
+{
+    struct cred **slot = self ? &s->self_who : &s->peer_who, *old = *slot;
+
+    *(self ? &s->self_cred : &s->peer_cred) = cr;
+    *slot = who ? cred_get(who) : NULL;
+    return old;
+}
+
 /* Both are new: nobody else sees them. */
 static void unix_join(struct unix_sock *a, struct unix_sock *b)
 {
@@ -132,7 +148,10 @@ int unix_create_pair(struct net *n, int type, int protocol, const struct vfs_cal
         return r;
     }
     unix_join(a, b);
-    a->self_cred = a->peer_cred = b->self_cred = b->peer_cred = unix_cred(c);
+    for (int self = 0; self < 2; self++) {
+        (void)unix_set_cred(a, self, unix_cred(c), c->cred);
+        (void)unix_set_cred(b, self, unix_cred(c), c->cred);
+    }
     out_pair[0] = &a->base;
     out_pair[1] = &b->base;
     return 0;
@@ -225,6 +244,7 @@ static int unix_shutdown(struct sock *base, int how)
 static int unix_listen(struct sock *base, int backlog, const struct vfs_caller *c)
 {
     struct unix_sock *s = unix_of(base);
+    struct cred *before = NULL;
     int r = 0;
 
     if (!atomic_load(&s->name))
@@ -235,9 +255,11 @@ static int unix_listen(struct sock *base, int backlog, const struct vfs_caller *
     } else {
         s->state = UNIX_LISTENING;
         s->backlog = MIN((unsigned)backlog, (unsigned)net_settings(base->net)->somaxconn);
-        s->self_cred = unix_cred(c);
+        before = unix_set_cred(s, true, unix_cred(c), c->cred);
     }
     mutex_unlock(&s->mu);
+    if (before)
+        cred_put(before);
     if (r == 0)
         (void)waitq_wake(&s->wq, EPOLLOUT);
     return r;
@@ -256,8 +278,9 @@ static int connect_locked(struct unix_sock *s, struct unix_sock *to, struct unix
     if (to->pending_count > to->backlog)
         return 1;
     unix_join(s, fresh);
-    fresh->peer_cred = unix_cred(c);
-    s->peer_cred = to->self_cred;
+    /* Both are connected once. */
+    (void)unix_set_cred(fresh, false, unix_cred(c), c->cred);
+    (void)unix_set_cred(s, false, to->self_cred, to->self_who);
     struct unix_name *name = atomic_load(&to->name);
     if (name) {
         unix_name_get(name);
@@ -266,6 +289,7 @@ static int connect_locked(struct unix_sock *s, struct unix_sock *to, struct unix
     fresh->listener = to;
     if (sock_option(&to->base, SO_PASSCRED))
         atomic_fetch_or(&fresh->base.flags, UINT64_C(1) << SO_PASSCRED);
+    atomic_store(&fresh->passes_pidfd, atomic_load(&to->passes_pidfd));
     list_add_tail(&unix_get(fresh)->pending_node, &to->pending);
     to->pending_count++;
     return 0;
@@ -316,7 +340,7 @@ static int unix_stream_connect(struct sock *base, const struct sock_addr *a, boo
                                const struct vfs_caller *c)
 {
     struct unix_sock *s = unix_of(base), *to;
-    int r = sock_option(base, SO_PASSCRED) ? unix_autobind(s) : 0;
+    int r = unix_passes_cred(s) ? unix_autobind(s) : 0;
 
     if (r == 0)
         r = unix_find(base->net, a, base->type, c, &to);
@@ -339,7 +363,7 @@ static int unix_dgram_connect(struct sock *base, const struct sock_addr *a, bool
     if (a->len < sizeof(sa_family_t))
         return -EINVAL;
     if (a->family != AF_UNSPEC) {
-        if (sock_option(base, SO_PASSCRED))
+        if (unix_passes_cred(s))
             r = unix_autobind(s);
         if (r == 0)
             r = unix_find(base->net, a, SOCK_DGRAM, c, &to);
@@ -452,17 +476,46 @@ static int unix_getsockopt(struct sock *base, int level, int name, void *buf, so
         return sock_put_option(buf, len, &cred, sizeof(cred));
     if (name == SO_ACCEPTCONN)
         return sock_put_option(buf, len, &yes, sizeof(yes));
+    if (name == LX_SO_PEERPIDFD) {
+        /* The whole number, of which the caller makes a descriptor. */
+        memcpy(buf, &cred.pid, sizeof(cred.pid));
+        *len = MIN(*len, (socklen_t)sizeof(cred.pid));
+        return cred.pid ? 0 : -ENODATA;
+    }
+    yes = atomic_load(&s->passes_pidfd);
+    if (name == LX_SO_PASSPIDFD)
+        return sock_put_option(buf, len, &yes, sizeof(yes));
     return -ENOPROTOOPT;
+}
+
+int64_t unix_peer_groups(struct sock *base, uint32_t *out, size_t max)
+{
+    struct unix_sock *s = unix_of(base);
+    int64_t n = -ENODATA;
+
+    if (base->family != AF_UNIX)
+        return -ENOPROTOOPT;
+    mutex_lock(&s->mu);
+    if (s->peer_who) {
+        n = s->peer_who->group_count;
+        if (n > 0)
+            memcpy(out, s->peer_who->groups, MIN((size_t)n, max) * sizeof(*out));
+    }
+    mutex_unlock(&s->mu);
+    return n;
 }
 
 static int unix_setsockopt(struct sock *s, int level, int name, const void *buf, socklen_t len,
                            const struct vfs_caller *c)
 {
-    (void)s;
+    int value;
+
     (void)c;
-    (void)name;
-    (void)buf;
-    (void)len;
+    if (level == SOL_SOCKET && name == LX_SO_PASSPIDFD && len >= sizeof(value)) {
+        memcpy(&value, buf, sizeof(value));
+        atomic_store(&unix_of(s)->passes_pidfd, value != 0);
+        return 0;
+    }
     return level == SOL_SOCKET ? -ENOPROTOOPT : -EOPNOTSUPP;
 }
 

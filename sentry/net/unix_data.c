@@ -326,7 +326,7 @@ int64_t unix_packet_send(struct sock *base, struct sock_msg *m, bool nonblock,
     int r = packet_target(s, m, c, &to);
     if (r)
         return r;
-    if (sock_option(base, SO_PASSCRED))
+    if (unix_passes_cred(s))
         r = unix_autobind(s);
     if (r == 0 && size > base->sndbuf - 32)
         r = -EMSGSIZE;
@@ -413,6 +413,7 @@ static void recv_start(struct unix_sock *s, struct unix_recv *x, const struct un
     x->started = true;
     if (x->m->control) {
         x->m->control->has_cred = sock_option(&s->base, SO_PASSCRED);
+        x->m->control->wants_pidfd = atomic_load(&s->passes_pidfd);
         x->m->control->cred = msg->ctl.cred;
     }
     if (!x->m->from)
@@ -425,7 +426,7 @@ static void recv_start(struct unix_sock *s, struct unix_recv *x, const struct un
 static bool recv_same_sender(struct unix_sock *s, const struct unix_recv *x,
                              const struct unix_msg *msg)
 {
-    if (!x->started || !x->m->control || !sock_option(&s->base, SO_PASSCRED))
+    if (!x->started || !x->m->control || !unix_passes_cred(s))
         return true;
     return memcmp(&x->m->control->cred, &msg->ctl.cred, sizeof(msg->ctl.cred)) == 0;
 }

@@ -47,6 +47,7 @@ struct unix_sock {
     struct sock base;
     struct waitq wq;                  /* who reads, writes, accepts, connects or polls here */
     _Atomic(struct unix_name *) name; /* owned; set once */
+    _Atomic bool passes_pidfd;        /* SO_PASSPIDFD */
     _Atomic size_t out_bytes;         /* cost of own messages that nobody read yet */
     struct mutex mu;                  /* rank SOCKET: guards what follows */
     enum unix_state state;
@@ -60,6 +61,7 @@ struct unix_sock {
     unsigned pending_count;
     unsigned backlog;                      /* connections that wait, packets in the queue */
     struct sock_cred self_cred, peer_cred; /* of who listens or connects; pid 0: unknown */
+    struct cred *self_who, *peer_who;      /* owned, with them; NULL: unknown */
     struct list pending_node;              /* guard: the listener's mu */
     /* guard: net->mu */
     struct unix_sock *listener; /* while it waits to be accepted */
@@ -78,6 +80,12 @@ extern const struct sock_ops unix_stream_ops, unix_seqpacket_ops, unix_dgram_ops
 static inline struct unix_sock *unix_of(struct sock *s)
 {
     return container_of(s, struct unix_sock, base);
+}
+/* Senders are to have a name, and are told apart. */
+static inline bool unix_passes_cred(const struct unix_sock *s)
+{
+    return sock_option(&s->base, SO_PASSCRED) ||
+           atomic_load_explicit(&s->passes_pidfd, memory_order_relaxed);
 }
 static inline bool unix_is_dgram(const struct unix_sock *s)
 {

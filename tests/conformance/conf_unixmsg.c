@@ -1,11 +1,15 @@
 /* Descriptors, credentials and many messages at once over AF_UNIX sockets. */
 #include "harness.h"
 
+#include <grp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 
 CONF_FAMILY("unixmsg");
 
@@ -552,4 +556,139 @@ TEST(oob_alone_is_no_data)
     CHECK_ERRNO(recv(fd[1], buf, sizeof(buf), MSG_OOB), EINVAL);
     OK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
     CHECK_ERRNO(send(fd[0], "a", 1, MSG_OOB), EOPNOTSUPP);
+}
+
+/* ---- who is at the other end, by descriptor ---- */
+
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#define SO_PEERPIDFD 77
+#endif
+#define SCM_PIDFD_TYPE 4
+
+static bool names_process(int fd, pid_t pid)
+{
+    char path[64], line[256];
+    int found = 0;
+
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+    FILE *f = fopen(path, "re");
+    CHECK(f);
+    while (fgets(line, sizeof(line), f))
+        if (sscanf(line, "Pid: %d", &found) == 1)
+            break;
+    CHECK_EQ(fclose(f), 0);
+    return found == pid;
+}
+
+TEST(pidfd_of_the_peer)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "pidfd.sock"};
+    int l = OK(socket(AF_UNIX, SOCK_STREAM, 0)), fd = -1, sv[2];
+    socklen_t len = sizeof(fd);
+
+    CHECK_ERRNO(getsockopt(l, SOL_SOCKET, SO_PEERPIDFD, &fd, &len), ENODATA);
+    OK(bind(l, (struct sockaddr *)&a, sizeof(a)));
+    OK(listen(l, 1));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        int c = socket(AF_UNIX, SOCK_STREAM, 0);
+        char b;
+        if (connect(c, (struct sockaddr *)&a, sizeof(a)) != 0)
+            _exit(1);
+        _exit(read(c, &b, 1) == 0 ? 7 : 2);
+    }
+    int s = OK(accept(l, NULL, NULL));
+    len = sizeof(fd);
+    OK(getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &fd, &len));
+    CHECK_EQ(len, sizeof(fd));
+    CHECK(names_process(fd, pid));
+    CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    CHECK_EQ(poll(&p, 1, 0), 0);
+    OK(close(s));
+    CHECK_EQ(OK(poll(&p, 1, -1)), 1);
+    siginfo_t si;
+    OK(waitid((idtype_t)P_PIDFD, (id_t)fd, &si, WEXITED));
+    CHECK_EQ(si.si_status, 7);
+    pair(SOCK_DGRAM, sv);
+    len = sizeof(fd);
+    OK(getsockopt(sv[0], SOL_SOCKET, SO_PEERPIDFD, &fd, &len));
+    CHECK(names_process(fd, getpid()));
+    int t = OK(socket(AF_INET, SOCK_STREAM, 0));
+    len = sizeof(fd);
+    CHECK_ERRNO(getsockopt(t, SOL_SOCKET, SO_PEERPIDFD, &fd, &len), ENODATA);
+}
+
+/* The descriptor that came, or -1; *flags as recvmsg(2) gives them. */
+static int recv_pidfd(int sock, size_t space, int *flags)
+{
+    char control[256] __attribute__((aligned(8))), b;
+    struct iovec iov = {&b, 1};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = space};
+    int fd = -1;
+
+    OK(recvmsg(sock, &m, 0));
+    *flags = m.msg_flags;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_PIDFD_TYPE &&
+            c->cmsg_len == CMSG_LEN(sizeof(int)))
+            memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+    return fd;
+}
+
+TEST(pidfd_with_messages)
+{
+    int sv[2], on = 1, flags;
+    socklen_t len = sizeof(on);
+
+    pair(SOCK_STREAM, sv);
+    OK(getsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, &len));
+    CHECK_EQ(on, 0);
+    on = 3;
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on)));
+    OK(getsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, &len));
+    CHECK_EQ(on, 1);
+    pid_t pid = OK(fork());
+    if (pid == 0)
+        _exit(write(sv[0], "abc", 3) == 3 && read(sv[0], &on, 1) == 1 ? 0 : 1);
+    int fd = recv_pidfd(sv[1], 256, &flags);
+    CHECK(names_process(fd, pid));
+    CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    CHECK_EQ(flags & MSG_CTRUNC, 0);
+    CHECK_EQ(recv_pidfd(sv[1], 8, &flags), -1);
+    CHECK_EQ(flags & MSG_CTRUNC, MSG_CTRUNC);
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
+    CHECK(names_process(recv_pidfd(sv[1], 256, &flags), pid));
+    CHECK_EQ(write(sv[1], "x", 1), 1);
+    OK(waitpid(pid, NULL, 0));
+    on = 0;
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on)));
+    CHECK_EQ(write(sv[0], "d", 1), 1);
+    CHECK_EQ(recv_pidfd(sv[1], 256, &flags), -1);
+}
+
+TEST(groups_of_the_peer)
+{
+    gid_t mine[3] = {11, 5, 900}, got[8] = {0};
+    int sv[2], u = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    socklen_t len = sizeof(got);
+
+    CHECK_ERRNO(getsockopt(u, SOL_SOCKET, SO_PEERGROUPS, got, &len), ENODATA);
+    if (setgroups(3, mine) != 0)
+        conf_skip("may not set groups");
+    pair(SOCK_STREAM, sv);
+    OK(setgroups(0, NULL));
+    len = 8;
+    CHECK_ERRNO(getsockopt(sv[0], SOL_SOCKET, SO_PEERGROUPS, got, &len), ERANGE);
+    CHECK_EQ(len, 12);
+    len = sizeof(got);
+    OK(getsockopt(sv[0], SOL_SOCKET, SO_PEERGROUPS, got, &len));
+    CHECK_EQ(len, 12);
+    CHECK(got[0] == 5 && got[1] == 11 && got[2] == 900);
+    pair(SOCK_STREAM, sv);
+    len = sizeof(got);
+    OK(getsockopt(sv[0], SOL_SOCKET, SO_PEERGROUPS, got, &len));
+    CHECK_EQ(len, 0);
 }
