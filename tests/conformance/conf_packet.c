@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <netinet/ip.h>
+#include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -508,4 +509,87 @@ TEST(listed)
     CHECK_EQ(found, 1);
     OK(fclose(f));
     OK(close(fd));
+}
+
+/* ---- connections over loopback ---- */
+
+struct seen {
+    uint16_t port;
+    bool syn, syn_ack, data, fin, rst;
+    uint32_t first, data_at;
+};
+
+/* Looks at frames till done says so. */
+static void look_at_segments(int fd, struct seen *s, bool (*done)(const struct seen *))
+{
+    uint8_t f[2048];
+
+    while (!done(s)) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, 10000) <= 0)
+            return;
+        const ssize_t n = recv(fd, f, sizeof(f), 0);
+        struct iphdr ip;
+        struct tcphdr t;
+        if (n < (ssize_t)(14 + sizeof(ip) + sizeof(t)))
+            continue;
+        memcpy(&ip, f + 14, sizeof(ip));
+        if (ip.version != 4 || ip.protocol != IPPROTO_TCP)
+            continue;
+        const size_t at = 14 + ip.ihl * 4u;
+        memcpy(&t, f + at, sizeof(t));
+        const size_t end = 14u + ntohs(ip.tot_len), text = at + t.th_off * 4u;
+        const bool to = ntohs(t.th_dport) == s->port;
+        if (!to && ntohs(t.th_sport) != s->port)
+            continue;
+        if (to && t.th_flags == TH_SYN) {
+            s->syn = true;
+            s->first = ntohl(t.th_seq);
+        }
+        s->syn_ack |= !to && t.th_flags == (TH_SYN | TH_ACK) && ntohl(t.th_ack) == s->first + 1;
+        s->rst |= !to && t.th_flags & TH_RST;
+        if (to && end - text == 5 && memcmp(f + text, "hello", 5) == 0) {
+            s->data = true;
+            s->data_at = ntohl(t.th_seq);
+        }
+        s->fin |= to && t.th_flags & TH_FIN && ntohl(t.th_seq) == s->first + 6;
+    }
+}
+
+static bool saw_all(const struct seen *s)
+{
+    return s->syn && s->syn_ack && s->data && s->fin;
+}
+
+static bool saw_refusal(const struct seen *s)
+{
+    return s->syn && s->rst;
+}
+
+TEST(tcp_over_loopback)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+
+    NEED_ROOT();
+    int fd = packet(SOCK_RAW, ETH_P_ALL), l = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(bind(l, (struct sockaddr *)&a, sizeof(a)));
+    OK(getsockname(l, (struct sockaddr *)&a, &len));
+    OK(listen(l, 1));
+    int c = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(connect(c, (struct sockaddr *)&a, sizeof(a)));
+    int s = OK(accept(l, NULL, NULL));
+    CHECK_EQ(send(c, "hello", 5, 0), 5);
+    OK(close(c));
+    struct seen seen = {.port = ntohs(a.sin_port)};
+    look_at_segments(fd, &seen, saw_all);
+    CHECK(saw_all(&seen));
+    CHECK_EQ(seen.data_at, seen.first + 1);
+    OK(close(s));
+    OK(close(l));
+    c = OK(socket(AF_INET, SOCK_STREAM, 0));
+    CHECK_ERRNO(connect(c, (struct sockaddr *)&a, sizeof(a)), ECONNREFUSED);
+    seen = (struct seen){.port = ntohs(a.sin_port)};
+    look_at_segments(fd, &seen, saw_refusal);
+    CHECK(saw_refusal(&seen));
 }

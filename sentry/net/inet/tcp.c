@@ -158,6 +158,7 @@ void tcp_reset_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *
     if (!p)
         return;
     if (tcp_state(p) != TCP_CLOSE) {
+        tcp_tap_reset(s, p);
         atomic_store(&p->i.base.error, tcp_state(p) == TCP_CLOSE_WAIT ? -EPIPE : -ECONNRESET);
         tcp_done_locked(p);
     }
@@ -170,6 +171,7 @@ void tcp_reset_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *
 static void tcp_fin_arrives_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *a)
 {
     s->fin_queued = false;
+    tcp_tap_end(s, p);
     atomic_store(&p->fin_seen, true);
     atomic_fetch_or(&p->shut, INET_SHUT_RD);
     tcp_after_wake(a, s);

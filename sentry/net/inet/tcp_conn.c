@@ -163,6 +163,7 @@ static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock 
     child->in_tuples = inet_tuple_add_locked(&child->i) == 0;
     inet_sock_show(&child->i);
     atomic_fetch_add(&s->i.in->tcp_active, 1);
+    tcp_tap_opened(s, child);
 }
 
 /* 0: established. 1: the queue is full and s waits in it. */
@@ -381,6 +382,8 @@ static void connect_start(struct tcp_sock *s, const struct net_ep *to, bool here
         r = dial_once(s, tcp_of_inet(found));
         sock_put(&found->base);
     }
+    if (r == -ECONNREFUSED)
+        tcp_tap_refused(s);
     if (r < 0)
         dial_fail(s, r);
 }

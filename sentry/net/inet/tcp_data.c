@@ -153,7 +153,7 @@ static int64_t send_bytes(struct tcp_sock *s, struct tcp_sock *p, struct sock_ms
                 break;
             continue;
         }
-        n = tcp_queue_push(p, m->u, MIN(m->u->left, room));
+        n = tcp_queue_push(s, p, m->u, MIN(m->u->left, room));
         if (n <= 0)
             break;
         done += n;

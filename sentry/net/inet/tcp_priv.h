@@ -130,9 +130,10 @@ int tcp_take_error(struct tcp_sock *s);
 uint64_t tcp_capacity(const struct tcp_sock *s, const struct tcp_sock *p);
 /* The receiver's part of it: what counts as arrived. */
 uint64_t tcp_window(const struct tcp_sock *p);
-/* Copies up to want bytes of u into p's queue in one piece. p->q.wr held. -EPIPE: p takes no more;
- * -ENOBUFS, -EFAULT. */
-MUST_CHECK int64_t tcp_queue_push(struct tcp_sock *p, struct uio *u, uint64_t want);
+/* Copies up to want bytes of u, which s sends, into p's queue in one piece. p->q.wr held. -EPIPE: p
+ * takes no more; -ENOBUFS, -EFAULT. */
+MUST_CHECK int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, struct uio *u,
+                                  uint64_t want);
 /* Copies up to want bytes from the queue's front and takes them (u NULL: throws them away).
  * s->q.rd held. 0: empty. */
 MUST_CHECK int64_t tcp_queue_pull(struct tcp_sock *s, struct uio *u, uint64_t want);
@@ -140,6 +141,20 @@ MUST_CHECK int64_t tcp_queue_pull(struct tcp_sock *s, struct uio *u, uint64_t wa
 MUST_CHECK int64_t tcp_queue_peek(struct tcp_sock *s, struct uio *u, uint64_t off, uint64_t want);
 /* Frees what is in it. Nobody reads. */
 void tcp_queue_purge(struct tcp_sock *s);
+
+/* ---- tcp_tap.c: what packet sockets on the loopback link see; one load when there are none ----
+ */
+/* s has been connected to child. Both locked. */
+void tcp_tap_opened(const struct tcp_sock *s, const struct tcp_sock *child);
+/* Nobody listens where s wants to. */
+void tcp_tap_refused(const struct tcp_sock *s);
+/* s sends bytes to p, whose queue does not count them yet. Somebody looks; p->q.wr held. */
+void tcp_tap_data(const struct tcp_sock *s, const struct tcp_sock *p, const uint8_t *data,
+                  size_t size);
+/* s's end of stream comes to p. Both locked. */
+void tcp_tap_end(const struct tcp_sock *s, const struct tcp_sock *p);
+/* s resets the connection. Both locked. */
+void tcp_tap_reset(const struct tcp_sock *s, const struct tcp_sock *p);
 
 /* ---- tcp_conn.c ---- */
 MUST_CHECK int tcp_listen(struct sock *s, int backlog, const struct vfs_caller *c);

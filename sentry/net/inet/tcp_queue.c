@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "sentry/net/inet/tcp_priv.h"
+#include "sentry/net/packet/packet.h"
 
 #define CHUNK_MIN 448u
 #define BUF_LOCK_SND 1u
@@ -61,7 +62,7 @@ static int push_begin(struct tcp_sock *p, struct tcp_chunk **out)
     return r;
 }
 
-int64_t tcp_queue_push(struct tcp_sock *p, struct uio *u, uint64_t want)
+int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, struct uio *u, uint64_t want)
 {
     struct tcp_chunk *c;
     int r = push_begin(p, &c);
@@ -73,6 +74,8 @@ int64_t tcp_queue_push(struct tcp_sock *p, struct uio *u, uint64_t want)
         return -ENOBUFS;
     const int64_t n =
         uio_copy_from(u, c->data + c->filled, (size_t)MIN(want, (uint64_t)(c->size - c->filled)));
+    if (UNLIKELY(packet_listens(p->i.base.net)) && n > 0)
+        tcp_tap_data(s, p, c->data + c->filled, (size_t)n);
     mutex_lock(&p->i.mu);
     p->q.busy = NULL;
     if (n > 0) {
