@@ -1,9 +1,11 @@
 #include "sentry/net/filter.h"
 
 #include <errno.h>
+#include <linux/netlink.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/ref.h"
 #include "sentry/bpf/cbpf.h"
@@ -29,6 +31,9 @@ static bool ancillary_ok(uint32_t k)
     case SKF_AD_RXHASH:
     case SKF_AD_CPU:
     case SKF_AD_ALU_XOR_X:
+    case SKF_AD_NLATTR:
+    case SKF_AD_NLATTR_NEST:
+    case SKF_AD_RANDOM:
     case SKF_AD_VLAN_TAG:
     case SKF_AD_VLAN_TAG_PRESENT:
     case SKF_AD_VLAN_TPID:
@@ -57,29 +62,6 @@ static bool load_ok(const struct sock_filter *f)
     }
 }
 
-/* There is one queue, and no VLAN tag is ever taken out of a frame. */
-static uint32_t ancillary(const struct sock_frame *p, uint32_t k, uint32_t a, uint32_t x)
-{
-    switch (k - (uint32_t)SKF_AD_OFF) {
-    case SKF_AD_PROTOCOL:
-        return p->protocol;
-    case SKF_AD_PKTTYPE:
-        return p->pkttype;
-    case SKF_AD_IFINDEX:
-        return (uint32_t)p->ifindex;
-    case SKF_AD_MARK:
-        return p->mark;
-    case SKF_AD_HATYPE:
-        return p->hatype;
-    case SKF_AD_CPU:
-        return (uint32_t)sched_getcpu();
-    case SKF_AD_ALU_XOR_X:
-        return a ^ x;
-    default:
-        return 0;
-    }
-}
-
 /* Whether [off, off + size) lies inside, and if so its bytes. */
 static bool take(const uint8_t *from, size_t have, uint64_t off, size_t size, uint8_t *out)
 {
@@ -99,6 +81,73 @@ static bool take_data(const struct sock_frame *p, uint64_t off, size_t size, uin
             return false;
     }
     return true;
+}
+
+/* Where the attribute of a type is, of those in [at, end); 0: nowhere (nla_find). */
+static uint32_t find_attribute(const struct sock_frame *p, uint64_t at, uint64_t end, uint32_t type)
+{
+    struct nlattr h;
+    uint8_t b[sizeof(h)];
+
+    while (at <= end && end - at >= sizeof(h) && take_data(p, at, sizeof(b), b)) {
+        memcpy(&h, b, sizeof(h));
+        if (h.nla_len < sizeof(h) || h.nla_len > end - at)
+            return 0;
+        if ((h.nla_type & NLA_TYPE_MASK) == type)
+            return (uint32_t)at;
+        at += (uint64_t)NLA_ALIGN(h.nla_len);
+    }
+    return 0;
+}
+
+static uint32_t nested_attribute(const struct sock_frame *p, uint32_t at, uint64_t end,
+                                 uint32_t type)
+{
+    struct nlattr h;
+    uint8_t b[sizeof(h)];
+
+    if (!take_data(p, at, sizeof(b), b))
+        return 0;
+    memcpy(&h, b, sizeof(h));
+    if (h.nla_len < sizeof(h) || h.nla_len > end - at)
+        return 0;
+    return find_attribute(p, (uint64_t)at + sizeof(h), (uint64_t)at + h.nla_len, type);
+}
+
+static uint32_t random_number(void)
+{
+    uint32_t n = 0;
+
+    return getrandom(&n, sizeof(n), 0) == (ssize_t)sizeof(n) ? n : 0;
+}
+
+/* There is one queue, and no VLAN tag is ever taken out of a frame. */
+static uint32_t ancillary(const struct sock_frame *p, uint32_t k, uint32_t a, uint32_t x)
+{
+    switch (k - (uint32_t)SKF_AD_OFF) {
+    case SKF_AD_PROTOCOL:
+        return p->protocol;
+    case SKF_AD_PKTTYPE:
+        return p->pkttype;
+    case SKF_AD_IFINDEX:
+        return (uint32_t)p->ifindex;
+    case SKF_AD_MARK:
+        return p->mark;
+    case SKF_AD_HATYPE:
+        return p->hatype;
+    case SKF_AD_CPU:
+        return (uint32_t)sched_getcpu();
+    case SKF_AD_ALU_XOR_X:
+        return a ^ x;
+    case SKF_AD_NLATTR:
+        return find_attribute(p, a, p->head_size + p->size, x);
+    case SKF_AD_NLATTR_NEST:
+        return nested_attribute(p, a, p->head_size + p->size, x);
+    case SKF_AD_RANDOM:
+        return random_number();
+    default:
+        return 0;
+    }
 }
 
 static bool take_at(const struct sock_frame *p, uint32_t k, size_t size, uint8_t *out)

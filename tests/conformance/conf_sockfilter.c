@@ -279,3 +279,64 @@ TEST(netlink_answers)
     CHECK_EQ(send(fd, &ask, sizeof(ask), 0), (ssize_t)sizeof(ask));
     CHECK_ERRNO(recv(fd, buf, sizeof(buf), MSG_DONTWAIT), EAGAIN);
 }
+
+/* The result of a program is how much of the datagram is kept. */
+static ssize_t kept(struct sock_fprog p, const void *data, size_t size)
+{
+    char buf[256];
+    int fd[2];
+
+    pair(SOCK_DGRAM, fd);
+    OK(attach(fd[1], p));
+    CHECK_EQ(send(fd[0], data, size, 0), (ssize_t)size);
+    const ssize_t n = recv(fd[1], buf, sizeof(buf), MSG_DONTWAIT);
+    const int error = errno;
+    OK(close(fd[0]));
+    OK(close(fd[1]));
+    errno = error;
+    return n;
+}
+
+TEST(attributes)
+{
+    static const struct {
+        uint8_t head[4];
+        struct nlattr one;
+        uint8_t in_one[4];
+        struct nlattr two, inner;
+        uint8_t in_inner[4];
+        struct nlattr bad;
+    } d = {.one = {8, 1}, .two = {12, 2}, .inner = {8, 7}, .bad = {200, 3}};
+    const uint32_t find = (uint32_t)SKF_AD_OFF + SKF_AD_NLATTR,
+                   nested = (uint32_t)SKF_AD_OFF + SKF_AD_NLATTR_NEST;
+    struct sock_filter f[] = {BPF_STMT(BPF_LD | BPF_IMM, 4), BPF_STMT(BPF_LDX | BPF_IMM, 2),
+                              BPF_STMT(BPF_LD | BPF_W | BPF_ABS, find),
+                              BPF_STMT(BPF_RET | BPF_A, 0)};
+
+    CHECK_EQ(kept(PROG(f), &d, sizeof(d)), 12);
+    f[1].k = 1;
+    CHECK_EQ(kept(PROG(f), &d, sizeof(d)), 4);
+    f[1].k = 3;
+    CHECK_ERRNO(kept(PROG(f), &d, sizeof(d)), EAGAIN);
+    f[0].k = 1000;
+    CHECK_ERRNO(kept(PROG(f), &d, sizeof(d)), EAGAIN);
+    f[0].k = 12;
+    f[1].k = 7;
+    f[2].k = nested;
+    CHECK_EQ(kept(PROG(f), &d, sizeof(d)), 16);
+    f[1].k = 8;
+    CHECK_ERRNO(kept(PROG(f), &d, sizeof(d)), EAGAIN);
+}
+
+TEST(random_numbers)
+{
+    struct sock_filter f[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_AD_OFF + SKF_AD_RANDOM),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 1), BPF_STMT(BPF_RET | BPF_A, 0)};
+    int passed = 0;
+
+    /* All of one kind: once in 2^63. */
+    for (int i = 0; i < 64; i++)
+        passed += kept(PROG(f), "x", 1) == 1;
+    CHECK(passed > 0 && passed < 64);
+}
