@@ -240,6 +240,25 @@ void exttcp_remove(struct ext_tcp *t)
     exttcp_put(t);
 }
 
+void exttcp_remove_all(struct ext_stack *st)
+{
+    for (size_t i = 0; st->buckets && i < EXT_BUCKETS; i++) {
+        struct ext_bucket *b = &st->buckets[i];
+        for (;;) {
+            mutex_lock(&b->mu);
+            struct ext_tcp *t =
+                list_empty(&b->conns) ? NULL : list_first_entry(&b->conns, struct ext_tcp, node);
+            if (t)
+                ref_get(&t->ref);
+            mutex_unlock(&b->mu);
+            if (!t)
+                break;
+            exttcp_remove(t);
+            exttcp_put(t);
+        }
+    }
+}
+
 int exttcp_new(struct ext_stack *st, const struct net_ep *local, const struct net_ep *remote,
                const struct tce_config *cfg, struct ext_tcp **out)
 {

@@ -166,6 +166,8 @@ void icmp_unreachable(const struct ip_in *in, uint8_t code);
 /* ---- udp.c, ext_tcp.c ---- */
 void udp_input(const struct ip_in *in);
 void exttcp_input(const struct ip_in *in);
+/* Forgets connections that nobody has open. The stack's thread has ended. */
+void exttcp_remove_all(struct ext_stack *st);
 void exttcp_icmp(struct ext_stack *st, const struct net_ep *local, const struct net_ep *remote,
                  uint32_t seq, int error, uint32_t mtu);
 

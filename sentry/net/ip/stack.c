@@ -171,6 +171,7 @@ void ext_free(struct ext_stack *st)
         wake(st);
         (void)pthread_join(st->thread, NULL);
     }
+    exttcp_remove_all(st);
     for (unsigned i = 0; i < st->link_count; i++)
         (void)close(st->links[i].fd);
     if (st->wake_fd >= 0)
