@@ -49,7 +49,6 @@ static void watch_destroy(struct hostwatch *h)
 {
     waitq_fini(&h->wq);
     free(h);
-    OBJCOUNT_DEC(hostwatch);
 }
 
 /* Between two waits: no event names them any more. */
@@ -136,6 +135,8 @@ void hostwatch_free(struct hostwatch *h)
 
     if (h == NULL)
         return;
+    /* What is left is the thread's to free. */
+    OBJCOUNT_DEC(hostwatch);
     (void)epoll_ctl(watch.fd, EPOLL_CTL_DEL, h->fd, NULL);
     mutex_lock(&watch.mu);
     if (watch.running) {
