@@ -71,7 +71,9 @@ static int socket_kind(const struct broker_request *q, int *out_type, int *out_p
     }
     if (q->protocol == 0)
         *out_protocol = IPPROTO_UDP;
-    return *out_protocol == IPPROTO_UDP || *out_protocol == icmp ? 0 : -EPROTONOSUPPORT;
+    return *out_protocol == IPPROTO_UDP || *out_protocol == IPPROTO_UDPLITE || *out_protocol == icmp
+               ? 0
+               : -EPROTONOSUPPORT;
 }
 
 static int make_socket(const struct broker_request *q, int *out_fd)

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 
 #include "runsc/sandbox/confine.h"
+#include "sentry/net/host/broker.h"
 
 #ifndef MREMAP_MAYMOVE
 #define MREMAP_MAYMOVE 1

@@ -8,6 +8,10 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+/* Names that no header of the C library has, for seccomp_options.def. */
+#define LX_UDPLITE_SEND_CSCOV 10
+#define LX_UDPLITE_RECV_CSCOV 11
+
 enum broker_op {
     BROKER_SOCKET = 1, /* answered with a socket, non-blocking */
     BROKER_BIND,       /* comes with a socket that it made; addr */
