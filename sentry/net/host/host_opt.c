@@ -72,6 +72,11 @@ static int get_own(const struct sock *s, int name, void *buf, socklen_t *len)
     case SO_SNDLOWAT:
         value = 1;
         break;
+    case SO_PEERGROUPS:
+    case LX_SO_PEERPIDFD:
+        return -ENODATA;
+    case LX_SO_PASSPIDFD:
+        return -EOPNOTSUPP;
     default:
         return -ENOPROTOOPT;
     }
@@ -96,6 +101,8 @@ int host_setsockopt(struct sock *s, int level, int name, const void *buf, sockle
     /* What the host's root may do. */
     if (level == SOL_SOCKET && (name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE))
         return -EPERM;
+    if (level == SOL_SOCKET && name == LX_SO_PASSPIDFD)
+        return -EOPNOTSUPP;
     if (!option_allowed(SET, level, name))
         return -ENOPROTOOPT;
     return setsockopt(host_sock(s)->fd, level, name, buf, len) == 0 ? 0 : -errno;
