@@ -22,7 +22,8 @@ static bool is_killed(const char *platform, long nr, unsigned long first, unsign
     cr_assert_geq(pid, 0);
     if (pid == 0) {
         const char *step;
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || confine_seccomp(platform, &step) != 0)
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+            confine_seccomp(platform, false, &step) != 0)
             _exit(1);
         (void)syscall(nr, first, second, 0, 0);
         _exit(0);
