@@ -50,6 +50,15 @@ static bool same_owner(struct task *t, struct task *o)
     return same;
 }
 
+/* CAP_SYS_NICE where o's credentials belong to. As above. */
+static bool nice_over(struct task *t, struct task *o)
+{
+    mutex_lock(&o->mu);
+    const bool may = o->cred && cred_ns_capable(t->cred, o->cred->user_ns, CAP_SYS_NICE);
+    mutex_unlock(&o->mu);
+    return may;
+}
+
 /* ---- nice ---- */
 
 struct nice_query {
@@ -71,7 +80,7 @@ static void nice_set(void *arg, struct task *o)
     struct nice_query *q = arg;
     const int64_t now = task_attr_get(o, TASK_ATTR_NICE);
 
-    if (!same_owner(q->t, o) && !task_capable(q->t, CAP_SYS_NICE)) {
+    if (!same_owner(q->t, o) && !nice_over(q->t, o)) {
         q->err = -EPERM;
         return;
     }
@@ -331,7 +340,7 @@ int64_t sys_sched_setaffinity(struct task *t, int pid, uint64_t size, uaddr_t ma
     r = task_find(t, pid, &o);
     if (r)
         return r;
-    if (!same_owner(t, o) && !task_capable(t, CAP_SYS_NICE))
+    if (!same_owner(t, o) && !nice_over(t, o))
         r = -EPERM;
     else
         r = task_affinity_set(o, words);

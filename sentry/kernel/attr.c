@@ -224,6 +224,9 @@ size_t task_each_of_user(struct task *t, uint32_t uid, task_each_fn fn, void *ar
     list_for_each_entry (tg, &t->k->groups, node) {
         if (tg->state != TG_LIVE)
             continue;
+        /* Others' namespaces are out of reach, whoever its processes belong to. */
+        if (pid_out_locked(t->k, t->tg->pid_ns, tg->tgid) == 0)
+            continue;
         mutex_lock(&tg->leader->mu);
         const bool match = tg->leader->cred->uid == uid;
         mutex_unlock(&tg->leader->mu);

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -169,6 +170,67 @@ TEST(capabilities_stay_inside)
         _exit(0);
     }
     CHECK_EXIT(pid, 0);
+}
+
+static long nice_of(pid_t pid)
+{
+    return 20 - OK(syscall(SYS_getpriority, PRIO_PROCESS, pid));
+}
+
+/* All processes of a user are those that can be seen. */
+TEST(priorities_end_at_the_pid_namespace)
+{
+    const long before = nice_of(0);
+    pid_t pid = ns_child(CLONE_NEWUSER | CLONE_NEWPID, true);
+    if (pid == 0) {
+        OK(setpriority(PRIO_USER, 0, 15));
+        CHECK_EQ(nice_of(0), 15);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    CHECK_EQ(nice_of(0), before);
+    CHECK_EQ(nice_of(getppid()), before);
+}
+
+TEST(priorities_of_others_in_the_namespace)
+{
+    NEED_ROOT();
+    volatile int *shared = conf_shared(CONF_PAGE);
+    pid_t outside = conf_fork();
+    if (outside == 0) {
+        conf_become(23456);
+        shared[1] = 1;
+        for (;;)
+            pause();
+    }
+    conf_await(&shared[1], 1);
+    pid_t pid = ns_child(CLONE_NEWUSER, false);
+    if (pid == 0) {
+        conf_await(&shared[0], 1);
+        pid_t other = conf_fork();
+        if (other == 0) {
+            OK(setresuid(5, 5, 5));
+            shared[0] = 2;
+            for (;;)
+                pause();
+        }
+        conf_await(&shared[0], 2);
+        OK(setpriority(PRIO_PROCESS, (id_t)other, 7));
+        CHECK_EQ(nice_of(other), 7);
+        cpu_set_t all;
+        OK(sched_getaffinity(0, sizeof(all), &all));
+        OK(sched_setaffinity(other, sizeof(all), &all));
+        CHECK_ERRNO(setpriority(PRIO_PROCESS, (id_t)outside, 7), EPERM);
+        CHECK_ERRNO(sched_setaffinity(outside, sizeof(all), &all), EPERM);
+        conf_kill(other);
+        _exit(0);
+    }
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
+    CHECK_EQ(put(path, "0 0 1\n1 1000 10\n"), 0);
+    shared[0] = 1;
+    CHECK_EXIT(pid, 0);
+    conf_kill(outside);
 }
 
 TEST(unshare_user)
