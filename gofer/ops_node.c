@@ -164,11 +164,14 @@ int srv_statfs(struct req *q)
     return 0;
 }
 
-/* Attributes that mean something to the guest alone, and file capabilities, which do to whoever
- * runs the file. Access control lists would be obeyed by the host and not by the sentry. */
+/* Attributes that mean something to the guest alone, and those that mean the same to the host and
+ * to the sentry: file capabilities and access control lists. */
 static bool xattr_allowed(const char *name)
 {
-    return (strncmp(name, "user.", 5) == 0 && name[5]) || strcmp(name, "security.capability") == 0;
+    return (strncmp(name, "user.", 5) == 0 && name[5]) ||
+           strcmp(name, "security.capability") == 0 ||
+           strcmp(name, "system.posix_acl_access") == 0 ||
+           strcmp(name, "system.posix_acl_default") == 0;
 }
 
 /* A descriptor for the calls on attributes, which do not take O_PATH ones. Only regular files and

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "gofer/server_priv.h"
@@ -145,6 +146,21 @@ static int set_owner(const struct gof_server *s, int fd, uint32_t uid, uint32_t 
     return fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 }
 
+/* The sentry says what a new file has: what the host let it inherit goes. */
+static void drop_lists(struct req *q, int fd, uint32_t type)
+{
+    int own = type == S_IFDIR ? host_reopen(q->s, fd, O_RDONLY | O_DIRECTORY) : fd;
+
+    if (own < 0)
+        return;
+    /* Mostly there is none, and some file systems have none at all. */
+    (void)!fremovexattr(own, "system.posix_acl_access");
+    if (type == S_IFDIR) {
+        (void)!fremovexattr(own, "system.posix_acl_default");
+        close(own);
+    }
+}
+
 static int create_regular(struct req *q, const struct handle *h, const struct creation *c,
                           struct gof_node *out)
 {
@@ -152,6 +168,7 @@ static int create_regular(struct req *q, const struct handle *h, const struct cr
     if (fd < 0)
         return fd;
     int r = 0;
+    drop_lists(q, fd, S_IFREG);
     if (!q->s->one_id && fchown(fd, c->uid, c->gid))
         r = -errno;
     /* After the owner: chown clears the setuid bits. */
@@ -198,6 +215,8 @@ static int adopt(struct req *q, const struct handle *h, const struct creation *c
     int r = host_stat(fd, &a);
     if (r == 0 && (a.mode & S_IFMT) != type)
         r = -EIO;
+    if (r == 0 && type == S_IFDIR)
+        drop_lists(q, fd, type);
     if (r == 0)
         r = set_owner(q->s, fd, c->uid, c->gid);
     if (r == 0 && type != S_IFLNK)

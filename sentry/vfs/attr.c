@@ -2,6 +2,7 @@
 #include <linux/capability.h>
 #include <stdlib.h>
 
+#include "sentry/vfs/acl.h"
 #include "sentry/vfs/filecap.h"
 #include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
@@ -193,6 +194,8 @@ int vfs_setattr(const struct vfs_caller *c, const struct vpath *p, const struct 
         return r;
     attr_adjust_mode(c, i, &s);
     r = inode_setattr(i, &s);
+    if (r == 0 && (s.valid & VFS_SET_MODE) != 0)
+        r = acl_chmod(i);
     if (r == 0)
         notify_setattr(p->dentry, a->valid);
     return r;
@@ -247,8 +250,6 @@ static int xattr_permission(const struct vfs_caller *c, struct inode *i, const c
         return write && !cred_file_capable(c->cred, i->uid, i->gid, CAP_SETFCAP) ? -EPERM : 0;
     if (strncmp(name, "security.", 9) == 0)
         return write && !cred_capable(c->cred, CAP_SYS_ADMIN) ? -EPERM : 0;
-    if (strncmp(name, "system.", 7) == 0)
-        return write && !attr_is_owner(c, i) ? -EPERM : 0;
     if (strncmp(name, "user.", 5) != 0)
         return -EOPNOTSUPP;
     if (!S_ISREG(i->mode) && !S_ISDIR(i->mode))
@@ -291,8 +292,10 @@ int64_t vfs_getxattr(const struct vfs_caller *c, const struct vpath *p, const ch
                      size_t size)
 {
     struct inode *i = p->dentry->inode;
-    int r = xattr_permission(c, i, name, false);
 
+    if (acl_is_name(name))
+        return acl_get(c, i, name, buf, size);
+    int r = xattr_permission(c, i, name, false);
     if (r != 0)
         return r;
     if (i->ops->getxattr == NULL)
@@ -307,14 +310,17 @@ int vfs_setxattr(const struct vfs_caller *c, const struct vpath *p, const char *
     struct inode *i = p->dentry->inode;
     int r = mount_want_write(p->mnt);
 
-    if (r == 0)
+    if (r == 0 && !acl_is_name(name))
         r = xattr_permission(c, i, name, true);
     if (r != 0)
         return r;
     if (i->ops->setxattr == NULL)
         return -EOPNOTSUPP;
-    r = strcmp(name, FILECAP_NAME) == 0 ? xattr_set_filecap(c, i, buf, size, flags)
-                                        : i->ops->setxattr(i, name, buf, size, flags);
+    if (acl_is_name(name))
+        r = acl_set(c, i, name, buf, size);
+    else
+        r = strcmp(name, FILECAP_NAME) == 0 ? xattr_set_filecap(c, i, buf, size, flags)
+                                            : i->ops->setxattr(i, name, buf, size, flags);
     if (r == 0)
         notify_dentry(p->dentry, NOTIFY_ATTRIB);
     return r;
@@ -355,11 +361,14 @@ int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p, const cha
     struct inode *i = p->dentry->inode;
     int r = mount_want_write(p->mnt);
 
-    if (r == 0)
+    if (r == 0 && !acl_is_name(name))
         r = xattr_permission(c, i, name, true);
     if (r != 0)
         return r;
-    r = i->ops->removexattr != NULL ? i->ops->removexattr(i, name) : -EOPNOTSUPP;
+    if (acl_is_name(name))
+        r = acl_set(c, i, name, NULL, 0);
+    else
+        r = i->ops->removexattr != NULL ? i->ops->removexattr(i, name) : -EOPNOTSUPP;
     if (r == 0)
         notify_dentry(p->dentry, NOTIFY_ATTRIB);
     return r;

@@ -182,16 +182,16 @@ static int layer_make(struct dentry *dir, const char *name, uint32_t mode, uint6
 }
 
 /* Errors of the way back are those of the way there. */
-static void layer_unmake(struct dentry *dir, const char *name, struct inode *i)
+void dir_unmake(struct inode *dir, const char *name, struct inode *i)
 {
-    const struct inode_ops *ops = dir->inode->ops;
+    const struct inode_ops *ops = dir->ops;
     int r = 0;
 
     if (!S_ISDIR(i->mode)) {
-        r = ops->unlink != NULL ? ops->unlink(dir->inode, name, i) : 0;
+        r = ops->unlink != NULL ? ops->unlink(dir, name, i) : 0;
     } else if (ops->rmdir != NULL) {
         mutex_lock_nested(&i->dir_mu);
-        r = ops->rmdir(dir->inode, name, i);
+        r = ops->rmdir(dir, name, i);
         mutex_unlock(&i->dir_mu);
     }
     (void)r;
@@ -208,7 +208,7 @@ int layer_create_locked(struct dentry *dir, const char *name, uint32_t mode, uin
         return r;
     r = fill != NULL ? fill(inode, arg) : 0;
     if (r != 0) {
-        layer_unmake(dir, name, inode);
+        dir_unmake(dir->inode, name, inode);
         inode_put(inode);
         return r;
     }

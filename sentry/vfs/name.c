@@ -8,6 +8,7 @@
 #define RENAME_WHITEOUT 4u
 #endif
 
+#include "sentry/vfs/acl.h"
 #include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
@@ -124,8 +125,7 @@ static int name_mknod(const struct vfs_caller *c, const struct vpath *base, cons
     r = entry_begin_create(&e, S_ISDIR(mode), landlock_make_right(mode));
     if (r == 0) {
         const struct inode_ops *ops = entry_dir(&e)->ops;
-        mode &= ~c->umask | S_IFMT;
-        r = ops->create != NULL ? ops->create(entry_dir(&e), e.w.name, mode, rdev, c, &inode)
+        r = ops->create != NULL ? acl_create(c, entry_dir(&e), e.w.name, mode, rdev, &inode)
                                 : -EPERM;
         if (r == 0)
             r = entry_created(&e, inode, out);

@@ -2,6 +2,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 
+#include "sentry/vfs/acl.h"
 #include "sentry/vfs/landlock.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
@@ -204,9 +205,7 @@ static int create_locked(struct walk *w, const struct landlock_trail *trail, uin
             r = -ENOENT;
         if (r == 0)
             r = dir->inode->ops->create != NULL
-                    ? dir->inode->ops->create(dir->inode, w->name,
-                                              S_IFREG | (mode & 07777 & ~w->c->umask), 0, w->c,
-                                              &inode)
+                    ? acl_create(w->c, dir->inode, w->name, S_IFREG | (mode & 07777), 0, &inode)
                     : -EACCES;
         if (r == 0)
             atomic_store_explicit(&inode->no_filecaps, true, memory_order_relaxed);
@@ -320,9 +319,8 @@ static int tmpfile_make(const struct vfs_caller *c, const struct vpath *dir, uin
     if (r == 0)
         r = vfs_permission(c, d, 3);
     if (r == 0)
-        r = d->ops->tmpfile != NULL
-                ? d->ops->tmpfile(d, S_IFREG | (mode & 07777 & ~c->umask), c, &inode)
-                : -EOPNOTSUPP;
+        r = d->ops->tmpfile != NULL ? acl_create(c, d, NULL, S_IFREG | (mode & 07777), 0, &inode)
+                                    : -EOPNOTSUPP;
     if (r != 0)
         return r;
     int len = snprintf(name, sizeof(name), "#%llu", (unsigned long long)inode->ino);

@@ -2,6 +2,7 @@
 #include <linux/capability.h>
 #include <stdlib.h>
 
+#include "sentry/vfs/acl.h"
 #include "sentry/vfs/vfs_priv.h"
 
 int walk_init(struct walk *w, const struct vfs_caller *c, const struct vpath *base,
@@ -341,23 +342,36 @@ int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char 
 
 /* ---- permission ---- */
 
+static bool permission_capable(const struct vfs_caller *c, const struct inode *i, unsigned mask)
+{
+    const uint32_t mode = i->mode;
+
+    if ((S_ISDIR(mode) || (mask & 1) == 0 || (mode & 0111) != 0) &&
+        cred_file_capable(c->cred, i->uid, i->gid, CAP_DAC_OVERRIDE))
+        return true;
+    return (mask == 4 || (S_ISDIR(mode) && (mask & 2) == 0)) &&
+           cred_file_capable(c->cred, i->uid, i->gid, CAP_DAC_READ_SEARCH);
+}
+
+/* There may be a list: nobody is asked for it on behalf of those who may anyway. */
+static int permission_listed(const struct vfs_caller *c, struct inode *i, unsigned mask)
+{
+    return permission_capable(c, i, mask) ? 0 : acl_check(c, i, mask);
+}
+
 int vfs_permission(const struct vfs_caller *c, struct inode *i, unsigned mask)
 {
     uint32_t mode = i->mode, bits;
 
-    if (c->cred->fsuid == i->uid)
+    if (c->cred->fsuid == i->uid) {
         bits = mode >> 6;
-    else if (cred_in_group(c->cred, i->gid))
-        bits = mode >> 3;
-    else
-        bits = mode;
-    if ((mask & ~bits & 7) == 0)
-        return 0;
-    if ((S_ISDIR(mode) || (mask & 1) == 0 || (mode & 0111) != 0) &&
-        cred_file_capable(c->cred, i->uid, i->gid, CAP_DAC_OVERRIDE))
-        return 0;
-    if ((mask == 4 || (S_ISDIR(mode) && (mask & 2) == 0)) &&
-        cred_file_capable(c->cred, i->uid, i->gid, CAP_DAC_READ_SEARCH))
-        return 0;
-    return -EACCES;
+    } else {
+        if (UNLIKELY(acl_may_have(i)) && (mode & 0070) != 0) {
+            int r = permission_listed(c, i, mask);
+            if (r != -EAGAIN)
+                return r;
+        }
+        bits = cred_in_group(c->cred, i->gid) ? mode >> 3 : mode;
+    }
+    return (mask & ~bits & 7) == 0 || permission_capable(c, i, mask) ? 0 : -EACCES;
 }

@@ -207,6 +207,7 @@ struct inode {
     struct list locks;                   /* POSIX and flock locks, sentry/vfs/lock.c */
     _Atomic int32_t writers;             /* >0: open for writing; <0: being executed (ETXTBSY) */
     _Atomic bool no_filecaps;            /* a hint: has no security.capability, filecap.h */
+    _Atomic uint32_t acl_state;          /* sentry/vfs/acl.h */
     _Atomic bool linkable;               /* made by O_TMPFILE: may get a name though it has none */
     struct notify_mark *_Atomic watches; /* sentry/vfs/notify.h, or NULL */
     void *sock;                          /* bound AF_UNIX socket, or NULL; owned by net */
@@ -384,6 +385,8 @@ MUST_CHECK int vfs_removexattr(const struct vfs_caller *c, const struct vpath *p
  * shall have. The mount is not looked at. */
 MUST_CHECK int vfs_file_caps(const struct vfs_caller *c, struct inode *i,
                              struct cred_file_caps *out);
+/* Somebody else may have changed i's access control lists. */
+void vfs_acl_forget(struct inode *i);
 /* Text of a place as seen from root ("(unreachable)/x", " (deleted)"): length with NUL, or
  * -ENAMETOOLONG. */
 MUST_CHECK int64_t vfs_path_text(const struct vpath *root, const struct vpath *p, char *buf,

@@ -192,6 +192,10 @@ void mount_umount_tree_locked(struct mount *m, struct list *gone);
 /* A group that m follows, seen from ns: "propagate_from". 0: none. Reading suffices. */
 uint32_t mount_dominating_locked(const struct mount *m, const struct mount_ns *ns);
 
+/* ---- layer.c ---- */
+/* Takes i, which was just made as name in dir (locked), away again. */
+void dir_unmake(struct inode *dir, const char *name, struct inode *i);
+
 /* ---- pathtext.c ---- */
 /* Text of d from the root of its file system: length with NUL, or -ENAMETOOLONG. */
 MUST_CHECK int64_t dentry_text(const struct dentry *d, char *buf, size_t size);

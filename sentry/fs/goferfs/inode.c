@@ -34,8 +34,11 @@ static void update_locked(struct inode *i, const struct gof_attr *a)
 void goferfs_update(struct inode *i, const struct gof_attr *a)
 {
     mutex_lock(&i->mu);
+    bool changed = i->ctime.sec != a->ctime.sec || i->ctime.nsec != a->ctime.nsec;
     update_locked(i, a);
     mutex_unlock(&i->mu);
+    if (changed && goferfs_super(i->sb)->shared)
+        vfs_acl_forget(i);
 }
 
 static struct vfs_time time_of_host(const struct timespec *t)
