@@ -35,6 +35,7 @@
 #define LIMIT_MOUNTS 10000
 /* Locks on ranges of one file, and edges followed when looking for a deadlock: ENOLCK, EDEADLK. */
 #define LIMIT_FILE_LOCKS 65536
+#define LIMIT_FILE_SIGNALS 1024 /* events of one file that wait to be signalled */
 #define LIMIT_LOCK_CHAIN 128
 /* Bytes in one pipe (fs.pipe-max-size) and by default. */
 #define LIMIT_PIPE_SIZE (1024 * 1024)
@@ -58,6 +59,7 @@
 #define LIMIT_URING_BUFFERS 16384u
 #define LIMIT_URING_BUFFER_SIZE (UINT64_C(1) << 30)
 #define LIMIT_URING_FILES 32768u
+#define LIMIT_URING_GROUPS 1024u
 /* Nested epoll instances: ELOOP. Items over all instances: ENOSPC. */
 #define LIMIT_EPOLL_DEPTH 5
 #define LIMIT_EPOLL_ITEMS 262144

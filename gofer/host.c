@@ -42,6 +42,11 @@ int host_create_child(int dir, const char *name)
     return open_beneath(dir, name, O_RDWR | O_CREAT | O_EXCL, 0600);
 }
 
+int host_tmpfile(int dir)
+{
+    return open_beneath(dir, ".", O_RDWR | O_TMPFILE, 0600);
+}
+
 #define FD_NAME_SIZE 12
 
 static const char *fd_name(int fd, char buf[FD_NAME_SIZE])

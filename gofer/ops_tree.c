@@ -161,13 +161,11 @@ static void drop_lists(struct req *q, int fd, uint32_t type)
     }
 }
 
-static int create_regular(struct req *q, const struct handle *h, const struct creation *c,
-                          struct gof_node *out)
+/* fd is a new regular file, which gets its owner and mode; it goes to the sentry, or is closed. */
+static int finish_regular(struct req *q, int fd, const struct creation *c, struct gof_node *out)
 {
-    int fd = host_create_child(h->fd, c->name);
-    if (fd < 0)
-        return fd;
     int r = 0;
+
     drop_lists(q, fd, S_IFREG);
     if (!q->s->one_id && fchown(fd, c->uid, c->gid))
         r = -errno;
@@ -180,6 +178,16 @@ static int create_regular(struct req *q, const struct handle *h, const struct cr
         q->fd = fd;
     else
         close(fd);
+    return r;
+}
+
+static int create_regular(struct req *q, const struct handle *h, const struct creation *c,
+                          struct gof_node *out)
+{
+    int fd = host_create_child(h->fd, c->name);
+    if (fd < 0)
+        return fd;
+    int r = finish_regular(q, fd, c, out);
     if (r)
         (void)!unlinkat(h->fd, c->name, 0);
     return r;
@@ -260,6 +268,29 @@ int srv_create(struct req *q)
     if (r)
         return r;
     r = S_ISREG(c.mode) ? create_regular(q, h, &c, &n) : create_other(q, h, &c, &n);
+    handle_put(&q->s->handles, h);
+    if (r == 0)
+        gof_put_node(&q->w, &n);
+    return r;
+}
+
+int srv_tmpfile(struct req *q)
+{
+    struct creation c = {.want_fd = true};
+    struct handle *h;
+    struct gof_node n;
+
+    uint64_t dir = rbuf_u64(&q->r);
+    c.mode = rbuf_u32(&q->r);
+    c.uid = rbuf_u32(&q->r);
+    c.gid = rbuf_u32(&q->r);
+    if (!rbuf_done(&q->r))
+        return SRV_MALFORMED;
+    int r = get_writable_dir(q, dir, &h);
+    if (r)
+        return r;
+    int fd = host_tmpfile(h->fd);
+    r = fd < 0 ? fd : finish_regular(q, fd, &c, &n);
     handle_put(&q->s->handles, h);
     if (r == 0)
         gof_put_node(&q->w, &n);

@@ -77,6 +77,7 @@ int srv_attach(struct req *q);
 int srv_walk(struct req *q);
 int srv_open(struct req *q);
 int srv_create(struct req *q);
+int srv_tmpfile(struct req *q);
 int srv_symlink(struct req *q);
 int srv_link(struct req *q);
 int srv_unlink(struct req *q);
@@ -100,6 +101,8 @@ int srv_close(struct req *q);
 MUST_CHECK int host_open_child(int dir, const char *name, int extra_flags);
 /* A new regular file, O_RDWR, mode 0600. */
 MUST_CHECK int host_create_child(int dir, const char *name);
+/* Of a file in dir that has no name. */
+MUST_CHECK int host_tmpfile(int dir);
 /* Opens anew what fd (O_PATH or not) stands for. */
 MUST_CHECK int host_reopen(const struct gof_server *s, int fd, int flags);
 MUST_CHECK int host_chmod(const struct gof_server *s, int fd, uint32_t mode);

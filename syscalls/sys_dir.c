@@ -44,7 +44,8 @@ static int dents_add(void *arg, const char *name, size_t len, uint64_t ino, unsi
         return 1;
     }
     char *at = d->buf + d->used;
-    memset(at, 0, size);
+    /* What stands behind the name is among the last of it; the rest is written. */
+    memset(at + size - 16, 0, 16);
     struct dent64 *e = (struct dent64 *)at;
     e->ino = ino;
     e->off = (int64_t)next_off;

@@ -9,9 +9,11 @@
 #include <sys/resource.h>
 
 #include "sentry/fs/pipe/pipe.h"
-#include "sentry/kernel/fasync.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/kernel/dnotify.h"
+#include "sentry/kernel/fasync.h"
 #include "sentry/kernel/process.h"
+#include "sentry/vfs/lease.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_lock.h"
 
@@ -152,6 +154,26 @@ static int fcntl_owner_ex(struct task *t, struct file *f, int cmd, uaddr_t arg)
     return copyout_obj(&t->ua, arg, &ex);
 }
 
+/* How long what is written is expected to stay: told to nobody, as the host decides. */
+static int fcntl_hint(struct task *t, struct file *f, int cmd, uaddr_t arg,
+                      const struct vfs_caller *c)
+{
+    struct inode *i = f->inode;
+    uint64_t hint = atomic_load(&i->write_hint);
+
+    if (cmd == F_GET_RW_HINT)
+        return copyout_obj(&t->ua, arg, &hint);
+    if (c->cred->fsuid != i->uid && !cred_file_capable(c->cred, i->uid, i->gid, CAP_FOWNER))
+        return -EPERM;
+    int r = copyin_obj(&t->ua, &hint, arg);
+    if (r)
+        return r;
+    if (hint > RWH_WRITE_LIFE_EXTREME)
+        return -EINVAL;
+    atomic_store(&i->write_hint, (uint8_t)hint);
+    return 0;
+}
+
 static int64_t fcntl_file(struct task *t, struct file *f, int fd, int cmd, uint64_t arg,
                           const struct vfs_caller *c)
 {
@@ -180,8 +202,15 @@ static int64_t fcntl_file(struct task *t, struct file *f, int fd, int cmd, uint6
         return tmpfs_get_seals(f);
     case F_ADD_SEALS:
         return arg > UINT32_MAX ? -EINVAL : tmpfs_add_seals(f, (unsigned)arg);
+    case F_SETLEASE:
+        return file_set_lease(t, f, fd, (int)arg, c);
     case F_GETLEASE:
-        return F_UNLCK;
+        return lease_get(f);
+    case F_NOTIFY:
+        return file_notify(t, f, fd, (uint32_t)arg);
+    case F_GET_RW_HINT:
+    case F_SET_RW_HINT:
+        return fcntl_hint(t, f, cmd, uaddr(arg), c);
     default:
         return -EINVAL;
     }

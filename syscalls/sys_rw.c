@@ -35,6 +35,8 @@ static int64_t rw_uio(struct task *t, struct file *f, bool write, struct uio *u,
     else
         n = vfs_read(f, u, off, flags, &c);
     task_vfs_caller_end(&c);
+    if (n != -EBADF)
+        task_count_io(t, write, n);
     return n;
 }
 

@@ -19,7 +19,8 @@
 #include "syscalls/timeout.h"
 
 #define SQE_FLAGS                                                                                  \
-    (IOSQE_FIXED_FILE | IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS)
+    (IOSQE_FIXED_FILE | IOSQE_IO_DRAIN | IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_ASYNC |         \
+     IOSQE_CQE_SKIP_SUCCESS | IOSQE_BUFFER_SELECT)
 #define SQE_LINKED (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
 
 int64_t sys_io_uring_setup(struct task *t, unsigned entries, uaddr_t params)
@@ -77,7 +78,28 @@ static int req_check(const struct uring_req *q)
         return -EINVAL;
     if (s->flags & IOSQE_FIXED_FILE && !uring_op_takes_registered(s->opcode))
         return -EINVAL;
-    return 0;
+    return s->flags & IOSQE_BUFFER_SELECT && !uring_op_chooses(s->opcode) ? -EOPNOTSUPP : 0;
+}
+
+/* One try at what the request does, with a buffer of the ring's choice if it is to have one. */
+static int64_t req_run(struct task *t, struct uring *r, struct uring_req *q)
+{
+    struct io_uring_sqe s = q->sqe;
+    struct uring_buf b;
+
+    if (!(s.flags & IOSQE_BUFFER_SELECT))
+        return uring_op_run(t, r, &s, q->file);
+    int64_t res = uring_buf_pick(r, &t->ua, s.buf_group, &b);
+    if (res)
+        return res;
+    s.addr = b.addr;
+    s.len = s.len ? MIN(s.len, b.len) : b.len;
+    res = uring_op_run(t, r, &s, q->file);
+    if (res == -EAGAIN)
+        uring_buf_back(r, &b);
+    else
+        q->cqe_flags = IORING_CQE_F_BUFFER | b.id << IORING_CQE_BUFFER_SHIFT;
+    return res;
 }
 
 /* ---- timeouts and cancelling ---- */
@@ -209,7 +231,7 @@ static struct uring_req *req_finish(struct uring *r, struct uring_req *q, int64_
     const bool failed = res < 0 || (is_rw && (uint64_t)res != q->sqe.len);
     struct uring_req *n = NULL;
 
-    req_end(r, q, res, 0);
+    req_end(r, q, res, q->cqe_flags);
     if (failed && !(q->sqe.flags & IOSQE_IO_HARDLINK))
         chain_cancel(r, q);
     else
@@ -305,7 +327,7 @@ static bool req_try(struct task *t, struct uring *r, struct uring_req *q, int64_
     case IORING_OP_TIMEOUT:
         return false;
     default:
-        *res = uring_op_run(t, r, &q->sqe, q->file);
+        *res = req_run(t, r, q);
         return *res != -EAGAIN || !req_may_wait(q);
     }
 }
@@ -360,7 +382,7 @@ static void req_resume(struct task *t, struct uring *r, struct uring_req *q)
         poll_multi(r, q);
         return;
     } else if (!atomic_load(&q->expired)) {
-        res = uring_op_run(t, r, &q->sqe, q->file);
+        res = req_run(t, r, q);
         if (res == -EAGAIN) {
             uring_again(r, q);
             return;
@@ -384,6 +406,19 @@ static bool match_count(const struct uring_req *q, void *arg)
     return q->sqe.opcode == IORING_OP_TIMEOUT && q->after && (int32_t)(posted - q->after) >= 0;
 }
 
+/* What was held back and may begin now. */
+static void run_held(struct task *t, struct uring *r)
+{
+    struct uring_req *q;
+
+    while ((q = uring_unhold(r)) != NULL) {
+        if (q->mm == t->ua.mm)
+            req_start(t, r, q);
+        else
+            req_cancel(r, q);
+    }
+}
+
 /* Whatever can be finished. */
 static void run_ready(struct task *t, struct uring *r)
 {
@@ -404,6 +439,7 @@ static void run_ready(struct task *t, struct uring *r)
         if (n)
             req_start(t, r, n);
     }
+    run_held(t, r);
     (void)uring_flush(r);
 }
 
@@ -422,6 +458,21 @@ static struct uring_req *req_new(struct task *t, const struct io_uring_sqe *s)
     return q;
 }
 
+/* Begins with a chain, or holds it back. Takes first. */
+static void chain_begin(struct task *t, struct uring *r, struct uring_req *first, bool drain)
+{
+    bool held;
+    const int err = uring_hold(r, first, drain, &held);
+
+    if (err) {
+        req_end(r, first, err, 0);
+        chain_cancel(r, first);
+        uring_free(first);
+    } else if (!held) {
+        req_start(t, r, first);
+    }
+}
+
 /* Takes up to max entries, whole chains at a time where they are there. */
 static int64_t submit(struct task *t, struct uring *r, uint32_t max)
 {
@@ -432,6 +483,7 @@ static int64_t submit(struct task *t, struct uring *r, uint32_t max)
     max = MIN(max, uring_waiting(r));
     while (taken < max && uring_next(r, &s)) {
         struct uring_req *first = req_new(t, &s);
+        bool drain = s.flags & IOSQE_IO_DRAIN;
         taken++;
         if (!first) {
             uring_post(r, s.user_data, -ENOMEM, 0);
@@ -445,8 +497,10 @@ static int64_t submit(struct task *t, struct uring *r, uint32_t max)
                 break;
             }
             list_add_tail(&q->chain, &first->chain);
+            drain |= s.flags & IOSQE_IO_DRAIN;
         }
-        req_start(t, r, first);
+        chain_begin(t, r, first, drain);
+        run_held(t, r);
     }
     return taken;
 }

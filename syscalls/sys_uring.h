@@ -13,6 +13,8 @@ bool uring_op_known(unsigned opcode);
 /* Must its sqe.fd be open? May it be a registered one? */
 bool uring_op_has_file(unsigned opcode);
 bool uring_op_takes_registered(unsigned opcode);
+/* May it choose its buffer (IOSQE_BUFFER_SELECT)? */
+bool uring_op_chooses(unsigned opcode);
 /* What it waits for when it would block, EPOLL*; 0: it does not. */
 uint32_t uring_op_events(const struct io_uring_sqe *s);
 /* Does it without sleeping: the result, or -EAGAIN when it would have to. */

@@ -132,6 +132,21 @@ static int reg_probe(struct task *t, uaddr_t arg, uint32_t count)
     return copyout(&t->ua, arg, &all, sizeof(all.p) + n * sizeof(all.ops[0]));
 }
 
+static int reg_buf_ring(struct task *t, struct uring *r, uaddr_t arg, uint32_t count, bool on)
+{
+    struct io_uring_buf_reg g;
+
+    if (count != 1)
+        return -EINVAL;
+    if (copyin_obj(&t->ua, &g, arg))
+        return -EFAULT;
+    /* pad: flags of newer kernels, for rings that the kernel makes. */
+    if (g.pad || g.resv[0] || g.resv[1] || g.resv[2])
+        return -EINVAL;
+    return on ? uring_buf_ring(r, g.bgid, g.ring_addr, g.ring_entries)
+              : uring_buf_ring_end(r, g.bgid);
+}
+
 static int reg_do(struct task *t, struct uring *r, unsigned op, uaddr_t arg, uint32_t count)
 {
     const bool none = uaddr_is_null(arg) && count == 0;
@@ -154,6 +169,9 @@ static int reg_do(struct task *t, struct uring *r, unsigned op, uaddr_t arg, uin
         return none ? uring_set_eventfd(r, NULL) : -EINVAL;
     case IORING_REGISTER_PROBE:
         return reg_probe(t, arg, count);
+    case IORING_REGISTER_PBUF_RING:
+    case IORING_UNREGISTER_PBUF_RING:
+        return reg_buf_ring(t, r, arg, count, op == IORING_REGISTER_PBUF_RING);
     case IORING_REGISTER_ENABLE_RINGS:
         if (!none)
             return -EINVAL;

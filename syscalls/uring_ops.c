@@ -16,6 +16,7 @@
 #define OP_IN 4u   /* may have to wait for EPOLLIN */
 #define OP_OUT 8u  /* ... for EPOLLOUT */
 #define OP_KNOWN 16u
+#define OP_CHOOSES 32u /* takes a buffer of the ring's choice */
 
 static const uint8_t ops[] = {
     [IORING_OP_NOP] = OP_KNOWN,
@@ -39,15 +40,17 @@ static const uint8_t ops[] = {
     [IORING_OP_OPENAT] = OP_KNOWN,
     [IORING_OP_CLOSE] = OP_KNOWN,
     [IORING_OP_STATX] = OP_KNOWN,
-    [IORING_OP_READ] = OP_KNOWN | OP_FILE | OP_IN,
+    [IORING_OP_READ] = OP_KNOWN | OP_FILE | OP_IN | OP_CHOOSES,
     [IORING_OP_WRITE] = OP_KNOWN | OP_FILE | OP_OUT,
     [IORING_OP_FADVISE] = OP_KNOWN | OP_DESC,
     [IORING_OP_MADVISE] = OP_KNOWN,
     [IORING_OP_SEND] = OP_KNOWN | OP_DESC | OP_OUT,
-    [IORING_OP_RECV] = OP_KNOWN | OP_DESC | OP_IN,
+    [IORING_OP_RECV] = OP_KNOWN | OP_DESC | OP_IN | OP_CHOOSES,
     [IORING_OP_OPENAT2] = OP_KNOWN,
     [IORING_OP_EPOLL_CTL] = OP_KNOWN,
     [IORING_OP_SPLICE] = OP_KNOWN | OP_DESC,
+    [IORING_OP_PROVIDE_BUFFERS] = OP_KNOWN,
+    [IORING_OP_REMOVE_BUFFERS] = OP_KNOWN,
     [IORING_OP_TEE] = OP_KNOWN | OP_DESC,
     [IORING_OP_SHUTDOWN] = OP_KNOWN | OP_DESC,
     [IORING_OP_RENAMEAT] = OP_KNOWN,
@@ -81,6 +84,11 @@ bool uring_op_has_file(unsigned opcode)
 bool uring_op_takes_registered(unsigned opcode)
 {
     return op_bits(opcode) & OP_FILE;
+}
+
+bool uring_op_chooses(unsigned opcode)
+{
+    return op_bits(opcode) & OP_CHOOSES;
 }
 
 uint32_t uring_op_events(const struct io_uring_sqe *s)
@@ -252,6 +260,19 @@ static int64_t op_names(struct task *t, const struct io_uring_sqe *s)
     }
 }
 
+static int64_t op_provide(struct uring *r, const struct io_uring_sqe *s)
+{
+    const struct uring_buf first = {
+        .addr = s->addr, .len = s->len, .id = (uint32_t)s->off, .group = s->buf_group};
+
+    if (s->rw_flags || s->splice_fd_in)
+        return -EINVAL;
+    if (s->opcode == IORING_OP_REMOVE_BUFFERS)
+        return s->addr || s->len || s->off ? -EINVAL
+                                           : uring_unprovide(r, s->buf_group, (uint32_t)s->fd);
+    return s->off > UINT16_MAX ? -E2BIG : uring_provide(r, &first, (uint32_t)s->fd);
+}
+
 static int64_t op_other(struct task *t, struct uring *r, const struct io_uring_sqe *s)
 {
     switch (s->opcode) {
@@ -269,6 +290,9 @@ static int64_t op_other(struct task *t, struct uring *r, const struct io_uring_s
         return sys_close(t, s->fd);
     case IORING_OP_MADVISE:
         return sys_madvise(t, uaddr(s->addr), s->len, (int)s->fadvise_advice);
+    case IORING_OP_PROVIDE_BUFFERS:
+    case IORING_OP_REMOVE_BUFFERS:
+        return op_provide(r, s);
     case IORING_OP_EPOLL_CTL:
         return sys_epoll_ctl(t, s->fd, (int)s->len, (int)s->off, uaddr(s->addr));
     case IORING_OP_SOCKET:

@@ -156,6 +156,36 @@ int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mo
     return 0;
 }
 
+int gof_tmpfile(struct gof_client *c, uint64_t dir, uint32_t mode, uint32_t uid, uint32_t gid,
+                struct gof_node *out, int *out_fd)
+{
+    struct gof_call call;
+    struct gof_node n;
+    int fd = -1;
+
+    gof_call_begin(c, GOF_TMPFILE, &call);
+    wbuf_u64(&call.w, dir);
+    wbuf_u32(&call.w, mode);
+    wbuf_u32(&call.w, uid);
+    wbuf_u32(&call.w, gid);
+    int r = gof_call_send(&call);
+    if (r == 0) {
+        gof_get_node(&call.r, &n);
+        if (!S_ISREG(n.attr.mode))
+            call.r.failed = true;
+        fd = take_fd(&call, O_RDWR);
+    }
+    r = gof_call_end(&call, r);
+    if (r) {
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    *out = n;
+    *out_fd = fd;
+    return 0;
+}
+
 int gof_symlink(struct gof_client *c, uint64_t dir, const char *name, const char *target,
                 uint32_t uid, uint32_t gid, struct gof_node *out)
 {

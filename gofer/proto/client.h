@@ -46,6 +46,9 @@ MUST_CHECK int gof_open(struct gof_client *c, uint64_t file, bool write, int *ou
 MUST_CHECK int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mode,
                           uint64_t rdev, uint32_t uid, uint32_t gid, struct gof_node *out,
                           int *out_fd);
+/* A regular file without a name, and its O_RDWR descriptor. -EOPNOTSUPP where the host has none. */
+MUST_CHECK int gof_tmpfile(struct gof_client *c, uint64_t dir, uint32_t mode, uint32_t uid,
+                           uint32_t gid, struct gof_node *out, int *out_fd);
 MUST_CHECK int gof_symlink(struct gof_client *c, uint64_t dir, const char *name, const char *target,
                            uint32_t uid, uint32_t gid, struct gof_node *out);
 /* out: attributes of target afterwards. */

@@ -55,7 +55,9 @@ enum gof_op {
     GOF_REMOVEXATTR, /* u64 node, name -> nothing */
     GOF_FSYNC,       /* u64 node, u8 data_only -> nothing */
     GOF_SYNCFS,      /* u64 node -> nothing: the whole file system it is on */
-    GOF_CLOSE,       /* nothing: for what rides along */
+    GOF_TMPFILE, /* u64 dir, u32 mode, u32 uid, u32 gid -> node; descriptor (O_RDWR): a regular file
+                    without a name */
+    GOF_CLOSE,   /* nothing: for what rides along */
     GOF_OP_END,
 };
 

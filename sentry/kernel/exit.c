@@ -177,6 +177,9 @@ static bool exit_mark_dead(struct task *t)
     u->maj_flt += atomic_load_explicit(&p->maj_flt, memory_order_relaxed);
     u->vol_switches += task_sleeps(p->t);
     u->invol_switches += atomic_load_explicit(&p->invol_switches, memory_order_relaxed);
+    struct task_io io;
+    task_io_get(t, &io);
+    task_io_add(&u->io, &io);
     mutex_unlock(&t->k->mu);
     return last;
 }

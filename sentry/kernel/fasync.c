@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/stat.h>
 
+#include "base/limits.h"
 #include "sentry/kernel/kernel_priv.h"
 #include "sentry/kernel/timer.h"
 #include "sentry/time/timer.h"
@@ -27,20 +28,18 @@ struct watch {
 
 /* ---- sending ---- */
 
-static bool may_signal_locked(const struct watch *w, struct task *o)
+static bool may_signal_locked(const struct cred *c, struct task *o)
 {
-    const struct cred *c = w->cred;
-
     mutex_lock(&o->mu);
     const uint32_t uid = o->cred->uid, suid = o->cred->suid;
     mutex_unlock(&o->mu);
     return c->euid == 0 || c->euid == suid || c->euid == uid || c->uid == suid || c->uid == uid;
 }
 
-static void send_one_locked(const struct watch *w, struct task *o, bool group,
+static void send_one_locked(const struct cred *c, struct task *o, bool group,
                             const struct lx_siginfo *info)
 {
-    if (!may_signal_locked(w, o))
+    if (!may_signal_locked(c, o))
         return;
     if (group)
         (void)tg_send_signal(o->tg, info);
@@ -49,19 +48,19 @@ static void send_one_locked(const struct watch *w, struct task *o, bool group,
 }
 
 /* To the owner: a process, a thread, or every process of a group. */
-static void send_to_owner(const struct watch *w, int32_t owner, const struct lx_siginfo *info)
+static void send_to_owner(struct kernel *k, const struct cred *c, int32_t owner,
+                          const struct lx_siginfo *info)
 {
-    struct kernel *k = w->k;
     struct thread_group *tg;
 
     mutex_lock(&k->mu);
     const struct pid *p = pid_find_locked(k, owner < 0 ? -owner : owner);
     if (owner > 0 && p && p->task) {
-        send_one_locked(w, p->task, p->task->tg->leader == p->task, info);
+        send_one_locked(c, p->task, p->task->tg->leader == p->task, info);
     } else if (owner < 0 && p && p->pgrp) {
         list_for_each_entry (tg, &p->pgrp->members, pgrp_node)
             if (tg->leader)
-                send_one_locked(w, tg->leader, true, info);
+                send_one_locked(c, tg->leader, true, info);
     }
     mutex_unlock(&k->mu);
 }
@@ -78,17 +77,24 @@ static int band_code(uint32_t events)
 }
 
 /* Without F_SETSIG it is a plain SIGIO. */
-static void send_io(const struct watch *w, int32_t owner, int signo, uint32_t events)
+static struct lx_siginfo io_info(int signo, int code, uint32_t events, int fd)
 {
     struct lx_siginfo info = {.signo = SIGIO, .code = SI_KERNEL};
 
     if (signo) {
         info.signo = signo;
-        info.code = band_code(events);
+        info.code = code;
         info.poll.band = (int64_t)events;
-        info.poll.fd = w->fd;
+        info.poll.fd = fd;
     }
-    send_to_owner(w, owner, &info);
+    return info;
+}
+
+static void send_io(const struct watch *w, int32_t owner, int signo, uint32_t events)
+{
+    const struct lx_siginfo info = io_info(signo, band_code(events), events, w->fd);
+
+    send_to_owner(w->k, w->cred, owner, &info);
 }
 
 static void watch_tell(struct timer *tm)
@@ -101,7 +107,7 @@ static void watch_tell(struct timer *tm)
         return;
     if (events & EPOLLPRI && S_ISSOCK(w->f->inode->mode)) {
         const struct lx_siginfo urgent = {.signo = SIGURG, .code = SI_KERNEL};
-        send_to_owner(w, owner, &urgent);
+        send_to_owner(w->k, w->cred, owner, &urgent);
     }
     if (atomic_load(&w->f->flags) & O_ASYNC)
         send_io(w, owner, w->f->owner_sig, events);
@@ -185,4 +191,48 @@ int file_set_owner(struct task *t, struct file *f, int32_t owner)
     if (r == 0)
         f->owner = owner;
     return r;
+}
+
+/* ---- messages ---- */
+
+static void signal_tell(struct timer *tm)
+{
+    struct file_signal *s = container_of(tm, struct file_signal, tm);
+    const int32_t owner = atomic_load(&s->owner);
+    const struct lx_siginfo info =
+        io_info(atomic_load(&s->signo), POLL_MSG, EPOLLIN | EPOLLRDNORM | EPOLLMSG, s->fd);
+
+    for (uint32_t due = atomic_exchange(&s->due, 0); owner && due; due--)
+        send_to_owner(s->k, s->cred, owner, &info);
+}
+
+int file_signal_init(struct file_signal *s, struct task *t, struct file *f, int fd)
+{
+    *s = (struct file_signal){.k = t->k, .f = f, .fd = fd};
+    int r = timer_init(&s->tm, kernel_timer_service(t->k), signal_tell);
+    if (r == 0)
+        s->cred = cred_get(t->cred);
+    return r;
+}
+
+void file_signal_raise(struct file_signal *s)
+{
+    atomic_store(&s->owner, s->f->owner);
+    atomic_store(&s->signo, s->f->owner_sig);
+    /* More than that nobody's queue takes. */
+    if (atomic_load(&s->due) < LIMIT_FILE_SIGNALS)
+        atomic_fetch_add(&s->due, 1);
+    timer_arm(&s->tm, 0);
+}
+
+void file_signal_fini(struct file_signal *s)
+{
+    timer_cancel(&s->tm);
+    cred_put(s->cred);
+}
+
+void file_owner_default(struct task *t, struct file *f)
+{
+    if (f->owner == 0)
+        f->owner = t->tg->tgid;
 }

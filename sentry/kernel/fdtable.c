@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/objcount.h"
+#include "sentry/kernel/dnotify.h"
 #include "sentry/kernel/task.h"
 
 #define FDTABLE_MIN 32
@@ -114,6 +115,8 @@ static int fdtable_drop_file(struct fdtable *fdt, struct file *f, const struct v
     if (f->ops->flush && c)
         r = f->ops->flush(f, c);
     vfs_lock_drop_owner(f, fdt);
+    if (UNLIKELY(atomic_load(&f->dnotify) != NULL))
+        file_notify_drop(f, fdt);
     file_put(f);
     return r;
 }

@@ -191,16 +191,19 @@ static void info_tree(struct task *t, struct task_info *out)
     out->exit_code = tg->state == TG_LIVE ? 0 : tg->exit_status;
     if (tg->leader == t || tg->state != TG_LIVE) {
         tg_usage_locked(tg, &u);
+        task_io_add(&u.io, &tg->child_usage.io);
     } else {
         u = (struct task_usage){.utime_ns = task_utime_ns(t),
                                 .stime_ns = task_stime_ns(t),
                                 .min_flt = atomic_load(&p->min_flt),
                                 .maj_flt = atomic_load(&p->maj_flt)};
+        task_io_get(t, &u.io);
     }
     out->utime_ns = u.utime_ns;
     out->stime_ns = u.stime_ns;
     out->min_flt = u.min_flt;
     out->maj_flt = u.maj_flt;
+    out->io = u.io;
     out->cutime_ns = tg->child_usage.utime_ns;
     out->cstime_ns = tg->child_usage.stime_ns;
     out->start_ns = tg->leader == t ? tg->start_ns : p->start_ns;

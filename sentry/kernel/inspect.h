@@ -34,6 +34,7 @@ struct task_info {
     int32_t threads, nice, exit_signal, exit_code;
     uint64_t utime_ns, stime_ns, cutime_ns, cstime_ns, start_ns; /* since boot of the sandbox */
     uint64_t min_flt, maj_flt;
+    struct task_io io; /* of a process with its threads, and with the children it waited for */
     uint64_t sig_pending, sig_shared_pending, sig_blocked, sig_ignored, sig_caught;
     uint32_t sig_queued;
     uint64_t rlimits[16][2];

@@ -122,6 +122,7 @@ struct sig_pending {
 /* Counts of a task or of all that ended in a group. */
 struct task_usage {
     uint64_t utime_ns, stime_ns, min_flt, maj_flt, vol_switches, invol_switches, max_rss;
+    struct task_io io;
 };
 
 enum tg_state { TG_LIVE, TG_ZOMBIE, TG_DEAD };

@@ -37,6 +37,7 @@ void task_exit_group(struct task *t, int status);
 enum task_wait_kind { TASK_WAIT_ANY, TASK_WAIT_PID, TASK_WAIT_PGRP };
 struct task_usage_out {
     uint64_t utime_ns, stime_ns, min_flt, maj_flt, vol_switches, invol_switches, max_rss;
+    struct task_io io;
 };
 struct task_wait_result {
     int32_t pid; /* 0: nothing (WNOHANG) */

@@ -284,6 +284,41 @@ uint64_t task_stime_ns(struct task *t)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec - p->cpu_clock_start_ns;
 }
 
+static void io_count(_Atomic uint64_t *v, uint64_t by)
+{
+    atomic_store_explicit(v, atomic_load_explicit(v, memory_order_relaxed) + by,
+                          memory_order_relaxed);
+}
+
+void task_count_io(struct task *t, bool write, int64_t n)
+{
+    struct task_priv *p = task_priv(t);
+
+    io_count(write ? &p->syscw : &p->syscr, 1);
+    if (n > 0)
+        io_count(write ? &p->wchar : &p->rchar, (uint64_t)n);
+}
+
+void task_io_add(struct task_io *to, const struct task_io *io)
+{
+    to->rchar += io->rchar;
+    to->wchar += io->wchar;
+    to->syscr += io->syscr;
+    to->syscw += io->syscw;
+}
+
+void task_io_get(struct task *t, struct task_io *out)
+{
+    const struct task_priv *p = task_priv(t);
+
+    *out = (struct task_io){
+        .rchar = atomic_load_explicit(&p->rchar, memory_order_relaxed),
+        .wchar = atomic_load_explicit(&p->wchar, memory_order_relaxed),
+        .syscr = atomic_load_explicit(&p->syscr, memory_order_relaxed),
+        .syscw = atomic_load_explicit(&p->syscw, memory_order_relaxed),
+    };
+}
+
 static void usage_add_task(struct task_usage *u, struct task *t)
 {
     const struct task_priv *p = task_priv(t);
@@ -294,6 +329,9 @@ static void usage_add_task(struct task_usage *u, struct task *t)
     u->maj_flt += atomic_load_explicit(&p->maj_flt, memory_order_relaxed);
     u->vol_switches += task_sleeps(p->t);
     u->invol_switches += atomic_load_explicit(&p->invol_switches, memory_order_relaxed);
+    struct task_io io;
+    task_io_get(t, &io);
+    task_io_add(&u->io, &io);
 }
 
 void tg_usage_locked(struct thread_group *tg, struct task_usage *out)

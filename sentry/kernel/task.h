@@ -31,6 +31,10 @@ struct fdtable;
 struct sighand;
 struct thread_group;
 struct pid_ns;
+/* What /proc/<pid>/io counts: bytes asked for and given, calls. */
+struct task_io {
+    uint64_t rchar, wchar, syscr, syscw;
+};
 struct uts_ns;
 struct sys_table;
 struct memfile;
@@ -253,5 +257,8 @@ struct sys_table {
     /* strace: before and after. NULL: none. */
     void (*trace)(struct task *t, uint64_t nr, const uint64_t *a, bool after, int64_t ret);
 };
+
+/* t, who calls, has read or written: n bytes, or an error. */
+void task_count_io(struct task *t, bool write, int64_t n);
 
 #endif

@@ -80,6 +80,7 @@ struct task_priv {
     _Atomic uint32_t guest_seq;
     _Atomic uint64_t min_flt, maj_flt, invol_switches;
     _Atomic int64_t heap; /* owner writes: what its calls have left in the sentry's heap, bytes */
+    _Atomic uint64_t rchar, wchar, syscr, syscw; /* written by the owner alone */
     _Atomic int nice;
     _Atomic int sched_policy, sched_priority; /* sched_setscheduler(2): remembered and shown */
     _Atomic bool sched_reset_on_fork;
@@ -177,6 +178,8 @@ void task_unlink_locked(struct task *t);
 void task_interrupt_locked(struct task *t, uint32_t bits);
 /* User and system time so far, ns. sig or tree held, or owner. */
 uint64_t task_utime_ns(struct task *t);
+void task_io_get(struct task *t, struct task_io *out);
+void task_io_add(struct task_io *to, const struct task_io *io);
 uint64_t task_stime_ns(struct task *t);
 /* Swaps a pointer that other threads read; the old value is put. Owner. */
 void task_set_cred(struct task *t, struct cred *c);

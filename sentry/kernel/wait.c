@@ -59,7 +59,9 @@ static void wait_fill(const struct wait_query *q, struct task *o, int code, int 
         .vol_switches = u.vol_switches + c->child_usage.vol_switches,
         .invol_switches = u.invol_switches + c->child_usage.invol_switches,
         .max_rss = MAX(u.max_rss, c->child_usage.max_rss),
+        .io = u.io,
     };
+    task_io_add(&q->out->usage.io, &c->child_usage.io);
 }
 
 static void wait_account(struct thread_group *up, const struct task_usage_out *u)
@@ -72,6 +74,7 @@ static void wait_account(struct thread_group *up, const struct task_usage_out *u
     c->maj_flt += u->maj_flt;
     c->vol_switches += u->vol_switches;
     c->invol_switches += u->invol_switches;
+    task_io_add(&c->io, &u->io);
     c->max_rss = MAX(c->max_rss, u->max_rss);
 }
 

@@ -5,6 +5,7 @@
 #include "sentry/vfs/acl.h"
 #include "sentry/vfs/filecap.h"
 #include "sentry/vfs/landlock.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -167,6 +168,8 @@ static int attr_truncate_path(const struct vfs_caller *c, const struct vpath *p)
         r = landlock_path(c, p, LANDLOCK_TRUNCATE);
     if (r == 0 && atomic_load(&i->writers) < 0)
         r = -ETXTBSY;
+    if (r == 0)
+        r = lease_break(i, O_WRONLY, c);
     return r == 0 ? vfs_kill_privs(c, i) : r;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/objcount.h"
 #include "sentry/vfs/landlock.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
@@ -73,12 +74,15 @@ void file_put(struct file *f)
     struct fasync *async = atomic_load(&f->async);
     if (async != NULL)
         async->end(async);
+    lease_file_gone(f);
     /* flock and open-file-description locks are the file's own. */
     vfs_lock_drop_owner(f, f);
     if (f->ops->release != NULL)
         f->ops->release(f);
     if (f->counted_writer)
         file_put_write(&f->path);
+    else if (f->counted_reader)
+        atomic_fetch_sub(&f->inode->readers, 1);
     file_discard(f);
 }
 

@@ -4,10 +4,13 @@
 #include <sys/file.h>
 
 #include "sentry/errno_internal.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/vfs/vfs_priv.h"
 
 struct file_lock {
     struct list node; /* inode->locks */
+    struct list all;
+    const struct inode *inode;
     const void *owner;
     bool whole; /* flock(2): has nothing to do with ranges */
     bool exclusive;
@@ -18,19 +21,29 @@ struct file_lock {
 /* One who waits: what for and for whom, so that circles are seen. */
 struct lock_waiter {
     struct list node;
+    const struct file_lock *want;
     const void *owner;
     const void *blocked_by;
+    bool detect; /* circles count */
 };
 
 static struct mutex locks_mu; /* rank FILE_LOCK: every lock list and waiter */
 static struct waitq released;
 static struct list lock_waiters;
+static struct list all_locks = LIST_INIT(all_locks);
 
 __attribute__((constructor)) static void lock_init(void)
 {
     mutex_init(&locks_mu, LOCK_RANK_FILE_LOCK);
     waitq_init(&released);
     list_init(&lock_waiters);
+}
+
+static void lock_free_locked(struct file_lock *l)
+{
+    list_del(&l->node);
+    list_del(&l->all);
+    free(l);
 }
 
 static bool locks_conflict(const struct file_lock *held, const struct file_lock *want)
@@ -65,14 +78,14 @@ static void lock_cut(struct inode *i, const struct file_lock *by, struct file_lo
             *tail = *l;
             tail->start = by->end + 1;
             list_add(&tail->node, &l->node);
+            list_add(&tail->all, &l->all);
             l->end = by->start - 1;
         } else if (l->start < by->start) {
             l->end = by->start - 1;
         } else if (l->end > by->end) {
             l->start = by->end + 1;
         } else {
-            list_del(&l->node);
-            free(l);
+            lock_free_locked(l);
         }
     }
 }
@@ -91,8 +104,7 @@ static void lock_join(struct inode *i, struct file_lock *n)
             continue;
         n->start = MIN(n->start, l->start);
         n->end = MAX(n->end, l->end);
-        list_del(&l->node);
-        free(l);
+        lock_free_locked(l);
     }
 }
 
@@ -115,7 +127,7 @@ static bool lock_deadlock(const void *owner, const void *holder)
         if (holder == owner)
             return true;
         list_for_each_entry (w, &lock_waiters, node) {
-            if (w->owner == holder) {
+            if (w->detect && w->owner == holder) {
                 next = w->blocked_by;
                 break;
             }
@@ -150,6 +162,7 @@ static int lock_try(struct inode *i, const struct file_lock *want, bool unlock,
             if (!unlock) {
                 *n = *want;
                 list_add_tail(&n->node, &i->locks);
+                list_add_tail(&n->all, &all_locks);
                 if (!n->whole)
                     lock_join(i, n);
                 n = NULL;
@@ -168,7 +181,7 @@ static int lock_try(struct inode *i, const struct file_lock *want, bool unlock,
 static int lock_wait(struct inode *i, const struct file_lock *want, bool detect,
                      const struct vfs_caller *c)
 {
-    struct lock_waiter w = {.owner = want->owner};
+    struct lock_waiter w = {.want = want, .owner = want->owner, .detect = detect};
     struct waiter waiter;
     const void *holder = NULL;
     int r;
@@ -180,7 +193,7 @@ static int lock_wait(struct inode *i, const struct file_lock *want, bool detect,
         mutex_lock(&locks_mu);
         bool circle = detect && lock_deadlock(want->owner, holder);
         w.blocked_by = holder;
-        if (!circle && detect && list_empty(&w.node))
+        if (!circle && list_empty(&w.node))
             list_add_tail(&w.node, &lock_waiters);
         mutex_unlock(&locks_mu);
         r = circle ? -EDEADLK : blocker_wait(c->blocker, DEADLINE_NEVER);
@@ -219,6 +232,7 @@ int vfs_lock_set(struct file *f, const void *owner, const struct vfs_flock *l, b
                  const struct vfs_caller *c)
 {
     struct file_lock want = {
+        .inode = f->inode,
         .owner = owner,
         .exclusive = l->type == F_WRLCK,
         .pid = owner == f ? -1 : c->tgid,
@@ -271,8 +285,7 @@ void vfs_lock_drop_owner(struct file *f, const void *owner)
     mutex_lock(&locks_mu);
     list_for_each_entry_safe (l, next, &f->inode->locks, node) {
         if (l->owner == owner) {
-            list_del(&l->node);
-            free(l);
+            lock_free_locked(l);
             any = true;
         }
     }
@@ -283,7 +296,8 @@ void vfs_lock_drop_owner(struct file *f, const void *owner)
 
 int vfs_flock(struct file *f, int op, const struct vfs_caller *c)
 {
-    struct file_lock want = {.owner = f, .whole = true, .end = INT64_MAX, .pid = c->tgid};
+    struct file_lock want = {
+        .inode = f->inode, .owner = f, .whole = true, .end = INT64_MAX, .pid = c->tgid};
     const void *holder;
     int kind = op & ~LOCK_NB, r;
 
@@ -296,4 +310,85 @@ int vfs_flock(struct file *f, int op, const struct vfs_caller *c)
     if ((op & LOCK_NB) != 0 || c->blocker == NULL)
         return -EWOULDBLOCK;
     return lock_wait(f->inode, &want, false, c);
+}
+
+/* ---- all of them ---- */
+
+struct lock_infos {
+    struct vfs_lock_info *v; /* owned */
+    size_t count, room;
+    bool failed;
+};
+
+static void infos_add(struct lock_infos *a, const struct vfs_lock_info *l)
+{
+    if (a->count == a->room && !a->failed) {
+        const size_t room = MAX(a->room * 2, (size_t)32);
+        struct vfs_lock_info *v = realloc(a->v, room * sizeof(*v));
+        a->failed = v == NULL;
+        if (v != NULL) {
+            a->v = v;
+            a->room = room;
+        }
+    }
+    if (!a->failed)
+        a->v[a->count++] = *l;
+}
+
+static void infos_add_lock(struct lock_infos *a, const struct file_lock *l, bool waits)
+{
+    const struct vfs_lock_info info = {
+        .kind = l->whole       ? "FLOCK "
+                : l->pid == -1 ? "OFDLCK"
+                               : "POSIX ",
+        .how = "ADVISORY ",
+        .type = l->exclusive ? F_WRLCK : F_RDLCK,
+        .waits = waits,
+        .pid = l->pid,
+        .dev = l->inode->sb->dev,
+        .ino = l->inode->ino,
+        .start = l->start,
+        .end = l->end,
+    };
+
+    infos_add(a, &info);
+}
+
+static void infos_add_lease(void *arg, const struct inode *i, int type, bool breaking, int32_t pid)
+{
+    const struct vfs_lock_info info = {
+        .kind = "LEASE ",
+        .how = breaking ? "BREAKING  " : "ACTIVE    ",
+        .type = type,
+        .pid = pid,
+        .dev = i->sb->dev,
+        .ino = i->ino,
+        .end = INT64_MAX,
+    };
+
+    infos_add(arg, &info);
+}
+
+int64_t vfs_locks(struct vfs_lock_info **out)
+{
+    struct lock_infos a = {0};
+    const struct file_lock *l;
+    const struct lock_waiter *w;
+
+    mutex_lock(&locks_mu);
+    list_for_each_entry (l, &all_locks, all) {
+        infos_add_lock(&a, l, false);
+        list_for_each_entry (w, &lock_waiters, node)
+            if (w->blocked_by == l->owner && w->want->inode == l->inode &&
+                locks_conflict(l, w->want))
+                infos_add_lock(&a, w->want, true);
+    }
+    mutex_unlock(&locks_mu);
+    lease_each(infos_add_lease, &a);
+    if (a.failed) {
+        free(a.v);
+        return -ENOMEM;
+    }
+    *out = a.v;
+    return (int64_t)a.count;
 }

@@ -4,6 +4,7 @@
 
 #include "sentry/vfs/acl.h"
 #include "sentry/vfs/landlock.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/special.h"
 #include "sentry/vfs/vfs_priv.h"
@@ -135,8 +136,10 @@ static int open_made(const struct vfs_caller *c, const struct vpath *p, uint32_t
 static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t flags,
                      bool created, struct file **out)
 {
-    bool regular = S_ISREG(p->dentry->inode->mode) && (flags & O_PATH) == 0;
+    struct inode *i = p->dentry->inode;
+    bool regular = S_ISREG(i->mode) && (flags & O_PATH) == 0;
     bool writer = regular && (flags & O_ACCMODE) != O_RDONLY;
+    bool reader = regular && !writer;
     bool truncate = regular && (flags & O_TRUNC) != 0 && !created;
     uint32_t denied = 0;
     int r = (flags & O_PATH) == 0 ? landlock_open(c, p, flags, false, &denied) : 0;
@@ -147,12 +150,17 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
         r = open_get_write(p);
     if (r != 0)
         return r;
-    if (truncate)
-        r = open_truncate(p->dentry->inode, c);
+    if (reader)
+        atomic_fetch_add(&i->readers, 1);
+    if (regular)
+        r = lease_break(i, flags, c);
+    if (r == 0 && truncate)
+        r = open_truncate(i, c);
     if (r == 0)
         r = open_made(c, p, flags, out);
     if (r == 0) {
         (*out)->counted_writer = writer;
+        (*out)->counted_reader = reader;
         (*out)->denied = denied;
         if ((flags & O_PATH) == 0)
             notify_file(*out, NOTIFY_OPEN);
@@ -161,6 +169,8 @@ static int open_file(const struct vfs_caller *c, const struct vpath *p, uint32_t
     }
     if ((writer || truncate) && (r != 0 || !writer))
         file_put_write(p);
+    if (reader && r != 0)
+        atomic_fetch_sub(&i->readers, 1);
     return r;
 }
 

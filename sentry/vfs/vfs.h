@@ -30,6 +30,8 @@ struct mount;
 struct mount_ns;
 struct super;
 struct notify_mark;
+struct lease;
+struct dnotify;
 /* A file's watch for O_ASYNC and F_SETOWN, embedded by who sends the signals. */
 struct fasync {
     /* The file is going: its wait queue is still there. */
@@ -205,7 +207,10 @@ struct inode {
     uint64_t blocks;
     struct vfs_time atime, mtime, ctime, btime;
     struct list locks;                   /* POSIX and flock locks, sentry/vfs/lock.c */
+    struct lease *_Atomic leases;        /* sentry/vfs/lease.h, or NULL */
     _Atomic int32_t writers;             /* >0: open for writing; <0: being executed (ETXTBSY) */
+    _Atomic int32_t readers;             /* regular files: open for reading alone */
+    _Atomic uint8_t write_hint;          /* F_SET_RW_HINT: kept and shown */
     _Atomic bool no_filecaps;            /* a hint: has no security.capability, filecap.h */
     _Atomic uint32_t acl_state;          /* sentry/vfs/acl.h */
     _Atomic bool linkable;               /* made by O_TMPFILE: may get a name though it has none */
@@ -270,18 +275,20 @@ struct file_ops {
 struct file {
     const struct file_ops *ops;
     struct ref ref;
-    struct inode *inode;            /* owned; never NULL */
-    struct vpath path;              /* owned */
-    _Atomic uint32_t flags;         /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
-    struct mutex pos_mu;            /* rank FILE_POS */
-    int64_t pos;                    /* guarded by pos_mu */
-    void *priv;                     /* of ops' owner, through its own named down-cast */
-    int owner;                      /* F_SETOWN pid (negative: group) */
-    int owner_sig;                  /* F_SETSIG */
-    bool counted_writer;            /* immutable: one of inode->writers */
-    uint32_t denied;                /* immutable: rights of landlock.h that its opener had not */
-    _Atomic(struct fasync *) async; /* owned; set once, or NULL */
-    struct list epolls;             /* epoll items watching this file; guarded by epoll's lock */
+    struct inode *inode;             /* owned; never NULL */
+    struct vpath path;               /* owned */
+    _Atomic uint32_t flags;          /* O_ACCMODE, O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH ... */
+    struct mutex pos_mu;             /* rank FILE_POS */
+    int64_t pos;                     /* guarded by pos_mu */
+    void *priv;                      /* of ops' owner, through its own named down-cast */
+    int owner;                       /* F_SETOWN pid (negative: group) */
+    int owner_sig;                   /* F_SETSIG */
+    bool counted_writer;             /* immutable: one of inode->writers */
+    bool counted_reader;             /* immutable: one of inode->readers */
+    uint32_t denied;                 /* immutable: rights of landlock.h that its opener had not */
+    _Atomic(struct fasync *) async;  /* owned; set once, or NULL */
+    struct dnotify *_Atomic dnotify; /* sentry/kernel/dnotify.h, or NULL */
+    struct list epolls;              /* epoll items watching this file; guarded by epoll's lock */
 };
 
 /* Files without a place in the tree (pipes, eventfd, sockets): an inode on an internal super.
@@ -529,5 +536,17 @@ MUST_CHECK int vfs_lock_set(struct file *f, const void *owner, const struct vfs_
 MUST_CHECK int vfs_lock_get(struct file *f, const void *owner, struct vfs_flock *l);
 void vfs_lock_drop_owner(struct file *f, const void *owner);
 MUST_CHECK int vfs_flock(struct file *f, int op, const struct vfs_caller *c);
+/* One of all locks and leases that are held or waited for, as /proc/locks has them. */
+struct vfs_lock_info {
+    const char *kind; /* "POSIX ", "OFDLCK", "FLOCK ", "LEASE " */
+    const char *how;  /* "ADVISORY ", "ACTIVE    ", "BREAKING  " */
+    int type;         /* F_RDLCK F_WRLCK F_UNLCK */
+    bool waits;       /* for the one before that does not */
+    int32_t pid;      /* -1: an open file's */
+    uint64_t dev, ino;
+    int64_t start, end; /* inclusive; INT64_MAX: to the end of the file */
+};
+/* How many; *out is heap, NULL when there is none. -ENOMEM. */
+MUST_CHECK int64_t vfs_locks(struct vfs_lock_info **out);
 
 #endif

@@ -2,10 +2,14 @@
 #include "harness.h"
 
 #include <dirent.h>
+#include <net/if.h>
+#include <net/if_arp.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
@@ -249,4 +253,102 @@ TEST(sysfs_is_listed)
         }
     closedir(d);
     CHECK_EQ(cpus, sysconf(_SC_NPROCESSORS_CONF));
+}
+
+/* Bytes and calls of a process, and of children once they have been waited for. */
+static unsigned long long io_value(const char *name)
+{
+    char all[512];
+
+    conf_get("/proc/self/io", all, sizeof(all));
+    const char *at = strstr(all, name);
+    CHECK(at != NULL);
+    return strtoull(at + strlen(name), NULL, 10);
+}
+
+TEST(pid_io)
+{
+    char buf[1000] = {0};
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0600));
+
+    const unsigned long long w = io_value("wchar: "), r = io_value("rchar: ");
+    const unsigned long long cw = io_value("syscw: "), cr = io_value("syscr: ");
+    CHECK_EQ(write(fd, buf, sizeof(buf)), sizeof(buf));
+    CHECK_EQ(pwrite(fd, buf, 10, 0), 10);
+    CHECK_EQ(io_value("wchar: ") - w, sizeof(buf) + 10);
+    CHECK_EQ(io_value("syscw: ") - cw, 2);
+    CHECK_EQ(pread(fd, buf, 500, 0), 500);
+    CHECK(io_value("rchar: ") - r >= 500);
+    CHECK(io_value("syscr: ") - cr >= 1);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        CHECK_EQ(write(fd, buf, 300), 300);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    CHECK_EQ(io_value("wchar: ") - w, sizeof(buf) + 310);
+}
+
+/* ---- /sys/class/net ---- */
+
+static void net_value(const char *link, const char *what, char *buf, size_t size)
+{
+    char path[256];
+
+    snprintf(path, sizeof(path), "/sys/class/net/%s/%s", link, what);
+    conf_get(path, buf, size);
+    buf[strcspn(buf, "\n")] = '\0';
+}
+
+TEST(sys_class_net)
+{
+    struct if_nameindex *all = if_nameindex();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    char v[256], w[256];
+    unsigned names = 0;
+
+    CHECK(all != NULL);
+    for (struct if_nameindex *i = all; i->if_index != 0; i++, names++) {
+        struct ifreq r = {0};
+        memcpy(r.ifr_name, i->if_name, strlen(i->if_name));
+        net_value(i->if_name, "ifindex", v, sizeof(v));
+        CHECK_EQ(atoi(v), i->if_index);
+        OK(ioctl(s, SIOCGIFMTU, &r));
+        net_value(i->if_name, "mtu", v, sizeof(v));
+        CHECK_EQ(atoi(v), r.ifr_mtu);
+        OK(ioctl(s, SIOCGIFFLAGS, &r));
+        net_value(i->if_name, "flags", v, sizeof(v));
+        CHECK_EQ((unsigned)strtoul(v, NULL, 16) & (IFF_UP | IFF_LOOPBACK | IFF_RUNNING),
+                 (unsigned)r.ifr_flags & (IFF_UP | IFF_LOOPBACK));
+        OK(ioctl(s, SIOCGIFHWADDR, &r));
+        net_value(i->if_name, "type", v, sizeof(v));
+        CHECK_EQ(atoi(v), r.ifr_hwaddr.sa_family);
+        const unsigned char *m = (const unsigned char *)r.ifr_hwaddr.sa_data;
+        snprintf(w, sizeof(w), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
+        net_value(i->if_name, "address", v, sizeof(v));
+        if (r.ifr_hwaddr.sa_family == ARPHRD_ETHER || r.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK)
+            CHECK_STR(v, w);
+        net_value(i->if_name, "statistics/rx_bytes", v, sizeof(v));
+        CHECK(v[0] >= '0' && v[0] <= '9');
+    }
+    if_freenameindex(all);
+    DIR *d = opendir("/sys/class/net");
+    CHECK(d != NULL);
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        if (e->d_name[0] == '.' || strcmp(e->d_name, "bonding_masters") == 0)
+            continue;
+        CHECK_EQ(e->d_type, DT_LNK);
+        CHECK(if_nametoindex(e->d_name) != 0);
+        names--;
+    }
+    closedir(d);
+    CHECK_EQ(names, 0);
+    ssize_t n = OK(readlink("/sys/class/net/lo", v, sizeof(v) - 1));
+    v[n] = '\0';
+    CHECK_STR(v, "../../devices/virtual/net/lo");
+    net_value("lo", "operstate", v, sizeof(v));
+    CHECK(strcmp(v, "unknown") == 0 || strcmp(v, "down") == 0);
+    CHECK_ERRNO(open("/sys/class/net/none-such", O_RDONLY), ENOENT);
+    int fd = OK(open("/sys/class/net/lo/speed", O_RDONLY));
+    CHECK_ERRNO(read(fd, v, sizeof(v)), EINVAL);
 }

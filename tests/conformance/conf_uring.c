@@ -394,6 +394,178 @@ TEST(linked_timeout)
     CHECK_EQ(result_of(c, 2, 2), -ECANCELED);
 }
 
+/* Nothing that came later begins before what a drain waits for is over. */
+TEST(drain)
+{
+    struct ring r = open_ring(8, 0);
+    char buf[4] = {0};
+    int p[2];
+
+    OK(pipe(p));
+    add(&r, IORING_OP_READ, p[0], buf, 1, 0, 1);
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 2)->flags = IOSQE_IO_DRAIN;
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 3);
+    CHECK_EQ(enter(&r, 3, 0), 3);
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 4);
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    CHECK_EQ(write(p[1], "x", 1), 1);
+    CHECK_EQ(enter(&r, 0, 4), 0);
+    for (unsigned i = 1; i <= 4; i++) {
+        struct io_uring_cqe c = take(&r);
+        CHECK_EQ(c.user_data, i);
+        CHECK_EQ(c.res, i == 1);
+    }
+    /* With nothing to wait for it is a request like others; linked ones go together. */
+    add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 5)->flags = IOSQE_IO_DRAIN;
+    CHECK_EQ(one(&r), 0);
+    add(&r, IORING_OP_READ, p[0], buf, 1, 0, 6);
+    add(&r, IORING_OP_WRITE, p[1], "a", 1, 0, 7)->flags = IOSQE_IO_DRAIN | IOSQE_IO_LINK;
+    add(&r, IORING_OP_READ, p[0], buf, 1, 0, 8);
+    CHECK_EQ(enter(&r, 3, 0), 3);
+    CHECK_EQ(finished(&r), 0);
+    CHECK_EQ(write(p[1], "b", 1), 1);
+    CHECK_EQ(enter(&r, 0, 3), 0);
+    for (unsigned i = 6; i <= 8; i++)
+        CHECK_EQ(take(&r).user_data, i);
+    CHECK_EQ(buf[0], 'a');
+}
+
+TEST(drain_of_a_ring_that_goes)
+{
+    struct ring r = open_ring(8, 0);
+    char buf[4];
+    int p[2];
+
+    OK(pipe(p));
+    add(&r, IORING_OP_READ, p[0], buf, 1, 0, 1);
+    for (unsigned i = 0; i < 4; i++)
+        add(&r, IORING_OP_NOP, -1, NULL, 0, 0, 2)->flags = IOSQE_IO_DRAIN;
+    CHECK_EQ(enter(&r, 5, 0), 5);
+    OK(close(r.fd));
+    CHECK_EQ(write(p[1], "x", 1), 1);
+}
+
+/* ---- buffers that the ring chooses ---- */
+
+static unsigned chosen(const struct io_uring_cqe *c)
+{
+    CHECK((c->flags & IORING_CQE_F_BUFFER) != 0);
+    return c->flags >> IORING_CQE_BUFFER_SHIFT;
+}
+
+static struct io_uring_cqe select_one(struct ring *r, int op, int fd, unsigned len, uint16_t group)
+{
+    struct io_uring_sqe *s = add(r, op, fd, NULL, len, 0, 1);
+
+    s->flags = IOSQE_BUFFER_SELECT;
+    s->buf_group = group;
+    CHECK_EQ(enter(r, 1, 1), 1);
+    return take(r);
+}
+
+TEST(provided_buffers)
+{
+    struct ring r = open_ring(8, 0);
+    static char bufs[4][16];
+    int p[2];
+
+    OK(pipe(p));
+    CHECK_EQ(select_one(&r, IORING_OP_READ, p[0], 4, 7).res, -ENOBUFS);
+    add(&r, IORING_OP_PROVIDE_BUFFERS, 4, bufs, 16, 10, 0)->buf_group = 7;
+    CHECK_EQ(one(&r), 0);
+    CHECK_EQ(write(p[1], "abcdefgh", 8), 8);
+    struct io_uring_cqe c = select_one(&r, IORING_OP_READ, p[0], 3, 7);
+    CHECK_EQ(c.res, 3);
+    unsigned first = chosen(&c);
+    CHECK(first >= 10 && first < 14);
+    CHECK(memcmp(bufs[first - 10], "abc", 3) == 0);
+    /* Never more than the buffer holds; none given means all of it. */
+    c = select_one(&r, IORING_OP_READ, p[0], 0, 7);
+    CHECK_EQ(c.res, 5);
+    CHECK(chosen(&c) != first);
+    CHECK(memcmp(bufs[chosen(&c) - 10], "defgh", 5) == 0);
+    /* One that waits takes its buffer when there is something. */
+    struct io_uring_sqe *s = add(&r, IORING_OP_READ, p[0], NULL, 100, 0, 2);
+    s->flags = IOSQE_BUFFER_SELECT;
+    s->buf_group = 7;
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    CHECK_EQ(write(p[1], "0123456789abcdefXYZ", 19), 19);
+    CHECK_EQ(enter(&r, 0, 1), 0);
+    c = take(&r);
+    CHECK_EQ(c.res, 16);
+    (void)chosen(&c);
+    add(&r, IORING_OP_REMOVE_BUFFERS, 5, NULL, 0, 0, 0)->buf_group = 7;
+    CHECK_EQ(one(&r), 1);
+    CHECK_EQ(select_one(&r, IORING_OP_READ, p[0], 3, 7).res, -ENOBUFS);
+    add(&r, IORING_OP_REMOVE_BUFFERS, 1, NULL, 0, 0, 0)->buf_group = 99;
+    CHECK_EQ(one(&r), -ENOENT);
+    add(&r, IORING_OP_PROVIDE_BUFFERS, 0, bufs, 16, 0, 0);
+    CHECK_EQ(one(&r), -E2BIG);
+    add(&r, IORING_OP_PROVIDE_BUFFERS, 1, bufs, 0, 0, 0);
+    CHECK_EQ(one(&r), -EINVAL);
+    add(&r, IORING_OP_PROVIDE_BUFFERS, 2, bufs, 16, 65535, 0);
+    CHECK_EQ(one(&r), -EINVAL);
+    /* Only what reads can be asked to choose. */
+    CHECK_EQ(select_one(&r, IORING_OP_WRITE, p[1], 1, 7).res, -EOPNOTSUPP);
+}
+
+TEST(buffer_ring)
+{
+    struct ring r = open_ring(8, 0);
+    struct io_uring_buf_ring *b = conf_pages(1);
+    struct io_uring_buf *all = (struct io_uring_buf *)(void *)b;
+    char *data = conf_pages(1);
+    struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)b, .ring_entries = 4, .bgid = 3};
+    int sv[2];
+
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, sv));
+    for (unsigned i = 0; i < 4; i++)
+        all[i] = (struct io_uring_buf){
+            .addr = (uintptr_t)data + 100 * i, .len = 100, .bid = (uint16_t)(40 + i)};
+    b->tail = 0;
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_PBUF_RING, &reg, 1));
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_PBUF_RING, &reg, 1), EEXIST);
+    CHECK_EQ(select_one(&r, IORING_OP_RECV, sv[0], 10, 3).res, -ENOBUFS);
+    __atomic_store_n(&b->tail, 2, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < 2; i++) {
+        CHECK_EQ(write(sv[1], "hello", 5), 5);
+        struct io_uring_cqe c = select_one(&r, IORING_OP_RECV, sv[0], 0, 3);
+        CHECK_EQ(c.res, 5);
+        CHECK_EQ(chosen(&c), 40 + i);
+        CHECK(memcmp(data + 100 * i, "hello", 5) == 0);
+    }
+    CHECK_EQ(select_one(&r, IORING_OP_RECV, sv[0], 10, 3).res, -ENOBUFS);
+    /* Waiting takes none away. */
+    __atomic_store_n(&b->tail, 4, __ATOMIC_RELEASE);
+    struct io_uring_sqe *s = add(&r, IORING_OP_RECV, sv[0], NULL, 0, 0, 2);
+    s->flags = IOSQE_BUFFER_SELECT;
+    s->buf_group = 3;
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    CHECK_EQ(finished(&r), 0);
+    CHECK_EQ(write(sv[1], "late", 4), 4);
+    CHECK_EQ(enter(&r, 0, 1), 0);
+    struct io_uring_cqe c = take(&r);
+    CHECK_EQ(c.res, 4);
+    CHECK_EQ(chosen(&c), 42);
+    /* A ring is refilled by its tail alone, and whatever that says is safe. */
+    add(&r, IORING_OP_PROVIDE_BUFFERS, 1, data, 16, 0, 0)->buf_group = 3;
+    CHECK_EQ(one(&r), -EINVAL);
+    all[3].addr = 8;
+    CHECK_EQ(write(sv[1], "x", 1), 1);
+    CHECK_EQ(select_one(&r, IORING_OP_RECV, sv[0], 0, 3).res, -EFAULT);
+    OK(syscall(SYS_io_uring_register, r.fd, IORING_UNREGISTER_PBUF_RING, &reg, 1));
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_UNREGISTER_PBUF_RING, &reg, 1), ENOENT);
+    reg.ring_entries = 5;
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_PBUF_RING, &reg, 1), EINVAL);
+    reg.ring_entries = 65536;
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_PBUF_RING, &reg, 1), EINVAL);
+    reg.ring_entries = 4;
+    reg.ring_addr += 8;
+    CHECK_ERRNO(syscall(SYS_io_uring_register, r.fd, IORING_REGISTER_PBUF_RING, &reg, 1), EINVAL);
+}
+
 TEST(cancel)
 {
     struct io_uring_cqe c[2];

@@ -205,6 +205,23 @@ X
         self.assertEqual(out.splitlines(), ["v", "drwxr-s--x 12:34", "-rw-r--r-- 0:0", "fifo 0",
                                             "regular file 0", "y/f"])
 
+    def test_access_lists_are_copied(self):
+        out = self.bash("cd /tmp; mkdir -p x/y && touch x/f; cat > acl.py <<'END'\n"
+                        "import os, struct, sys\n"
+                        "e = ((1, 7, -1), (2, 6, 1000), (4, 5, -1), (16, 6, -1), (32, 0, -1))\n"
+                        "v = struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *x) for x in e)\n"
+                        "os.setxattr('x/f', 'system.posix_acl_access', v)\n"
+                        "os.setxattr('x/y', 'system.posix_acl_default', v)\n"
+                        "END\n"
+                        "python3 acl.py; touch x/y/g; mkdir x/y/d; tar --acls -cf a.tar x; mkdir z;"
+                        " tar --acls -C z -xf a.tar; cp -a x c; for d in x z/x c; do (cd $d; stat -c %A f y y/g y/d;"
+                        " python3 -c \"import os; [print(n, sorted((k, os.getxattr(n, k).hex()) for k in"
+                        " os.listxattr(n))) for n in ('f', 'y', 'y/g', 'y/d')]\") | tee $RANDOM.out | md5sum; done;"
+                        " cat *.out | head -4; ls -l x/f | cut -c1-11")
+        lines = out.splitlines()
+        self.assertEqual(len(set(lines[:3])), 1, out)
+        self.assertEqual(lines[3:], ["-rwxrw----", "drwxr-xr-x", "-rw-rw----", "drwxrw----", "-rwxrw----+"])
+
     def test_tar_and_find(self):
         count = subprocess.run(["find", str(self.rootfs / "usr")], stdout=subprocess.PIPE,
                                check=True).stdout.count(b"\n")

@@ -63,6 +63,27 @@ Test(gofer, create_sets_owner_and_mode)
                  -EEXIST);
 }
 
+Test(gofer, nameless_files_get_a_name_later)
+{
+    struct gof_node n, found;
+    struct gof_attr a;
+    size_t done;
+    int fd = -1, why;
+    const char *name = "named";
+
+    cr_assert_eq(gof_tmpfile(fx.client, fx.rw.handle, 04640, 1000, 2000, &n, &fd), 0);
+    cr_assert_eq(n.attr.mode, S_IFREG | 04640u);
+    cr_assert_eq(n.attr.nlink, 0u);
+    cr_assert_eq(write(fd, "x", 1), 1);
+    cr_assert_eq(gof_link(fx.client, fx.rw.handle, name, n.handle, &a), 0);
+    cr_assert_eq(a.nlink, 1u);
+    cr_assert_eq(a.size, 1u);
+    cr_assert_eq(gof_walk(fx.client, fx.rw.handle, &name, 1, &found, &done, &why), 0);
+    cr_assert_eq(found.attr.ino, n.attr.ino);
+    close(fd);
+    cr_assert_eq(gof_tmpfile(fx.client, n.handle, 0600, 0, 0, &n, &fd), -ENOTDIR);
+}
+
 Test(gofer, create_kinds)
 {
     static const uint32_t kinds[] = {S_IFDIR | 01777, S_IFIFO | 0640, S_IFSOCK | 0600};

@@ -400,6 +400,8 @@ int uring_new(struct memfile *mf, struct timer_service *ts, uint32_t entries,
     mutex_init(&r->mu, LOCK_RANK_PIPE);
     waitq_init(&r->wq);
     list_init(&r->pending);
+    list_init(&r->held);
+    list_init(&r->groups);
     list_init(&r->overflow);
     atomic_store(&r->disabled, (p->flags & IORING_SETUP_R_DISABLED) != 0);
     OBJCOUNT_INC(uring);

@@ -34,8 +34,9 @@ struct uring_req {
     struct timer tm;     /* the ring's */
     struct uring *ring;  /* the ring's */
     uint32_t events;     /* EPOLL* it waits for */
+    uint32_t cqe_flags;  /* IORING_CQE_F_* of its end */
     uint32_t after;      /* IORING_OP_TIMEOUT: completions to wait for, 0: none */
-    bool timed, polled, linked_timeout;
+    bool timed, polled, linked_timeout, drain;
     _Atomic bool ready;   /* something happened */
     _Atomic bool expired; /* its time has come */
     bool cancelled;
@@ -76,6 +77,11 @@ struct uring_req *uring_find(struct uring *r, bool (*fn)(const struct uring_req 
 /* Sleeps till min are finished or something happened to a waiting one. -EINTR, -ETIMEDOUT. */
 MUST_CHECK int uring_sleep(struct uring *r, uint32_t min, struct blocker *b, deadline_t deadline);
 uint32_t uring_posted(struct uring *r);
+/* q (with its chain) is put behind what is held, if something is; or, when it is to come after all
+ * before it (IOSQE_IO_DRAIN), behind what waits. Not held: it may begin. -EAGAIN: too many. */
+MUST_CHECK int uring_hold(struct uring *r, struct uring_req *q, bool drain, bool *out_held);
+/* The first of those held, when it may begin; NULL. Owned. */
+struct uring_req *uring_unhold(struct uring *r);
 
 /* Registered: files by index (owned reference on success), buffers, the eventfd. */
 MUST_CHECK int uring_get_file(struct uring *r, uint32_t index, struct file **out);
@@ -86,6 +92,23 @@ MUST_CHECK int uring_set_file(struct uring *r, uint32_t index, struct file *f);
 MUST_CHECK int uring_set_buffers(struct uring *r, struct iovec *bufs, uint32_t count);
 /* [addr, addr+size) lies in registered buffer index. -EFAULT. */
 MUST_CHECK int uring_check_buffer(struct uring *r, uint32_t index, uint64_t addr, uint64_t size);
+/* A buffer that requests may choose: guest memory, and what names it. */
+struct uring_buf {
+    uint64_t addr;
+    uint32_t len;
+    uint32_t id, group; /* below 65536 */
+};
+/* IORING_OP_PROVIDE_BUFFERS: count of them, one behind the other. IORING_OP_REMOVE_BUFFERS: how
+ * many were removed, -ENOENT. */
+MUST_CHECK int uring_provide(struct uring *r, const struct uring_buf *first, uint32_t count);
+MUST_CHECK int uring_unprovide(struct uring *r, uint32_t group, uint32_t count);
+/* IORING_REGISTER_PBUF_RING and its end. */
+MUST_CHECK int uring_buf_ring(struct uring *r, uint32_t group, uint64_t addr, uint32_t entries);
+MUST_CHECK int uring_buf_ring_end(struct uring *r, uint32_t group);
+/* Takes the next of a group: -ENOBUFS, -EFAULT. Back, when it was not needed. */
+MUST_CHECK int uring_buf_pick(struct uring *r, const struct uaccess *ua, uint32_t group,
+                              struct uring_buf *out);
+void uring_buf_back(struct uring *r, const struct uring_buf *b);
 MUST_CHECK int uring_set_eventfd(struct uring *r, struct file *f);
 
 #endif

@@ -52,14 +52,19 @@ struct uring {
     uint32_t overflow_count;
     struct list pending;
     uint32_t pending_count;
+    struct list held; /* chains that have not begun, in order */
+    uint32_t held_count;
     struct file **files; /* owned, NULL: none registered */
     uint32_t file_count;
     struct iovec *buffers; /* owned */
     uint32_t buffer_count;
+    struct list groups; /* of buffers to choose from, uring_buf.c */
+    uint32_t group_count;
     struct file *eventfd; /* owned */
 };
 
 /* The file goes: everything that waits, and what is registered. */
 void uring_end_all(struct uring *r);
+void uring_drop_groups(struct uring *r);
 
 #endif

@@ -145,6 +145,45 @@ struct uring_req *uring_find(struct uring *r, bool (*fn)(const struct uring_req 
     return found;
 }
 
+/* ---- held back: IOSQE_IO_DRAIN ---- */
+
+int uring_hold(struct uring *r, struct uring_req *q, bool drain, bool *out_held)
+{
+    int err = 0;
+
+    mutex_lock(&r->mu);
+    q->drain = drain;
+    *out_held = r->held_count > 0 || (drain && r->pending_count > 0);
+    if (*out_held && r->held_count >= LIMIT_URING_PENDING) {
+        err = -EAGAIN;
+    } else if (*out_held) {
+        list_add_tail(&q->node, &r->held);
+        r->held_count++;
+    }
+    mutex_unlock(&r->mu);
+    return err;
+}
+
+struct uring_req *uring_unhold(struct uring *r)
+{
+    struct uring_req *q = NULL;
+
+    mutex_lock(&r->mu);
+    if (r->held_count > 0) {
+        q = list_first_entry(&r->held, struct uring_req, node);
+        if (q->drain && r->pending_count > 0) {
+            q = NULL;
+        } else {
+            list_del(&q->node);
+            list_init(&q->node);
+            r->held_count--;
+            q->drain = false;
+        }
+    }
+    mutex_unlock(&r->mu);
+    return q;
+}
+
 /* ---- registered ---- */
 
 int uring_get_file(struct uring *r, uint32_t index, struct file **out)
@@ -277,9 +316,10 @@ void uring_end_all(struct uring *r)
 {
     struct uring_req *q;
 
-    while ((q = uring_find(r, any_request, NULL)) != NULL)
+    while ((q = uring_find(r, any_request, NULL)) != NULL || (q = uring_unhold(r)) != NULL)
         uring_free(q);
     (void)!uring_set_files(r, NULL, 0);
     (void)!uring_set_buffers(r, NULL, 0);
+    uring_drop_groups(r);
     (void)!uring_set_eventfd(r, NULL);
 }

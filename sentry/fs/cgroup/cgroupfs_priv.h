@@ -84,5 +84,7 @@ int cgfs_show_pids_events(struct cgroup *cg, const struct vfs_caller *c, FILE *o
 int cgfs_show_pids_peak(struct cgroup *cg, const struct vfs_caller *c, FILE *out);
 int cgfs_show_memory_current(struct cgroup *cg, const struct vfs_caller *c, FILE *out);
 int cgfs_show_memory_peak(struct cgroup *cg, const struct vfs_caller *c, FILE *out);
+int cgfs_store_memory_max(struct cgroup *cg, const struct vfs_caller *c, char *text);
+int cgfs_store_memory_peak(struct cgroup *cg, const struct vfs_caller *c, char *text);
 
 #endif

@@ -154,3 +154,23 @@ int cgfs_show_memory_peak(struct cgroup *cg, const struct vfs_caller *c, FILE *o
     (void)fprintf(out, "%llu\n", (unsigned long long)(cg->acct ? memacct_peak(cg->acct) : 0));
     return 0;
 }
+
+int cgfs_store_memory_max(struct cgroup *cg, const struct vfs_caller *c, char *text)
+{
+    uint64_t v;
+    int r = cgfs_parse_size(text, &v);
+
+    (void)c;
+    if (!r)
+        cgroup_set_memory(cg, v);
+    return r;
+}
+
+/* Whatever is written: it counts anew from now on. */
+int cgfs_store_memory_peak(struct cgroup *cg, const struct vfs_caller *c, char *text)
+{
+    (void)c, (void)text;
+    if (cg->acct)
+        memacct_reset_peak(cg->acct);
+    return 0;
+}

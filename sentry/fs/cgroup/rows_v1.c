@@ -165,17 +165,6 @@ static int show_limit(struct cgroup *cg, caller_t c, FILE *out)
     return 0;
 }
 
-static int store_limit(struct cgroup *cg, caller_t c, char *text)
-{
-    uint64_t v;
-    int r = cgfs_parse_size(text, &v);
-
-    (void)c;
-    if (!r)
-        cgroup_set_memory(cg, v);
-    return r;
-}
-
 static int show_failcnt(struct cgroup *cg, caller_t c, FILE *out)
 {
     (void)c;
@@ -218,14 +207,6 @@ static int store_use_hierarchy(struct cgroup *cg, caller_t c, char *text)
 {
     (void)cg, (void)c;
     return strcmp(text, "1") == 0 ? 0 : -EINVAL;
-}
-
-static int store_peak(struct cgroup *cg, caller_t c, char *text)
-{
-    (void)c, (void)text;
-    if (cg->acct)
-        memacct_reset_peak(cg->acct);
-    return 0;
 }
 
 /* ---- freezer ---- */
@@ -281,9 +262,9 @@ const struct cgfs_row cgfs_rows_v1[] = {
     {"cpuacct.usage", 0444, CPUACCT, 0, show_usage, NULL, false},
     {"cpuacct.stat", 0444, CPUACCT, 0, show_acct_stat, NULL, false},
     {"memory.usage_in_bytes", 0444, MEMORY, CGFS_NOT_TOP, cgfs_show_memory_current, NULL, false},
-    {"memory.max_usage_in_bytes", 0644, MEMORY, CGFS_NOT_TOP, cgfs_show_memory_peak, store_peak,
-     false},
-    {"memory.limit_in_bytes", 0644, MEMORY, CGFS_NOT_TOP, show_limit, store_limit, false},
+    {"memory.max_usage_in_bytes", 0644, MEMORY, CGFS_NOT_TOP, cgfs_show_memory_peak,
+     cgfs_store_memory_peak, false},
+    {"memory.limit_in_bytes", 0644, MEMORY, CGFS_NOT_TOP, show_limit, cgfs_store_memory_max, false},
     {"memory.failcnt", 0444, MEMORY, CGFS_NOT_TOP, show_failcnt, NULL, false},
     {"memory.stat", 0444, MEMORY, CGFS_NOT_TOP, show_memory_stat, NULL, false},
     {"memory.oom_control", 0444, MEMORY, CGFS_NOT_TOP, show_oom_control, NULL, false},

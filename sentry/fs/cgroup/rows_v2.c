@@ -254,36 +254,25 @@ static int show_memory_max(struct cgroup *cg, caller_t c, FILE *out)
     return 0;
 }
 
-static int store_memory_max(struct cgroup *cg, caller_t c, char *text)
+static void put_memory_events(const struct cgroup *cg, uint64_t oom, uint64_t killed, FILE *out)
 {
-    uint64_t v;
-    int r = cgfs_parse_size(text, &v);
-
-    (void)c;
-    if (!r)
-        cgroup_set_memory(cg, v);
-    return r;
+    (void)fprintf(out, "low 0\nhigh 0\nmax %llu\noom %llu\noom_kill %llu\noom_group_kill %llu\n",
+                  (unsigned long long)(cg->acct ? memacct_failures(cg->acct) : 0),
+                  (unsigned long long)oom, (unsigned long long)killed,
+                  (unsigned long long)atomic_load(&cg->oom_group_kill));
 }
 
 static int show_memory_events(struct cgroup *cg, caller_t c, FILE *out)
 {
     (void)c;
-    (void)fprintf(out, "low 0\nhigh 0\nmax %llu\noom %llu\noom_kill %llu\noom_group_kill %llu\n",
-                  (unsigned long long)(cg->acct ? memacct_failures(cg->acct) : 0),
-                  (unsigned long long)atomic_load(&cg->oom),
-                  (unsigned long long)atomic_load(&cg->oom_kill),
-                  (unsigned long long)atomic_load(&cg->oom_group_kill));
+    put_memory_events(cg, atomic_load(&cg->oom), atomic_load(&cg->oom_kill), out);
     return 0;
 }
 
 static int show_memory_events_local(struct cgroup *cg, caller_t c, FILE *out)
 {
     (void)c;
-    (void)fprintf(out, "low 0\nhigh 0\nmax %llu\noom %llu\noom_kill %llu\noom_group_kill %llu\n",
-                  (unsigned long long)(cg->acct ? memacct_failures(cg->acct) : 0),
-                  (unsigned long long)atomic_load(&cg->oom_own),
-                  (unsigned long long)atomic_load(&cg->oom_kill_own),
-                  (unsigned long long)atomic_load(&cg->oom_group_kill));
+    put_memory_events(cg, atomic_load(&cg->oom_own), atomic_load(&cg->oom_kill_own), out);
     return 0;
 }
 
@@ -320,14 +309,6 @@ static int store_oom_group(struct cgroup *cg, caller_t c, char *text)
     return r == -ERANGE ? -EINVAL : r;
 }
 
-static int store_peak(struct cgroup *cg, caller_t c, char *text)
-{
-    (void)c, (void)text;
-    if (cg->acct)
-        memacct_reset_peak(cg->acct);
-    return 0;
-}
-
 #define CPU CG_BIT(CG_CPU)
 #define MEMORY CG_BIT(CG_MEMORY)
 #define PIDS CG_BIT(CG_PIDS)
@@ -350,8 +331,8 @@ const struct cgfs_row cgfs_rows_v2[] = {
     {"cpu.max", 0644, CPU, LIMITS, show_cpu_max, store_cpu_max, false},
     {"cpu.weight", 0644, CPU, LIMITS, show_weight, store_weight, false},
     {"memory.current", 0444, MEMORY, CGFS_NOT_TOP, cgfs_show_memory_current, NULL, false},
-    {"memory.max", 0644, MEMORY, LIMITS, show_memory_max, store_memory_max, false},
-    {"memory.peak", 0644, MEMORY, LIMITS, cgfs_show_memory_peak, store_peak, false},
+    {"memory.max", 0644, MEMORY, LIMITS, show_memory_max, cgfs_store_memory_max, false},
+    {"memory.peak", 0644, MEMORY, LIMITS, cgfs_show_memory_peak, cgfs_store_memory_peak, false},
     {"memory.events", 0444, MEMORY, CGFS_NOT_TOP, show_memory_events, NULL, true},
     {"memory.events.local", 0444, MEMORY, CGFS_NOT_TOP, show_memory_events_local, NULL, true},
     {"memory.stat", 0444, MEMORY, CGFS_NOT_TOP, show_memory_stat, NULL, false},

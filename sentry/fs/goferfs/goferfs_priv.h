@@ -143,6 +143,8 @@ void goferfs_fd_release(struct goferfs_inode *gi);
 void goferfs_list_put(struct goferfs_list *l);
 /* Entries of dir have changed; dir_mu is held. */
 void goferfs_dir_changed(struct inode *dir);
+MUST_CHECK int goferfs_tmpfile(struct inode *dir, uint32_t mode, const struct vfs_caller *c,
+                               struct inode **out);
 MUST_CHECK int goferfs_create(struct inode *dir, const char *name, uint32_t mode, uint64_t rdev,
                               const struct vfs_caller *c, struct inode **out);
 MUST_CHECK int goferfs_symlink(struct inode *dir, const char *name, const char *target,

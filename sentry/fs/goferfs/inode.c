@@ -308,6 +308,7 @@ const struct inode_ops goferfs_inode_ops = {
     .lookup = lookup,
     .prefetch = goferfs_prefetch,
     .create = goferfs_create,
+    .tmpfile = goferfs_tmpfile,
     .symlink = goferfs_symlink,
     .link = goferfs_link,
     .unlink = goferfs_unlink,

@@ -59,6 +59,31 @@ int goferfs_create(struct inode *dir, const char *name, uint32_t mode, uint64_t 
     return 0;
 }
 
+int goferfs_tmpfile(struct inode *dir, uint32_t mode, const struct vfs_caller *c,
+                    struct inode **out)
+{
+    struct goferfs_super *gs = goferfs_super(dir->sb);
+    struct gof_node n;
+    struct inode *made;
+    uint32_t uid, gid;
+    int fd, tries = 0, r;
+
+    vfs_init_owner(dir, c, &mode, &uid, &gid);
+    do
+        r = gof_tmpfile(gs->client, goferfs_inode(dir)->handle, mode, uid, gid, &n, &fd);
+    while (goferfs_make_room(gs, r, &tries));
+    if (r)
+        return r;
+    r = goferfs_inode_of(gs, &n, &made);
+    if (r) {
+        close(fd);
+        return r;
+    }
+    goferfs_fd_adopt(goferfs_inode(made), fd);
+    *out = made;
+    return 0;
+}
+
 int goferfs_symlink(struct inode *dir, const char *name, const char *target,
                     const struct vfs_caller *c, struct inode **out)
 {

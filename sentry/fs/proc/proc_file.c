@@ -205,9 +205,13 @@ static int emit_numbers(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *ar
         int32_t num = e->list(&pc, (int32_t)(*pos - ROWS_END));
         if (num < 0)
             break;
-        int len = snprintf(name, sizeof(name), "%s%d", e->prefix ? e->prefix : "", num);
-        r = fn(arg, name, (size_t)len, (uint64_t)num + 1000, entry_dtype(e->item),
-               (uint64_t)num + ROWS_END + 1);
+        int len = e->name_of
+                      ? e->name_of(&pc, num, name, sizeof(name))
+                      : snprintf(name, sizeof(name), "%s%d", e->prefix ? e->prefix : "", num);
+        /* One that has gone meanwhile. */
+        if (len > 0)
+            r = fn(arg, name, (size_t)len, (uint64_t)num + 1000, entry_dtype(e->item),
+                   (uint64_t)num + ROWS_END + 1);
         if (r == 0)
             *pos = (int64_t)num + ROWS_END + 1;
     }

@@ -14,7 +14,8 @@ struct proc_ctx {
     struct kernel *k;
     struct pid_ns *ns; /* whose numbers are shown; borrowed, NULL: the sandbox's */
     struct task *t;    /* NULL outside /proc/<pid> */
-    int fd;            /* in fd/ and fdinfo/, else -1 */
+    int fd;            /* in fd/ and fdinfo/, or what number below another list; else -1 */
+    struct net *net;   /* of who mounted sysfs; borrowed, or NULL */
     const struct vfs_caller *c;
 };
 
@@ -42,9 +43,14 @@ struct proc_entry {
     int32_t (*list)(const struct proc_ctx *pc, int32_t from);
     const struct proc_entry *item;
     const char *prefix; /* before those numbers, or NULL */
+    /* The numbers have names instead: number or -ENOENT; length or an error. Both or none. */
+    int32_t (*number_of)(const struct proc_ctx *pc, const char *name);
+    int (*name_of)(const struct proc_ctx *pc, int32_t number, char *buf, size_t size);
 };
 
 /* A super whose root is dir: proc itself, and sysfs. k is borrowed. Owned result. */
+/* Shows net (taken). */
+void proc_super_set_net(struct super *sb, struct net *net);
 MUST_CHECK int proc_super_new(const struct fs_ops *fs, struct kernel *k, const char *source,
                               const struct proc_entry *dir, struct super **out);
 
@@ -56,6 +62,11 @@ extern const struct proc_entry proc_settings_kernel[];
 extern const struct proc_entry proc_settings_random[];
 extern const struct proc_entry proc_settings_vm[];
 extern const struct proc_entry sysfs_system_entries[];
+/* /sys/class/net: links by number, sysfs_net.c. */
+extern const struct proc_entry sysfs_net_link, sysfs_net_dir;
+int32_t sysfs_list_links(const struct proc_ctx *pc, int32_t from);
+int32_t sysfs_find_link(const struct proc_ctx *pc, const char *name);
+int sysfs_link_name(const struct proc_ctx *pc, int32_t index, char *buf, size_t size);
 int proc_show_children(const struct proc_ctx *pc, FILE *out);
 extern const struct proc_entry proc_root_entries[];
 extern const struct proc_entry proc_pid_entries[];
@@ -121,6 +132,12 @@ struct net *proc_net_get(const struct proc_ctx *pc);
 extern const struct proc_entry proc_sys_net_entries[];
 /* /proc/<pid>/net: sockets and what is counted of them. */
 extern const struct proc_entry proc_net_sock_entries[];
+int proc_show_locks(const struct proc_ctx *pc, FILE *out);
+/* Of /proc/sys/fs: lease-break-time, leases-enable. */
+int proc_show_lease_time(const struct proc_ctx *pc, FILE *out);
+int64_t proc_store_lease_time(const struct proc_ctx *pc, const char *text, size_t len);
+int proc_show_leases(const struct proc_ctx *pc, FILE *out);
+int64_t proc_store_leases(const struct proc_ctx *pc, const char *text, size_t len);
 int proc_show_oom_score(const struct proc_ctx *pc, FILE *out);
 int proc_show_oom_score_adj(const struct proc_ctx *pc, FILE *out);
 int64_t proc_store_oom_score_adj(const struct proc_ctx *pc, const char *text, size_t len);

@@ -183,6 +183,7 @@ const struct proc_entry proc_root_entries[] = {
     {.name = "devices", .mode = 0444, .show = show_devices},
     {.name = "filesystems", .mode = 0444, .show = show_filesystems},
     {.name = "loadavg", .mode = 0444, .show = show_loadavg},
+    {.name = "locks", .mode = 0444, .show = proc_show_locks},
     {.name = "meminfo", .mode = 0444, .show = show_meminfo},
     {.name = "mounts", .mode = 0777, .readlink = readlink_mounts},
     {.name = "net", .mode = 0777, .readlink = readlink_net},

@@ -59,8 +59,11 @@ static const struct proc_entry epoll_entries[] = {
 const struct proc_entry proc_settings_fs[] = {
     {.name = "epoll", .mode = 0555, .children = epoll_entries},
     {.name = "file-nr", .mode = 0444, .show = show_file_nr},
-    TEXT("lease-break-time", "45"),
-    TEXT("leases-enable", "1"),
+    {.name = "lease-break-time",
+     .mode = 0644,
+     .show = proc_show_lease_time,
+     .store = proc_store_lease_time},
+    {.name = "leases-enable", .mode = 0644, .show = proc_show_leases, .store = proc_store_leases},
     TEXT("mount-max", STRING(LIMIT_MOUNTS)),
     TEXT("overflowgid", "65534"),
     TEXT("overflowuid", "65534"),

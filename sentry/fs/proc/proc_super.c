@@ -10,6 +10,7 @@
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/ns.h"
 #include "sentry/kernel/process.h"
+#include "sentry/net/sock.h"
 
 #define PROC_SUPER_MAGIC 0x9fa0
 #define SYSFS_MAGIC 0x62656572
@@ -18,6 +19,7 @@ struct proc_super {
     struct super sb;
     struct kernel *k;
     struct pid_ns *ns; /* owned */
+    struct net *net;   /* owned, or NULL */
 };
 
 static struct proc_super *proc_super(struct super *sb)
@@ -29,8 +31,11 @@ int proc_ctx_begin(struct inode *i, const struct vfs_caller *c, struct proc_ctx 
 {
     struct proc_node *n = proc_node(i);
 
-    *out = (struct proc_ctx){
-        .k = proc_super(i->sb)->k, .ns = proc_super(i->sb)->ns, .fd = n->fd, .c = c};
+    *out = (struct proc_ctx){.k = proc_super(i->sb)->k,
+                             .ns = proc_super(i->sb)->ns,
+                             .fd = n->fd,
+                             .net = proc_super(i->sb)->net,
+                             .c = c};
     if (n->tid == 0)
         return 0;
     int r = kernel_find_task(out->k, n->tid, n->thread, &out->t);
@@ -152,8 +157,12 @@ static int lookup_number(struct inode *dir, const struct proc_ctx *pc, const cha
 
     if (skip && strncmp(name, n->entry->prefix, skip) != 0)
         return -ENOENT;
-    int r = parse_number(name + skip, &num);
+    int r = 0;
 
+    if (!n->entry->number_of)
+        r = parse_number(name + skip, &num);
+    else if ((num = n->entry->number_of(pc, name)) < 0)
+        r = -ENOENT;
     if (r)
         return r;
     if (item != &proc_pid_dir && item != &proc_tid_dir) {
@@ -297,20 +306,23 @@ static int proc_statfs(struct super *sb, struct vfs_statfs *out)
 static void proc_destroy(struct super *sb)
 {
     pid_ns_put(proc_super(sb)->ns);
+    if (proc_super(sb)->net)
+        net_put(proc_super(sb)->net);
     free(proc_super(sb));
 }
 
 /* A task's names die and are re-used with it. */
 static int proc_revalidate(struct dentry *d, struct inode *dir, const char *name)
 {
-    (void)dir, (void)name;
+    (void)name;
     struct proc_ctx pc;
 
     if (!d->inode)
         return 0;
     struct proc_node *n = proc_node(d->inode);
+    /* Names of numbers change. */
     if (n->tid == 0)
-        return 1;
+        return proc_node(dir)->entry->number_of ? 0 : 1;
     if (proc_ctx_begin(d->inode, NULL, &pc))
         return 0;
     int ok = n->fd < 0 || fdtable_alive(pc.t, n->fd);
@@ -359,6 +371,11 @@ int proc_super_new(const struct fs_ops *fs, struct kernel *k, const char *source
     }
     *out = &ps->sb;
     return 0;
+}
+
+void proc_super_set_net(struct super *sb, struct net *net)
+{
+    proc_super(sb)->net = net;
 }
 
 static int proc_mount(const struct fs_ops *fs, void *boot_arg, const char *source,

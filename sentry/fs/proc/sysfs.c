@@ -57,13 +57,29 @@ static const struct proc_entry module_entries[] = {
 
 static const struct proc_entry fs_entries[] = {EMPTY_DIR("cgroup"), {0}};
 static const struct proc_entry dev_entries[] = {EMPTY_DIR("block"), EMPTY_DIR("char"), {0}};
-static const struct proc_entry class_entries[] = {
-    EMPTY_DIR("block"), EMPTY_DIR("dmi"), EMPTY_DIR("tty"), {0}};
+static const struct proc_entry class_entries[] = {EMPTY_DIR("block"),
+                                                  EMPTY_DIR("dmi"),
+                                                  {.name = "net",
+                                                   .mode = 0555,
+                                                   .list = sysfs_list_links,
+                                                   .item = &sysfs_net_link,
+                                                   .number_of = sysfs_find_link,
+                                                   .name_of = sysfs_link_name},
+                                                  EMPTY_DIR("tty"),
+                                                  {0}};
 static const struct proc_entry bus_entries[] = {EMPTY_DIR("cpu"), EMPTY_DIR("pci"), {0}};
+
+static const struct proc_entry virtual_entries[] = {{.name = "net",
+                                                     .mode = 0555,
+                                                     .list = sysfs_list_links,
+                                                     .item = &sysfs_net_dir,
+                                                     .number_of = sysfs_find_link,
+                                                     .name_of = sysfs_link_name},
+                                                    {0}};
 
 static const struct proc_entry devices_entries[] = {
     {.name = "system", .mode = 0555, .children = sysfs_system_entries},
-    EMPTY_DIR("virtual"),
+    {.name = "virtual", .mode = 0555, .children = virtual_entries},
     {0},
 };
 
@@ -86,8 +102,11 @@ static const struct proc_entry root_dir = {.name = "/", .mode = 0555, .children 
 static int sysfs_mount(const struct fs_ops *fs, void *boot_arg, const char *source,
                        const char *options, const struct vfs_caller *c, struct super **out_super)
 {
-    (void)options, (void)c;
-    return proc_super_new(fs, boot_arg, source, &root_dir, out_super);
+    (void)options;
+    int r = proc_super_new(fs, boot_arg, source, &root_dir, out_super);
+    if (r == 0)
+        proc_super_set_net(*out_super, kernel_net_of(boot_arg, NULL, c ? c->pid : 0));
+    return r;
 }
 
 const struct fs_ops sysfs_fs_ops = {.name = "sysfs", .mount = sysfs_mount};

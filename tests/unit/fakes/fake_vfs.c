@@ -8,6 +8,8 @@
 #include "sentry/fs/cgroup/cgroupfs.h"
 #include "sentry/kernel/image.h"
 #include "sentry/net/sock.h"
+#include "sentry/vfs/lease.h"
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs.h"
 
 _Atomic int fake_file_live;
@@ -160,6 +162,30 @@ void vfs_lock_drop_owner(struct file *f, const void *owner)
 {
     (void)f;
     (void)owner;
+}
+
+/* Nobody here takes leases or watches directories. */
+int lease_set(struct file *f, int type, struct lease_holder **h, const struct vfs_caller *c)
+{
+    (void)f, (void)type, (void)h, (void)c;
+    return -EINVAL;
+}
+
+void notify_group_init(struct notify_group *g)
+{
+    (void)g;
+}
+
+void notify_group_fini(struct notify_group *g)
+{
+    (void)g;
+}
+
+int notify_mark_set(struct notify_group *g, struct inode *i, const void *key, uint32_t mask,
+                    bool add, bool create)
+{
+    (void)g, (void)i, (void)key, (void)mask, (void)add, (void)create;
+    return -ENOSPC;
 }
 
 int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
