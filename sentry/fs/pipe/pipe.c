@@ -350,11 +350,10 @@ int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged)
 
 /* ---- life of the ends ---- */
 
-static void pipe_opened(struct pipe *p, uint32_t flags)
+static void pipe_opened_locked(struct pipe *p, uint32_t flags)
 {
     uint32_t acc = flags & O_ACCMODE;
 
-    mutex_lock(&p->mu);
     if (acc != O_WRONLY) {
         p->readers++;
         p->reader_opens++;
@@ -363,6 +362,12 @@ static void pipe_opened(struct pipe *p, uint32_t flags)
         p->writers++;
         p->writer_opens++;
     }
+}
+
+static void pipe_opened(struct pipe *p, uint32_t flags)
+{
+    mutex_lock(&p->mu);
+    pipe_opened_locked(p, flags);
     mutex_unlock(&p->mu);
     (void)waitq_wake(&p->wq, 0);
 }
@@ -469,42 +474,49 @@ static int fifo_pipe(struct inode *i, struct pipe **out)
     return 0;
 }
 
-static bool fifo_met(struct pipe *p, bool want_writer, uint64_t seen)
+/* What a side that opens waits for: the other one being open, or having been since. */
+struct fifo_partner {
+    bool is_writer, there;
+    uint64_t opens; /* so far */
+};
+
+static struct fifo_partner fifo_partner_locked(const struct pipe *p, uint32_t acc)
 {
-    mutex_lock(&p->mu);
-    bool met = want_writer ? p->writers > 0 || p->writer_opens != seen
-                           : p->readers > 0 || p->reader_opens != seen;
-    mutex_unlock(&p->mu);
-    return met;
+    const bool is_writer = acc == O_RDONLY;
+
+    return (struct fifo_partner){
+        .is_writer = is_writer,
+        .there = (is_writer ? p->writers : p->readers) > 0,
+        .opens = is_writer ? p->writer_opens : p->reader_opens,
+    };
 }
 
-/* Waits for the other side, as fifo(7) says. */
-static int fifo_wait(struct pipe *p, uint32_t flags, const struct vfs_caller *c)
+static bool fifo_met(struct pipe *p, const struct fifo_partner *before)
 {
-    uint32_t acc = flags & O_ACCMODE;
-    bool want_writer = acc == O_RDONLY;
-    uint64_t seen;
+    mutex_lock(&p->mu);
+    const struct fifo_partner now = fifo_partner_locked(p, before->is_writer ? O_RDONLY : O_WRONLY);
+    mutex_unlock(&p->mu);
+    return now.there || now.opens != before->opens;
+}
+
+/* Waits for the other side, as fifo(7) says. before: how it was when this side was opened; who saw
+ * this one then may have left again. */
+static int fifo_wait(struct pipe *p, uint32_t flags, const struct fifo_partner *before,
+                     const struct vfs_caller *c)
+{
     int err;
 
-    if (p->anonymous || acc == O_RDWR || ((flags & O_NONBLOCK) != 0 && acc == O_RDONLY))
-        return 0;
-    mutex_lock(&p->mu);
-    seen = want_writer ? p->writer_opens : p->reader_opens;
-    bool there = want_writer ? p->writers > 0 : p->readers > 0;
-    mutex_unlock(&p->mu);
-    if (there)
-        return 0;
-    if ((flags & O_NONBLOCK) != 0)
+    if (before->there || p->anonymous || (flags & O_ACCMODE) == O_RDWR || (flags & O_NONBLOCK) != 0)
         return 0;
     if (c->blocker == NULL)
         return -EAGAIN;
-    WAIT_EVENT(&p->wq, c->blocker, 0, DEADLINE_NEVER, fifo_met(p, want_writer, seen), err);
+    WAIT_EVENT(&p->wq, c->blocker, 0, DEADLINE_NEVER, fifo_met(p, before), err);
     return err != 0 ? -ERESTARTSYS : 0;
 }
 
 int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c)
 {
-    uint32_t flags = atomic_load(&f->flags);
+    const uint32_t flags = atomic_load(&f->flags), acc = flags & O_ACCMODE;
     struct pipe *p;
     int r = fifo_pipe(i, &p);
 
@@ -512,15 +524,18 @@ int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c)
         return r;
     /* Nobody may see this end open if it fails at once. */
     mutex_lock(&p->mu);
-    bool refused = !p->anonymous && (flags & O_NONBLOCK) != 0 && (flags & O_ACCMODE) == O_WRONLY &&
-                   p->readers == 0;
+    const struct fifo_partner before = fifo_partner_locked(p, acc);
+    const bool refused =
+        !p->anonymous && (flags & O_NONBLOCK) != 0 && acc == O_WRONLY && !before.there;
+    if (!refused)
+        pipe_opened_locked(p, flags);
     mutex_unlock(&p->mu);
     if (refused) {
         pipe_put(p);
         return -ENXIO;
     }
-    pipe_opened(p, flags);
-    r = fifo_wait(p, flags, c);
+    (void)waitq_wake(&p->wq, 0);
+    r = fifo_wait(p, flags, &before, c);
     if (r != 0) {
         pipe_closed(p, flags);
         pipe_put(p);
