@@ -163,6 +163,7 @@ class Limits(Counters, Case):
         cid = self.made(["/bin/sleep", "1000"], {"memory": {"limit": 64 << 20}, "pids": {"limit": 30},
                                                  "cpu": {"quota": 20000, "period": 100000}})
         before = self.used()
+        eventually(lambda: self.periods() > 0, what="the end of the first period")
         p = self.call("events", "--stats", cid)
         self.assertEqual(p.returncode, 0, p.stderr)
         data = json.loads(p.stdout)["data"]
