@@ -498,7 +498,7 @@ int64_t unix_peer_groups(struct sock *base, uint32_t *out, size_t max)
     mutex_lock(&s->mu);
     if (s->peer_who) {
         n = s->peer_who->group_count;
-        if (n > 0)
+        if (n > 0 && max > 0)
             memcpy(out, s->peer_who->groups, MIN((size_t)n, max) * sizeof(*out));
     }
     mutex_unlock(&s->mu);

@@ -170,6 +170,8 @@ void packet_tap(struct net *n, const struct packet_frame *f)
     if (!t.flat)
         return;
     for (int i = 0; i < f->count; i++) {
+        if (f->iov[i].iov_len == 0)
+            continue;
         memcpy(t.flat + at, f->iov[i].iov_base, f->iov[i].iov_len);
         at += f->iov[i].iov_len;
     }
