@@ -122,6 +122,8 @@ static void exit_release(struct task *t)
     mm_put(mm);
     task_vfork_done(t);
     task_sem_undo_exit(t);
+    /* Who exits waits for nothing (SO_LINGER). */
+    c.blocker = NULL;
     fdtable_put(fdt, &c);
     task_vfs_caller_end(&c);
     task_forget_fs(t);

@@ -117,7 +117,7 @@ static int fdtable_drop_file(struct fdtable *fdt, struct file *f, const struct v
     vfs_lock_drop_owner(f, fdt);
     if (UNLIKELY(atomic_load(&f->dnotify) != NULL))
         file_notify_drop(f, fdt);
-    file_put(f);
+    file_put_closed(f, c);
     return r;
 }
 

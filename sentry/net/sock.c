@@ -421,6 +421,15 @@ static int sock_file_mmap(struct file *f, int prot, int flags, struct mappable *
     return s->ops->mmap ? s->ops->mmap(s, out) : -ENODEV;
 }
 
+static void sock_file_linger(struct file *f, const struct vfs_caller *c)
+{
+    struct sock *s = sock_of(f);
+    const uint64_t l = atomic_load_explicit(&s->linger, memory_order_relaxed);
+
+    if (UNLIKELY(l >> 32 != 0 && (uint32_t)l != 0) && s->ops->linger)
+        s->ops->linger(s, c);
+}
+
 static void sock_file_release(struct file *f)
 {
     struct sock *s = sock_of(f);
@@ -435,6 +444,7 @@ static const struct file_ops sock_file_ops = {
     .poll = sock_file_poll,
     .ioctl = sock_file_ioctl,
     .mmap = sock_file_mmap,
+    .linger = sock_file_linger,
     .release = sock_file_release,
 };
 

@@ -120,6 +120,8 @@ struct sock_ops {
      */
     MUST_CHECK int64_t (*readable)(struct sock *s);
     MUST_CHECK int64_t (*unsent)(struct sock *s);
+    /* Before close, by a task that may wait on c->blocker: SO_LINGER. NULL: nothing to wait for. */
+    void (*linger)(struct sock *s, const struct vfs_caller *c);
     /* The descriptor is gone: wake and detach the peer. */
     void (*close)(struct sock *s);
     /* Last reference gone. */

@@ -66,6 +66,11 @@ struct file *file_get(struct file *f)
 
 void file_put(struct file *f)
 {
+    file_put_closed(f, NULL);
+}
+
+void file_put_closed(struct file *f, const struct vfs_caller *c)
+{
     if (f == NULL || !ref_put(&f->ref))
         return;
     epoll_file_gone(f);
@@ -77,6 +82,8 @@ void file_put(struct file *f)
     lease_file_gone(f);
     /* flock and open-file-description locks are the file's own. */
     vfs_lock_drop_owner(f, f);
+    if (UNLIKELY(f->ops->linger != NULL) && c != NULL && c->blocker != NULL)
+        f->ops->linger(f, c);
     if (f->ops->release != NULL)
         f->ops->release(f);
     if (f->counted_writer)

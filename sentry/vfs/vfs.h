@@ -266,6 +266,9 @@ struct file_ops {
     /* A file descriptor to it was closed by a task (flush): not the last reference. NULL: nothing
      */
     int (*flush)(struct file *f, const struct vfs_caller *c);
+    /* A task has closed its descriptor, the last reference: before release, may wait on c->blocker
+     * for what is under way. NULL: nothing. */
+    void (*linger)(struct file *f, const struct vfs_caller *c);
     /* Last reference gone. NULL: nothing. */
     void (*release)(struct file *f);
     /* Text for /proc/<pid>/fdinfo beyond pos and flags. NULL: none. */
@@ -306,6 +309,9 @@ MUST_CHECK int vfs_anon_inode_init(struct inode *i, const struct inode_ops *ops,
 MUST_CHECK int vfs_anon_setattr(struct inode *i, const struct vfs_setattr *a);
 struct file *file_get(struct file *f);
 void file_put(struct file *f);
+/* The same for a descriptor that a task closes: the last one may linger. c NULL, or without a
+ * blocker: as file_put. No lock held. */
+void file_put_closed(struct file *f, const struct vfs_caller *c);
 
 /* Reads and writes with all of Linux's checks (access mode, position lock, limits, times). off -1:
  * the file's own position. flags: RWF_*. */

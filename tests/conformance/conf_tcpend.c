@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
+#include <time.h>
 
 CONF_FAMILY("tcpend");
 
@@ -158,6 +160,186 @@ TEST(time_wait_with_reuseaddr)
     set_int(b, SOL_SOCKET, SO_REUSEADDR, 1);
     OK(try_bind(b, port));
     OK(listen(b, 1));
+}
+
+/* ---- a close that lingers ---- */
+
+/* sv[0], with SO_LINGER of so many seconds, has sent more than sv[1] has room for. */
+static size_t stuffed(int sv[2], int seconds)
+{
+    static char b[65536];
+    struct linger l = {1, seconds};
+    int ls = tcp();
+    size_t sent = 0;
+    ssize_t n;
+
+    set_int(ls, SOL_SOCKET, SO_RCVBUF, 8192);
+    OK(try_bind(ls, 0));
+    OK(listen(ls, 1));
+    sv[0] = tcp();
+    OK(try_connect(sv[0], port_of(ls)));
+    sv[1] = OK(accept(ls, NULL, NULL));
+    OK(close(ls));
+    OK(setsockopt(sv[0], SOL_SOCKET, SO_LINGER, &l, sizeof(l)));
+    for (int idle = 0; idle < 5; idle++, conf_sleep_ms(10)) {
+        while ((n = send(sv[0], b, sizeof(b), MSG_DONTWAIT)) > 0) {
+            sent += (size_t)n;
+            idle = 0;
+        }
+    }
+    return sent;
+}
+
+static size_t drain(int fd)
+{
+    static char b[65536];
+    size_t got = 0;
+    ssize_t n;
+
+    while ((n = OK(recv(fd, b, sizeof(b), 0))) > 0)
+        got += (size_t)n;
+    return got;
+}
+
+static _Atomic size_t drained;
+
+static void late_drain(struct late *l)
+{
+    drained = 1;
+    drained = drain(l->fd);
+}
+
+static void linger_till_read(int sv[2], size_t sent, int fd)
+{
+    struct late l = {.fd = sv[1], .fn = late_drain};
+    pthread_t t = soon(&l);
+
+    if (fd < 0)
+        OK(close(sv[0]));
+    else
+        OK(dup2(fd, sv[0]));
+    CHECK(drained > 0);
+    OK(pthread_join(t, NULL));
+    CHECK_EQ(drained, sent);
+}
+
+TEST(linger_waits_till_read)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+
+    linger_till_read(sv, sent, -1);
+}
+
+TEST(linger_nonblocking_waits_too)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+
+    nonblock(sv[0]);
+    linger_till_read(sv, sent, -1);
+}
+
+TEST(linger_by_dup2)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+
+    linger_till_read(sv, sent, sv[1]);
+}
+
+TEST(linger_after_shutdown)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+
+    OK(shutdown(sv[0], SHUT_WR));
+    linger_till_read(sv, sent, -1);
+}
+
+TEST(linger_ends_with_its_time)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1);
+    struct timespec from, to;
+
+    OK(clock_gettime(CLOCK_MONOTONIC, &from));
+    OK(close(sv[0]));
+    OK(clock_gettime(CLOCK_MONOTONIC, &to));
+    CHECK((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 >= 950);
+    /* The rest comes all the same. */
+    CHECK_EQ(drain(sv[1]), sent);
+}
+
+static void on_alarm(int sig)
+{
+    (void)sig;
+    drained++;
+}
+
+TEST(linger_is_interrupted)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+    struct sigaction sa = {.sa_handler = on_alarm};
+    struct itimerval often = {{0, 50000}, {0, 50000}}, never = {{0, 0}, {0, 0}};
+
+    OK(sigaction(SIGALRM, &sa, NULL));
+    OK(setitimer(ITIMER_REAL, &often, NULL));
+    OK(close(sv[0]));
+    OK(setitimer(ITIMER_REAL, &never, NULL));
+    CHECK(drained > 0);
+    CHECK_ERRNO(fcntl(sv[0], F_GETFD), EBADF);
+    CHECK_EQ(drain(sv[1]), sent);
+}
+
+static void late_close(struct late *l)
+{
+    OK(close(l->fd));
+}
+
+TEST(linger_ends_with_a_reset)
+{
+    int sv[2];
+
+    stuffed(sv, 1000);
+    struct late l = {.fd = sv[1], .fn = late_close};
+    pthread_t t = soon(&l);
+    OK(close(sv[0]));
+    OK(pthread_join(t, NULL));
+}
+
+TEST(linger_not_by_one_of_two)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+    int twin = OK(dup(sv[0]));
+
+    OK(close(sv[0]));
+    CHECK_EQ(state_of(twin), TCP_ESTABLISHED);
+    linger_till_read((int[]){twin, sv[1]}, sent, -1);
+}
+
+TEST(linger_not_by_exit)
+{
+    pid_t pid = OK(fork());
+
+    if (pid == 0) {
+        int sv[2];
+        stuffed(sv, 1000);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(linger_shutdown_does_not_wait)
+{
+    int sv[2];
+    size_t sent = stuffed(sv, 1000);
+
+    OK(shutdown(sv[0], SHUT_RDWR));
+    CHECK_EQ(state_of(sv[0]), TCP_FIN_WAIT1);
+    CHECK_EQ(drain(sv[1]), sent);
 }
 
 /* ---- urgent data ---- */

@@ -118,6 +118,46 @@ s.shutdown(socket.SHUT_WR)
 assert s.makefile().read() == h.hexdigest()
 " """
 
+# Who closes a connection with SO_LINGER comes back when the other side has begun to read, or when
+# the time is over.
+SLOW = r"""exec python3 -c "
+import socket, threading, time
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(('$1', 7001)); l.listen()
+got = 0
+def read(c):
+    global got
+    time.sleep(0.5); got = 1
+    while b := c.recv(1 << 16):
+        got += len(b)
+c, _ = l.accept(); t = threading.Thread(target=read, args=[c]); t.start()
+d, _ = l.accept(); d.sendall(b'%d ' % min(got, 1)); t.join(); d.sendall(b'%d' % (got - 1)); d.close()
+e, _ = l.accept(); time.sleep(100)
+" """
+LINGER = r"""exec python3 -c "
+import socket, struct, time
+def call():
+    for i in range(100):
+        try:
+            return socket.create_connection(('$1', 7001))
+        except OSError:
+            time.sleep(0.2)
+def stuff(seconds):
+    s = call(); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, seconds))
+    n = 0
+    for i in range(5):
+        try:
+            while True:
+                n += s.send(b'x' * 65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            time.sleep(0.01)
+    return s, n
+s, n = stuff(1000); s.close()
+with call() as t:
+    assert t.makefile().read() == '1 %d' % n
+s, n = stuff(1); t = time.monotonic(); s.close(); assert time.monotonic() - t > 0.9
+" """
+
 NODE = r"""
 cat > /tmp/s.js <<X
 require('http').createServer((q, r) => { let n = 0; q.on('data', d => n += d.length);
@@ -232,6 +272,9 @@ class Servers(Case):
 
     def test_dns(self):
         self.both_ways(DNS, DIG)
+
+    def test_linger(self):
+        self.both_ways(SLOW, LINGER)
 
     def test_node(self):
         self.both_ways(NODE, ASK_NODE)

@@ -499,6 +499,24 @@ Test(net_tcp, unread_data_resets)
     cr_assert_eq(sim->a.c.error, -ECONNRESET);
 }
 
+/* While a close lingers, and after shutdown(SHUT_RDWR). */
+Test(net_tcp, data_after_both_ways_are_shut_resets)
+{
+    struct tce_config cfg = config();
+
+    begin(&cfg);
+    cr_assert_eq(tce_shutdown(&sim->a.c, true, true, sim->now), 0);
+    for (int i = 0; i < 100 && sim->a.c.state != TCP_S_FIN_WAIT2; i++)
+        cr_assert(step(sim));
+    cr_assert_eq(sim->a.c.state, TCP_S_FIN_WAIT2);
+    push(&sim->b, 1000);
+    for (int i = 0; i < 100 && !sim->b.c.dead; i++)
+        cr_assert(step(sim));
+    cr_assert(sim->a.c.dead);
+    cr_assert_eq(sim->a.c.error, -ECONNRESET);
+    cr_assert_eq(sim->b.c.error, -EPIPE);
+}
+
 Test(net_tcp, blind_resets_do_nothing)
 {
     struct tce_config cfg = config();

@@ -12,6 +12,8 @@
 #include "base/objcount.h"
 #include "sentry/net/inet/tcp_priv.h"
 
+#define NS_PER_SEC UINT64_C(1000000000)
+
 OBJCOUNT_DEFINE(tcp_sock);
 
 int tcp_new(struct net *n, int family, const struct vfs_caller *c, struct tcp_sock **out)
@@ -318,6 +320,31 @@ static int tcp_shutdown(struct sock *base, int how)
     return r;
 }
 
+static bool tcp_is_closing(struct tcp_sock *s)
+{
+    const unsigned state = tcp_is_out(s) ? (unsigned)tcp_ext_state(s) : tcp_state(s);
+
+    return state == TCP_FIN_WAIT1 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+/* Till the other end has all, our end of stream too, or the time is over. Bytes that nobody read,
+ * as close will find, reset the connection instead. */
+static void tcp_linger(struct sock *base, const struct vfs_caller *c)
+{
+    struct tcp_sock *s = tcp_of(base);
+    const uint64_t seconds = (uint32_t)atomic_load(&base->linger);
+    const uint64_t unread = tcp_is_out(s) ? tcp_ext_bytes(s, false, false) : tcp_queued(s);
+    const unsigned state = tcp_state(s);
+    int err;
+
+    if (state == TCP_LISTEN || state == TCP_CLOSE || state == TCP_SYN_SENT || unread > 0)
+        return;
+    (void)!tcp_shutdown(base, SHUT_RDWR);
+    WAIT_EVENT(&s->i.wq, c->blocker, 0, mono_now() + seconds * NS_PER_SEC, !tcp_is_closing(s), err);
+    /* A signal ends the wait too; close has no error to tell. */
+    (void)err;
+}
+
 /* ---- what can be asked ---- */
 
 static int tcp_getname(struct sock *base, bool peer, struct sock_addr *out)
@@ -370,6 +397,7 @@ const struct sock_ops tcp_ops = {
     .poll = tcp_poll,
     .readable = tcp_readable,
     .unsent = tcp_unsent,
+    .linger = tcp_linger,
     .close = tcp_close,
     .release = tcp_release,
 };

@@ -159,7 +159,8 @@ void tce_data(struct tce_conn *c, const struct tce_in *in, uint64_t now)
     }
     if (size > 0) {
         /* Nobody will read it: RFC 2525, 2.17. */
-        if (c->orphan && c->state != TCP_S_CLOSE_WAIT) {
+        const bool unheard = c->orphan || (c->rd_shut && c->fin_queued);
+        if (unheard && c->state != TCP_S_CLOSE_WAIT) {
             tce_abort(c, -ECONNRESET, now);
             return;
         }

@@ -158,6 +158,13 @@ void file_put(struct file *f)
     free(f);
 }
 
+void file_put_closed(struct file *f, const struct vfs_caller *c)
+{
+    if (f->ops->linger && c && c->blocker && ref_read(&f->ref) == 1)
+        f->ops->linger(f, c);
+    file_put(f);
+}
+
 void vfs_lock_drop_owner(struct file *f, const void *owner)
 {
     (void)f;
