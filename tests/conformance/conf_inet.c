@@ -430,6 +430,115 @@ TEST(tcp_info)
     CHECK_EQ(len, 4);
 }
 
+/* Beyond what <netinet/tcp.h> has: offsets of struct tcp_info. */
+enum {
+    INFO_RTO = 8,
+    INFO_SND_MSS = 16,
+    INFO_LAST_DATA_SENT = 44,
+    INFO_LAST_DATA_RECV = 52,
+    INFO_RTT = 68,
+    INFO_BYTES_ACKED = 120,
+    INFO_BYTES_RECEIVED = 128,
+    INFO_SEGS_OUT = 136,
+    INFO_SEGS_IN = 140,
+    INFO_NOTSENT_BYTES = 144,
+    INFO_MIN_RTT = 148,
+    INFO_DATA_SEGS_IN = 152,
+    INFO_DATA_SEGS_OUT = 156,
+    INFO_BYTES_SENT = 200,
+    INFO_SIZE = 232,
+};
+
+static uint32_t info_of(int fd, size_t at)
+{
+    uint8_t b[INFO_SIZE];
+    socklen_t len = sizeof(b);
+    uint32_t v;
+
+    OK(getsockopt(fd, SOL_TCP, TCP_INFO, b, &len));
+    CHECK_EQ(len, INFO_SIZE);
+    memcpy(&v, b + at, 4);
+    return v;
+}
+
+static void tcp_pair(int sv[2])
+{
+    int l = sock(AF_INET, SOCK_STREAM);
+
+    set_int(l, SOL_SOCKET, SO_RCVBUF, 8192);
+    OK(bind4(l, 0));
+    OK(listen(l, 1));
+    sv[0] = sock(AF_INET, SOCK_STREAM);
+    OK(connect4(sv[0], port_of(l)));
+    sv[1] = OK(accept(l, NULL, NULL));
+    OK(close(l));
+}
+
+static void await_info(int fd, size_t at, uint32_t value)
+{
+    for (int i = 0; i < 200 && info_of(fd, at) != value; i++)
+        conf_sleep_ms(5);
+    CHECK_EQ(info_of(fd, at), value);
+}
+
+TEST(tcp_info_counts)
+{
+    char b[1000] = {0};
+    int sv[2];
+
+    tcp_pair(sv);
+    CHECK(info_of(sv[0], INFO_RTO) >= 200000);
+    CHECK_EQ(OK(send(sv[0], b, 1000, 0)), 1000);
+    CHECK_EQ(OK(recv(sv[1], b, 1000, MSG_WAITALL)), 1000);
+    CHECK_EQ(OK(send(sv[1], b, 300, 0)), 300);
+    CHECK_EQ(OK(recv(sv[0], b, 300, MSG_WAITALL)), 300);
+    await_info(sv[0], INFO_BYTES_ACKED, 1001); /* its SYN is a byte too */
+    await_info(sv[1], INFO_BYTES_ACKED, 300);
+    CHECK_EQ(info_of(sv[0], INFO_BYTES_RECEIVED), 300);
+    CHECK_EQ(info_of(sv[1], INFO_BYTES_RECEIVED), 1000);
+    CHECK_EQ(info_of(sv[0], INFO_BYTES_SENT), 1000);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(info_of(sv[i], INFO_DATA_SEGS_OUT), 1);
+        CHECK_EQ(info_of(sv[i], INFO_DATA_SEGS_IN), 1);
+        CHECK(info_of(sv[i], INFO_SEGS_OUT) >= 2 && info_of(sv[i], INFO_SEGS_IN) >= 2);
+        CHECK_EQ(info_of(sv[i], INFO_NOTSENT_BYTES), 0);
+        CHECK(info_of(sv[i], INFO_RTT) > 0 && info_of(sv[i], INFO_MIN_RTT) > 0);
+    }
+    conf_sleep_ms(120);
+    CHECK(info_of(sv[0], INFO_LAST_DATA_SENT) >= 100);
+    CHECK(info_of(sv[0], INFO_LAST_DATA_RECV) >= 100);
+    OK(shutdown(sv[0], SHUT_WR));
+    await_info(sv[0], INFO_BYTES_ACKED, 1002);
+    OK(shutdown(sv[1], SHUT_WR));
+    await_info(sv[1], INFO_BYTES_ACKED, 301);
+    CHECK_EQ(info_of(sv[1], INFO_BYTES_RECEIVED), 1001); /* and so is an end */
+}
+
+TEST(tcp_info_of_what_waits)
+{
+    static char b[65536];
+    int sv[2];
+
+    tcp_pair(sv);
+    for (int i = 0; i < 20; i++, conf_sleep_ms(2))
+        while (send(sv[0], b, sizeof(b), MSG_DONTWAIT) > 0)
+            ;
+    CHECK(info_of(sv[0], INFO_NOTSENT_BYTES) > 0);
+    const uint32_t got = info_of(sv[1], INFO_BYTES_RECEIVED);
+    CHECK(got > 0 && got <= info_of(sv[0], INFO_BYTES_SENT));
+    CHECK(info_of(sv[0], INFO_BYTES_ACKED) <= got + 1);
+}
+
+TEST(tcp_info_of_a_listener)
+{
+    int l = sock(AF_INET, SOCK_STREAM);
+
+    OK(listen(l, 3));
+    CHECK_EQ(info_of(l, INFO_RTO), 0);
+    CHECK_EQ(info_of(l, INFO_SND_MSS), 0);
+    CHECK_EQ(info_of(l, INFO_BYTES_ACKED), 0);
+}
+
 TEST(mtu_and_unconnected)
 {
     int u = sock(AF_INET, SOCK_DGRAM), v = sock(AF_INET, SOCK_DGRAM), n;

@@ -333,6 +333,77 @@ Test(net_tcp, loss_20_percent)
     lossy(200, 0, 0, 300000);
 }
 
+static struct lx_tcp_info info(struct end *e)
+{
+    struct lx_tcp_info i;
+
+    tce_fill_info(&e->c, &i, sim->now);
+    return i;
+}
+
+Test(net_tcp, info_of_a_clean_link)
+{
+    struct tce_config cfg = config();
+
+    begin(&cfg);
+    (void)transfer(1u << 20, SIZE_MAX);
+    for (int i = 0; i < 100 && info(&sim->a).unacked > 0; i++)
+        cr_assert(step(sim));
+    const struct lx_tcp_info a = info(&sim->a), b = info(&sim->b);
+    cr_assert_eq(a.bytes_acked, (1u << 20) + 2);
+    cr_assert_eq(a.bytes_sent, 1u << 20);
+    cr_assert_eq(b.bytes_received, (1u << 20) + 1);
+    cr_assert_eq(a.total_retrans, 0);
+    cr_assert_eq(a.segs_out, b.segs_in + 1, "the SYN came before there was a connection");
+    cr_assert_eq(a.data_segs_out, b.data_segs_in);
+    cr_assert_eq(a.snd_mss, 1448);
+    cr_assert_eq(b.rcv_mss, 1448);
+    cr_assert_eq(a.min_rtt, 10000);
+    cr_assert(a.rtt >= 10000 && a.rtt < 60000, "rtt %u", a.rtt);
+    cr_assert_leq(a.rttvar, a.rtt / 2);
+    cr_assert_geq(a.rto, 200000 + a.rtt);
+    cr_assert_gt(a.snd_cwnd, 10);
+    cr_assert_eq(a.snd_ssthresh, INT32_MAX);
+    cr_assert_eq(a.unacked, 0);
+    cr_assert_eq(a.notsent_bytes, 0);
+    sim->now += 3 * SEC;
+    cr_assert_geq(info(&sim->a).last_data_sent_ms, 3000);
+    cr_assert_geq(info(&sim->b).last_data_recv_ms, 3000);
+}
+
+Test(net_tcp, info_of_losses)
+{
+    struct tce_config cfg = config();
+
+    sim->loss = 50;
+    begin(&cfg);
+    (void)transfer(1u << 20, SIZE_MAX);
+    const struct lx_tcp_info a = info(&sim->a), b = info(&sim->b);
+    cr_assert_gt(a.total_retrans, 0);
+    cr_assert_gt(a.bytes_retrans, 0);
+    cr_assert_geq(a.bytes_sent + 10 * a.snd_mss, (1u << 20) + a.bytes_retrans);
+    cr_assert_lt(a.snd_ssthresh, INT32_MAX);
+    cr_assert_gt(b.rcv_ooopack, 0);
+}
+
+Test(net_tcp, info_of_silence)
+{
+    struct tce_config cfg = config();
+
+    cfg.nodelay = true;
+    begin(&cfg);
+    push(&sim->a, 5000);
+    sim->dead_link = true;
+    for (int i = 0; i < 30 && info(&sim->a).backoff < 3; i++)
+        cr_assert(step(sim));
+    const struct lx_tcp_info a = info(&sim->a);
+    cr_assert_eq(a.retransmits, 3);
+    cr_assert_eq(a.ca_state, TCP_CA_Loss);
+    cr_assert_geq(a.rto, 1600000, "it doubles");
+    cr_assert_eq(a.unacked, 4);
+    cr_assert_eq(a.snd_cwnd, 1);
+}
+
 Test(net_tcp, duplicates)
 {
     lossy(0, 200, 0, 2u << 20);

@@ -17,7 +17,8 @@
 #include "sentry/net/addr.h"
 #include "sentry/net/sock.h"
 
-struct inet;    /* one per namespace: port tables, counters */
+struct inet; /* one per namespace: port tables, counters */
+struct lx_tcp_info;
 struct ext_tcp; /* a connection of the external stack */
 
 MUST_CHECK int inet_new(struct inet **out);
@@ -103,8 +104,10 @@ struct inet_counts {
     uint64_t udp_in, udp_out, udp_no_ports, udp_full;
 };
 MUST_CHECK int inet_counts(struct net *n, struct inet_counts *out);
-/* struct tcp_info of a TCP socket. */
-void inet_tcp_info(struct sock *s, struct tcp_info *out);
+/* Of a TCP socket. No lock held. */
+void inet_tcp_info(struct sock *s, struct lx_tcp_info *out);
+/* TCP_CONGESTION of a TCP socket, ended by a 0. No lock held. */
+void inet_tcp_congestion(struct sock *s, char out[16]);
 /* Ends a connection as ss -K does (SOCK_DESTROY): -ECONNABORTED to its user. */
 MUST_CHECK int inet_destroy(struct sock *s);
 

@@ -147,6 +147,8 @@ static void tcp_part_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_a
 {
     if (!p || s->peer != p)
         return;
+    s->past = tcp_queue_sent(p);
+    p->past = tcp_queue_sent(s);
     a->put[0] = s->peer;
     a->put[1] = p->peer;
     s->peer = NULL;

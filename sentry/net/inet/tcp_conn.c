@@ -156,6 +156,7 @@ static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock 
     child->i.local = s->i.remote;
     child->i.remote = s->i.local;
     child->peer = tcp_get(s);
+    s->dialed = true;
     s->peer = tcp_get(child);
     atomic_store(&s->state, TCP_ESTABLISHED);
     grow_sndbuf(s);
@@ -287,6 +288,10 @@ static int tcp_disconnect(struct tcp_sock *s)
     if (!s->i.port)
         s->i.local.port = 0;
     s->step = TCP_UNCONNECTED;
+    s->dialed = false;
+    s->past = (struct tcp_sent){.bytes = 0};
+    s->q.before = (struct tcp_sent){.bytes = atomic_load(&s->q.in), .pieces = s->q.pieces};
+    s->q.at_ns = 0;
     atomic_store(&s->shut, 0);
     atomic_store(&s->fin_seen, false);
     atomic_store(&s->urgent, TCP_URGENT_NONE);

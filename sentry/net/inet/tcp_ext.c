@@ -345,13 +345,13 @@ int tcp_ext_state(struct tcp_sock *s)
     return r;
 }
 
-bool tcp_ext_info(struct tcp_sock *s, struct tcp_info *i)
+bool tcp_ext_info(struct tcp_sock *s, struct lx_tcp_info *i)
 {
     struct tcp_out *out = out_get(s);
 
     if (!out)
         return false;
-    ext_tcp_info(out->t, (void *)i);
+    ext_tcp_info(out->t, i);
     out_put(out);
     return true;
 }

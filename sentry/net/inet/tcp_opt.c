@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sentry/net/inet/tcp_priv.h"
+#include "sentry/net/tcp/info.h"
 
 #define LX_TCP_THIN_LINEAR_TIMEOUTS 16
 #define LX_TCP_THIN_DUPACK 17
@@ -49,6 +50,15 @@ static int defer_round(uint32_t seconds)
     return (int)period;
 }
 
+static int get_maxseg(struct tcp_sock *s, bool idle)
+{
+    struct lx_tcp_info i;
+
+    if (!idle && tcp_is_out(s) && tcp_ext_info(s, &i))
+        return (int)i.snd_mss;
+    return s->opt.maxseg ? s->opt.maxseg : idle ? 536 : (int)LOOPBACK_MSS;
+}
+
 static int get_number(struct tcp_sock *s, int name, int *out)
 {
     const struct tcp_options *o = &s->opt;
@@ -61,7 +71,7 @@ static int get_number(struct tcp_sock *s, int name, int *out)
     case TCP_CORK:
         return *out = o->cork, 0;
     case TCP_MAXSEG:
-        *out = o->maxseg ? o->maxseg : idle ? 536 : (int)LOOPBACK_MSS;
+        *out = get_maxseg(s, idle);
         return 0;
     case TCP_KEEPIDLE:
         return *out = in_seconds(o->keepidle, (int)set->keepalive_time), 0;
@@ -109,47 +119,107 @@ static int get_number(struct tcp_sock *s, int name, int *out)
     }
 }
 
-void inet_tcp_info(struct sock *base, struct tcp_info *i)
+static uint32_t since_ms(uint64_t then, uint64_t now)
+{
+    return then && then < now ? (uint32_t)((now - then) / 1000000u) : 0;
+}
+
+/* Bytes in s's queue that count as not yet sent. */
+static uint64_t beyond_window(const struct tcp_sock *s)
+{
+    const uint64_t have = tcp_queued(s), window = tcp_window(s);
+
+    return have > window ? have - window : 0;
+}
+
+/* Counted as packet sockets see it: one segment for each piece, and those of the handshake and the
+ * ends. Both locked; p NULL: the peer has gone. */
+static void info_counts_locked(struct tcp_sock *s, const struct tcp_sock *p, struct lx_tcp_info *i)
+{
+    const struct tcp_sent sent = p ? tcp_queue_sent(p) : s->past, got = tcp_queue_sent(s);
+    const uint64_t there = p ? tcp_queued(p) : 0, room = p ? tcp_window(p) : 0;
+    const uint64_t now = tcp_clock();
+
+    i->notsent_bytes = p ? (uint32_t)beyond_window(p) : 0;
+    i->snd_wnd = (uint32_t)(room > there ? room - there : 0);
+    i->bytes_sent = sent.bytes - i->notsent_bytes;
+    i->bytes_acked = i->bytes_sent + s->dialed + sent.fin;
+    i->bytes_received = got.bytes - beyond_window(s) + got.fin;
+    i->data_segs_out = (uint32_t)sent.pieces;
+    i->data_segs_in = (uint32_t)got.pieces;
+    i->segs_out = i->data_segs_out + (s->dialed ? 2 : 1) + sent.fin;
+    i->segs_in = i->data_segs_in + (s->dialed ? 1 : 2) + got.fin;
+    i->last_data_sent_ms = since_ms(sent.at_ns, now);
+    i->last_data_recv_ms = since_ms(got.at_ns, now);
+    i->last_ack_recv_ms = MIN(i->last_data_sent_ms, i->last_data_recv_ms);
+}
+
+static void info_counts(struct tcp_sock *s, struct lx_tcp_info *i)
+{
+    struct tcp_sock *p = tcp_lock_both(s);
+
+    info_counts_locked(s, s->peer == s ? s : p, i);
+    tcp_unlock_both(s, p);
+}
+
+static void info_loopback(struct tcp_sock *s, struct lx_tcp_info *i)
+{
+    const bool began = i->state != TCP_CLOSE && i->state != TCP_SYN_SENT;
+
+    i->rto = began ? 201000 : 1000000;
+    if (began) {
+        i->options = TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE;
+        i->wscale = 7 | 7 << 4;
+        i->rtt = i->rcv_rtt = i->min_rtt = LOOPBACK_RTT_US;
+        i->rttvar = LOOPBACK_RTT_US / 2;
+    }
+    i->ato = 40000;
+    i->snd_mss = i->state == TCP_CLOSE ? 536 : 32741;
+    i->rcv_mss = 536;
+    i->advmss = LOOPBACK_MSS;
+    i->pmtu = 65535;
+    i->snd_ssthresh = INT32_MAX;
+    i->rcv_space = LOOPBACK_MSS;
+    i->rcv_ssthresh = LOOPBACK_MSS;
+    info_counts(s, i);
+}
+
+void inet_tcp_info(struct sock *base, struct lx_tcp_info *i)
 {
     struct tcp_sock *s = tcp_of(base);
 
     memset(i, 0, sizeof(*i));
-    if (tcp_is_out(s) && tcp_ext_info(s, i))
+    if (tcp_is_out(s) && tcp_ext_info(s, i)) {
+        i->max_pacing_rate = base->pacing_rate;
         return;
-    i->tcpi_state = (uint8_t)tcp_state(s);
-    if (i->tcpi_state == TCP_LISTEN) {
-        mutex_lock(&s->i.mu);
-        i->tcpi_unacked = s->accept_count;
-        i->tcpi_sacked = s->backlog;
-        mutex_unlock(&s->i.mu);
     }
-    if (i->tcpi_state != TCP_CLOSE && i->tcpi_state != TCP_LISTEN &&
-        i->tcpi_state != TCP_SYN_SENT) {
-        i->tcpi_options = TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE;
-        i->tcpi_snd_wscale = 7;
-        i->tcpi_rcv_wscale = 7;
-        i->tcpi_rto = 201000;
-        i->tcpi_rtt = LOOPBACK_RTT_US;
-        i->tcpi_rttvar = LOOPBACK_RTT_US / 2;
-        i->tcpi_rcv_rtt = LOOPBACK_RTT_US;
-    } else {
-        i->tcpi_rto = 1000000;
+    i->state = (uint8_t)tcp_state(s);
+    i->snd_cwnd = 10;
+    i->reordering = 3;
+    i->pacing_rate = UINT64_MAX;
+    i->max_pacing_rate = base->pacing_rate;
+    if (i->state != TCP_LISTEN) {
+        info_loopback(s, i);
+        return;
     }
-    i->tcpi_ato = 40000;
-    i->tcpi_snd_mss = i->tcpi_state == TCP_CLOSE || i->tcpi_state == TCP_LISTEN ? 536 : 32741;
-    i->tcpi_rcv_mss = 536;
-    i->tcpi_advmss = LOOPBACK_MSS;
-    i->tcpi_pmtu = 65535;
-    i->tcpi_snd_ssthresh = INT32_MAX;
-    i->tcpi_snd_cwnd = 10;
-    i->tcpi_reordering = 3;
-    i->tcpi_rcv_space = LOOPBACK_MSS;
-    i->tcpi_rcv_ssthresh = LOOPBACK_MSS;
+    mutex_lock(&s->i.mu);
+    i->unacked = s->accept_count;
+    i->sacked = s->backlog;
+    mutex_unlock(&s->i.mu);
+}
+
+void inet_tcp_congestion(struct sock *base, char out[16])
+{
+    struct tcp_sock *s = tcp_of(base);
+
+    mutex_lock(&s->i.mu);
+    memcpy(out, s->opt.congestion, sizeof(s->opt.congestion));
+    mutex_unlock(&s->i.mu);
 }
 
 static int get_info(struct tcp_sock *s, void *buf, socklen_t *len)
 {
-    struct tcp_info i;
+    struct lx_tcp_info i;
 
     inet_tcp_info(&s->i.base, &i);
     return sock_put_option(buf, len, &i, sizeof(i));

@@ -20,11 +20,19 @@ struct tcp_chunk {
     uint8_t data[];
 };
 
+/* What an end has sent, as the queue of the other one counts it. */
+struct tcp_sent {
+    uint64_t bytes, pieces, at_ns;
+    bool fin; /* the end of stream has arrived */
+};
+
 /* Bytes that wait to be read. in and out count from the connection's beginning. */
 struct tcp_queue {
     struct mutex wr, rd;               /* rank SOCKET_IO */
     struct tcp_chunk *head, *tail;     /* guard: mu of the socket */
     uint64_t pieces;                   /* guard: mu */
+    uint64_t at_ns;                    /* tcp_clock of the last bytes; guard: mu */
+    struct tcp_sent before;            /* what earlier connections brought; guard: mu */
     const struct tcp_chunk *busy;      /* a writer copies into it; guard: mu */
     _Atomic uint64_t in, out;          /* changed under mu */
     _Atomic bool want_room, fin_waits; /* the writer is to be told of room */
@@ -57,6 +65,8 @@ struct tcp_sock {
     bool closed;     /* nobody has it open */
     bool fin_queued; /* the end waits behind bytes that the peer has no room for */
     bool in_tuples;
+    bool dialed;           /* it began the connection */
+    struct tcp_sent past;  /* of the peer that has gone */
     struct tcp_sock *peer; /* owned */
     struct tcp_out *out;   /* owned: the peer is outside */
     struct tcp_queue q;
@@ -139,6 +149,10 @@ MUST_CHECK int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, 
 MUST_CHECK int64_t tcp_queue_pull(struct tcp_sock *s, struct uio *u, uint64_t want);
 /* Copies from off bytes behind the front; takes nothing. s->q.rd held. */
 MUST_CHECK int64_t tcp_queue_peek(struct tcp_sock *s, struct uio *u, uint64_t off, uint64_t want);
+/* Monotonic ns, as exact as a tick: last_data_sent and the like. */
+uint64_t tcp_clock(void);
+/* What came to s from its peer. mu held. */
+struct tcp_sent tcp_queue_sent(const struct tcp_sock *s);
 /* Frees what is in it. Nobody reads. */
 void tcp_queue_purge(struct tcp_sock *s);
 
@@ -188,7 +202,7 @@ uint64_t tcp_ext_bytes(struct tcp_sock *s, bool unsent, bool not_sent_only);
 MUST_CHECK int tcp_ext_shutdown(struct tcp_sock *s, int how);
 int tcp_ext_take_error(struct sock *s);
 int tcp_ext_state(struct tcp_sock *s);
-bool tcp_ext_info(struct tcp_sock *s, struct tcp_info *i);
+bool tcp_ext_info(struct tcp_sock *s, struct lx_tcp_info *i);
 
 /* ---- tcp_data.c ---- */
 MUST_CHECK int64_t tcp_send(struct sock *s, struct sock_msg *m, bool nonblock,

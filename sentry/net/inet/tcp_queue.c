@@ -2,6 +2,7 @@
  * is read, with no lock over the copies that both need. */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/limits.h"
 #include "sentry/net/inet/tcp_priv.h"
@@ -10,6 +11,24 @@
 #define CHUNK_MIN 448u
 #define BUF_LOCK_SND 1u
 #define BUF_LOCK_RCV 2u
+
+uint64_t tcp_clock(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+struct tcp_sent tcp_queue_sent(const struct tcp_sock *s)
+{
+    return (struct tcp_sent){
+        .bytes = atomic_load_explicit(&s->q.in, memory_order_relaxed) - s->q.before.bytes,
+        .pieces = s->q.pieces - s->q.before.pieces,
+        .at_ns = s->q.at_ns,
+        .fin = atomic_load_explicit(&s->fin_seen, memory_order_relaxed),
+    };
+}
 
 uint64_t tcp_window(const struct tcp_sock *p)
 {
@@ -76,9 +95,11 @@ int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, struct uio 
         uio_copy_from(u, c->data + c->filled, (size_t)MIN(want, (uint64_t)(c->size - c->filled)));
     if (UNLIKELY(packet_listens(p->i.base.net)) && n > 0)
         tcp_tap_data(s, p, c->data + c->filled, (size_t)n);
+    const uint64_t now = tcp_clock();
     mutex_lock(&p->i.mu);
     p->q.busy = NULL;
     if (n > 0) {
+        p->q.at_ns = now;
         if (fresh) {
             if (p->q.tail)
                 p->q.tail->next = c;

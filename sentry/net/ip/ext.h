@@ -14,6 +14,7 @@
 struct ext_stack;
 struct ext_tcp;
 struct inet_info;
+struct lx_tcp_info;
 
 /* ---- life ---- */
 
@@ -107,7 +108,7 @@ uint64_t ext_tcp_readable(struct ext_tcp *t);
 /* SIOCOUTQ (not acknowledged) and SIOCOUTQNSD (not sent). */
 uint64_t ext_tcp_unsent(struct ext_tcp *t, bool not_sent_only);
 void ext_tcp_set_options(struct ext_tcp *t, const struct ext_tcp_options *o);
-void ext_tcp_info(struct ext_tcp *t, struct tcp_info *out);
+void ext_tcp_info(struct ext_tcp *t, struct lx_tcp_info *out);
 void ext_tcp_names(struct ext_tcp *t, struct net_ep *local, struct net_ep *remote);
 /* TCP_ESTABLISHED ... as in <netinet/tcp.h>. */
 int ext_tcp_state(struct ext_tcp *t);

@@ -193,7 +193,7 @@ uint64_t ext_tcp_unsent(struct ext_tcp *t, bool not_sent_only)
     return n;
 }
 
-void ext_tcp_info(struct ext_tcp *t, struct tcp_info *out)
+void ext_tcp_info(struct ext_tcp *t, struct lx_tcp_info *out)
 {
     mutex_lock(&t->mu);
     tce_fill_info(&t->c, out, mono_now());

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sentry/net/inet/inet.h"
+#include "sentry/net/tcp/info.h"
 #include "sentry/net/netlink/nl_priv.h"
 
 _Static_assert(sizeof(struct inet_diag_req_v2) <= sizeof(((struct nl_dump *)0)->diag), "request");
@@ -58,9 +59,14 @@ static void put_socket(struct wbuf *w, const struct diag_walk *x, const struct i
     wbuf_bytes(w, &m, sizeof(m));
     nl_attr(w, INET_DIAG_SHUTDOWN, &shut, 1);
     if (s && i->protocol == IPPROTO_TCP && x->req.idiag_ext & 1u << (INET_DIAG_INFO - 1)) {
-        struct tcp_info info;
+        struct lx_tcp_info info;
         inet_tcp_info(s, &info);
         nl_attr(w, INET_DIAG_INFO, &info, sizeof(info));
+    }
+    if (s && i->protocol == IPPROTO_TCP && x->req.idiag_ext & 1u << (INET_DIAG_CONG - 1)) {
+        char name[16];
+        inet_tcp_congestion(s, name);
+        nl_attr(w, INET_DIAG_CONG, name, strlen(name) + 1);
     }
     if (i->family == AF_INET6) {
         const uint8_t only = i->v6only;

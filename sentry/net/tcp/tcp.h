@@ -13,9 +13,8 @@
 
 #include "base/compiler.h"
 #include "base/list.h"
+#include "sentry/net/tcp/info.h"
 #include "sentry/net/tcp/ring.h"
-
-struct tcp_info;
 
 /* Numbers as <netinet/tcp.h> has them, which /proc/net/tcp shows. */
 enum tce_state {
@@ -174,9 +173,11 @@ struct tce_conn {
     uint64_t challenge_ns;
     unsigned challenges;
 
-    /* counted for tcp_info */
-    uint64_t bytes_acked, bytes_received, segs_in, segs_out, retrans_total, data_segs_in,
-        data_segs_out;
+    /* counted for lx_tcp_info: bytes, segments as they are on the wire */
+    uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
+    uint64_t segs_in, segs_out, retrans_total, data_segs_in, data_segs_out, ooo_segs_in;
+    uint64_t data_in_ns, data_out_ns; /* when the last one with bytes came, or went */
+    uint32_t rcv_mss;                 /* largest segment that came */
 };
 
 /* mss and buffers from cfg; nothing is sent. */
@@ -209,7 +210,7 @@ uint32_t tce_poll_events(const struct tce_conn *c);
 size_t tce_readable(const struct tce_conn *c);
 /* Bytes that were never sent. */
 size_t tce_unsent(const struct tce_conn *c);
-void tce_fill_info(const struct tce_conn *c, struct tcp_info *out, uint64_t now);
+void tce_fill_info(const struct tce_conn *c, struct lx_tcp_info *out, uint64_t now);
 
 /* Headers as bytes. size is what there is from the first byte of the header on; on success
  * *out_header is the header's length. -EINVAL. */

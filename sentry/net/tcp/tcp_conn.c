@@ -326,7 +326,7 @@ void tce_input(struct tce_conn *c, const struct tce_in *in, uint64_t now)
 {
     if (c->dead)
         return;
-    c->segs_in++;
+    c->segs_in += tce_segments(c, in->size);
     c->last_in_ns = now;
     c->keep_probes = 0;
     if (c->state == TCP_S_SYN_SENT)
@@ -491,36 +491,71 @@ uint32_t tce_poll_events(const struct tce_conn *c)
     return ev;
 }
 
-void tce_fill_info(const struct tce_conn *c, struct tcp_info *o, uint64_t now)
+static uint32_t since_ms(uint64_t then, uint64_t now)
+{
+    return then && then < now ? (uint32_t)((now - then) / MS) : 0;
+}
+
+static uint32_t in_us(uint64_t ns)
+{
+    return (uint32_t)(MIN(ns, UINT32_MAX * UINT64_C(1000)) / 1000);
+}
+
+static void fill_sender(const struct tce_conn *c, struct lx_tcp_info *o)
+{
+    const uint32_t out = c->snd_nxt - c->snd_una;
+
+    o->snd_mss = c->mss;
+    o->snd_cwnd = c->cwnd / c->mss;
+    o->snd_ssthresh = c->ssthresh == TCP_CWND_MAX ? INT32_MAX : c->ssthresh / c->mss;
+    o->snd_wnd = c->snd_wnd;
+    o->unacked = (out + c->mss - 1) / c->mss;
+    o->sacked = c->sacked_bytes / c->mss;
+    o->lost = (c->lost_bytes + c->mss - 1) / c->mss;
+    o->retransmits = o->backoff = (uint8_t)MIN(c->backoff, 255u);
+    o->probes = (uint8_t)MIN(c->keep_probes + c->persist_shift, 255u);
+    o->total_retrans = (uint32_t)c->retrans_total;
+    o->notsent_bytes = (uint32_t)tce_not_sent(c);
+    /* A SYN and a FIN are numbers too, but for the SYN of an end that was called. */
+    o->bytes_acked = c->bytes_acked + (c->syn_acked && !c->passive) + c->fin_acked;
+    o->bytes_sent = c->bytes_sent;
+    o->bytes_retrans = c->bytes_retrans;
+    o->segs_out = (uint32_t)c->segs_out;
+    o->data_segs_out = (uint32_t)c->data_segs_out;
+    o->pacing_rate = UINT64_MAX;
+}
+
+static void fill_receiver(const struct tce_conn *c, struct lx_tcp_info *o)
+{
+    o->rcv_mss = c->rcv_mss ? c->rcv_mss : MIN(c->mss, TCP_MSS_ASSUMED);
+    o->rcv_ssthresh = o->rcv_space = c->cfg.rcvbuf;
+    o->bytes_received = c->bytes_received + (c->fin_seen && c->rcv_nxt == c->fin_seq + 1);
+    o->segs_in = (uint32_t)c->segs_in;
+    o->data_segs_in = (uint32_t)c->data_segs_in;
+    o->rcv_ooopack = (uint32_t)c->ooo_segs_in;
+}
+
+void tce_fill_info(const struct tce_conn *c, struct lx_tcp_info *o, uint64_t now)
 {
     memset(o, 0, sizeof(*o));
-    o->tcpi_state = (uint8_t)c->state;
-    o->tcpi_ca_state = c->backoff ? TCP_CA_Loss : c->recovering ? TCP_CA_Recovery : TCP_CA_Open;
-    o->tcpi_retransmits = (uint8_t)MIN(c->backoff, 255u);
-    o->tcpi_backoff = (uint8_t)MIN(c->backoff, 255u);
-    o->tcpi_options =
-        (uint8_t)((c->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (c->sack_ok ? TCPI_OPT_SACK : 0) |
-                  (c->snd_scale || c->rcv_scale ? TCPI_OPT_WSCALE : 0));
-    o->tcpi_snd_wscale = c->snd_scale & 15u;
-    o->tcpi_rcv_wscale = c->rcv_scale & 15u;
-    o->tcpi_rto = (uint32_t)(c->rto_ns / 1000);
-    o->tcpi_ato = (uint32_t)(TCP_DELACK / 1000);
-    o->tcpi_snd_mss = c->mss;
-    o->tcpi_rcv_mss = c->mss;
-    o->tcpi_unacked = (uint32_t)((c->snd_nxt - c->snd_una + c->mss - 1) / c->mss);
-    o->tcpi_sacked = c->sacked_bytes / c->mss;
-    o->tcpi_lost = c->lost_bytes / c->mss;
-    o->tcpi_last_data_recv = (uint32_t)((now - c->last_in_ns) / MS);
-    o->tcpi_pmtu = c->cfg.mss + 40;
-    o->tcpi_rcv_ssthresh = c->cfg.rcvbuf;
-    o->tcpi_rtt = (uint32_t)(c->srtt_ns / 1000);
-    o->tcpi_rttvar = (uint32_t)(c->rttvar_ns / 1000);
-    o->tcpi_snd_ssthresh = c->ssthresh / c->mss;
-    o->tcpi_snd_cwnd = c->cwnd / c->mss;
-    o->tcpi_advmss = c->cfg.mss;
-    o->tcpi_reordering = 3;
-    o->tcpi_rcv_space = c->cfg.rcvbuf;
-    o->tcpi_total_retrans = (uint32_t)c->retrans_total;
+    o->state = (uint8_t)c->state;
+    o->ca_state = c->backoff ? TCP_CA_Loss : c->recovering ? TCP_CA_Recovery : TCP_CA_Open;
+    o->options = (uint8_t)((c->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (c->sack_ok ? TCPI_OPT_SACK : 0) |
+                           (c->snd_scale || c->rcv_scale ? TCPI_OPT_WSCALE : 0));
+    o->wscale = (uint8_t)(c->snd_scale | c->rcv_scale << 4);
+    o->rto = in_us(MIN(c->rto_ns << MIN(c->backoff, 20u), TCP_RTO_MAX));
+    o->ato = in_us(TCP_DELACK);
+    o->rtt = in_us(c->srtt_ns);
+    o->rttvar = in_us(c->rttvar_ns);
+    o->min_rtt = in_us(c->min_rtt_ns);
+    o->last_data_sent_ms = since_ms(c->data_out_ns, now);
+    o->last_data_recv_ms = since_ms(c->data_in_ns, now);
+    o->last_ack_recv_ms = since_ms(c->last_in_ns, now);
+    o->pmtu = c->cfg.mss + 40;
+    o->advmss = c->cfg.mss;
+    o->reordering = 3;
+    fill_sender(c, o);
+    fill_receiver(c, o);
 }
 
 size_t tce_unsent(const struct tce_conn *c)

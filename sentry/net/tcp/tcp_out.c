@@ -92,9 +92,12 @@ static bool emit(struct tce_conn *c, uint32_t seq, uint8_t flags, const struct i
         if (o.o.sack_count > 3)
             o.o.sack_count = 3;
     }
-    c->segs_out++;
-    if (size > 0)
-        c->data_segs_out++;
+    c->segs_out += tce_segments(c, size);
+    if (size > 0) {
+        c->data_segs_out += tce_segments(c, size);
+        c->bytes_sent += size;
+        c->data_out_ns = now;
+    }
     const bool sent = c->ops->output(c, &o);
     if (sent && flags & TCP_F_ACK) {
         c->ack_pending = 0;
@@ -172,7 +175,8 @@ bool tce_resend(struct tce_conn *c, struct tce_chunk *ch, uint64_t now)
         return true; /* it was acknowledged in part and could not be cut */
     if (ch->end - ch->seq > TCP_GSO_MAX && !tce_chunk_split(c, ch, ch->seq + TCP_GSO_MAX))
         return false;
-    c->retrans_total++;
+    c->retrans_total += tce_segments(c, ch->end - ch->seq);
+    c->bytes_retrans += ch->end - ch->seq;
     const bool sent = emit_range(c, ch->seq, ch->end, has_fin(c, ch->end), true, now);
     tce_chunk_mark_resent(c, ch, now);
     return sent;

@@ -51,6 +51,12 @@ static inline uint32_t seq_min(uint32_t a, uint32_t b)
     return seq_lt(a, b) ? a : b;
 }
 
+/* Segments on the wire that so many bytes make, a bare one included. */
+static inline uint32_t tce_segments(const struct tce_conn *c, size_t size)
+{
+    return size <= c->mss ? 1 : (uint32_t)((size + c->mss - 1) / c->mss);
+}
+
 /* tcp_out.c */
 void tce_output(struct tce_conn *c, uint64_t now);
 void tce_send_ack(struct tce_conn *c, uint64_t now);

@@ -84,7 +84,10 @@ static void take_data(struct tce_conn *c, uint32_t seq, const uint8_t *data, uin
         ring_put(&c->in, c->in.used + off, data, size);
         c->ooo_latest = seq;
     }
-    c->data_segs_in++;
+    c->data_segs_in += tce_segments(c, size);
+    c->ooo_segs_in += off != 0;
+    c->data_in_ns = now;
+    c->rcv_mss = MAX(c->rcv_mss, MIN(size, c->mss));
     c->ack_pending += size;
     if (off != 0 || had_holes || c->ack_pending >= 2 * c->mss || c->data_segs_in <= QUICK_ACKS)
         c->ack_now = true;
