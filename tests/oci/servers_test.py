@@ -158,6 +158,58 @@ with call() as t:
 s, n = stuff(1); t = time.monotonic(); s.close(); assert time.monotonic() - t > 0.9
 " """
 
+# Urgent data, given and taken by either side.
+URGENT = r"""
+import array, fcntl, os, select, signal, socket, sys, termios, time
+SIOCATMARK = 0x8905
+signals = 0
+def on_signal(*_):
+    global signals
+    signals += 1
+signal.signal(signal.SIGURG, on_signal)
+def mark(s):
+    a = array.array('i', [0]); fcntl.ioctl(s, SIOCATMARK, a); return a[0]
+def give(s):
+    assert s.recv(1) == b'r'
+    s.send(b'ab'); s.send(b'cU', socket.MSG_OOB); s.send(b'de'); assert s.recv(1) == b'd'
+def exactly(s, n):
+    got = b''
+    while len(got) < n:
+        b = s.recv(n - len(got)); assert b; got += b
+    return got
+def take(s, inline):
+    before = signals
+    fcntl.fcntl(s, fcntl.F_SETOWN, os.getpid())
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, inline)
+    try:
+        s.recv(1, socket.MSG_OOB); assert False
+    except OSError as e:
+        assert e.errno == 22, e
+    s.send(b'r')
+    p = select.poll(); p.register(s, select.POLLPRI); assert p.poll(60000) == [(s.fileno(), select.POLLPRI)]
+    for i in range(500):
+        if signals > before: break
+        time.sleep(0.01)
+    assert signals == before + 1, signals
+    assert exactly(s, 3) == b'abc' and mark(s) == 1
+    if inline:
+        assert exactly(s, 3) == b'Ude'
+    else:
+        assert s.recv(1, socket.MSG_OOB) == b'U' and exactly(s, 2) == b'de'
+    assert mark(s) == 0; s.send(b'd')
+if sys.argv[1] == 'server':
+    l = socket.create_server((sys.argv[2], 7002)); s, _ = l.accept()
+    give(s); take(s, 0); give(s); take(s, 1)
+    s.recv(1)
+else:
+    for i in range(100):
+        try:
+            s = socket.create_connection((sys.argv[2], 7002)); break
+        except OSError:
+            time.sleep(0.2)
+    take(s, 0); give(s); take(s, 1); give(s)
+"""
+
 NODE = r"""
 cat > /tmp/s.js <<X
 require('http').createServer((q, r) => { let n = 0; q.on('data', d => n += d.length);
@@ -275,6 +327,10 @@ class Servers(Case):
 
     def test_linger(self):
         self.both_ways(SLOW, LINGER)
+
+    def test_urgent(self):
+        script = "exec python3 -c \"$3\" $2 $1"
+        self.both_ways(script, script, ["server", URGENT], ["client", URGENT])
 
     def test_node(self):
         self.both_ways(NODE, ASK_NODE)

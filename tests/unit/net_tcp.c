@@ -232,7 +232,7 @@ static void push(struct end *e, uint64_t total)
         for (size_t i = 0; i < n; i++)
             buf[i] = pattern(e->written + i);
         uio_init_kernel(&u, buf, n);
-        const int64_t r = tce_write(&e->c, &u, false, sim->now);
+        const int64_t r = tce_write(&e->c, &u, 0, sim->now);
         if (r == -EAGAIN)
             return;
         cr_assert_gt(r, 0, "write gave %lld", (long long)r);
@@ -570,6 +570,170 @@ Test(net_tcp, unread_data_resets)
     cr_assert_eq(sim->a.c.error, -ECONNRESET);
 }
 
+/* ---- urgent data ---- */
+
+static void say(struct end *e, const char *text, unsigned flags)
+{
+    struct uio u;
+
+    uio_init_kernel(&u, (void *)(uintptr_t)text, strlen(text));
+    cr_assert_eq(tce_write(&e->c, &u, flags, sim->now), (int64_t)strlen(text));
+}
+
+static void hear(struct end *e, int64_t peek_off, const char *text)
+{
+    char buf[64];
+    struct uio u;
+
+    uio_init_kernel(&u, buf, sizeof(buf));
+    const int64_t n = tce_read(&e->c, &u, peek_off, sim->now);
+    cr_assert_eq(n, (int64_t)strlen(text), "%lld bytes, not %s", (long long)n, text);
+    cr_assert_eq(memcmp(buf, text, (size_t)n), 0);
+}
+
+static void settle(uint64_t ns)
+{
+    const uint64_t end = sim->now + ns;
+
+    while (sim->now < end && step(sim))
+        ;
+}
+
+Test(net_tcp, urgent_byte)
+{
+    struct tce_config cfg = config();
+    uint8_t byte = 0;
+
+    begin(&cfg);
+    settle(1 * SEC);
+    cr_assert_eq(tce_read_urgent(&sim->b.c, false, &byte), -EINVAL);
+    say(&sim->a, "ab", 0);
+    say(&sim->a, "cU", TCE_URGENT);
+    say(&sim->a, "de", 0);
+    settle(1 * SEC);
+    struct tce_conn *b = &sim->b.c;
+    cr_assert(tce_poll_events(b) & EPOLLPRI);
+    cr_assert_eq(tce_inq(b), 3);
+    cr_assert(!tce_at_mark(b, 0) && tce_at_mark(b, 3));
+    hear(&sim->b, 0, "abc");
+    hear(&sim->b, -1, "abc");
+    cr_assert(tce_at_mark(b, 0));
+    cr_assert_eq(tce_inq(b), 0);
+    hear(&sim->b, 0, "de");
+    cr_assert_eq(tce_read_urgent(b, true, &byte), 1);
+    cr_assert_eq(tce_read_urgent(b, false, &byte), 1);
+    cr_assert_eq(byte, 'U');
+    cr_assert_eq(tce_read_urgent(b, false, &byte), -EINVAL);
+    cr_assert_not(tce_poll_events(b) & EPOLLPRI);
+    hear(&sim->b, -1, "de");
+    cr_assert(!tce_at_mark(b, 0));
+    say(&sim->a, "fg", 0);
+    settle(1 * SEC);
+    hear(&sim->b, -1, "fg");
+    cr_assert(!(sim->a.c.snd_up != sim->a.c.snd_una), "it is acknowledged");
+}
+
+Test(net_tcp, urgent_byte_in_the_stream)
+{
+    struct tce_config cfg = config();
+    uint8_t byte;
+
+    begin(&cfg);
+    settle(1 * SEC);
+    cfg.oob_inline = true;
+    tce_reconfigure(&sim->b.c, &cfg, sim->now);
+    say(&sim->a, "abU", TCE_URGENT);
+    say(&sim->a, "c", 0);
+    settle(1 * SEC);
+    hear(&sim->b, -1, "ab");
+    cr_assert(tce_at_mark(&sim->b.c, 0));
+    cr_assert_eq(tce_read_urgent(&sim->b.c, false, &byte), -EINVAL);
+    hear(&sim->b, -1, "Uc");
+    cr_assert(!tce_at_mark(&sim->b.c, 0));
+}
+
+Test(net_tcp, urgent_byte_alone_and_a_newer_one)
+{
+    struct tce_config cfg = config();
+    uint8_t byte;
+
+    begin(&cfg);
+    settle(1 * SEC);
+    say(&sim->a, "U", TCE_URGENT);
+    settle(1 * SEC);
+    cr_assert_eq(tce_poll_events(&sim->b.c) & (EPOLLIN | EPOLLPRI), EPOLLPRI);
+    say(&sim->a, "xV", TCE_URGENT);
+    settle(1 * SEC);
+    hear(&sim->b, -1, "x");
+    cr_assert_eq(tce_read_urgent(&sim->b.c, false, &byte), 1);
+    cr_assert_eq(byte, 'V');
+    cr_assert_eq(sim->b.c.in.used, 1);
+    struct uio u;
+    uio_init_kernel(&u, &byte, 1);
+    cr_assert_eq(tce_read(&sim->b.c, &u, -1, sim->now), -EAGAIN, "nothing but the byte");
+    cr_assert_eq(sim->b.c.in.used, 0);
+}
+
+/* All of a long stream with a mark in it, whatever the link does. */
+Test(net_tcp, urgent_mark_on_a_bad_link)
+{
+    struct tce_config cfg = config();
+    const uint64_t at = 300000, total = 600000;
+    bool marked = false;
+
+    sim->loss = 100;
+    sim->dup = 20;
+    sim->jitter_ns = 5 * MS;
+    begin(&cfg);
+    for (int i = 0; i < STEPS_MAX && sim->b.read < total; i++) {
+        push(&sim->a, sim->a.written < at ? at : total);
+        if (sim->a.written == at && sim->a.c.snd_up == sim->a.c.snd_una) {
+            uint8_t last = pattern(at);
+            struct uio u;
+            uio_init_kernel(&u, &last, 1);
+            if (tce_write(&sim->a.c, &u, TCE_URGENT, sim->now) == 1)
+                sim->a.written++;
+        }
+        cr_assert(step(sim));
+        if (!sim->b.open || sim->b.c.state == TCP_S_SYN_RCVD)
+            continue;
+        if (!sim->b.c.cfg.oob_inline) {
+            cfg.oob_inline = true;
+            tce_reconfigure(&sim->b.c, &cfg, sim->now);
+        }
+        if (tce_at_mark(&sim->b.c, 0)) {
+            cr_assert_eq(sim->b.read, at);
+            marked = true;
+        }
+        uint8_t buf[4096];
+        struct uio u;
+        uio_init_kernel(&u, buf, sizeof(buf));
+        const int64_t n = tce_read(&sim->b.c, &u, -1, sim->now);
+        for (int64_t k = 0; k < n; k++)
+            cr_assert_eq(buf[k], pattern(sim->b.read + (uint64_t)k));
+        sim->b.read += n > 0 ? (uint64_t)n : 0;
+    }
+    cr_assert(marked);
+    cr_assert_eq(sim->b.read, total);
+}
+
+Test(net_tcp, urgent_mark_beyond_a_closed_window)
+{
+    struct tce_config cfg = config();
+
+    begin(&cfg);
+    push(&sim->a, 20u << 20);
+    settle(1 * SEC);
+    push(&sim->a, 20u << 20);
+    settle(1 * SEC);
+    cr_assert_eq(sim->b.c.urgent, TCE_URGENT_NONE);
+    cr_assert_gt(tce_unsent(&sim->a.c), 0);
+    sim->a.c.cfg.sndbuf += 100;
+    say(&sim->a, "U", TCE_URGENT);
+    settle(100 * SEC);
+    cr_assert_eq(sim->b.c.urgent, TCE_URGENT_EXPECTED);
+}
+
 /* While a close lingers, and after shutdown(SHUT_RDWR). */
 Test(net_tcp, data_after_both_ways_are_shut_resets)
 {
@@ -636,6 +800,7 @@ Test(net_tcp, any_segment)
                                 .size = rnd(sim) % sizeof(data)};
             struct tce_conn *c = &sim->a.c;
             in.seq = c->rcv_nxt + (uint32_t)(rnd(sim) % 4000) - 1000;
+            in.urgent = (uint16_t)(rnd(sim) % 5000);
             in.ack = c->snd_una + (uint32_t)(rnd(sim) % 30000) - 3000;
             in.o.sack_count = rnd(sim) % 5;
             for (unsigned k = 0; k < in.o.sack_count; k++) {
@@ -644,6 +809,10 @@ Test(net_tcp, any_segment)
             }
             memset(data, 7, sizeof(data));
             tce_input(c, &in, sim->now);
+            struct uio u;
+            uio_init_kernel(&u, data, rnd(sim) % sizeof(data));
+            (void)!tce_read(c, &u, (int64_t)(rnd(sim) % 50) - 25, sim->now);
+            cr_assert_leq(tce_inq(c), tce_readable(c));
             if (tce_next_timer(c) != TCP_NEVER && rnd(sim) % 8 == 0) {
                 sim->now = MAX(sim->now, tce_next_timer(c));
                 tce_timers(c, sim->now);

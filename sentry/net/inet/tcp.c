@@ -371,7 +371,7 @@ static int64_t tcp_ioctl(struct sock *base, unsigned cmd, uint64_t arg, const st
     (void)c;
     switch (cmd) {
     case SIOCATMARK:
-        value = tcp_at_mark(s);
+        value = tcp_is_out(s) ? tcp_ext_at_mark(s) : tcp_at_mark(s);
         break;
     case 0x894b: /* SIOCOUTQNSD: everything that the window lets through was sent */
         value = (int32_t)MIN(tcp_ext_bytes(s, true, true), (uint64_t)INT32_MAX);

@@ -60,6 +60,7 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     o->nodelay = s->opt.nodelay;
     o->cork = s->opt.cork;
     o->keepalive = sock_option(b, SO_KEEPALIVE);
+    o->oob_inline = sock_option(b, SO_OOBINLINE);
     o->keep_idle_s = s->opt.keepidle ? s->opt.keepidle : set->keepalive_time;
     o->keep_intvl_s = s->opt.keepintvl ? s->opt.keepintvl : set->keepalive_intvl;
     o->keep_count = s->opt.keepcnt ? s->opt.keepcnt : set->keepalive_probes;
@@ -219,7 +220,7 @@ int64_t tcp_ext_send(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
     do {
         n = ext_tcp_status(out->t) == -EINPROGRESS
                 ? -EAGAIN
-                : ext_tcp_send(out->t, m->u, m->flags & MSG_MORE);
+                : ext_tcp_send(out->t, m->u, m->flags & MSG_MORE, m->flags & MSG_OOB);
         if (n > 0)
             done += n;
         if (n == -EAGAIN)
@@ -261,6 +262,8 @@ static int64_t out_recv(struct tcp_sock *s, struct tcp_out *out, struct sock_msg
     int64_t done = 0, n;
 
     for (;;) {
+        if (UNLIKELY(done > 0 && ext_tcp_at_mark(out->t, m->flags & MSG_PEEK ? (uint64_t)done : 0)))
+            break;
         n = out_take(out, m, done);
         if (n > 0)
             done += n;
@@ -277,6 +280,30 @@ static int64_t out_recv(struct tcp_sock *s, struct tcp_out *out, struct sock_msg
     return done > 0 ? done : n;
 }
 
+/* The urgent byte itself. */
+static int64_t out_urgent(struct tcp_out *out, struct sock_msg *m)
+{
+    uint8_t byte;
+    int64_t n = ext_tcp_recv_urgent(out->t, m->flags & MSG_PEEK || m->u->left == 0, &byte);
+
+    if (n != 1)
+        return n;
+    m->out_flags |= MSG_OOB;
+    if (m->u->left > 0)
+        return m->flags & MSG_TRUNC ? 1 : uio_copy_to(m->u, &byte, 1);
+    m->out_flags |= MSG_TRUNC;
+    return 0;
+}
+
+bool tcp_ext_at_mark(struct tcp_sock *s)
+{
+    struct tcp_out *out = out_get(s);
+    const bool yes = out && ext_tcp_at_mark(out->t, 0);
+
+    out_put(out);
+    return yes;
+}
+
 int64_t tcp_ext_recv(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
                      const struct vfs_caller *c)
 {
@@ -286,7 +313,7 @@ int64_t tcp_ext_recv(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
     if (!out)
         return -ENOTCONN;
     if (m->flags & MSG_OOB)
-        n = -EINVAL;
+        n = out_urgent(out, m);
     else if (m->u->left == 0 && ext_tcp_readable(out->t))
         n = 0;
     else
@@ -312,7 +339,7 @@ uint64_t tcp_ext_bytes(struct tcp_sock *s, bool unsent, bool not_sent_only)
 
     if (!out)
         return 0;
-    const uint64_t n = unsent ? ext_tcp_unsent(out->t, not_sent_only) : ext_tcp_readable(out->t);
+    const uint64_t n = unsent ? ext_tcp_unsent(out->t, not_sent_only) : ext_tcp_inq(out->t);
     out_put(out);
     return n;
 }

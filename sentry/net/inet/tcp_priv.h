@@ -197,6 +197,7 @@ MUST_CHECK int64_t tcp_ext_send(struct tcp_sock *s, struct sock_msg *m, bool non
 MUST_CHECK int64_t tcp_ext_recv(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
                                 const struct vfs_caller *c);
 uint32_t tcp_ext_poll(struct tcp_sock *s);
+bool tcp_ext_at_mark(struct tcp_sock *s);
 /* Bytes to read, or not acknowledged, or not even sent. */
 uint64_t tcp_ext_bytes(struct tcp_sock *s, bool unsent, bool not_sent_only);
 MUST_CHECK int tcp_ext_shutdown(struct tcp_sock *s, int how);

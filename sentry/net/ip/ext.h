@@ -66,7 +66,7 @@ uint32_t ext_path_mtu(struct net *n, const struct net_addr *a, int32_t ifindex);
 struct ext_tcp_options {
     uint32_t sndbuf, rcvbuf; /* bytes; 0: grow as needed */
     uint32_t maxseg;         /* TCP_MAXSEG, 0: of the path */
-    bool nodelay, cork, keepalive;
+    bool nodelay, cork, keepalive, oob_inline;
     uint32_t keep_idle_s, keep_intvl_s, keep_count; /* 0: defaults */
     uint32_t user_timeout_ms;
     uint32_t syn_retries; /* 0: default */
@@ -88,8 +88,8 @@ void ext_tcp_attach(struct ext_tcp *t, const struct ext_tcp_options *o, ext_tcp_
 bool ext_tcp_in_use(struct net *n, const struct net_ep *local, const struct net_ep *remote);
 
 /* Bytes taken, or -EAGAIN (no room), -EPIPE, an error of the connection (told once).
- * more: MSG_MORE, a short segment may wait. */
-MUST_CHECK int64_t ext_tcp_send(struct ext_tcp *t, struct uio *u, bool more);
+ * more: MSG_MORE, a short segment may wait; urgent: MSG_OOB, the last byte is. */
+MUST_CHECK int64_t ext_tcp_send(struct ext_tcp *t, struct uio *u, bool more, bool urgent);
 /* Bytes, 0 at the end, -EAGAIN, -ENOTCONN before it is established, or the connection's error.
  * peek_off: where to begin without taking anything, or -1 to take. */
 MUST_CHECK int64_t ext_tcp_recv(struct ext_tcp *t, struct uio *u, int64_t peek_off);
@@ -105,6 +105,10 @@ int ext_tcp_take_error(struct ext_tcp *t);
 /* EPOLL* bits now. */
 uint32_t ext_tcp_poll(struct ext_tcp *t);
 uint64_t ext_tcp_readable(struct ext_tcp *t);
+/* MSG_OOB, as tce_read_urgent; SIOCATMARK, off bytes further on; FIONREAD, which ends there. */
+MUST_CHECK int ext_tcp_recv_urgent(struct ext_tcp *t, bool peek, uint8_t *out);
+bool ext_tcp_at_mark(struct ext_tcp *t, uint64_t off);
+uint64_t ext_tcp_inq(struct ext_tcp *t);
 /* SIOCOUTQ (not acknowledged) and SIOCOUTQNSD (not sent). */
 uint64_t ext_tcp_unsent(struct ext_tcp *t, bool not_sent_only);
 void ext_tcp_set_options(struct ext_tcp *t, const struct ext_tcp_options *o);

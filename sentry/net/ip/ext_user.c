@@ -23,6 +23,7 @@ struct tce_config exttcp_config(const struct ext_tcp_options *o, uint32_t mtu, u
         .nodelay = o->nodelay,
         .cork = o->cork,
         .keepalive = o->keepalive,
+        .oob_inline = o->oob_inline,
         .keep_idle_ns = (o->keep_idle_s ? o->keep_idle_s : 7200) * SEC_NS,
         .keep_intvl_ns = (o->keep_intvl_s ? o->keep_intvl_s : 75) * SEC_NS,
         .keep_count = o->keep_count ? o->keep_count : 9,
@@ -111,10 +112,12 @@ static int64_t told(struct ext_tcp *t, int64_t r)
     return r;
 }
 
-int64_t ext_tcp_send(struct ext_tcp *t, struct uio *u, bool more)
+int64_t ext_tcp_send(struct ext_tcp *t, struct uio *u, bool more, bool urgent)
 {
+    const unsigned flags = (more ? TCE_MORE : 0) | (urgent ? TCE_URGENT : 0);
+
     mutex_lock(&t->mu);
-    const int64_t n = told(t, tce_write(&t->c, u, more, mono_now()));
+    const int64_t n = told(t, tce_write(&t->c, u, flags, mono_now()));
     done(t);
     return n;
 }
@@ -177,6 +180,30 @@ uint32_t ext_tcp_poll(struct ext_tcp *t)
     return ev;
 }
 
+int ext_tcp_recv_urgent(struct ext_tcp *t, bool peek, uint8_t *out)
+{
+    mutex_lock(&t->mu);
+    const int r = tce_read_urgent(&t->c, peek, out);
+    mutex_unlock(&t->mu);
+    return r;
+}
+
+bool ext_tcp_at_mark(struct ext_tcp *t, uint64_t off)
+{
+    mutex_lock(&t->mu);
+    const bool yes = tce_at_mark(&t->c, (size_t)off);
+    mutex_unlock(&t->mu);
+    return yes;
+}
+
+uint64_t ext_tcp_inq(struct ext_tcp *t)
+{
+    mutex_lock(&t->mu);
+    const uint64_t n = tce_inq(&t->c);
+    mutex_unlock(&t->mu);
+    return n;
+}
+
 uint64_t ext_tcp_readable(struct ext_tcp *t)
 {
     mutex_lock(&t->mu);
@@ -197,6 +224,8 @@ void ext_tcp_info(struct ext_tcp *t, struct lx_tcp_info *out)
 {
     mutex_lock(&t->mu);
     tce_fill_info(&t->c, out, mono_now());
+    if (t->remote.addr.family == AF_INET6)
+        out->pmtu += 20;
     mutex_unlock(&t->mu);
 }
 

@@ -59,7 +59,8 @@ struct tce_opts {
 struct tce_in {
     uint32_t seq, ack;
     uint16_t window;
-    uint8_t flags; /* TCP_F_* */
+    uint16_t urgent; /* with TCP_F_URG */
+    uint8_t flags;   /* TCP_F_* */
     struct tce_opts o;
     const uint8_t *data;
     size_t size;
@@ -69,6 +70,7 @@ struct tce_in {
 struct tce_out {
     uint32_t seq, ack;
     uint16_t window;
+    uint16_t urgent; /* with TCP_F_URG */
     uint8_t flags;
     struct tce_opts o;
     const struct iovec *data; /* borrowed for the call */
@@ -81,7 +83,7 @@ struct tce_conn;
 struct tce_ops {
     /* false: it did not go out now; TCP treats that as a loss. */
     bool (*output)(struct tce_conn *c, const struct tce_out *o);
-    /* EPOLL* bits that may have changed. */
+    /* EPOLL* bits that may have changed; 0: any. */
     void (*event)(struct tce_conn *c, uint32_t events);
     /* The three-way handshake of an incoming connection is complete. */
     void (*established)(struct tce_conn *c);
@@ -107,11 +109,14 @@ struct tce_config {
     uint32_t sndbuf, rcvbuf; /* largest; with the flags below they may grow to the bounds */
     bool sndbuf_fixed, rcvbuf_fixed;
     bool nodelay, cork, keepalive;
+    bool oob_inline; /* urgent bytes stay in the stream */
     uint64_t keep_idle_ns, keep_intvl_ns;
     unsigned keep_count, syn_retries;
     uint64_t user_timeout_ns; /* 0: none */
     uint64_t fin_wait2_ns;
 };
+
+enum tce_urgent { TCE_URGENT_NONE, TCE_URGENT_EXPECTED, TCE_URGENT_VALID, TCE_URGENT_READ };
 
 struct tce_conn {
     const struct tce_ops *ops;
@@ -126,6 +131,7 @@ struct tce_conn {
     /* sending */
     struct ring out; /* from snd_una on (a SYN or FIN is not in it) */
     uint32_t iss, snd_una, snd_nxt, snd_wnd, snd_wl1, snd_wl2, max_wnd;
+    uint32_t snd_up; /* behind the last urgent byte, which matters till it is acknowledged */
     bool fin_queued, fin_sent, fin_acked, syn_acked;
     uint32_t mss; /* payload of a full segment with the usual options */
     uint8_t snd_scale, rcv_scale;
@@ -147,6 +153,9 @@ struct tce_conn {
     uint32_t fin_seq;
     unsigned ack_pending; /* bytes of data not acknowledged */
     bool ack_now;
+    enum tce_urgent urgent;
+    uint8_t urgent_byte;
+    uint32_t urgent_seq;               /* of the urgent byte */
     uint64_t rcv_copied, rcv_epoch_ns; /* how fast the reader is: lets the buffer grow */
 
     /* congestion and loss */
@@ -198,7 +207,9 @@ void tce_set_mss(struct tce_conn *c, uint32_t mss, uint64_t now);
 /* An ICMP error, negative errno: ends a connection that is not established yet. */
 void tce_unreachable(struct tce_conn *c, int error);
 
-MUST_CHECK int64_t tce_write(struct tce_conn *c, struct uio *u, bool more, uint64_t now);
+#define TCE_MORE 1u   /* a short segment may wait */
+#define TCE_URGENT 2u /* the last byte is urgent */
+MUST_CHECK int64_t tce_write(struct tce_conn *c, struct uio *u, unsigned flags, uint64_t now);
 /* peek_off < 0: takes what it copies. */
 MUST_CHECK int64_t tce_read(struct tce_conn *c, struct uio *u, int64_t peek_off, uint64_t now);
 MUST_CHECK int tce_shutdown(struct tce_conn *c, bool rd, bool wr, uint64_t now);
@@ -208,6 +219,12 @@ void tce_abort(struct tce_conn *c, int error, uint64_t now);
 void tce_reconfigure(struct tce_conn *c, const struct tce_config *cfg, uint64_t now);
 uint32_t tce_poll_events(const struct tce_conn *c);
 size_t tce_readable(const struct tce_conn *c);
+/* Those of them that a read gives before the mark. */
+size_t tce_inq(const struct tce_conn *c);
+/* The byte that off more bytes lie before is the urgent one. */
+bool tce_at_mark(const struct tce_conn *c, size_t off);
+/* The urgent byte: 1; 0 at the end; -EINVAL: there is none, or it stays in the stream; -EAGAIN. */
+MUST_CHECK int tce_read_urgent(struct tce_conn *c, bool peek, uint8_t *out);
 /* Bytes that were never sent. */
 size_t tce_unsent(const struct tce_conn *c);
 void tce_fill_info(const struct tce_conn *c, struct lx_tcp_info *out, uint64_t now);

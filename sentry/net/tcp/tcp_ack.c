@@ -201,6 +201,7 @@ static void drop_acked(struct tce_conn *c, uint32_t ack)
     ring_consume(&c->out, size);
     c->bytes_acked += size;
     c->snd_una = ack;
+    c->snd_up = seq_max(c->snd_up, ack);
     ring_trim(&c->out);
 }
 

@@ -84,7 +84,7 @@ void tce_set_state(struct tce_conn *c, enum tce_state s, uint64_t now)
 
 static void open_numbers(struct tce_conn *c, uint32_t iss)
 {
-    c->iss = c->snd_una = iss;
+    c->iss = c->snd_una = c->snd_up = iss;
     c->snd_nxt = iss + 1;
     c->recover = iss;
     c->rack.fack = iss;
@@ -369,7 +369,7 @@ static size_t send_limit(struct tce_conn *c)
     return c->cfg.sndbuf;
 }
 
-int64_t tce_write(struct tce_conn *c, struct uio *u, bool more, uint64_t now)
+int64_t tce_write(struct tce_conn *c, struct uio *u, unsigned flags, uint64_t now)
 {
     if (c->error)
         return c->error;
@@ -389,7 +389,9 @@ int64_t tce_write(struct tce_conn *c, struct uio *u, bool more, uint64_t now)
     const int64_t n = ring_append_uio(&c->out, u, size);
     if (n > 0) {
         const bool cork = c->cfg.cork;
-        c->cfg.cork |= more;
+        c->cfg.cork |= (flags & TCE_MORE) != 0;
+        if (flags & TCE_URGENT && u->left == 0)
+            c->snd_up = c->snd_una + (uint32_t)c->out.used;
         tce_output(c, now);
         c->cfg.cork = cork;
     }
@@ -480,7 +482,9 @@ uint32_t tce_poll_events(const struct tce_conn *c)
         ev |= EPOLLERR;
     if (c->state == TCP_S_SYN_SENT || c->state == TCP_S_SYN_RCVD)
         return ev;
-    if (c->in.used > 0 || fin || c->rd_shut || c->dead)
+    if (c->urgent == TCE_URGENT_VALID)
+        ev |= EPOLLPRI;
+    if (c->in.used > tce_urgent_hole(c) || fin || c->rd_shut || c->dead)
         ev |= EPOLLIN | EPOLLRDNORM;
     if (fin || c->rd_shut || c->dead)
         ev |= EPOLLRDHUP;

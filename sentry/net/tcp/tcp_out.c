@@ -72,6 +72,9 @@ static bool emit(struct tce_conn *c, uint32_t seq, uint8_t flags, const struct i
     o.mss = c->mss;
     if (flags & TCP_F_ACK)
         o.ack = c->rcv_nxt;
+    o.urgent = flags & (TCP_F_RST | TCP_F_SYN) ? 0 : tce_urgent_pointer(c, seq, size);
+    if (o.urgent)
+        o.flags |= TCP_F_URG;
     if (!(flags & TCP_F_RST))
         o.window = window_field(c, flags & TCP_F_SYN);
     if (flags & TCP_F_SYN) {
@@ -138,6 +141,9 @@ void tce_send_probe(struct tce_conn *c, uint64_t now)
 {
     /* An old sequence number is answered by whoever is there (RFC 9293, 3.8.4). */
     (void)emit(c, c->snd_una - 1, TCP_F_ACK, NULL, 0, 0, now);
+    /* A mark goes beyond a closed window. */
+    if (tce_sends_urgent(c) && !c->dead)
+        (void)emit(c, c->snd_una, TCP_F_ACK, NULL, 0, 0, now);
 }
 
 /* ---- the queue ---- */
@@ -169,11 +175,18 @@ static bool has_fin(const struct tce_conn *c, uint32_t end)
     return c->fin_sent && end == c->snd_nxt;
 }
 
+/* Segments with an urgent pointer are not left to the link to be cut: each has its own. */
+static uint32_t segment_max(const struct tce_conn *c)
+{
+    return tce_sends_urgent(c) ? c->mss : TCP_GSO_MAX;
+}
+
 bool tce_resend(struct tce_conn *c, struct tce_chunk *ch, uint64_t now)
 {
     if (seq_lt(ch->seq, c->snd_una))
         return true; /* it was acknowledged in part and could not be cut */
-    if (ch->end - ch->seq > TCP_GSO_MAX && !tce_chunk_split(c, ch, ch->seq + TCP_GSO_MAX))
+    const uint32_t most = segment_max(c);
+    if (ch->end - ch->seq > most && !tce_chunk_split(c, ch, ch->seq + most))
         return false;
     c->retrans_total += tce_segments(c, ch->end - ch->seq);
     c->bytes_retrans += ch->end - ch->seq;
@@ -194,7 +207,7 @@ static void resend_lost(struct tce_conn *c, uint64_t now)
             continue;
         if (c->in_flight >= c->cwnd)
             return;
-        const uint32_t room = MAX(c->cwnd - c->in_flight, c->mss);
+        const uint32_t room = MIN(MAX(c->cwnd - c->in_flight, c->mss), segment_max(c));
         const uint32_t fits = room / c->mss * c->mss;
         if (ch->end - ch->seq > fits && !tce_chunk_split(c, ch, ch->seq + fits))
             return;
@@ -211,7 +224,7 @@ static uint32_t may_send(struct tce_conn *c, size_t left, uint64_t now)
     const uint32_t window = seq_lt(c->snd_nxt, edge) ? edge - c->snd_nxt : 0;
     const uint32_t room = c->in_flight < c->cwnd ? c->cwnd - c->in_flight : 0;
     const uint32_t allowed = MIN(window, room);
-    const uint32_t at_once = MIN(allowed, TCP_GSO_MAX);
+    const uint32_t at_once = MIN(allowed, segment_max(c));
     uint32_t size = (uint32_t)MIN(left, (size_t)at_once);
 
     if (room < left && room <= window)
@@ -224,7 +237,7 @@ static uint32_t may_send(struct tce_conn *c, size_t left, uint64_t now)
         /* The window cuts it: only worth it when nothing else moves (RFC 9293, 3.8.6.2.1). */
         return c->in_flight == 0 && size >= c->max_wnd / 2 ? size : 0;
     }
-    if (c->fin_queued)
+    if (c->fin_queued || tce_sends_urgent(c))
         return size;
     if (c->cfg.cork) {
         if (c->t_probe == TCP_NEVER)

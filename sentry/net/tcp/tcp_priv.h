@@ -106,6 +106,22 @@ void tce_end(struct tce_conn *c, int error);
 void tce_take_syn_options(struct tce_conn *c, const struct tce_opts *o);
 void tce_established(struct tce_conn *c, uint64_t now);
 
+/* tcp_urgent.c */
+static inline bool tce_sends_urgent(const struct tce_conn *c)
+{
+    return seq_lt(c->snd_una, c->snd_up);
+}
+/* Of a segment; 0: it has none. */
+uint16_t tce_urgent_pointer(const struct tce_conn *c, uint32_t seq, size_t size);
+/* Before the segment's data is taken. */
+void tce_take_urgent(struct tce_conn *c, const struct tce_in *in);
+/* 1: the next byte is urgent and a read passes over it. */
+size_t tce_urgent_hole(const struct tce_conn *c);
+/* How much of size bytes from off on comes before the mark; all when that is at off. */
+size_t tce_before_mark(const struct tce_conn *c, size_t off, size_t size);
+/* Bytes were taken: forgets a mark that lies behind. */
+void tce_past_mark(struct tce_conn *c);
+
 /* tcp_timer.c */
 void tce_arm_rto(struct tce_conn *c, uint64_t now);
 void tce_arm_probe(struct tce_conn *c, uint64_t now);

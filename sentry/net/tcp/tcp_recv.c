@@ -133,6 +133,8 @@ void tce_data(struct tce_conn *c, const struct tce_in *in, uint64_t now)
     const uint8_t *data = in->data;
     bool fin = in->flags & TCP_F_FIN;
 
+    if (UNLIKELY(in->flags & TCP_F_URG || c->urgent == TCE_URGENT_EXPECTED))
+        tce_take_urgent(c, in);
     if (c->fin_seen && c->rcv_nxt == c->fin_seq + 1) {
         if (size > 0 || fin)
             c->ack_now = true;
@@ -195,14 +197,23 @@ size_t tce_readable(const struct tce_conn *c)
 
 int64_t tce_read(struct tce_conn *c, struct uio *u, int64_t peek_off, uint64_t now)
 {
-    const size_t off = peek_off > 0 ? (size_t)peek_off : 0;
+    const size_t hole = tce_urgent_hole(c);
+    size_t off = peek_off > 0 ? (size_t)peek_off : 0;
 
+    if (UNLIKELY(hole) && peek_off < 0) {
+        ring_consume(&c->in, hole);
+        tce_past_mark(c);
+    } else {
+        off += hole;
+    }
     if (c->in.used > off) {
-        const size_t size = (size_t)MIN((uint64_t)(c->in.used - off), u->left);
+        const size_t all = (size_t)MIN((uint64_t)(c->in.used - off), u->left);
+        const size_t size = tce_before_mark(c, off, all);
         const int64_t n = ring_copy_uio(&c->in, off, u, size);
         if (n <= 0 || peek_off >= 0)
             return n;
         ring_consume(&c->in, (size_t)n);
+        tce_past_mark(c);
         grow_buffer(c, (size_t)n, now);
         if (c->ooo_count == 0)
             ring_trim(&c->in);

@@ -83,6 +83,8 @@ int tce_parse(const uint8_t *p, size_t size, uint16_t *sport, uint16_t *dport, s
     const size_t header = (size_t)(rbuf_u8(&r) >> 4) * 4;
     out->flags = rbuf_u8(&r) & 0x3f;
     out->window = rbuf_u16be(&r);
+    (void)rbuf_u16be(&r); /* the checksum */
+    out->urgent = rbuf_u16be(&r);
     if (header < HEADER_MIN || header > size)
         return -EINVAL;
     parse_options(p + HEADER_MIN, header - HEADER_MIN, &out->o);
@@ -140,7 +142,8 @@ size_t tce_build(uint8_t out[TCP_HEADER_MAX], uint16_t sport, uint16_t dport,
     wbuf_u8(&w, 0);
     wbuf_u8(&w, o->flags);
     wbuf_u16be(&w, o->window);
-    wbuf_u32be(&w, 0);
+    wbuf_u16be(&w, 0);
+    wbuf_u16be(&w, o->urgent);
     build_options(&w, &o->o);
     BUG_ON(w.failed || w.len % 4 != 0);
     out[12] = (uint8_t)(w.len / 4 << 4);
