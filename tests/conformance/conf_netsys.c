@@ -269,3 +269,69 @@ TEST(destroyed_connection)
     CHECK_ERRNO(recv(c, buf, 1, 0), ECONNABORTED);
     CHECK_ERRNO(recv(s, buf, 1, 0), ECONNRESET);
 }
+
+/* ---- the loopback link's counters ---- */
+
+struct counters {
+    unsigned long long rx_bytes, rx_packets, tx_bytes, tx_packets;
+};
+
+static struct counters lo_counters(void)
+{
+    struct counters c = {0};
+    char line[256];
+    FILE *f = fopen("/proc/net/dev", "r");
+
+    CHECK(f != NULL);
+    while (fgets(line, sizeof(line), f) != NULL)
+        if (sscanf(line, " lo: %llu %llu %*u %*u %*u %*u %*u %*u %llu %llu", &c.rx_bytes,
+                   &c.rx_packets, &c.tx_bytes, &c.tx_packets) == 4)
+            break;
+    fclose(f);
+    CHECK_EQ(c.rx_bytes, c.tx_bytes);
+    CHECK_EQ(c.rx_packets, c.tx_packets);
+    return c;
+}
+
+TEST(lo_counts_datagrams)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+    char buf[100] = {0};
+
+    own_namespace();
+    const struct counters before = lo_counters();
+    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    OK(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+    OK(getsockname(fd, (struct sockaddr *)&a, &len));
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(sendto(fd, buf, sizeof(buf), 0, (struct sockaddr *)&a, sizeof(a)), 100);
+    const struct counters after = lo_counters();
+    CHECK_EQ(after.tx_packets - before.tx_packets, 3);
+    CHECK_EQ(after.tx_bytes - before.tx_bytes, 3 * (100 + 8 + 20));
+    OK(close(fd));
+}
+
+TEST(lo_counts_connections)
+{
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t len = sizeof(a);
+    static char buf[20000];
+
+    own_namespace();
+    const struct counters before = lo_counters();
+    int l = OK(socket(AF_INET6, SOCK_STREAM, 0));
+    OK(bind(l, (struct sockaddr *)&a, sizeof(a)));
+    OK(listen(l, 1));
+    OK(getsockname(l, (struct sockaddr *)&a, &len));
+    int c = OK(socket(AF_INET6, SOCK_STREAM, 0));
+    OK(connect(c, (struct sockaddr *)&a, sizeof(a)));
+    const struct counters open = lo_counters();
+    CHECK(open.tx_packets - before.tx_packets >= 3);
+    CHECK_EQ(write(c, buf, sizeof(buf)), (ssize_t)sizeof(buf));
+    const struct counters sent = lo_counters();
+    CHECK(sent.tx_packets > open.tx_packets);
+    CHECK(sent.tx_bytes - open.tx_bytes >= sizeof(buf) + 60);
+    OK(close(c));
+    OK(close(l));
+}

@@ -10,6 +10,7 @@
 #include "base/lock.h"
 #include "sentry/net/inet/inet.h"
 #include "sentry/net/settings.h"
+#include "sentry/net/ns/netns.h"
 #include "sentry/time/timer.h"
 
 #define INET_BUCKETS 64u
@@ -312,5 +313,13 @@ struct inet_meta {
 };
 /* Adds what the options of s ask for. */
 void inet_cmsg_recv(struct inet_sock *s, const struct inet_meta *meta, struct sock_control *ctl);
+
+/* netns_lo_passed; bytes without the packets' IP headers. */
+static inline void inet_lo_passed(struct net *n, unsigned family, uint64_t packets, uint64_t bytes)
+{
+    const uint64_t head = family == AF_INET ? 20 : 40;
+
+    netns_lo_passed(net_ns(n), packets, packets * head + bytes);
+}
 
 #endif

@@ -175,10 +175,11 @@ bool inet_raw_input(struct net *n, const struct inet_packet *p)
     return any;
 }
 
-/* Packet sockets see it pass the loopback link. */
+/* It passes the loopback link, where packet sockets see it. */
 static void tap_local(struct net *n, uint8_t protocol, const struct inet_meta *m, const void *data,
                       size_t size)
 {
+    inet_lo_passed(n, m->to.addr.family, 1, size);
     const struct packet_loop p = {.src = m->from.addr,
                                   .dst = m->to.addr,
                                   .protocol = protocol,

@@ -156,13 +156,12 @@ struct tcp_sent tcp_queue_sent(const struct tcp_sock *s);
 /* Frees what is in it. Nobody reads. */
 void tcp_queue_purge(struct tcp_sock *s);
 
-/* ---- tcp_tap.c: what packet sockets on the loopback link see; one load when there are none ----
- */
+/* ---- tcp_tap.c: what the loopback link counts, and packet sockets there see ---- */
 /* s has been connected to child. Both locked. */
 void tcp_tap_opened(const struct tcp_sock *s, const struct tcp_sock *child);
 /* Nobody listens where s wants to. */
 void tcp_tap_refused(const struct tcp_sock *s);
-/* s sends bytes to p, whose queue does not count them yet. Somebody looks; p->q.wr held. */
+/* s sends bytes to p, whose queue does not count them yet. p->q.wr held. */
 void tcp_tap_data(const struct tcp_sock *s, const struct tcp_sock *p, const uint8_t *data,
                   size_t size);
 /* s's end of stream comes to p. Both locked. */

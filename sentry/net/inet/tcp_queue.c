@@ -6,7 +6,6 @@
 
 #include "base/limits.h"
 #include "sentry/net/inet/tcp_priv.h"
-#include "sentry/net/packet/packet.h"
 
 #define CHUNK_MIN 448u
 #define BUF_LOCK_SND 1u
@@ -93,7 +92,7 @@ int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, struct uio 
         return -ENOBUFS;
     const int64_t n =
         uio_copy_from(u, c->data + c->filled, (size_t)MIN(want, (uint64_t)(c->size - c->filled)));
-    if (UNLIKELY(packet_listens(p->i.base.net)) && n > 0)
+    if (n > 0)
         tcp_tap_data(s, p, c->data + c->filled, (size_t)n);
     const uint64_t now = tcp_clock();
     mutex_lock(&p->i.mu);

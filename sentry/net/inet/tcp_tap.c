@@ -1,5 +1,5 @@
-/* Segments of loopback connections for packet sockets: between two ends in one sandbox there are
- * none, so each event is shown as the one that it would have been. */
+/* Segments of loopback connections for packet sockets and the link's counters: between two ends in
+ * one sandbox there are none, so each event is shown as the one that it would have been. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -23,6 +23,14 @@ static uint32_t tap_first(const struct tcp_sock *s)
 static uint32_t tap_got(const struct tcp_sock *s)
 {
     return (uint32_t)atomic_load(&s->q.in) + (atomic_load(&s->fin_seen) ? 1 : 0);
+}
+
+/* True: somebody wants to see them, too. */
+static bool tap_passed(const struct tcp_sock *s, uint64_t packets, uint64_t bytes)
+{
+    inet_lo_passed(s->i.base.net, s->i.remote.addr.family, packets,
+                   packets * sizeof(struct tcphdr) + bytes);
+    return packet_listens(s->i.base.net);
 }
 
 static void tap(const struct tcp_sock *s, uint8_t flags, uint32_t seq, uint32_t ack,
@@ -51,7 +59,7 @@ static void tap(const struct tcp_sock *s, uint8_t flags, uint32_t seq, uint32_t 
 
 void tcp_tap_opened(const struct tcp_sock *s, const struct tcp_sock *child)
 {
-    if (LIKELY(!packet_listens(s->i.base.net)))
+    if (LIKELY(!tap_passed(s, 3, 0)))
         return;
     tap(s, TH_SYN, tap_first(s), 0, NULL, 0);
     tap(child, TH_SYN | TH_ACK, tap_first(child), tap_first(s) + 1, NULL, 0);
@@ -62,7 +70,7 @@ void tcp_tap_refused(const struct tcp_sock *s)
 {
     struct tcphdr h;
 
-    if (LIKELY(!packet_listens(s->i.base.net)))
+    if (LIKELY(!tap_passed(s, 2, 0)))
         return;
     tap(s, TH_SYN, tap_first(s), 0, NULL, 0);
     memset(&h, 0, sizeof(h));
@@ -83,6 +91,8 @@ void tcp_tap_refused(const struct tcp_sock *s)
 void tcp_tap_data(const struct tcp_sock *s, const struct tcp_sock *p, const uint8_t *data,
                   size_t size)
 {
+    if (LIKELY(!tap_passed(s, (size + TAP_PIECE - 1) / TAP_PIECE, size)))
+        return;
     const uint32_t seq = tap_first(s) + 1 + (uint32_t)atomic_load(&p->q.in);
     const uint32_t ack = tap_first(p) + 1 + tap_got(s);
 
@@ -93,7 +103,7 @@ void tcp_tap_data(const struct tcp_sock *s, const struct tcp_sock *p, const uint
 
 void tcp_tap_end(const struct tcp_sock *s, const struct tcp_sock *p)
 {
-    if (LIKELY(!packet_listens(s->i.base.net)))
+    if (LIKELY(!tap_passed(s, 2, 0)))
         return;
     const uint32_t sent = tap_first(s) + 1 + (uint32_t)atomic_load(&p->q.in);
     tap(s, TH_FIN | TH_ACK, sent, tap_first(p) + 1 + tap_got(s), NULL, 0);
@@ -103,7 +113,7 @@ void tcp_tap_end(const struct tcp_sock *s, const struct tcp_sock *p)
 
 void tcp_tap_reset(const struct tcp_sock *s, const struct tcp_sock *p)
 {
-    if (LIKELY(!packet_listens(s->i.base.net)))
+    if (LIKELY(!tap_passed(s, 1, 0)))
         return;
     tap(s, TH_RST | TH_ACK, tap_first(s) + 1 + (uint32_t)atomic_load(&p->q.in),
         tap_first(p) + 1 + tap_got(s), NULL, 0);

@@ -139,9 +139,12 @@ static int send_out(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     return n < 0 ? (int)n : 0;
 }
 
-/* Packet sockets see it pass the loopback link. */
+/* It passes the loopback link, where packet sockets see it. */
 static void tap_local(struct dgram_sock *s, const struct dgram *d)
 {
+    inet_lo_passed(s->i.base.net, d->meta.to.addr.family, 1, UDP_HEAD + d->size);
+    if (LIKELY(!packet_listens(s->i.base.net)))
+        return;
     const uint16_t head[4] = {htons(d->meta.from.port), htons(d->meta.to.port),
                               htons((uint16_t)(d->size + UDP_HEAD)), 0};
     const struct packet_loop p = {.src = d->meta.from.addr,
@@ -167,7 +170,7 @@ static int send_one(struct dgram_sock *s, const struct dgram_way *w, struct dgra
     atomic_fetch_add_explicit(&in->udp_out, 1, memory_order_relaxed);
     if (atomic_load_explicit(&in->raw_count, memory_order_relaxed))
         raw_deliver(n, (uint8_t)s->i.base.protocol, &d->meta, d->data, d->size);
-    if ((w->rt.local || w->rt.ifindex == INET_LOOPBACK_IF) && packet_listens(n))
+    if (w->rt.local || w->rt.ifindex == INET_LOOPBACK_IF)
         tap_local(s, d);
     if (w->rt.multicast || w->rt.broadcast) {
         const bool loop =

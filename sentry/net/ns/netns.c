@@ -205,6 +205,8 @@ int netns_link_add(struct netns *ns, const struct netns_link *l, int32_t *out_in
         ns->last_index = MAX(ns->last_index, fresh->l.index);
         list_add_tail(&fresh->node, &ns->links);
         ns->link_count++;
+        if (fresh->l.index == NETNS_LO_INDEX)
+            ns->lo = fresh->l.stats;
         ns_changed(ns);
     }
     rwlock_unlock(&ns->lock);
@@ -216,6 +218,18 @@ int netns_link_add(struct netns *ns, const struct netns_link *l, int32_t *out_in
     const struct netns_link copy = fresh->l;
     ns_tell_link(ns, &copy, NETNS_ADDED);
     return 0;
+}
+
+void netns_lo_passed(struct netns *ns, uint64_t packets, uint64_t bytes)
+{
+    struct netns_stats *s = ns->lo;
+
+    if (!s)
+        return;
+    atomic_fetch_add_explicit(&s->tx_packets, packets, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->tx_bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->rx_packets, packets, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->rx_bytes, bytes, memory_order_relaxed);
 }
 
 /* lo has an address of its own as soon as it is up. */

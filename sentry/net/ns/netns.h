@@ -134,6 +134,9 @@ MUST_CHECK int netns_route_lookup(struct netns *ns, const struct net_addr *dst,
 
 /* index 0: the next free one. Flags other than IFF_UP come from l. -EEXIST, -ENOSPC, -ENOMEM. */
 MUST_CHECK int netns_link_add(struct netns *ns, const struct netns_link *l, int32_t *out_index);
+/* So many packets have left by the loopback link and come back; bytes from their IP headers on. Any
+ * thread, no lock. */
+void netns_lo_passed(struct netns *ns, uint64_t packets, uint64_t bytes);
 /* Sets and clears flags, of those a guest may change; routes follow IFF_UP. -ENODEV. */
 MUST_CHECK int netns_link_set_flags(struct netns *ns, int32_t index, uint32_t flags, uint32_t mask);
 MUST_CHECK int netns_link_set_mtu(struct netns *ns, int32_t index, uint32_t mtu);

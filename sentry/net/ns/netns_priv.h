@@ -36,6 +36,7 @@ struct netns {
     _Atomic uint32_t generation;
     const struct netns_events *events; /* set once */
     void *events_arg;
+    struct netns_stats *lo; /* set once, with the link */
     /* guard: lock */
     struct list links, addrs;
     struct list routes4, routes6; /* best first: by table, then longest prefix, then priority */
