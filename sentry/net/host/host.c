@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/netlink.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,6 +13,8 @@
 #include "base/log.h"
 #include "base/objcount.h"
 #include "sentry/net/host/host_priv.h"
+
+#define HOST_NS_PER_SEC UINT64_C(1000000000)
 
 OBJCOUNT_DEFINE(host_sock);
 
@@ -312,6 +315,39 @@ static int64_t host_unsent(struct sock *s)
     return host_count(s, TIOCOUTQ);
 }
 
+static unsigned host_tcp_state(const struct host_sock *h)
+{
+    struct tcp_info i;
+    socklen_t len = sizeof(i);
+
+    return getsockopt(h->fd, IPPROTO_TCP, TCP_INFO, &i, &len) == 0 ? i.tcpi_state : TCP_CLOSE;
+}
+
+static bool host_is_closing(const struct host_sock *h)
+{
+    const unsigned state = host_tcp_state(h);
+
+    return state == TCP_FIN_WAIT1 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+/* Till the other end has all, our end of stream too, or the time is over. Bytes that nobody read
+ * reset the connection in close(2). */
+static void host_linger(struct sock *s, const struct vfs_caller *c)
+{
+    struct host_sock *h = host_sock(s);
+    const uint64_t seconds = (uint32_t)atomic_load(&s->linger);
+    int err;
+
+    const unsigned state = s->type == SOCK_STREAM ? host_tcp_state(h) : TCP_CLOSE;
+    if (state == TCP_LISTEN || state == TCP_CLOSE || state == TCP_SYN_SENT || host_readable(s) > 0)
+        return;
+    (void)!host_shutdown(s, SHUT_RDWR);
+    WAIT_EVENT(hostwatch_queue(h->watch), c->blocker, 0, mono_now() + seconds * HOST_NS_PER_SEC,
+               !host_is_closing(h), err);
+    /* A signal ends the wait too; close has no error to tell. */
+    (void)err;
+}
+
 static void host_close(struct sock *s)
 {
     (void)s;
@@ -343,6 +379,7 @@ static const struct sock_ops host_ops = {
     .poll = host_poll,
     .readable = host_readable,
     .unsent = host_unsent,
+    .linger = host_linger,
     .close = host_close,
     .release = host_release,
 };
