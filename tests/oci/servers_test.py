@@ -4,10 +4,13 @@ way round. DEBIAN_ROOT names a root file system made with the packages of tests/
 import json
 import os
 import pathlib
+import re
+import socket
+import struct
 import subprocess
 import unittest
 
-from harness import IS_OURS, Case, children_of, default_config, kill9, main
+from harness import IS_OURS, Case, children_of, default_config, eventually, kill9, main
 from links import GUEST, HOST, Wire, in_namespace, namespace
 
 DEBIAN_ROOT = os.environ.get("DEBIAN_ROOT", "")
@@ -159,6 +162,53 @@ s, n = stuff(1); t = time.monotonic(); s.close(); assert time.monotonic() - t > 
 " """
 
 # Urgent data, given and taken by either side.
+ECHO = """
+import socket, sys
+l = socket.create_server((sys.argv[1], 7001), backlog=16)
+while True:
+    c, _ = l.accept()
+    c.sendall(c.recv(100))
+    c.close()
+"""
+
+
+def echoed(address):
+    try:
+        with socket.create_connection((address, 7001), timeout=10) as c:
+            c.sendall(b"hello")
+            return c.recv(100) == b"hello"
+    except OSError:
+        return False
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xffff) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xffff
+
+
+def flood(address, count):
+    """Opens connections from neighbours that are not there."""
+    to = socket.inet_aton(address)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
+        for i in range(count):
+            source = to[:3] + bytes([3 + i % 250])
+            tcp = struct.pack("!HHIIBBHHH", 1024 + i // 250, 7001, i, 0, 5 << 4, 2, 65535, 0, 0)
+            pseudo = source + to + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
+            tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
+            ip_head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0, source, to)
+            s.sendto(ip_head + tcp, (address, 0))
+
+
+def memory(pid):
+    """KiB that the descendants of pid have, by their share."""
+    total = 0
+    for child in children_of(pid):
+        text = pathlib.Path(f"/proc/{child}/smaps_rollup").read_text()
+        total += int(re.search(r"^Pss:\s+(\d+)", text, re.M).group(1))
+    return total
+
+
 URGENT = r"""
 import array, fcntl, os, select, signal, socket, sys, termios, time
 SIOCATMARK = 0x8905
@@ -333,6 +383,19 @@ class Servers(Case):
     def test_urgent(self):
         script = "exec python3 -c \"$3\" $2 $1"
         self.both_ways(script, script, ["server", URGENT], ["client", URGENT])
+
+    def test_syn_flood(self):
+        """Half-open connections of nobody: others still get in, and what is remembered is bounded."""
+        with namespace() as tag:
+            self.start(self.guest(tag, "exec python3 -c \"$2\" $1", GUEST, ECHO))
+            for _ in range(3):
+                eventually(lambda: echoed(GUEST), what="the server")
+                flood(GUEST, 20000)
+            before = memory(os.getpid())
+            flood(GUEST, 20000)
+            self.assertTrue(echoed(GUEST))
+            self.assertLess(memory(os.getpid()) - before, 8 << 10)
+            self.doCleanups()
 
     def test_node(self):
         self.both_ways(NODE, ASK_NODE)
