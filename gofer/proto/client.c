@@ -98,6 +98,15 @@ static int take_fd(struct gof_call *call, int accmode)
     return -1;
 }
 
+/* gof_call_end for a call that brings fd, or -1, which only a success keeps. */
+static int call_end_fd(struct gof_call *call, int r, int fd)
+{
+    r = gof_call_end(call, r);
+    if (r && fd >= 0)
+        close(fd);
+    return r;
+}
+
 int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd)
 {
     struct gof_call call;
@@ -110,12 +119,9 @@ int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd)
     int r = gof_call_send(&call);
     if (r == 0)
         fd = take_fd(&call, accmode);
-    r = gof_call_end(&call, r);
-    if (r) {
-        if (fd >= 0)
-            close(fd);
+    r = call_end_fd(&call, r, fd);
+    if (r)
         return r;
-    }
     *out_fd = fd;
     return 0;
 }
@@ -144,12 +150,9 @@ int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mo
         if (want)
             fd = take_fd(&call, O_RDWR);
     }
-    r = gof_call_end(&call, r);
-    if (r) {
-        if (fd >= 0)
-            close(fd);
+    r = call_end_fd(&call, r, fd);
+    if (r)
         return r;
-    }
     *out = n;
     if (out_fd)
         *out_fd = fd;
@@ -175,12 +178,9 @@ int gof_tmpfile(struct gof_client *c, uint64_t dir, uint32_t mode, uint32_t uid,
             call.r.failed = true;
         fd = take_fd(&call, O_RDWR);
     }
-    r = gof_call_end(&call, r);
-    if (r) {
-        if (fd >= 0)
-            close(fd);
+    r = call_end_fd(&call, r, fd);
+    if (r)
         return r;
-    }
     *out = n;
     *out_fd = fd;
     return 0;

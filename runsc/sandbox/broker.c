@@ -133,31 +133,6 @@ static int bind_socket(const struct broker *b, const struct broker_request *q, i
     return r;
 }
 
-union control {
-    struct cmsghdr align;
-    char space[CMSG_SPACE(sizeof(int))];
-};
-
-static void answer(const struct broker *b, int error, int fd)
-{
-    struct broker_reply a = {.error = error};
-    struct iovec iov = {.iov_base = &a, .iov_len = sizeof(a)};
-    union control ctl = {.space = {0}};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        h.msg_control = ctl.space;
-        h.msg_controllen = sizeof(ctl.space);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-    }
-    if (sendmsg(b->conn, &h, MSG_NOSIGNAL) < 0)
-        _exit(1);
-}
-
 static void serve(const struct broker *b, const struct broker_request *q, int fd)
 {
     int r, made = -1;
@@ -168,7 +143,9 @@ static void serve(const struct broker *b, const struct broker_request *q, int fd
         r = fd >= 0 ? bind_socket(b, q, fd) : -EBADF;
     else
         r = -EINVAL;
-    answer(b, r, r == 0 ? made : -1);
+    const struct broker_reply a = {.error = r};
+    if (broker_send(b->conn, &a, sizeof(a), r == 0 ? made : -1) != 0)
+        _exit(1);
     if (made >= 0)
         (void)close(made);
 }
@@ -177,23 +154,11 @@ static NORETURN void serve_all(const struct broker *b)
 {
     for (;;) {
         struct broker_request q;
-        struct iovec iov = {.iov_base = &q, .iov_len = sizeof(q)};
-        union control ctl;
-        struct msghdr h = {.msg_iov = &iov,
-                           .msg_iovlen = 1,
-                           .msg_control = ctl.space,
-                           .msg_controllen = sizeof(ctl.space)};
-        const ssize_t n = recvmsg(b->conn, &h, MSG_CMSG_CLOEXEC);
-        int fd = -1;
-        if (n < 0 && errno == EINTR)
-            continue;
-        struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
-        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-            c->cmsg_len == CMSG_LEN(sizeof(int)))
-            memcpy(&fd, CMSG_DATA(c), sizeof(int));
+        int fd;
+        const int r = broker_receive(b->conn, &q, sizeof(q), &fd);
         /* The end, or not of the sentry's making. */
-        if (n != (ssize_t)sizeof(q) || h.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-            _exit(n == 0 ? 0 : 1);
+        if (r != 0)
+            _exit(r == -EPIPE ? 0 : 1);
         serve(b, &q, fd);
         if (fd >= 0)
             (void)close(fd);

@@ -63,19 +63,9 @@ static const struct rule broker_rules[] = {
 #include "runsc/sandbox/seccomp_broker.def"
 };
 
-enum how { GET = 1, SET = 2, BOTH = 3 };
-
-static const struct {
-    int how, level, name;
-} options[] = {
-#define OPTION(how, level, name, reason) {(how), (level), (name)},
-#include "sentry/net/host/seccomp_options.def"
-#undef OPTION
-};
-
 static int add_option(scmp_filter_ctx ctx, int call, size_t i)
 {
-    const struct scmp_arg_cmp cmp[] = {EQ(1, options[i].level), EQ(2, options[i].name)};
+    const struct scmp_arg_cmp cmp[] = {EQ(1, host_options[i].level), EQ(2, host_options[i].name)};
 
     return seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, call, ARRAY_SIZE(cmp), cmp);
 }
@@ -84,10 +74,10 @@ static int add_options(scmp_filter_ctx ctx)
 {
     int r = 0;
 
-    for (size_t i = 0; i < ARRAY_SIZE(options) && r == 0; i++) {
-        if (options[i].how & GET)
+    for (size_t i = 0; i < host_option_count && r == 0; i++) {
+        if (host_options[i].how & HOST_OPTION_GET)
             r = add_option(ctx, SCMP_SYS(getsockopt), i);
-        if (r == 0 && options[i].how & SET)
+        if (r == 0 && host_options[i].how & HOST_OPTION_SET)
             r = add_option(ctx, SCMP_SYS(setsockopt), i);
     }
     return r;

@@ -5,8 +5,11 @@
 #ifndef RINGWALL_SENTRY_NET_HOST_BROKER_H
 #define RINGWALL_SENTRY_NET_HOST_BROKER_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+
+#include "base/compiler.h"
 
 /* Names that no header of the C library has, for seccomp_options.def. */
 #define LX_UDPLITE_SEND_CSCOV 10
@@ -29,5 +32,21 @@ struct broker_request {
 struct broker_reply {
     int32_t error; /* 0 or a negative errno */
 };
+
+/* ---- what seccomp_options.def lists: options that go to the host, for the sentry and its filter
+ * ---- */
+enum host_option_how { HOST_OPTION_GET = 1, HOST_OPTION_SET = 2, HOST_OPTION_BOTH = 3 };
+struct host_option {
+    int how, level, name;
+};
+extern const struct host_option host_options[];
+extern const size_t host_option_count;
+
+/* ---- messages ---- */
+/* One message, and fd along with it unless that is -1. -EIO. */
+MUST_CHECK int broker_send(int conn, const void *data, size_t size, int fd);
+/* *out_fd: what came along, also with an error, or -1; the caller's. -EPIPE: the other end is gone;
+ * -EIO: not a message of that size, or more than one descriptor. */
+MUST_CHECK int broker_receive(int conn, void *data, size_t size, int *out_fd);
 
 #endif

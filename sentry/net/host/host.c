@@ -48,63 +48,14 @@ void host_net_free(struct host_net *h)
     free(h);
 }
 
-union broker_control {
-    struct cmsghdr align;
-    char space[CMSG_SPACE(sizeof(int))];
-};
-
-static int broker_send(int conn, const struct broker_request *q, int fd)
-{
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)q, .iov_len = sizeof(*q)};
-    union broker_control ctl = {.space = {0}};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    ssize_t n;
-
-    if (fd >= 0) {
-        h.msg_control = ctl.space;
-        h.msg_controllen = sizeof(ctl.space);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-    }
-    do
-        n = sendmsg(conn, &h, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof(*q) ? 0 : -EIO;
-}
-
-/* *out_fd: what came along, or -1. */
-static int broker_receive(int conn, struct broker_reply *a, int *out_fd)
-{
-    struct iovec iov = {.iov_base = a, .iov_len = sizeof(*a)};
-    union broker_control ctl;
-    struct msghdr h = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = ctl.space,
-                       .msg_controllen = sizeof(ctl.space)};
-    ssize_t n;
-
-    *out_fd = -1;
-    do
-        n = recvmsg(conn, &h, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&h) : NULL;
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-        c->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(out_fd, CMSG_DATA(c), sizeof(int));
-    return n == (ssize_t)sizeof(*a) && !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? 0 : -EIO;
-}
-
 static int host_ask_locked(struct host_net *h, const struct broker_request *q, int fd, int *out_fd)
 {
     struct broker_reply a = {.error = 0};
     int got = -1;
-    int r = broker_send(h->broker, q, fd);
+    int r = broker_send(h->broker, q, sizeof(*q), fd);
 
-    if (r == 0)
-        r = broker_receive(h->broker, &a, &got);
+    if (r == 0 && broker_receive(h->broker, &a, sizeof(a), &got) != 0)
+        r = -EIO;
     if (r == 0 && (a.error > 0 || a.error < -4095))
         r = -EIO;
     if (r == 0)

@@ -14,21 +14,11 @@
 
 /* ---- options ---- */
 
-enum how { GET = 1, SET = 2, BOTH = 3 };
-
-static const struct {
-    int how, level, name;
-} options[] = {
-#define OPTION(how, level, name, reason) {(how), (level), (name)},
-#include "sentry/net/host/seccomp_options.def"
-#undef OPTION
-};
-
-static bool option_allowed(enum how how, int level, int name)
+static bool option_allowed(enum host_option_how how, int level, int name)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-        if (options[i].level == level && options[i].name == name)
-            return options[i].how & (int)how;
+    for (size_t i = 0; i < host_option_count; i++)
+        if (host_options[i].level == level && host_options[i].name == name)
+            return host_options[i].how & (int)how;
     return false;
 }
 
@@ -87,7 +77,7 @@ int host_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *l
 {
     if (level == SOL_SOCKET && name == SO_LINGER)
         return get_linger(s, buf, len);
-    if (option_allowed(GET, level, name))
+    if (option_allowed(HOST_OPTION_GET, level, name))
         return getsockopt(host_sock(s)->fd, level, name, buf, len) == 0 ? 0 : -errno;
     return level == SOL_SOCKET ? get_own(s, name, buf, len) : -ENOPROTOOPT;
 }
@@ -103,7 +93,7 @@ int host_setsockopt(struct sock *s, int level, int name, const void *buf, sockle
         return -EPERM;
     if (level == SOL_SOCKET && name == LX_SO_PASSPIDFD)
         return -EOPNOTSUPP;
-    if (!option_allowed(SET, level, name))
+    if (!option_allowed(HOST_OPTION_SET, level, name))
         return -ENOPROTOOPT;
     return setsockopt(host_sock(s)->fd, level, name, buf, len) == 0 ? 0 : -errno;
 }
