@@ -13,6 +13,7 @@
 #include "sentry/kernel/process.h"
 #include "sentry/net/filter.h"
 #include "sentry/vfs/landlock.h"
+#include "sentry/wait/procref.h"
 #include "syscalls/handlers.h"
 
 int sock_arg_get(struct task *t, int fd, struct sock_arg *out)
@@ -392,16 +393,19 @@ static int peer_groups_show(struct task *t, struct sock *s, uaddr_t value, uaddr
 }
 
 /* SO_PEERPIDFD: a descriptor in place of the peer's number. */
-static int peer_pidfd(struct task *t, char *buf, socklen_t *n)
+static int peer_pidfd(struct task *t, struct sock *s, char *buf, socklen_t *n)
 {
+    struct procref *process;
     struct file *f;
-    int32_t fd;
+    int r = sock_peer_process(s, &process);
 
-    memcpy(&fd, buf, sizeof(fd));
-    int r = pidfd_open_pid(t, task_pid_out(t, fd), 0, &f);
     if (r)
         return r;
-    fd = task_fd_install(t, f, true, 0);
+    r = pidfd_new(process, 0, &f);
+    procref_put(process);
+    if (r)
+        return r;
+    const int32_t fd = task_fd_install(t, f, true, 0);
     file_put(f);
     if (fd < 0)
         return fd;
@@ -437,12 +441,12 @@ int64_t sys_getsockopt(struct task *t, int fd, int level, int name, uaddr_t valu
     /* The version of the header that is asked about comes in the buffer. */
     if (level == SOL_PACKET && name == PACKET_HDRLEN)
         r = copyin(&t->ua, buf, value, n);
-    if (r == 0)
+    if (r == 0 && level == SOL_SOCKET && name == LX_SO_PEERPIDFD)
+        r = peer_pidfd(t, a.sock, buf, &n);
+    else if (r == 0)
         r = sock_getsockopt(a.sock, level, name, buf, &n);
     if (r == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
         peer_cred_show(t, buf, n);
-    if (r == 0 && level == SOL_SOCKET && name == LX_SO_PEERPIDFD)
-        r = peer_pidfd(t, buf, &n);
     if (r == 0)
         r = copyout(&t->ua, value, buf, n);
     if (r == 0) {

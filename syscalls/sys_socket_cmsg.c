@@ -10,6 +10,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process.h"
+#include "sentry/wait/procref.h"
 #include "syscalls/sys_socket.h"
 
 #define CMSG_HEAD 16u
@@ -72,6 +73,8 @@ static int cmsg_cred(struct task *t, const struct vfs_caller *c, const char *dat
         int r = kernel_find_task(t->k, cr.pid, true, &o);
         if (r)
             return r;
+        procref_put(out->process);
+        out->process = procref_get(task_process(o));
         task_put(o);
     }
     if (cr.uid != me->uid && cr.uid != me->euid && cr.uid != me->suid &&
@@ -223,8 +226,8 @@ static int cmsg_put_cred(struct task *t, struct cmsg_space *sp, const struct soc
     return cmsg_put(t, sp, SOL_SOCKET, SCM_CREDENTIALS, &seen, sizeof(seen), flags);
 }
 
-/* Whoever sent it may be gone: then the number says why there is no descriptor. */
-static int cmsg_put_pidfd(struct task *t, struct cmsg_space *sp, const struct sock_cred *cr,
+/* Of whoever sent it, who may be gone. Without a descriptor the number says why. */
+static int cmsg_put_pidfd(struct task *t, struct cmsg_space *sp, struct procref *process,
                           int *flags)
 {
     struct file *f;
@@ -233,9 +236,7 @@ static int cmsg_put_pidfd(struct task *t, struct cmsg_space *sp, const struct so
         *flags |= MSG_CTRUNC;
         return 0;
     }
-    if (cr->pid == 0)
-        return 0;
-    int32_t fd = pidfd_open_pid(t, task_pid_out(t, cr->pid), 0, &f);
+    int32_t fd = pidfd_new(process, 0, &f);
     if (fd == 0) {
         fd = task_fd_install(t, f, true, 0);
         file_put(f);
@@ -258,8 +259,8 @@ int sock_cmsg_out(struct task *t, struct sock_control *ctl, bool cloexec, struct
         r = cmsg_put_cred(t, &sp, &ctl->cred, flags);
     if (r == 0 && ctl->file_count > 0)
         r = cmsg_put_files(t, &sp, ctl, cloexec, flags);
-    if (r == 0 && ctl->wants_pidfd)
-        r = cmsg_put_pidfd(t, &sp, &ctl->cred, flags);
+    if (r == 0 && ctl->process)
+        r = cmsg_put_pidfd(t, &sp, ctl->process, flags);
     h->controllen = sp.used;
     return r;
 }

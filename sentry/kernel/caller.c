@@ -51,6 +51,7 @@ void task_vfs_caller(struct task *t, struct vfs_caller *out)
     out->fsize_limit = task_rlimit(t, RLIMIT_FSIZE);
     out->pid = t->tid;
     out->tgid = t->tg->tgid;
+    out->process = t->tg->self;
     out->seen_users = NULL;
     if (UNLIKELY(!seen_is_fresh(t))) {
         if (p->seen_users) {

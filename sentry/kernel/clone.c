@@ -377,7 +377,7 @@ static int clone_pidfd_prepare(struct task *t, struct task *c, const struct task
     pf->file = NULL;
     if (!(a->flags & CLONE_PIDFD))
         return 0;
-    int r = pidfd_new(c->tg, 0, &pf->file);
+    int r = pidfd_new(c->tg->self, 0, &pf->file);
     if (r)
         return r;
     r = task_fd_install(t, pf->file, true, 0);

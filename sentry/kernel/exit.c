@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/ptrace.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
 
 #include "base/heap.h"
@@ -284,6 +285,8 @@ void tg_reap_locked(struct thread_group *tg, struct list *dead)
     BUG_ON(tg->state != TG_ZOMBIE || !leader);
     account_reap_locked(tg->account, tg);
     tg->state = TG_DEAD;
+    tg->self->group = NULL;
+    waitq_wake(&tg->self->wq, EPOLLHUP);
     tg->leader = NULL;
     tg->parent = NULL;
     list_del(&tg->sibling);
@@ -403,7 +406,7 @@ static void exit_group_end_locked(struct thread_group *tg, struct list *dead)
     if (pg && up && up->pgrp && up->pgrp != pg && up->pgrp->session == pg->session)
         pgrp_check_orphaned_locked(pg, tg);
     tg->state = TG_ZOMBIE;
-    waitq_wake(&tg->pidfd_wq, 0);
+    waitq_wake(&tg->self->wq, 0);
     if (exit_notify_end_locked(tg))
         tg_reap_locked(tg, dead);
 }

@@ -22,6 +22,7 @@
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/task.h"
 #include "sentry/time/timer.h"
+#include "sentry/wait/procref.h"
 
 #define LX_NSIG 64
 #define LX_RLIM_COUNT 16
@@ -134,6 +135,7 @@ struct thread_group {
     int32_t tgid;
     int32_t vtgid;           /* in its own namespace */
     struct pid_ns *pid_ns;   /* owned; NULL: the sandbox's own */
+    struct procref *self;    /* owned */
     struct account *account; /* owned; NULL: nobody counts it */
     uint64_t start_ns;       /* since boot */
 
@@ -185,7 +187,6 @@ struct thread_group {
     struct waitq child_wq; /* wait4 of this group: a child changed state */
     struct waitq stop_wq;  /* SIGCONT */
     struct waitq sig_wq;   /* signalfd: something came for this group or its threads */
-    struct waitq pidfd_wq; /* the group became a zombie */
 
     struct tg_timers *timers;            /* timer.c; NULL when none was ever made */
     struct cpu_limit *_Atomic cpu_limit; /* timer_limit.c; mu to change */

@@ -8,26 +8,30 @@
 
 #include "sentry/kernel/task_priv.h"
 
-static struct thread_group *pidfd_tg(const struct file *f)
+static struct procref *pidfd_ref(const struct file *f)
 {
     return f->priv;
 }
 
 static uint32_t pidfd_poll(struct file *f, struct waiter *w)
 {
-    struct thread_group *tg = pidfd_tg(f);
+    struct procref *p = pidfd_ref(f);
+    uint32_t events = 0;
 
     if (w)
-        waitq_add(&tg->pidfd_wq, w);
-    mutex_lock(&tg->k->mu);
-    const bool ended = tg->state != TG_LIVE;
-    mutex_unlock(&tg->k->mu);
-    return ended ? EPOLLIN | EPOLLRDNORM : 0;
+        waitq_add(&p->wq, w);
+    mutex_lock(&p->owner->mu);
+    if (!p->group)
+        events = EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+    else if (p->group->state != TG_LIVE)
+        events = EPOLLIN | EPOLLRDNORM;
+    mutex_unlock(&p->owner->mu);
+    return events;
 }
 
 static void pidfd_release(struct file *f)
 {
-    tg_put(pidfd_tg(f));
+    procref_put(pidfd_ref(f));
 }
 
 static const struct file_ops pidfd_ops = {
@@ -35,25 +39,30 @@ static const struct file_ops pidfd_ops = {
     .release = pidfd_release,
 };
 
-int pidfd_new(struct thread_group *tg, uint32_t flags, struct file **out_file)
+int pidfd_new(struct procref *process, uint32_t flags, struct file **out_file)
 {
-    int r =
-        vfs_anon_file("anon_inode:[pidfd]", 0600, &pidfd_ops, tg_get(tg), flags | O_RDWR, out_file);
+    int r = vfs_anon_file("anon_inode:[pidfd]", 0600, &pidfd_ops, procref_get(process),
+                          flags | O_RDWR, out_file);
     if (r)
-        tg_put(tg);
+        procref_put(process);
     return r;
+}
+
+struct procref *task_process(struct task *t)
+{
+    return t->tg->self;
 }
 
 int pidfd_open_pid(struct task *t, int32_t pid, uint32_t flags, struct file **out_file)
 {
     struct kernel *k = t->k;
-    struct thread_group *tg = NULL;
+    struct procref *process = NULL;
     int r = -ESRCH;
 
     mutex_lock(&k->mu);
     const struct pid *p = pid_find_in_locked(k, t->tg->pid_ns, pid);
     if (p && p->tg) {
-        tg = tg_get(p->tg);
+        process = procref_get(p->tg->self);
         r = 0;
     } else if (p && p->task) {
         r = -EINVAL;
@@ -61,8 +70,8 @@ int pidfd_open_pid(struct task *t, int32_t pid, uint32_t flags, struct file **ou
     mutex_unlock(&k->mu);
     if (r)
         return r;
-    r = pidfd_new(tg, flags, out_file);
-    tg_put(tg);
+    r = pidfd_new(process, flags, out_file);
+    procref_put(process);
     return r;
 }
 
@@ -70,9 +79,9 @@ int32_t pidfd_pid(struct file *f)
 {
     if (f->ops != &pidfd_ops)
         return -EBADF;
-    struct thread_group *tg = pidfd_tg(f);
-    mutex_lock(&tg->k->mu);
-    const int32_t pid = tg->state == TG_DEAD ? -ESRCH : tg->tgid;
-    mutex_unlock(&tg->k->mu);
+    const struct procref *p = pidfd_ref(f);
+    mutex_lock(&p->owner->mu);
+    const int32_t pid = p->group ? p->group->tgid : -ESRCH;
+    mutex_unlock(&p->owner->mu);
     return pid;
 }

@@ -115,6 +115,11 @@ int tg_new(struct kernel *k, struct thread_group **out_tg)
 
     if (!tg)
         return -ENOMEM;
+    const int r = procref_new(k, tg, &tg->self);
+    if (r) {
+        free(tg);
+        return r;
+    }
     ref_init(&tg->ref);
     tg->k = k;
     tg->start_ns = mono_now() - k->boot_mono_ns;
@@ -128,7 +133,6 @@ int tg_new(struct kernel *k, struct thread_group **out_tg)
     waitq_init(&tg->child_wq);
     waitq_init(&tg->stop_wq);
     waitq_init(&tg->sig_wq);
-    waitq_init(&tg->pidfd_wq);
     tg->dumpable = 1;
     OBJCOUNT_INC(thread_group);
     *out_tg = tg;
@@ -151,10 +155,12 @@ void tg_put(struct thread_group *tg)
         sighand_put(tg->sighand);
     pid_ns_put(tg->pid_ns);
     account_put(tg->account);
+    /* One that never ran was not reaped. */
+    tg->self->group = NULL;
+    procref_put(tg->self);
     waitq_fini(&tg->child_wq);
     waitq_fini(&tg->stop_wq);
     waitq_fini(&tg->sig_wq);
-    waitq_fini(&tg->pidfd_wq);
     mutex_destroy(&tg->mu);
     OBJCOUNT_DEC(thread_group);
     free(tg);

@@ -10,6 +10,7 @@
 #include "sentry/net/inet/inet.h"
 #include "sentry/net/settings.h"
 #include "sentry/net/sock.h"
+#include "sentry/wait/procref.h"
 
 #define UNIX_HASH_SIZE 256
 

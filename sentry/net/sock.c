@@ -116,6 +116,7 @@ void sock_control_fini(struct sock_control *c)
         file_put(c->files[i]);
     free(c->files);
     free(c->items);
+    procref_put(c->process);
     memset(c, 0, sizeof(*c));
 }
 

@@ -56,7 +56,8 @@ struct sock_control {
     bool has_cred;
     bool wants_pidfd; /* receive: whoever cred says is told by a descriptor too */
     struct sock_cred cred;
-    uint8_t *items; /* owned: struct sock_item and its data, one after the other */
+    struct procref *process; /* owned; whom cred.pid meant; NULL: not kept */
+    uint8_t *items;          /* owned: struct sock_item and its data, one after the other */
     size_t items_size, items_space;
 };
 struct sock_item {
@@ -191,6 +192,9 @@ bool sock_file_raises(struct file *f);
 
 #define LX_SO_PASSPIDFD 76
 #define LX_SO_PEERPIDFD 77
+/* The process at the other end of an AF_UNIX socket, as SO_PEERCRED means it. Owned result.
+ * -ENODATA: nobody has connected. */
+MUST_CHECK int sock_peer_process(struct sock *s, struct procref **out_ref);
 /* Supplementary groups of the peer of an AF_UNIX socket, as they were when it connected: how many,
  * the first max of them in out. -ENODATA: nobody has; -ENOPROTOOPT: another family. */
 MUST_CHECK int64_t unix_peer_groups(struct sock *s, uint32_t *out, size_t max);

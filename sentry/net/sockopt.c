@@ -132,9 +132,6 @@ static int get_rare(struct sock *s, int level, int name, void *buf, socklen_t *l
         return put_int(buf, len, s->buf_lock);
     case LX_SO_PASSPIDFD:
         return s->family == AF_UNIX ? s->ops->getsockopt(s, level, name, buf, len) : -EOPNOTSUPP;
-    case SO_PEERGROUPS:
-    case LX_SO_PEERPIDFD:
-        return s->family == AF_UNIX ? s->ops->getsockopt(s, level, name, buf, len) : -ENODATA;
     case SO_INCOMING_NAPI_ID:
     case SO_BSDCOMPAT:
     case LX_SO_PREFER_BUSY_POLL:

@@ -23,6 +23,33 @@ void unix_put(struct unix_sock *s)
     sock_put(&s->base);
 }
 
+static void ident_put(struct unix_ident *id)
+{
+    if (id->who)
+        cred_put(id->who);
+    procref_put(id->process);
+}
+
+/* Borrowed. */
+static struct unix_ident ident_of(const struct vfs_caller *c)
+{
+    return (struct unix_ident){
+        {c->tgid, c->cred->euid, c->cred->egid}, .who = c->cred, .process = c->process};
+}
+
+/* The lock of slot's socket is held, or nobody knows it. The result, who it was before, is the
+ * caller's to put when it holds no lock. */
+static struct unix_ident ident_set(struct unix_ident *slot, const struct unix_ident *id)
+{
+    const struct unix_ident before = *slot;
+
+    *slot = *id;
+    if (slot->who)
+        cred_get(slot->who);
+    procref_get(slot->process);
+    return before;
+}
+
 static void unix_release(struct sock *base)
 {
     struct unix_sock *s = unix_of(base);
@@ -31,10 +58,8 @@ static void unix_release(struct sock *base)
     list_del(&s->all);
     mutex_unlock(&base->net->mu);
     unix_name_put(atomic_load(&s->name));
-    if (s->self_who)
-        cred_put(s->self_who);
-    if (s->peer_who)
-        cred_put(s->peer_who);
+    ident_put(&s->self_ident);
+    ident_put(&s->peer_ident);
     waitq_fini(&s->wq);
     mutex_destroy(&s->mu);
     OBJCOUNT_DEC(unix_sock);
@@ -70,7 +95,7 @@ static int unix_new(struct net *n, int type, struct unix_sock **out)
     list_init(&s->gc_node);
     list_init(&s->full);
     list_init(&s->full_node);
-    s->peer_cred.uid = s->peer_cred.gid = UINT32_MAX;
+    s->peer_ident.cred.uid = s->peer_ident.cred.gid = UINT32_MAX;
     s->backlog = n->settings.max_dgram_qlen;
     mutex_lock(&n->mu);
     list_add_tail(&s->all, &n->unix_all);
@@ -107,23 +132,6 @@ int unix_create(struct net *n, int family, int type, int protocol, const struct 
     return r;
 }
 
-static struct sock_cred unix_cred(const struct vfs_caller *c)
-{
-    return (struct sock_cred){c->tgid, c->cred->euid, c->cred->egid};
-}
-
-/* Who is at the other end of s, or, with self, who listens here. s->mu held, or nobody knows s. The
- * result, who it was before, is the caller's to put when it holds no lock; NULL: nobody. */
-static struct cred *unix_set_cred(struct unix_sock *s, bool self, struct sock_cred cr,
-                                  struct cred *who)
-{
-    struct cred **slot = self ? &s->self_who : &s->peer_who, *old = *slot;
-
-    *(self ? &s->self_cred : &s->peer_cred) = cr;
-    *slot = who ? cred_get(who) : NULL;
-    return old;
-}
-
 /* Both are new: nobody else sees them. */
 static void unix_join(struct unix_sock *a, struct unix_sock *b)
 {
@@ -135,6 +143,7 @@ static void unix_join(struct unix_sock *a, struct unix_sock *b)
 int unix_create_pair(struct net *n, int type, int protocol, const struct vfs_caller *c,
                      struct sock *out_pair[2])
 {
+    const struct unix_ident me = ident_of(c);
     struct unix_sock *a, *b;
     int r = unix_check(&type, protocol);
 
@@ -148,10 +157,10 @@ int unix_create_pair(struct net *n, int type, int protocol, const struct vfs_cal
         return r;
     }
     unix_join(a, b);
-    for (int self = 0; self < 2; self++) {
-        (void)unix_set_cred(a, self, unix_cred(c), c->cred);
-        (void)unix_set_cred(b, self, unix_cred(c), c->cred);
-    }
+    (void)ident_set(&a->self_ident, &me);
+    (void)ident_set(&a->peer_ident, &me);
+    (void)ident_set(&b->self_ident, &me);
+    (void)ident_set(&b->peer_ident, &me);
     out_pair[0] = &a->base;
     out_pair[1] = &b->base;
     return 0;
@@ -244,7 +253,8 @@ static int unix_shutdown(struct sock *base, int how)
 static int unix_listen(struct sock *base, int backlog, const struct vfs_caller *c)
 {
     struct unix_sock *s = unix_of(base);
-    struct cred *before = NULL;
+    const struct unix_ident me = ident_of(c);
+    struct unix_ident before = {0};
     int r = 0;
 
     if (!atomic_load(&s->name))
@@ -255,11 +265,10 @@ static int unix_listen(struct sock *base, int backlog, const struct vfs_caller *
     } else {
         s->state = UNIX_LISTENING;
         s->backlog = MIN((unsigned)backlog, (unsigned)net_settings(base->net)->somaxconn);
-        before = unix_set_cred(s, true, unix_cred(c), c->cred);
+        before = ident_set(&s->self_ident, &me);
     }
     mutex_unlock(&s->mu);
-    if (before)
-        cred_put(before);
+    ident_put(&before);
     if (r == 0)
         (void)waitq_wake(&s->wq, EPOLLOUT);
     return r;
@@ -269,6 +278,8 @@ static int unix_listen(struct sock *base, int backlog, const struct vfs_caller *
 static int connect_locked(struct unix_sock *s, struct unix_sock *to, struct unix_sock *fresh,
                           const struct vfs_caller *c)
 {
+    const struct unix_ident me = ident_of(c);
+
     if (to->closed || to->state != UNIX_LISTENING || to->shutdown & UNIX_RD)
         return -ECONNREFUSED;
     if (s->state == UNIX_CONNECTED)
@@ -279,8 +290,8 @@ static int connect_locked(struct unix_sock *s, struct unix_sock *to, struct unix
         return 1;
     unix_join(s, fresh);
     /* Both are connected once. */
-    (void)unix_set_cred(fresh, false, unix_cred(c), c->cred);
-    (void)unix_set_cred(s, false, to->self_cred, to->self_who);
+    (void)ident_set(&fresh->peer_ident, &me);
+    (void)ident_set(&s->peer_ident, &to->self_ident);
     struct unix_name *name = atomic_load(&to->name);
     if (name) {
         unix_name_get(name);
@@ -470,22 +481,31 @@ static int unix_getsockopt(struct sock *base, int level, int name, void *buf, so
         return -EOPNOTSUPP;
     mutex_lock(&s->mu);
     yes = s->state == UNIX_LISTENING;
-    cred = s->peer_cred;
+    cred = s->peer_ident.cred;
     mutex_unlock(&s->mu);
     if (name == SO_PEERCRED)
         return sock_put_option(buf, len, &cred, sizeof(cred));
     if (name == SO_ACCEPTCONN)
         return sock_put_option(buf, len, &yes, sizeof(yes));
-    if (name == LX_SO_PEERPIDFD) {
-        /* The whole number, of which the caller makes a descriptor. */
-        memcpy(buf, &cred.pid, sizeof(cred.pid));
-        *len = MIN(*len, (socklen_t)sizeof(cred.pid));
-        return cred.pid ? 0 : -ENODATA;
-    }
     yes = atomic_load(&s->passes_pidfd);
     if (name == LX_SO_PASSPIDFD)
         return sock_put_option(buf, len, &yes, sizeof(yes));
     return -ENOPROTOOPT;
+}
+
+int sock_peer_process(struct sock *base, struct procref **out_ref)
+{
+    struct unix_sock *s = unix_of(base);
+
+    if (base->family != AF_UNIX)
+        return -ENODATA;
+    mutex_lock(&s->mu);
+    struct procref *p = procref_get(s->peer_ident.process);
+    mutex_unlock(&s->mu);
+    if (!p)
+        return -ENODATA;
+    *out_ref = p;
+    return 0;
 }
 
 int64_t unix_peer_groups(struct sock *base, uint32_t *out, size_t max)
@@ -496,10 +516,10 @@ int64_t unix_peer_groups(struct sock *base, uint32_t *out, size_t max)
     if (base->family != AF_UNIX)
         return -ENOPROTOOPT;
     mutex_lock(&s->mu);
-    if (s->peer_who) {
-        n = s->peer_who->group_count;
+    if (s->peer_ident.who) {
+        n = s->peer_ident.who->group_count;
         if (n > 0 && max > 0)
-            memcpy(out, s->peer_who->groups, MIN((size_t)n, max) * sizeof(*out));
+            memcpy(out, s->peer_ident.who->groups, MIN((size_t)n, max) * sizeof(*out));
     }
     mutex_unlock(&s->mu);
     return n;

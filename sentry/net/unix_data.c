@@ -68,14 +68,18 @@ static int msg_new(struct unix_sock *s, struct uio *u, size_t size, const struct
     return 0;
 }
 
-/* Takes control for m, which always says who sent it. */
-static int msg_attach(struct unix_sock *to, struct unix_msg *m, struct sock_control *control)
+/* Takes control for m, which always says who sent it. The process is kept when somebody asked. */
+static int msg_attach(struct unix_sock *to, struct unix_msg *m, struct sock_control *control,
+                      const struct vfs_caller *c)
 {
     const struct sock_cred self = m->ctl.cred;
     int r = control ? unix_scm_attach(to, m, control) : 0;
 
     if (r == 0 && !m->ctl.has_cred)
         m->ctl.cred = self;
+    if (r == 0 && !m->ctl.process && m->ctl.cred.pid == c->tgid &&
+        (unix_passes_cred(to) || unix_passes_cred(m->from)))
+        m->ctl.process = procref_get(c->process);
     return r;
 }
 
@@ -157,7 +161,7 @@ static int64_t stream_piece(struct unix_sock *s, struct unix_sock *peer, struct 
     if (r)
         return r;
     const int64_t n = (int64_t)msg->size;
-    r = msg_attach(peer, msg, m->control);
+    r = msg_attach(peer, msg, m->control, c);
     if (r == 0)
         r = stream_push(peer, msg, last);
     if (r == 0)
@@ -340,7 +344,7 @@ int64_t unix_packet_send(struct sock *base, struct sock_msg *m, bool nonblock,
         r = msg_new(s, m->u, size, c, &msg);
     if (r)
         goto out_put;
-    r = msg->size < size ? -EFAULT : msg_attach(to, msg, m->control);
+    r = msg->size < size ? -EFAULT : msg_attach(to, msg, m->control, c);
     const bool passes = r == 0 && packet_passes(to, msg);
     if (passes)
         r = packet_push_wait(s, to, msg, nonblock, deadline, c);
@@ -415,6 +419,8 @@ static void recv_start(struct unix_sock *s, struct unix_recv *x, const struct un
         x->m->control->has_cred = sock_option(&s->base, SO_PASSCRED);
         x->m->control->wants_pidfd = atomic_load(&s->passes_pidfd);
         x->m->control->cred = msg->ctl.cred;
+        if (x->m->control->wants_pidfd)
+            x->m->control->process = procref_get(msg->ctl.process);
     }
     if (!x->m->from)
         return;
@@ -426,9 +432,12 @@ static void recv_start(struct unix_sock *s, struct unix_recv *x, const struct un
 static bool recv_same_sender(struct unix_sock *s, const struct unix_recv *x,
                              const struct unix_msg *msg)
 {
-    if (!x->started || !x->m->control || !unix_passes_cred(s))
+    const struct sock_control *to = x->m->control;
+
+    if (!x->started || !to || !unix_passes_cred(s))
         return true;
-    return memcmp(&x->m->control->cred, &msg->ctl.cred, sizeof(msg->ctl.cred)) == 0;
+    return memcmp(&to->cred, &msg->ctl.cred, sizeof(msg->ctl.cred)) == 0 &&
+           (!to->wants_pidfd || to->process == msg->ctl.process);
 }
 
 /* SO_PEEK_OFF, when it is on: a look goes on where the last one ended, and what is taken from the

@@ -43,6 +43,13 @@ struct unix_msg {
     uint8_t data[];
 };
 
+/* Somebody who listens or connects, as he was then. cred.pid 0: unknown. */
+struct unix_ident {
+    struct sock_cred cred;
+    struct cred *who;        /* owned, or NULL */
+    struct procref *process; /* owned, or NULL */
+};
+
 struct unix_sock {
     struct sock base;
     struct waitq wq;                  /* who reads, writes, accepts, connects or polls here */
@@ -59,10 +66,9 @@ struct unix_sock {
     size_t queue_count, queue_bytes;
     struct list pending; /* listening: unix_sock.pending_node of connections, each owned */
     unsigned pending_count;
-    unsigned backlog;                      /* connections that wait, packets in the queue */
-    struct sock_cred self_cred, peer_cred; /* of who listens or connects; pid 0: unknown */
-    struct cred *self_who, *peer_who;      /* owned, with them; NULL: unknown */
-    struct list pending_node;              /* guard: the listener's mu */
+    unsigned backlog; /* connections that wait, packets in the queue */
+    struct unix_ident self_ident, peer_ident;
+    struct list pending_node; /* guard: the listener's mu */
     /* guard: net->mu */
     struct unix_sock *listener; /* while it waits to be accepted */
     struct list all;            /* net->unix_all */

@@ -52,9 +52,10 @@ struct vfs_caller {
     struct vpath root, cwd;  /* borrowed; root bounds ".." */
     struct mount_ns *ns;
     uint32_t umask;
-    uint64_t fsize_limit; /* RLIMIT_FSIZE, UINT64_MAX: none */
-    int32_t pid, tgid;    /* for locks' owners and F_GETLK, /proc/self */
-    uint32_t *seen_users; /* private to who filled this in */
+    uint64_t fsize_limit;    /* RLIMIT_FSIZE, UINT64_MAX: none */
+    int32_t pid, tgid;       /* for locks' owners and F_GETLK, /proc/self */
+    struct procref *process; /* borrowed; NULL: none of the guest's */
+    uint32_t *seen_users;    /* private to who filled this in */
 };
 
 struct vfs_time {

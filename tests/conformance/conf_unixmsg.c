@@ -2,6 +2,8 @@
 #include "harness.h"
 
 #include <grp.h>
+#include <linux/sched.h>
+#include <sched.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -667,6 +669,95 @@ TEST(pidfd_with_messages)
     OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on)));
     CHECK_EQ(write(sv[0], "d", 1), 1);
     CHECK_EQ(recv_pidfd(sv[1], 256, &flags), -1);
+}
+
+/* What sends a byte along a new connection, and is reaped then; its number. *s: the other end. */
+static pid_t gone_peer(int l, const struct sockaddr_un *a, int *s)
+{
+    const pid_t pid = OK(fork());
+
+    if (pid == 0) {
+        int c = socket(AF_UNIX, SOCK_STREAM, 0), on = 1;
+        _exit(connect(c, (const struct sockaddr *)a, sizeof(*a)) == 0 &&
+                      setsockopt(c, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == 0 &&
+                      write(c, "x", 1) == 1
+                  ? 0
+                  : 1);
+    }
+    CHECK_EXIT(pid, 0);
+    *s = OK(accept(l, NULL, NULL));
+    return pid;
+}
+
+/* A child that has the number nr. */
+static pid_t child_with_number(pid_t nr)
+{
+    struct clone_args a = {
+        .exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&nr, .set_tid_size = 1};
+    const long pid = OK(syscall(SYS_clone3, &a, sizeof(a)));
+
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    return (pid_t)pid;
+}
+
+static void check_gone(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    siginfo_t si;
+
+    CHECK(fd >= 0);
+    CHECK(names_process(fd, -1));
+    CHECK_EQ(poll(&p, 1, 0), 1);
+    CHECK_EQ(p.revents, POLLIN | POLLHUP);
+    CHECK_ERRNO(waitid((idtype_t)P_PIDFD, (id_t)fd, &si, WEXITED), ECHILD);
+    CHECK_ERRNO(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0), ESRCH);
+}
+
+static void peer_that_is_gone(void)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "gone.sock"};
+    int l = OK(socket(AF_UNIX, SOCK_STREAM, 0)), fd = -1, on = 1, flags, s;
+    socklen_t len = sizeof(fd);
+
+    OK(bind(l, (struct sockaddr *)&a, sizeof(a)));
+    OK(listen(l, 1));
+    const pid_t pid = gone_peer(l, &a, &s), next = child_with_number(pid);
+    CHECK_EQ(next, pid);
+    OK(getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &fd, &len));
+    check_gone(fd);
+    OK(setsockopt(s, SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on)));
+    check_gone(recv_pidfd(s, 256, &flags));
+    OK(kill(next, SIGKILL));
+    CHECK_KILLED(next, SIGKILL);
+}
+
+/* Not whoever has got the number meanwhile. In a pid namespace, where numbers can be chosen. */
+TEST(pidfd_of_a_peer_that_is_gone)
+{
+    const pid_t pid =
+        (pid_t)OK(syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
+
+    if (pid == 0) {
+        peer_that_is_gone();
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+}
+
+/* Who asks for a message's sender only when it has been sent learns of none. */
+TEST(pidfd_asked_for_too_late)
+{
+    int sv[2], on = 1, flags;
+
+    pair(SOCK_STREAM, sv);
+    CHECK_EQ(write(sv[0], "x", 1), 1);
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on)));
+    CHECK_EQ(recv_pidfd(sv[1], 256, &flags), -1);
+    CHECK_EQ(write(sv[0], "y", 1), 1);
+    CHECK(names_process(recv_pidfd(sv[1], 256, &flags), getpid()));
 }
 
 TEST(groups_of_the_peer)

@@ -62,9 +62,6 @@ static int get_own(const struct sock *s, int name, void *buf, socklen_t *len)
     case SO_SNDLOWAT:
         value = 1;
         break;
-    case SO_PEERGROUPS:
-    case LX_SO_PEERPIDFD:
-        return -ENODATA;
     case LX_SO_PASSPIDFD:
         return -EOPNOTSUPP;
     default:
