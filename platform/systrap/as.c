@@ -39,7 +39,7 @@ static int as_push(struct plat_as *base, const struct stub_change *change, bool 
     if (change->start >= change->end)
         return 0;
     mutex_lock(&as->mu);
-    r = st_patch_cut(as, change, is_text);
+    r = patch_cut(&as->patch, change, is_text);
     if (r == 0)
         r = stub_queue_add(&as->queue, change);
     if (r == 0)
@@ -53,7 +53,8 @@ static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned ac
 {
     const struct stub_change change = stub_change_map(addr, size, access, fd, off, flags);
 
-    return as_push(base, &change, (flags & PLAT_MAP_CODE) && st_plat(base->plat)->patch);
+    return as_push(base, &change,
+                   (flags & PLAT_MAP_CODE) && st_plat(base->plat)->patch.ops != NULL);
 }
 
 static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)

@@ -219,7 +219,7 @@ static int process_clone_locked(struct st_as *from, struct st_as *as, int32_t *o
     int r = st_flush_locked(from, &stale);
     if (r == -ESRCH || stale)
         return -ESRCH;
-    r = st_patch_fork(from, as);
+    r = patch_fork(&from->patch, &as->patch);
     if (r != 0)
         return r;
     st_ops(from)->ops[0] =

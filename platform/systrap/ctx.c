@@ -13,7 +13,7 @@ static int ctx_alloc(struct st_as *as, struct st_ctx **out_ctx)
         return -ENOMEM;
     c->base.plat = as->base.plat;
     c->as = as;
-    c->direct.back = UINT64_MAX;
+    patch_ctx_init(&c->patch, &as->patch, &c->regs);
     stub_seat_init(&c->seat, &st_plat(as->base.plat)->placer);
     c->regs = stub_regs_fresh();
     ref_get(&as->ref);
@@ -93,9 +93,7 @@ static int ctx_fork_into(struct st_ctx *parent, struct st_as *as, struct st_ctx 
     if (r != 0)
         return r;
     child->regs = parent->regs;
-    child->direct.back = parent->direct.back;
-    child->direct.back_code = parent->direct.back_code;
-    child->direct.gen = parent->direct.gen;
+    patch_ctx_inherit(&child->patch, &parent->patch);
     stub_seat_inherit(&child->seat, &parent->seat);
     r = ctx_join(child, as, &first);
     if (r != 0) {
@@ -154,7 +152,7 @@ static void ctx_leave(struct st_ctx *c)
     st_pace_join(c);
     stub_seat_unplace(&c->seat);
     mutex_lock(&as->mu);
-    st_patch_forget_locked(c);
+    patch_forget_locked(&c->patch);
     list_del(&c->node);
     bool last = list_empty(&as->ctxs);
     if (!last && !c->dead && !atomic_load(&as->gone))
@@ -192,7 +190,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->shared = st_area(st_plat(base->plat), t);
     atomic_store(&c->area, c->shared);
     st_drop_answers(base);
-    c->direct = (struct st_direct){.back = UINT64_MAX};
+    patch_ctx_init(&c->patch, &as->patch, &c->regs);
     st_sigactions_offer(base, 0, 0);
     list_add_tail(&c->node, &as->ctxs);
     mutex_unlock(&as->mu);

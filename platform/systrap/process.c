@@ -40,7 +40,7 @@ int st_as_alloc(struct st_plat *p, struct st_as **out_as)
     as->cpu = STUB_CPU_FREE;
     as->gone = true;
     memset(st_ops(as), 0, sizeof(struct st_ops));
-    st_patch_areas_init(p, st_ops(as));
+    patch_as_init(&as->patch, &p->patch, &as->mu, st_ops(as)->areas);
     *out_as = as;
     return 0;
 }
@@ -81,7 +81,7 @@ static void as_free(struct st_as *as)
         idalloc_free(&p->slots, as->slot);
         mutex_unlock(&p->mu);
     }
-    st_patch_fini(as);
+    patch_as_fini(&as->patch);
     mutex_destroy(&as->mu);
     stub_queue_fini(&as->queue);
     free(as);

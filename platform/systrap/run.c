@@ -32,7 +32,7 @@ void st_ctx_interrupt(struct plat_ctx *base)
         return;
     atomic_store(&c->interrupt_ns, stub_now());
     atomic_store(&atomic_load(&c->area)->kick, 1);
-    if (!atomic_load(&c->in_guest))
+    if (!atomic_load(&c->patch.in_guest))
         return;
     /* The owner may have moved on meanwhile: then somebody else's stub stops for nothing. */
     uint64_t target = atomic_load(&c->target);
@@ -116,14 +116,14 @@ static void run_load(struct st_ctx *c, bool single_step)
     struct plat_regs *to = (void *)((char *)s + ST_REGS);
 
     memcpy(to, &c->regs, offsetof(struct plat_regs, fs_base));
-    to->rip = st_patch_entry(c, c->regs.rip);
+    to->rip = patch_entry(&c->patch, c->regs.rip);
     to->eflags =
         (c->regs.eflags & ST_USER_EFLAGS) | STUB_EFLAGS | (single_step ? RUN_TRAP_FLAG : 0);
     s->fs = c->regs.fs_base;
     s->gs = c->regs.gs_base;
     s->xstate = c->xstate != 0 ? st_area_addr(st_plat(c->base.plat), c->thread) + c->xstate : 0;
     s->command = ST_COMMAND_RUN;
-    st_patch_enter(c);
+    patch_enter(&c->patch, st_area_addr(st_plat(c->base.plat), c->thread), &s->negfs);
 }
 
 /* ---- out ---- */
@@ -219,15 +219,25 @@ static enum plat_event run_call(struct st_ctx *c, const struct run_frame *f, str
         return run_bad_regs(c, out);
     }
     c->regs.orig_rax = c->regs.rax;
-    st_patch_called(c);
+    patch_called(&c->patch);
     c->regs.rax = (uint64_t)-ENOSYS;
     return PLAT_EVENT_SYSCALL;
 }
 
-/* Without a signal: extended state is where it was. */
+/* Without a signal: extended state is where it was, and so are the registers. */
 static enum plat_event run_direct_call(struct st_ctx *c)
 {
-    if (!st_patch_take(c))
+    const struct plat_regs *from = (const void *)((const char *)c->shared + ST_REGS);
+    const uint64_t cs = c->regs.cs;
+
+    memcpy(&c->regs, from, offsetof(struct plat_regs, cs));
+    c->regs.cs = cs;
+    c->regs.eflags = (from->eflags & ST_USER_EFLAGS) | STUB_EFLAGS;
+    c->regs.rsp = from->rsp;
+    c->regs.r11 = c->regs.eflags;
+    c->regs.fs_base = c->shared->fs;
+    c->regs.gs_base = c->shared->gs;
+    if (!patch_answered(&c->patch, c->shared->after))
         return PLAT_EVENT_DEAD;
     c->xstate = 0;
     c->regs.orig_rax = c->regs.rax;
@@ -303,7 +313,7 @@ static enum plat_event run_dead(struct st_ctx *c)
 /* True: there is no need to enter guest code. */
 static bool run_enter(struct st_ctx *c)
 {
-    atomic_store(&c->in_guest, true);
+    atomic_store(&c->patch.in_guest, true);
     atomic_store(&c->shared->kick, 0);
     atomic_store(&c->interrupt_ns, 0);
     return atomic_exchange(&c->interrupt, false);
@@ -319,7 +329,7 @@ static enum plat_event run_turn(struct st_ctx *c, bool trap_flag, struct plat_fa
     stub_seat_enter(&c->seat, start);
     const bool alive = st_hand_over(c, &slept);
     const uint64_t now = stub_now();
-    st_patch_leave(c);
+    patch_leave(&c->shared->negfs);
     stub_seat_leave(&c->seat, start, now);
     st_pace_turn(c, now - start, slept, now);
     return alive ? run_event(c, out) : PLAT_EVENT_DEAD;
@@ -331,10 +341,10 @@ static bool run_told(struct st_ctx *c, enum plat_event *event, const struct plat
     if (LIKELY(*event == PLAT_EVENT_SYSCALL))
         return true;
     if (*event != PLAT_EVENT_FAULT) {
-        (void)st_patch_put_right(c);
+        (void)patch_put_right(&c->patch);
         return true;
     }
-    switch (st_patch_fault(c, f)) {
+    switch (patch_fault(&c->patch, f)) {
     case PATCH_FAULT_AGAIN:
         return false;
     case PATCH_FAULT_CALL:
@@ -354,21 +364,20 @@ enum plat_event st_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
     enum plat_event event;
     const bool trapping = c->regs.eflags & RUN_TRAP_FLAG;
 
-    if (UNLIKELY(single_step || trapping) && atomic_load(&c->as->patch.on) &&
-        !atomic_load(&c->as->patch.never))
-        st_patch_stop(c->as);
+    if (UNLIKELY(single_step || trapping))
+        patch_step(&c->patch);
     do {
         event = PLAT_EVENT_INTERRUPT;
         if (c->dead || !run_flush(c))
             return run_dead(c);
         if (!run_is_sane(&c->regs)) {
-            atomic_store(&c->in_guest, false);
+            atomic_store(&c->patch.in_guest, false);
             return run_bad_regs(c, out);
         }
         if (!run_enter(c))
             event = run_turn(c, single_step || trapping, out);
     } while (!run_told(c, &event, out));
-    atomic_store(&c->in_guest, false);
+    atomic_store(&c->patch.in_guest, false);
     if (event == PLAT_EVENT_INTERRUPT) {
         atomic_store(&c->interrupt, false);
         atomic_store(&c->interrupt_ns, 0);

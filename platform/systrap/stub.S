@@ -405,7 +405,7 @@ stub_answer:
     pushq %r11
     popfq
     movq ST_REGS+ST_R_RSP(%rcx), %rsp
-    jmp *ST_AFTER(%rcx)
+    jmp *PATCH_AFTER(%rcx)
 stub_answer_end:
 
 /* The interrupting signal came while this code ran: back to where it was, as sigreturn(2) would do,

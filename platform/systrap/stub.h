@@ -1,9 +1,11 @@
 /* What the code in the stubs and the sentry agree on.
- * Depends on: nothing; also read by the assembler.
+ * Depends on: platform/patch/abi.h; also read by the assembler.
  * Threading: constants.
  * Ownership: none. */
 #ifndef RINGWALL_PLATFORM_SYSTRAP_STUB_H
 #define RINGWALL_PLATFORM_SYSTRAP_STUB_H
+
+#include "platform/patch/abi.h"
 
 /* ---- the operations page of a process: the sentry's to write, read-only there ---- */
 #define ST_OPS_CMD 0    /* number of the batch to be done; a futex */
@@ -16,10 +18,9 @@
 #define ST_OP_NR 0
 #define ST_OP_ARGS 8
 #define ST_OPS_MAX 30
-/* The other half of the page: by a hash of its FS base, the area of the thread that has that base,
- * or ST_DATA_NOBODY. Also the sentry's to write. */
+/* The other half of the page, also the sentry's to write: by a hash of its FS base, the area of the
+ * thread that has that base, or the page of data. */
 #define ST_OPS_AREAS 2048
-#define ST_OPS_AREAS_COUNT 256
 
 /* ---- the area of a thread: shared with the sentry, and anybody's in the process to write ---- */
 #define ST_AREA_SIZE 65536
@@ -37,10 +38,8 @@
 #define ST_GS 56
 #define ST_XSTATE 64 /* extended state to load, or 0; where to save it */
 #define ST_STACK 72  /* stack_t */
-#define ST_NEGFS                                                                                   \
-    96 /* minus the FS base of the guest code that runs here, or what is no such base */
+/* PATCH_NEGFS and PATCH_AFTER are between them. */
 #define ST_YIELDS 112   /* times to let others run before sleeping */
-#define ST_AFTER 104    /* where a call that needed no signal goes on */
 #define ST_ANSWERS 2048 /* by number of the call, with ST_ANSWER_*; or 0 */
 #define ST_ANSWERS_COUNT 256
 #define ST_ANSWER_THERE 32 /* bit: the low half is the answer */
@@ -75,15 +74,6 @@
 #define ST_DATA_FPROG 272 /* the filter of threads that run guest code */
 
 #define ST_SIGNAL 10 /* SIGUSR1 */
-
-/* ---- patched system call sites: patch_site.c ---- */
-/* What code jumps through: eight bytes an entry, the first one to stub_call. The two high bytes of
- * its addresses are instructions that trap. */
-#define ST_PATCH_TABLE 0x61060000
-#define ST_PATCH_TABLE_SIZE 0x10000
-#define ST_PATCH_CODE (ST_PATCH_TABLE + ST_PATCH_TABLE_SIZE)
-#define ST_PATCH_CODE_SIZE 0xf0000
-#define ST_PATCH_END (ST_PATCH_CODE + ST_PATCH_CODE_SIZE)
 
 /* Offsets in struct plat_regs. */
 #define ST_R_RAX 80

@@ -16,12 +16,12 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/ref.h"
+#include "platform/patch/patch.h"
 #include "platform/stub/change.h"
 #include "platform/stub/host.h"
 #include "platform/stub/pace.h"
 #include "platform/stub/queue.h"
 #include "platform/stub/seat.h"
-#include "platform/systrap/patch_priv.h"
 #include "platform/systrap/stub.h"
 #include "platform/systrap/systrap.h"
 
@@ -62,7 +62,7 @@ struct st_ops {
     uint8_t pad[ST_OPS_FIRST - 20];
     struct stub_op ops[ST_OPS_MAX];
     uint8_t rest[ST_OPS_AREAS - ST_OPS_FIRST - ST_OPS_MAX * ST_OP_SIZE];
-    _Atomic uint64_t areas[ST_OPS_AREAS_COUNT];
+    _Atomic uint64_t areas[PATCH_AREAS_COUNT];
 };
 _Static_assert(sizeof(struct st_ops) == 4096, "a page");
 _Static_assert(offsetof(struct st_ops, areas) == ST_OPS_AREAS, "as stub.S");
@@ -83,8 +83,8 @@ struct st_shared {
     uint8_t pad[ST_ANSWERS - ST_YIELDS - 4];
     _Atomic uint64_t answers[ST_ANSWERS_COUNT];
 };
-_Static_assert(offsetof(struct st_shared, negfs) == ST_NEGFS, "as stub.S");
-_Static_assert(offsetof(struct st_shared, after) == ST_AFTER, "as stub.S");
+_Static_assert(offsetof(struct st_shared, negfs) == PATCH_NEGFS, "as stub.S");
+_Static_assert(offsetof(struct st_shared, after) == PATCH_AFTER, "as stub.S");
 _Static_assert(offsetof(struct st_shared, yields) == ST_YIELDS, "as stub.S");
 _Static_assert(sizeof(struct st_shared) == ST_XSAVE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, info) == ST_INFO, "as stub.S");
@@ -100,10 +100,9 @@ struct st_plat {
      * and the end of what is ours; the host's vDSO lies before it, if moved. */
     uint64_t areas, text, ops, end;
     bool vdso_moved;
-    bool patch;     /* call sites may be patched */
     uint32_t keys;  /* where protection keys are in extended state; 0: the host uses none */
     int patch_prot; /* of patched pages */
-    int patch_fd;   /* memory file: sets of patches; -1: none */
+    struct patch_plat patch;
     struct st_as *template;
     struct stub_placer placer;
     uint32_t spin;        /* looks that are worth a sleep */
@@ -111,7 +110,7 @@ struct st_plat {
     pthread_t reaper;
     bool reaping;
     struct mutex mu; /* rank LEAF: the rest */
-    struct idalloc slots, area_ids, patch_sets;
+    struct idalloc slots, area_ids;
     struct list processes; /* st_as.process_node, till their end has been seen */
     pid_t strays[ST_STRAYS];
     size_t stray_next;
@@ -141,24 +140,7 @@ struct st_as {
     struct list threads, parked, spare; /* spare: told to end, or never begun */
     size_t parked_count;
     uint32_t thread_count; /* indices ever used */
-    struct st_patch patch;
-};
-
-/* patch_run.c; owner */
-#define ST_HOT_SETS 16u
-#define ST_HOT_WAYS 4u
-struct st_hot {
-    uint64_t rip;
-    uint32_t count;
-};
-
-struct st_direct {
-    /* The FS base that was looked up last: written by the owner with as->mu held. */
-    uint64_t fs;
-    bool known, found;        /* fs means something; guest code is found by it */
-    uint64_t back, back_code; /* who goes on at back is entered at back_code, if nothing was */
-    uint32_t gen;             /* taken away since then: st_patch.gen */
-    struct st_hot hot[ST_HOT_SETS][ST_HOT_WAYS];
+    struct patch_as patch;
 };
 
 /* pace.c; owner */
@@ -182,13 +164,12 @@ struct st_ctx {
     struct plat_regs regs;
     struct stub_seat seat;
     struct st_pace pace;
-    struct st_direct direct;
+    struct patch_ctx patch;
     uint32_t spin;         /* looks at turn before sleeping; 0: the two share a CPU */
     uint64_t sigact_plain; /* as offered */
     /* any thread */
     _Atomic bool interrupt;
-    _Atomic uint64_t interrupt_ns; /* since when it waits for an answer, or 0 */
-    _Atomic bool in_guest;
+    _Atomic uint64_t interrupt_ns;    /* since when it waits for an answer, or 0 */
     _Atomic(struct st_shared *) area; /* shared, for who interrupts */
     _Atomic uint64_t target;          /* process and thread number for tgkill(2): pid << 32 | tid */
 };
@@ -254,11 +235,10 @@ void st_process_kill(struct st_as *as);
 /* Waits for ends of processes, till there is none left. */
 MUST_CHECK int st_reaper_start(struct st_plat *p);
 
-/* ---- patch.c, patch_run.c: what patch_priv.h does not know of ---- */
-/* Before anything else of patches; may fail. close takes what open did not finish. */
-MUST_CHECK int st_patch_open(struct st_plat *p);
-void st_patch_close(struct st_plat *p);
-void st_patch_areas_init(const struct st_plat *p, struct st_ops *o);
+/* ---- patch.c, answers.c ---- */
+extern const struct patch_ops st_patch_ops;
+void st_answers(struct plat_ctx *base, const struct plat_answer *answers, size_t count);
+void st_drop_answers(struct plat_ctx *base);
 
 /* ---- control.c: calls made by control threads; as->mu held ---- */
 /* Carries out ops[0..count) of the operations page: what was left undone, the failed one among it;

@@ -153,6 +153,9 @@ static int template_place(struct st_plat *p, uint64_t *out_start)
     p->text = p->end - ours;
     p->ops = p->text + 2 * PAGE_SIZE;
     p->areas = ALIGN_DOWN(p->text - TEMPLATE_AREAS, ST_AREA_SIZE);
+    p->patch.areas = p->ops + ST_OPS_AREAS;
+    p->patch.nobody = p->text + PAGE_SIZE;
+    p->patch.call = st_text_addr(p, systrap_call);
     return template_fill(p);
 }
 
@@ -230,7 +233,7 @@ static void systrap_destroy(struct plat *base)
         (void)munmap(p->ops_mem, (size_t)ST_SLOTS * PAGE_SIZE);
     if (p->areas_mem != NULL)
         (void)munmap(p->areas_mem, (size_t)ST_AREAS * ST_AREA_SIZE);
-    st_patch_close(p);
+    patch_plat_fini(&p->patch);
     if (p->ops_fd >= 0)
         (void)close(p->ops_fd);
     if (p->areas_fd >= 0)
@@ -255,8 +258,8 @@ static void systrap_describe(struct st_plat *p)
         b->host_vdso += p->ops + PAGE_SIZE - vdso.start;
     else if (vdso.end != 0)
         b->reserved[b->reserved_count++] = vdso;
-    if (p->patch)
-        b->reserved[b->reserved_count++] = (struct plat_range){ST_PATCH_TABLE, ST_PATCH_END};
+    if (p->patch.ops != NULL)
+        b->reserved[b->reserved_count++] = (struct plat_range){PATCH_TABLE, PATCH_END};
     b->xstate_size = stub_xstate_size();
 }
 
@@ -281,9 +284,11 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     if (p == NULL)
         return -ENOMEM;
     p->base.ops = &systrap_plat_ops;
-    p->ops_fd = p->areas_fd = p->patch_fd = -1;
-    p->patch = cfg->patch && patch_supported();
+    p->ops_fd = p->areas_fd = -1;
     p->keys = st_xstate_keys();
+    /* Where protection keys let pages be executed only, a program that reads its own code faults,
+     * and gets the original. */
+    p->patch_prot = p->keys != 0 ? PROT_EXEC : PROT_READ | PROT_EXEC;
     p->patience_ns = ST_PATIENCE_NS;
     p->spin = stub_pace_calibrate();
     mutex_init(&p->mu, LOCK_RANK_LEAF);
@@ -292,16 +297,15 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     p->placer.long_turn = st_long_turn;
     idalloc_init(&p->slots, 1, ST_SLOTS - 1);
     idalloc_init(&p->area_ids, 0, ST_AREAS - 1);
-    idalloc_init(&p->patch_sets, 0, ST_SLOTS - 1);
-    int r = systrap_share("stub-operations", (size_t)ST_SLOTS * PAGE_SIZE, &p->ops_fd, &mem);
+    int r = patch_plat_init(&p->patch, cfg->patch && patch_supported() ? &st_patch_ops : NULL);
+    if (r == 0)
+        r = systrap_share("stub-operations", (size_t)ST_SLOTS * PAGE_SIZE, &p->ops_fd, &mem);
     p->ops_mem = mem;
     if (r == 0) {
         mem = NULL;
         r = systrap_share("stub-areas", (size_t)ST_AREAS * ST_AREA_SIZE, &p->areas_fd, &mem);
         p->areas_mem = mem;
     }
-    if (r == 0)
-        r = st_patch_open(p);
     if (r == 0)
         r = st_template_start(p);
     if (r != 0) {

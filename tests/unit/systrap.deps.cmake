@@ -1,1 +1,1 @@
-set(deps systrap stub mem platform PkgConfig::CAPSTONE)
+set(deps systrap patch stub mem platform)

@@ -294,8 +294,8 @@ static void jump_into_patches(uint64_t from, uint64_t size)
         /* Wherever it is stopped, it is in its program, or in none. */
         const uint64_t rip = plat_ctx_regs(r.ctx)->rip;
         if (e == PLAT_EVENT_INTERRUPT || e == PLAT_EVENT_SYSCALL)
-            cr_assert(rip < ST_PATCH_CODE || rip >= ST_PATCH_CODE + 2 * PATCH_SLOT,
-                      "offset %lu: %lx", (unsigned long)off, (unsigned long)rip);
+            cr_assert(rip < PATCH_CODE || rip >= PATCH_CODE + 2 * PATCH_SLOT, "offset %lu: %lx",
+                      (unsigned long)off, (unsigned long)rip);
         if (e != PLAT_EVENT_DEAD)
             continue;
         rig_end(&r);
@@ -307,13 +307,13 @@ static void jump_into_patches(uint64_t from, uint64_t size)
 
 Test(systrap_hostile, jumps_into_the_code_of_sites)
 {
-    jump_into_patches(ST_PATCH_CODE, 2 * PATCH_SLOT + 16);
+    jump_into_patches(PATCH_CODE, 2 * PATCH_SLOT + 16);
 }
 
 Test(systrap_hostile, jumps_into_sites_and_the_table)
 {
     jump_into_patches(CODE, 32);
-    jump_into_patches(ST_PATCH_TABLE, 32);
+    jump_into_patches(PATCH_TABLE, 32);
 }
 
 /* What a thread says of its call is overwritten while it makes calls without signals. */
@@ -355,10 +355,10 @@ static void fill_direct(uint64_t pattern, uint64_t from, uint64_t to)
 Test(systrap_hostile, direct_calls_under_fire)
 {
     for (int i = 0; i < 3; i++) {
-        fill_direct(random_word() * random_word(), ST_NEGFS, ST_AFTER + 8);
+        fill_direct(random_word() * random_word(), PATCH_NEGFS, PATCH_AFTER + 8);
         fill_direct(UINT64_C(1) << ST_ANSWER_THERE | random_word() >> 40, ST_ANSWERS, ST_XSAVE);
         fill_direct(random_word(), ST_REGS, ST_REGS + 168);
-        fill_direct(ST_PATCH_CODE + random_word() % 512, ST_AFTER, ST_AFTER + 8);
+        fill_direct(PATCH_CODE + random_word() % 512, PATCH_AFTER, PATCH_AFTER + 8);
     }
 }
 

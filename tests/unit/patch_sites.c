@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "platform/systrap/patch_priv.h"
+#include "platform/patch/patch.h"
 
 #define AREAS UINT64_C(0x7ffff0000000)
 #define START UINT64_C(0x401000)
@@ -46,7 +46,7 @@ static bool shape_of(const char *code, size_t size, size_t call, uint64_t nr, si
         cr_assert_not(shape_of(bytes, sizeof(bytes) - 1, call, nr, &start_, &shape_));             \
     } while (0)
 
-Test(systrap_sites, shapes)
+Test(patch_sites, shapes)
 {
     /* glibc: mov, call, compare; its cancellation points; getppid. */
     TAKES("\x90\xb8\x27\0\0\0\x0f\x05\x48\x3d\x01\xf0\xff\xff\x73\x01", 6, 39, 6, 8);
@@ -71,7 +71,7 @@ Test(systrap_sites, shapes)
 }
 
 /* Random bytes never make it read past the end, and what it takes covers seven bytes. */
-Test(systrap_sites, any_bytes)
+Test(patch_sites, any_bytes)
 {
     uint64_t seed = 7;
 
@@ -139,7 +139,7 @@ static void check_code(csh h, const uint8_t *site, const struct patch_shape *sha
     patch_emit(shape, START, site, AREAS, code, &pc);
     cr_assert_leq(pc.size, PATCH_SLOT);
     /* The last eight bytes are an address. */
-    const size_t count = cs_disasm(h, code, pc.size - 8, ST_PATCH_CODE, 0, &insn);
+    const size_t count = cs_disasm(h, code, pc.size - 8, PATCH_CODE, 0, &insn);
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {
         size += insn[i].size;
@@ -170,7 +170,7 @@ static uint64_t number_before(const uint8_t *code, size_t off)
     return nr;
 }
 
-Test(systrap_sites, c_library)
+Test(patch_sites, c_library)
 {
     static char path[4096];
     struct stat st;

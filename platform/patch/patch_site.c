@@ -15,19 +15,19 @@
  * and looks whether the area is meant for that base; if not, it makes the call that traps. */
 #include <string.h>
 
-#include "platform/systrap/patch_priv.h"
+#include "platform/patch/patch.h"
 
 #define PATCH_TRAPS_AT(off) ((off) == 2 || (off) == 5 || (off) == 6)
 /* Numbers above are not those of calls. */
 #define PATCH_NR_MAX 1024u
 
-_Static_assert((ST_PATCH_TABLE & 0xffff) == 0 && (ST_PATCH_TABLE >> 16 & 0xff) == 0x06 &&
-                   ST_PATCH_TABLE >> 24 == 0x61,
+_Static_assert((PATCH_TABLE & 0xffff) == 0 && (PATCH_TABLE >> 16 & 0xff) == 0x06 &&
+                   PATCH_TABLE >> 24 == 0x61,
                "these bytes are undefined instructions");
-_Static_assert(PATCH_SITES_MAX *PATCH_SLOT <= ST_PATCH_CODE_SIZE &&
-                   (PATCH_SITES_MAX + 1) * 8 <= ST_PATCH_TABLE_SIZE,
+_Static_assert(PATCH_SITES_MAX *PATCH_SLOT <= PATCH_CODE_SIZE &&
+                   (PATCH_SITES_MAX + 1) * 8 <= PATCH_TABLE_SIZE,
                "room for all sites");
-_Static_assert(ST_NEGFS < 128 && ST_AFTER < 128, "offsets of one byte");
+_Static_assert(PATCH_NEGFS < 128 && PATCH_AFTER < 128, "offsets of one byte");
 
 static bool site_is_call(const uint8_t *p)
 {
@@ -108,7 +108,7 @@ bool patch_recognise(const uint8_t *code, size_t size, size_t off, uint64_t nr, 
 
 void patch_jump(uint32_t index, uint8_t out[PATCH_SIZE])
 {
-    const uint32_t entry = ST_PATCH_TABLE + 8 * index;
+    const uint32_t entry = PATCH_TABLE + 8 * index;
 
     /* jmp *entry. The scale of no index: 3, for in (e5) where the second instruction was. */
     out[0] = 0xff;
@@ -173,11 +173,11 @@ void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *
         site_put32(&o, shape->nr);
     }
     site_put_find(&o, areas);
-    SITE_PUT(&o, 0x4d, 0x8b, 0x5b, ST_NEGFS);   /* mov ST_NEGFS(%r11), %r11 */
-    SITE_PUT(&o, 0xf3, 0x48, 0x0f, 0xae, 0xc1); /* rdfsbase %rcx */
-    SITE_PUT(&o, 0x4a, 0x8d, 0x0c, 0x19);       /* lea (%rcx,%r11), %rcx */
-    SITE_PUT(&o, 0xe3, 4);                      /* jrcxz over the next two */
-    SITE_PUT(&o, 0x0f, 0x05);                   /* syscall */
+    SITE_PUT(&o, 0x4d, 0x8b, 0x5b, PATCH_NEGFS); /* mov PATCH_NEGFS(%r11), %r11 */
+    SITE_PUT(&o, 0xf3, 0x48, 0x0f, 0xae, 0xc1);  /* rdfsbase %rcx */
+    SITE_PUT(&o, 0x4a, 0x8d, 0x0c, 0x19);        /* lea (%rcx,%r11), %rcx */
+    SITE_PUT(&o, 0xe3, 4);                       /* jrcxz over the next two */
+    SITE_PUT(&o, 0x0f, 0x05);                    /* syscall */
     code->trap_end = o.size;
     SITE_PUT(&o, 0xeb); /* jmp after */
     const unsigned jump = o.size;
@@ -185,9 +185,9 @@ void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *
     site_put_find(&o, areas);
     SITE_PUT(&o, 0x48, 0x8d, 0x0d); /* lea answered(%rip), %rcx */
     site_put32(&o, 4 + 7);
-    SITE_PUT(&o, 0x49, 0x89, 0x4b, ST_AFTER); /* mov %rcx, ST_AFTER(%r11) */
-    SITE_PUT(&o, 0xff, 0x24, 0x25);           /* jmp *(table), which is systrap_call */
-    site_put32(&o, ST_PATCH_TABLE);
+    SITE_PUT(&o, 0x49, 0x89, 0x4b, PATCH_AFTER); /* mov %rcx, PATCH_AFTER(%r11) */
+    SITE_PUT(&o, 0xff, 0x24, 0x25);              /* jmp *(table), the platform's code */
+    site_put32(&o, PATCH_TABLE);
     code->answered = o.size;
     SITE_PUT(&o, 0x48, 0xb9); /* movabs $call_end, %rcx */
     site_put64(&o, start + shape->call_end);
@@ -201,7 +201,7 @@ void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *
 
 __attribute__((target("sse4.2"))) uint32_t patch_area_hash(uint64_t fs_base)
 {
-    return (uint32_t)__builtin_ia32_crc32di(0, fs_base) % ST_OPS_AREAS_COUNT;
+    return (uint32_t)__builtin_ia32_crc32di(0, fs_base) % PATCH_AREAS_COUNT;
 }
 
 bool patch_supported(void)
