@@ -13,7 +13,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/settle.h"
 #include "base/log.h"
 #include "gofer/confine.h"
 #include "gofer/proto/proto.h"
@@ -169,6 +168,5 @@ int gofer_main(const struct gofer_config *cfg)
         log_error("gofer: %s: %s", step, strerror(-r));
         return 1;
     }
-    settle();
     return gof_server_run(s, g.channels, cfg->channel_count) ? 1 : 0;
 }

@@ -2,6 +2,7 @@
 #include "gofer/server.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/settle.h"
 #include "gofer/proto/msg.h"
 #include "gofer/server_priv.h"
 
@@ -138,13 +140,28 @@ static int serve_one(struct gof_conn *c, int sock, size_t size)
     return r;
 }
 
+/* Till something is there to receive. */
+static void await_request(int sock, struct settling *settling)
+{
+    struct pollfd p = {.fd = sock, .events = POLLIN};
+    int n;
+
+    do
+        n = poll(&p, 1, settling_wait_ms(settling));
+    while (n == 0 || (n < 0 && errno == EINTR));
+    if (settling->settled)
+        *settling = (struct settling){0};
+}
+
 int gof_server_channel(struct gof_server *s, int sock)
 {
+    struct settling settling = {0};
     struct gof_conn c;
     int r = gof_conn_init(&c, s);
 
     while (r == 0) {
         int fd;
+        await_request(sock, &settling);
         int64_t n = gof_msg_recv(sock, c.in, GOF_MESSAGE_MAX, &fd);
         if (n == 0 || (n < 0 && n != -EPROTO))
             break;

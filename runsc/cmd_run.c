@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <string.h>
 
-#include "base/settle.h"
 #include "runsc/cmd.h"
 #include "runsc/console.h"
 #include "runsc/container.h"
@@ -88,7 +87,6 @@ int run_attached(struct container *c, struct err *e)
 
     console_hold_signals();
     if (container_start(&c->st, e) == 0) {
-        settle();
         console_proxy(&child, c->console_master, -1);
         code = container_wait(c);
     }

@@ -16,6 +16,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/settle.h"
+
 /* What a signal to us does not mean for the container: what nobody can catch, what our own mistakes
  * and our own job control bring. */
 static const int console_own_signals[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,
@@ -171,6 +173,8 @@ static void console_drain(const struct proxy *p)
 
 static void console_loop(struct proxy *p)
 {
+    struct settling settling = {0};
+
     for (;;) {
         struct pollfd f[] = {
             {.fd = p->sig_fd, .events = POLLIN},
@@ -179,7 +183,7 @@ static void console_loop(struct proxy *p)
             {.fd = p->master, .events = POLLIN},
             {.fd = p->master >= 0 && p->stdin_open ? STDIN_FILENO : -1, .events = POLLIN},
         };
-        if (poll(f, ARRAY_SIZE(f), -1) < 0)
+        if (poll(f, ARRAY_SIZE(f), settling_wait_ms(&settling)) < 0)
             continue;
         if (f[0].revents != 0)
             console_signal(p);

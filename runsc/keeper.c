@@ -9,7 +9,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "base/settle.h"
 #include "runsc/console.h"
 #include "runsc/control.h"
 
@@ -60,7 +59,6 @@ int keeper_wait(const struct keeper *k)
     };
     int code = KEEPER_KILLED;
 
-    settle();
     do
         console_proxy(&child, k->master, k->conn);
     while (!keeper_next_packet(k, &code));

@@ -13,7 +13,6 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "base/settle.h"
 #include "base/log.h"
 #include "gofer/proto/client.h"
 #include "platform/kvm/kvm.h"
@@ -374,7 +373,6 @@ void boot_main(const struct boot_args *a)
     if (write(a->status_fd, &ok, sizeof(ok)) != (ssize_t)sizeof(ok))
         _exit(125);
     close(a->status_fd);
-    settle();
     const int code = boot_serve(&b);
 #ifdef RINGWALL_DEBUG
     if (b.root.init.ended)

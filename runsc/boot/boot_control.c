@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/settle.h"
 #include "gofer/proto/client.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/control.h"
@@ -36,6 +37,7 @@ struct server {
     struct boot *boot;
     struct conn conns[CONTROL_CONNECTIONS_MAX];
     struct pollfd poll[POLL_MAX];
+    struct settling settling;
 };
 
 static void conn_close(struct server *s, struct conn *c)
@@ -529,6 +531,16 @@ static bool check_gofers(struct boot *b, const struct pollfd *p)
     return false;
 }
 
+/* As poll(2) takes it. */
+static int serve_wait_ms(struct server *s)
+{
+    int limits = boot_limits_look(s->boot), settling = settling_wait_ms(&s->settling);
+
+    if (limits < 0 || settling < 0)
+        return MAX(limits, settling);
+    return MIN(limits, settling);
+}
+
 /* True: the sandbox ends, with *out_code. */
 static bool serve_once(struct server *s, int *out_code)
 {
@@ -536,15 +548,18 @@ static bool serve_once(struct server *s, int *out_code)
     const struct pollfd *p = s->poll;
 
     *out_code = 128 + SIGKILL;
-    if (poll(s->poll, fill_poll(s), boot_limits_look(b)) < 0)
+    if (poll(s->poll, fill_poll(s), serve_wait_ms(s)) < 0)
         return false;
     if (check_gofers(b, p + POLL_GOFERS) || p[POLL_LIFE].revents)
         return true;
     for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
         if (p[POLL_FIXED + i].revents)
             serve_conn(s, &s->conns[i]);
-    if (p[POLL_CONTROL].revents)
+    if (p[POLL_CONTROL].revents) {
         accept_conn(s);
+        /* What is asked for is likely to be the start of something. */
+        s->settling = (struct settling){0};
+    }
     if (p[POLL_LOOPBACK].revents)
         boot_loopback_accept(b);
     if (!p[POLL_WAKE].revents || !report_exits(s))
