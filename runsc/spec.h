@@ -192,6 +192,11 @@ struct oci_hooks {
         poststop;
 };
 
+struct oci_time_offset {
+    int64_t secs;
+    uint32_t nanosecs; /* below 10^9 */
+};
+
 struct oci_linux {
     struct oci_namespaces ns;
     struct oci_id_maps uid_maps, gid_maps;
@@ -205,6 +210,7 @@ struct oci_linux {
         *seccomp; /* the object as it stands in the file, or NULL; borrowed from the spec */
     uint64_t rootfs_propagation; /* MS_* [| MS_REC], 0 when absent */
     uint32_t personality;        /* PER_LINUX or PER_LINUX32 */
+    struct oci_time_offset monotonic, boottime;
 };
 
 struct oci_spec {

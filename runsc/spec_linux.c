@@ -198,25 +198,29 @@ static int spec_check_namespaces(const struct jnode *n, const struct oci_linux *
     return 0;
 }
 
-/* Every clock of the guest starts where the host's is. */
-static int spec_check_offsets(const struct jnode *n)
+/* Whether clocks can show that is seen when the namespace is made. */
+static int spec_parse_offset(const struct jnode *n, const struct oci_linux *lx,
+                             struct oci_time_offset *out)
 {
-    static const char *const clocks[] = {"monotonic", "boottime"};
+    struct jnode secs = jn_member(n, "secs"), rest = jn_member(n, "nanosecs");
 
-    if (jn_check_object(n) != 0)
+    if (jn_check_object(n) != 0 || jn_int(&secs, INT64_MIN, INT64_MAX, &out->secs) != 0 ||
+        jn_u32(&rest, &out->nanosecs) != 0)
         return -1;
-    for (size_t i = 0; i < ARRAY_SIZE(clocks); i++) {
-        struct jnode c = jn_member(n, clocks[i]), secs = jn_member(&c, "secs");
-        struct jnode ns = jn_member(&c, "nanosecs");
-        int64_t s = 0;
-        uint32_t rest = 0;
-        if (jn_check_object(&c) != 0 || jn_int(&secs, INT64_MIN, INT64_MAX, &s) != 0 ||
-            jn_u32(&ns, &rest) != 0)
-            return -1;
-        if (s != 0 || rest != 0)
-            return jn_error(&c, "clocks of a sandbox have no offsets");
-    }
+    if (out->nanosecs >= 1000000000)
+        return jn_error(&rest, "must be below 1000000000");
+    if ((out->secs != 0 || out->nanosecs != 0) && !lx->ns.listed[OCI_NS_TIME])
+        return jn_error(n, "offsets need a time namespace");
     return 0;
+}
+
+static int spec_parse_offsets(const struct jnode *n, struct oci_linux *out)
+{
+    struct jnode mono = jn_member(n, "monotonic"), boot = jn_member(n, "boottime");
+
+    if (jn_check_object(n) != 0 || spec_parse_offset(&mono, out, &out->monotonic) != 0)
+        return -1;
+    return spec_parse_offset(&boot, out, &out->boottime);
 }
 
 static int spec_parse_personality(const struct jnode *n, uint32_t *out)
@@ -258,7 +262,7 @@ int spec_parse_linux(const struct jnode *n, struct oci_linux *out)
     if (jn_check_object(n) != 0 || spec_parse_namespaces(&ns, &out->ns) != 0 ||
         spec_parse_id_maps(&uids, &out->uid_maps) != 0 ||
         spec_parse_id_maps(&gids, &out->gid_maps) != 0 || spec_check_namespaces(&ns, out) != 0 ||
-        spec_check_offsets(&time) != 0 ||
+        spec_parse_offsets(&time, out) != 0 ||
         spec_parse_personality(&persona, &out->personality) != 0 || spec_refuse_rdt(&rdt) != 0 ||
         spec_parse_devices(&devices, out) != 0 || spec_parse_cgroups_path(&cgroup, out) != 0 ||
         spec_parse_resources(&res, &out->resources) != 0 ||

@@ -8,6 +8,7 @@
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/timer.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_time.h"
 
@@ -44,7 +45,7 @@ static int futex_deadline(struct task *t, int op, uaddr_t timeout, deadline_t *o
     else if (cmd == FUTEX_LOCK_PI || (op & FUTEX_CLOCK_REALTIME))
         *out = clock_deadline(CLOCK_REALTIME, ns);
     else
-        *out = clock_deadline(CLOCK_MONOTONIC, ns);
+        *out = clock_deadline(CLOCK_MONOTONIC, task_clock_outside(t, CLOCK_MONOTONIC, ns));
     return 0;
 }
 
@@ -136,7 +137,7 @@ static int futex2_deadline(struct task *t, uaddr_t timeout, int clock, deadline_
         return -EINVAL;
     int r = time_copyin_ns(t, timeout, &ns);
     if (r == 0)
-        *out = clock_deadline(clock, ns);
+        *out = clock_deadline(clock, task_clock_outside(t, clock, ns));
     return r;
 }
 

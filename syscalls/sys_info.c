@@ -7,10 +7,12 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 
 #include "base/limits.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/timer.h"
 #include "syscalls/handlers.h"
 
 struct lx_utsname {
@@ -60,7 +62,8 @@ int64_t sys_sysinfo(struct task *t, uaddr_t out)
 
     kernel_info(t->k, &k);
     memset(&si, 0, sizeof(si));
-    si.uptime = (long)((k.uptime_ns + 999999999u) / 1000000000u);
+    const int64_t uptime = (int64_t)k.uptime_ns + task_clock_ahead(t, CLOCK_BOOTTIME);
+    si.uptime = (long)((MAX(uptime, 0) + NSEC_PER_SEC - 1) / NSEC_PER_SEC);
     si.totalram = k.mem_total;
     si.freeram = k.mem_free;
     si.sharedram = k.mem_shmem;

@@ -9,11 +9,10 @@
 
 #define UNSHARE_NEW                                                                                \
     (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWCGROUP |   \
-     CLONE_NEWUSER)
+     CLONE_NEWUSER | CLONE_NEWTIME)
 #define UNSHARE_PLAIN                                                                              \
     (CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM)
 
-/* Time namespaces are not there: as in a kernel built without them. */
 int64_t sys_unshare(struct task *t, uint64_t flags)
 {
     if (flags & ~(uint64_t)(UNSHARE_NEW | UNSHARE_PLAIN))

@@ -102,7 +102,7 @@ static int clone3_check(const struct task *t, const struct clone_args *c)
 {
     if (c->flags & ~(0xffffffffull | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP))
         return -EINVAL;
-    /* CSIGNAL's bits name CLONE_NEWTIME here, which clone refuses. */
+    /* Among CSIGNAL's bits is CLONE_NEWTIME here. */
     if (c->flags & (CLONE_DETACHED | (CSIGNAL & ~(uint64_t)CLONE_NEWTIME)))
         return -EINVAL;
     if (c->exit_signal & ~(uint64_t)CSIGNAL || c->exit_signal > 64)

@@ -9,7 +9,7 @@
 #include "syscalls/handlers.h"
 
 /* Waking a suspended machine is not the sandbox's business; the clock is the same. */
-static int timerfd_clock(struct task *t, int clock)
+static int timerfd_clock_asked(struct task *t, int clock)
 {
     switch (clock) {
     case CLOCK_REALTIME:
@@ -32,7 +32,7 @@ int64_t sys_timerfd_create(struct task *t, int clock, int flags)
 
     if (flags & ~(TFD_CLOEXEC | TFD_NONBLOCK))
         return -EINVAL;
-    clock = timerfd_clock(t, clock);
+    clock = timerfd_clock_asked(t, clock);
     if (clock < 0)
         return clock;
     int r = timerfd_new(kernel_timer_service(t->k), clock, (uint32_t)flags, &f);
@@ -68,7 +68,12 @@ int64_t sys_timerfd_settime(struct task *t, int fd, int flags, uaddr_t value, ua
     r = task_file(t, fd, &f);
     if (r)
         return r;
-    r = timerfd_set(f, flags & TFD_TIMER_ABSTIME, &spec, &before);
+    r = timerfd_clock(f);
+    /* 0 would disarm it. */
+    if (r >= 0 && (flags & TFD_TIMER_ABSTIME) && spec.value != 0)
+        spec.value = MAX(task_clock_outside(t, r, spec.value), 1);
+    if (r >= 0)
+        r = timerfd_set(f, flags & TFD_TIMER_ABSTIME, &spec, &before);
     file_put(f);
     if (r == 0 && !uaddr_is_null(old))
         r = timerfd_copyout(t, old, &before);

@@ -28,6 +28,7 @@
 #include "sentry/mm/safecopy.h"
 #include "sentry/net/ns/netns.h"
 #include "sentry/net/sock.h"
+#include "sentry/vdso/vdso.h"
 #include "sentry/vfs/special.h"
 #include "sentry/wait/hostwatch.h"
 #include "syscalls/table.h"
@@ -325,6 +326,7 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         .mf = b->mf,
         .syscalls = &ringwall_syscalls,
         .load = loader_load,
+        .set_clock_offsets = vdso_set_offsets,
         .net = b->net,
         .memory_limit = limit,
         .cpus = usable_cpus(),

@@ -15,6 +15,7 @@
 #include "sentry/cred/user_ns.h"
 #include "sentry/fs/anon/hostfd.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 
@@ -251,6 +252,11 @@ static int proc_load(struct boot *b, const struct oci_process *p, int stdio[3],
     return 0;
 }
 
+static struct time_offset proc_offset(const struct oci_time_offset *o)
+{
+    return (struct time_offset){.sec = o->secs, .nsec = o->nanosecs};
+}
+
 /* Where the program starts: init in the container's namespaces, others where init is by now. */
 static int proc_place(struct boot *b, struct boot_container *ct, bool init, struct kernel_exec *x)
 {
@@ -318,6 +324,9 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
 {
     const struct kernel_seccomp filter = {
         .insns = ct->seccomp.insns, .count = ct->seccomp.count, .flags = ct->seccomp.flags};
+    const struct oci_linux *lx = &ct->spec->lx;
+    const struct time_offsets time = {.mono = proc_offset(&lx->monotonic),
+                                      .boot = proc_offset(&lx->boottime)};
     struct kernel_exec x = {
         .argv = p->args.v,
         .envp = p->env.v,
@@ -327,6 +336,7 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
         .new_session = true,
         .oom_score_adj = p->has_oom_score_adj ? p->oom_score_adj : 0,
         .seccomp = filter.insns != NULL ? &filter : NULL,
+        .time = lx->ns.listed[OCI_NS_TIME] ? &time : NULL,
     };
     int fds[3] = {stdio[0], stdio[1], stdio[2]};
 

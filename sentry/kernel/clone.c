@@ -18,8 +18,6 @@
 #include "sentry/kernel/seccomp_priv.h"
 #include "sentry/kernel/task_priv.h"
 
-#define CLONE_NS_FLAGS (NS_CLONE_ALL | CLONE_NEWTIME)
-
 struct clone_pidfd {
     struct file *file; /* owned */
     int fd;            /* -1: none */
@@ -30,7 +28,7 @@ static int clone_check_ns(struct task *t, uint64_t flags)
     /* Threads are where their process is. */
     if ((flags & CLONE_THREAD) && task_priv(t)->pid_ns_children != t->tg->pid_ns)
         return -EINVAL;
-    if (!(flags & CLONE_NS_FLAGS))
+    if (!(flags & NS_CLONE_ALL))
         return 0;
     if ((flags & CLONE_FS) && (flags & (CLONE_NEWNS | CLONE_NEWUSER)))
         return -EINVAL;
@@ -39,11 +37,10 @@ static int clone_check_ns(struct task *t, uint64_t flags)
     if ((flags & CLONE_NEWIPC) && (flags & CLONE_SYSVSEM))
         return -EINVAL;
     /* With a user namespace of its own the child has all rights in it. */
-    if ((flags & CLONE_NS_FLAGS & ~(uint64_t)CLONE_NEWUSER) && !(flags & CLONE_NEWUSER) &&
+    if ((flags & NS_CLONE_ALL & ~(uint64_t)CLONE_NEWUSER) && !(flags & CLONE_NEWUSER) &&
         !cred_self_capable(t->cred, CAP_SYS_ADMIN))
         return -EPERM;
-    /* Clocks are one for all: as a kernel that was built so. */
-    return flags & CLONE_NEWTIME ? -EINVAL : 0;
+    return 0;
 }
 
 static int clone_check(struct task *t, const struct task_clone_args *a)
@@ -251,6 +248,12 @@ static int clone_memory(struct task *t, struct task *c, const struct task_clone_
             return r;
     }
     c->ctx = c->ua.ctx = ctx;
+    /* Who shares memory has to share its clocks, till it executes a program. */
+    if (!(a->flags & CLONE_VM) && task_enter_child_time(c)) {
+        r = time_ns_show(t->k, task_child_time_ns(c), c->ua.mm, false);
+        if (r)
+            return r;
+    }
     struct plat_regs *regs = plat_ctx_regs(ctx);
     regs->rax = 0;
     if (a->stack)

@@ -11,6 +11,7 @@
 #include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns_priv.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/ptrace_priv.h"
 #include "sentry/kernel/task_priv.h"
@@ -437,6 +438,7 @@ static void exec_commit(struct exec *x, const struct vfs_caller *c, uint64_t nr)
     t->rseq_sig = 0;
     t->restart_fn = NULL;
     atomic_store_explicit(&t->tg->membarrier, 0, memory_order_relaxed);
+    (void)task_enter_child_time(t);
     exec_new_signals(x);
     exec_new_files(x, c);
     exec_new_personality(x);
@@ -458,6 +460,8 @@ static int exec_run(struct exec *x, const struct vfs_caller *c)
     r = exe_from_file(x->image.exe, &x->exe);
     if (!r)
         r = exec_unshare(x);
+    if (!r)
+        r = time_ns_show(x->t->k, task_child_time_ns(x->t), x->image.mm, true);
     if (!r)
         r = exec_dethread(x->t);
     if (r)

@@ -94,8 +94,7 @@ int task_uts_set(struct task *t, bool domain, const char *name, size_t len)
     return uts_set(task_priv(t)->uts, domain, name, len);
 }
 
-/* The tag of t, or (NULL) of the task with number pid; the sandbox's when that has gone. Owned. */
-static struct ns_tag *tag_of(struct kernel *k, struct task *t, int32_t pid, enum ns_kind kind)
+struct ns_tag *kernel_ns_tag(struct kernel *k, struct task *t, int32_t pid, enum ns_kind kind)
 {
     struct task *found = NULL;
     struct ns_handle h;
@@ -114,7 +113,7 @@ static struct ns_tag *tag_of(struct kernel *k, struct task *t, int32_t pid, enum
 
 void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size_t size)
 {
-    struct ns_tag *tag = tag_of(k, NULL, pid, NS_UTS);
+    struct ns_tag *tag = kernel_ns_tag(k, NULL, pid, NS_UTS);
     struct uts_ns *u = tag->obj;
 
     mutex_lock(&u->mu);
@@ -127,7 +126,7 @@ void kernel_uts_name(struct kernel *k, int32_t pid, bool domain, char *buf, size
 int kernel_set_uts_name(struct kernel *k, int32_t pid, const struct cred *cred, bool domain,
                         const char *name, size_t len)
 {
-    struct ns_tag *tag = tag_of(k, NULL, pid, NS_UTS);
+    struct ns_tag *tag = kernel_ns_tag(k, NULL, pid, NS_UTS);
     int r = -EPERM;
 
     if (cred_ns_capable(cred, tag->owner, CAP_SYS_ADMIN))
@@ -181,6 +180,13 @@ static int kernel_ns_parts(struct kernel *k)
         r = kernel_tag(k, NS_IPC, NS_FIRST_ID_IPC, ipc_ns_get(k->ipc));
     if (!r)
         r = kernel_tag(k, NS_UTS, NS_FIRST_ID_UTS, uts_get(k->uts));
+    struct time_ns *time;
+    if (!r)
+        r = time_ns_new(NULL, &time);
+    if (!r)
+        r = kernel_tag(k, NS_TIME, NS_FIRST_ID_TIME, time);
+    if (!r)
+        k->tags[NS_TIME_CHILDREN] = ns_tag_get(k->tags[NS_TIME]);
     return r;
 }
 
@@ -317,7 +323,7 @@ struct net *kernel_net(struct kernel *k)
 
 struct net *kernel_net_of(struct kernel *k, struct task *t, int32_t pid)
 {
-    struct ns_tag *tag = tag_of(k, t, pid, NS_NET);
+    struct ns_tag *tag = kernel_ns_tag(k, t, pid, NS_NET);
     struct net *n = net_get(tag->obj);
 
     ns_tag_put(tag);

@@ -114,10 +114,27 @@ static int load_shared_tags(struct kernel *k, struct task *like, struct ns_tag *
     return 0;
 }
 
+/* Owned, NULL: that of the sandbox. */
+static int load_time_tag(struct task *t, const struct kernel_exec *x, struct ns_tag **out_tag)
+{
+    struct time_ns *own = t->k->tags[NS_TIME]->obj, *ns;
+    int r = x->time ? time_ns_new(own, &ns) : 0;
+
+    if (r || !x->time)
+        return r;
+    r = time_ns_set(ns, &x->time->mono, &x->time->boot);
+    if (!r)
+        r = ns_tag_new(t->k, NS_TIME, t->cred->user_ns, ns, out_tag);
+    if (r)
+        time_ns_put(ns);
+    return r;
+}
+
 static int load_tags(struct task *t, const struct kernel_exec *x, struct task *like)
 {
     struct kernel *k = t->k;
     struct ns_tag *tags[NS_TAGS] = {NULL}, *mnt = NULL, *uts = NULL, *groups = NULL;
+    struct ns_tag *time = NULL;
 
     if (!k->tags[NS_MNT])
         load_own_tags(k, t->cred->user_ns);
@@ -140,8 +157,17 @@ static int load_tags(struct task *t, const struct kernel_exec *x, struct task *l
         ns_tag_put(tags[NS_CGROUP]);
         tags[NS_CGROUP] = groups;
     }
-    if (!r)
+    if (!r && !like)
+        r = load_time_tag(t, x, &time);
+    if (!r) {
+        ns_tag_put(tags[NS_TIME_CHILDREN]);
+        if (time) {
+            ns_tag_put(tags[NS_TIME]);
+            tags[NS_TIME] = time;
+        }
+        tags[NS_TIME_CHILDREN] = ns_tag_get(tags[NS_TIME]);
         ns_tags_install(t, tags);
+    }
     ns_tags_put(tags);
     return r;
 }
@@ -325,6 +351,8 @@ static int load_adopt(struct task *t, struct task_image *image)
     task_set_comm(t, image->comm);
     int r = exe_from_file(image->exe, &t->tg->exe);
     file_put(image->exe);
+    if (!r)
+        r = time_ns_show(t->k, task_child_time_ns(t), image->mm, true);
     if (r)
         return r;
     return task_start_loaded(t, image->entry, image->stack);

@@ -218,7 +218,7 @@ struct kernel {
     struct ipc_ns *ipc; /* of the sandbox */
     struct super *nsfs; /* inodes of files that name namespaces */
     struct ns_tag
-        *tags[5]; /* NS_TAGS, of the sandbox; that of mounts comes with the first program */
+        *tags[7]; /* NS_TAGS, of the sandbox; that of mounts comes with the first program */
     _Atomic uint64_t next_ns_id;
 
     struct mutex core_mu; /* rank LEAF: guards core_pattern */

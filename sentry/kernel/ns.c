@@ -72,6 +72,10 @@ void ns_tag_put(struct ns_tag *tag)
     case NS_CGROUP:
         cgroup_ns_put(tag->obj);
         break;
+    case NS_TIME:
+        time_ns_put(tag->obj);
+        break;
+    case NS_TIME_CHILDREN:
     case NS_PID:
     case NS_PID_CHILDREN:
     case NS_USER:
@@ -111,6 +115,8 @@ static const struct {
     [NS_MNT] = {"mnt", CLONE_NEWNS, NS_FIRST_ID_MNT},
     [NS_NET] = {"net", CLONE_NEWNET, NS_FIRST_ID_NET},
     [NS_UTS] = {"uts", CLONE_NEWUTS, NS_FIRST_ID_UTS},
+    [NS_TIME] = {"time", CLONE_NEWTIME, NS_FIRST_ID_TIME},
+    [NS_TIME_CHILDREN] = {"time", CLONE_NEWTIME, NS_FIRST_ID_TIME},
     [NS_PID] = {"pid", CLONE_NEWPID, NS_FIRST_ID_PID},
     [NS_PID_CHILDREN] = {"pid", CLONE_NEWPID, NS_FIRST_ID_PID},
     [NS_USER] = {"user", CLONE_NEWUSER, NS_FIRST_ID_USER},

@@ -21,6 +21,8 @@ enum ns_kind {
     NS_MNT,
     NS_NET,
     NS_UTS,
+    NS_TIME,
+    NS_TIME_CHILDREN, /* the tag is one of NS_TIME */
     NS_TAGS,
     /* Objects of their own, of which NULL is the sandbox's. */
     NS_PID = NS_TAGS,
@@ -70,6 +72,24 @@ int32_t kernel_next_tgid_in(struct kernel *k, const struct pid_ns *ns, int32_t f
 /* Number nr of the sandbox's in ns and every namespace below in which it is known: how many. */
 size_t kernel_pid_chain(struct kernel *k, const struct pid_ns *ns, int32_t nr, int32_t *out,
                         size_t max);
+
+/* What a time namespace adds to the clocks that count from boot (time_namespaces(7)). */
+struct time_offset {
+    int64_t sec;
+    uint32_t nsec; /* below 10^9 */
+};
+struct time_offsets {
+    struct time_offset mono, boot;
+};
+/* Of the namespace that o's children are born in; -ENOENT when it has ended. */
+MUST_CHECK int task_child_time_offsets(struct task *o, struct time_offsets *out);
+/* Sets those that are not NULL, for by. -EPERM; -ERANGE: a clock would show a time before 0 or
+ * beyond what can be told; -EACCES: somebody is in it already. */
+MUST_CHECK int task_set_child_time_offsets(struct task *o, const struct cred *by,
+                                           const struct time_offset *mono,
+                                           const struct time_offset *boot);
+/* ns that CLOCK_BOOTTIME is ahead in the task with that number; 0 when it has gone. */
+int64_t kernel_boottime_offset(struct kernel *k, int32_t pid);
 
 /* ---- for whoever starts a container; any thread ---- */
 /* One below the sandbox's own, with no process yet. owner NULL: the sandbox's. Owned result. */

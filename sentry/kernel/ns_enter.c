@@ -63,6 +63,9 @@ static int ns_make_obj(struct task *from, const struct ns_tag *old, const struct
         return ns_make_mnt(old, cred, fs, out_obj);
     case NS_CGROUP:
         return cgroup_ns_new(from, (struct cgroup_ns **)out_obj);
+    case NS_TIME:
+        return time_ns_new(old->obj, (struct time_ns **)out_obj);
+    case NS_TIME_CHILDREN:
     case NS_PID:
     case NS_PID_CHILDREN:
     case NS_USER:
@@ -101,7 +104,8 @@ int ns_tags_make(struct task *from, uint64_t flags, const struct cred *cred, str
     for (int kind = 0; kind < NS_TAGS; kind++)
         tags[kind] = NULL;
     for (int kind = 0; !r && kind < NS_TAGS; kind++) {
-        if (flags & ns_kind_flag((enum ns_kind)kind))
+        /* A new time namespace is for children. */
+        if (kind != NS_TIME && (flags & ns_kind_flag((enum ns_kind)kind)))
             r = ns_make_tag(from, old[kind], cred, fs, &tags[kind]);
         else
             tags[kind] = ns_tag_get(old[kind]);
@@ -312,8 +316,50 @@ static int enter_tag(struct task *t, struct ns_tag *tag)
     return 0;
 }
 
+/* current_is_single_threaded(): nobody else runs in its memory, in another process neither. */
+static bool ns_memory_is_own(struct task *t)
+{
+    struct thread_group *tg;
+    struct task_priv *p;
+    bool own = true;
+
+    mutex_lock(&t->k->mu);
+    list_for_each_entry (tg, &t->k->groups, node) {
+        list_for_each_entry (p, &tg->threads, thread_node) {
+            mutex_lock(&p->t->mu);
+            own &= p->t == t || p->t->ua.mm != t->ua.mm;
+            mutex_unlock(&p->t->mu);
+        }
+    }
+    mutex_unlock(&t->k->mu);
+    return own;
+}
+
+static int enter_time(struct task *t, struct ns_tag *tag)
+{
+    struct ns_tag *tags[NS_TAGS];
+
+    if (!ns_single(t) || !ns_memory_is_own(t))
+        return -EUSERS;
+    if (!cred_ns_capable(t->cred, tag->owner, CAP_SYS_ADMIN) ||
+        !cred_self_capable(t->cred, CAP_SYS_ADMIN))
+        return -EPERM;
+    int r = time_ns_show(t->k, tag->obj, t->ua.mm, false);
+    if (r)
+        return r;
+    for (int kind = 0; kind < NS_TAGS; kind++) {
+        const bool time = kind == NS_TIME || kind == NS_TIME_CHILDREN;
+        tags[kind] = ns_tag_get(time ? tag : task_priv(t)->tags[kind]);
+    }
+    ns_tags_install(t, tags);
+    ns_tags_put(tags);
+    return 0;
+}
+
 static int enter_handle(struct task *t, const struct ns_handle *h)
 {
+    if (h->kind == NS_TIME || h->kind == NS_TIME_CHILDREN)
+        return enter_time(t, h->obj);
     if (h->kind < NS_TAGS)
         return enter_tag(t, h->obj);
     return h->kind == NS_USER ? enter_user(t, h->obj) : enter_pid(t, h->obj);
@@ -323,7 +369,7 @@ static int enter_handle(struct task *t, const struct ns_handle *h)
 static int setns_pidfd(struct task *t, struct file *f, uint64_t type)
 {
     static const enum ns_kind order[] = {NS_USER, NS_MNT,    NS_UTS, NS_IPC,
-                                         NS_PID,  NS_CGROUP, NS_NET};
+                                         NS_PID,  NS_CGROUP, NS_NET, NS_TIME};
     struct task *o;
     const int32_t pid = pidfd_pid(f);
 

@@ -192,6 +192,9 @@ struct kernel_config {
     const struct sys_table *syscalls;
     /* The loader (sentry/kernel/image.h); never NULL. */
     int (*load)(const struct task_image_args *args, struct task_image *out);
+    /* What clocks that count from boot show to the programs of mm: the host's time and these, ns
+     * (sentry/vdso/vdso.h). NULL: programs read no clock by themselves. */
+    int (*set_clock_offsets)(struct mm *mm, int64_t mono_ns, int64_t boot_ns);
     struct net *net;       /* AF_UNIX names and the stack; borrowed, NULL without */
     uint64_t memory_limit; /* bytes the guest may use and sees; 0: the host's */
     int cpus;              /* CPUs the guest sees */
@@ -227,6 +230,9 @@ struct kernel_exec {
     struct user_ns *user_ns; /* borrowed, ids of cred being those inside; NULL: the sandbox's own */
     /* With host names of its own, those of the sandbox at first; NULL: it shares them. */
     const char *hostname, *domainname;
+    /* With a time namespace of its own; NULL: it shares that of the sandbox. -ERANGE as
+     * task_set_child_time_offsets. */
+    const struct time_offsets *time;
     /* Filter over the program's system calls, the first of them its execve's; borrowed, NULL: none.
      * -EINVAL for one that is no good. */
     const struct kernel_seccomp *seccomp;

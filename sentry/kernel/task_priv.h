@@ -50,7 +50,7 @@ struct task_priv {
     struct uts_ns *uts;             /* guard: task.mu; owned */
     struct mount_ns *ns;            /* guard: task.mu; owned */
     struct ipc_ns *ipc;             /* guard: task.mu; owned */
-    struct ns_tag *tags[5];         /* NS_TAGS; guard: task.mu; owned */
+    struct ns_tag *tags[7];         /* NS_TAGS; guard: task.mu; owned */
     struct pid_ns *pid_ns_children; /* owner to change, task.mu; owned: where children are born */
     struct io_ctx *io;              /* guard: task.mu; owned, NULL till it is needed */
     struct sem_undo_list *_Atomic sem_undo; /* owner; owned, NULL till it is needed */

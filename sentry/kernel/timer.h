@@ -19,6 +19,12 @@ struct timer_service *kernel_timer_service(struct kernel *k);
 
 /* clock_gettime(2), clock_getres(2) for every clock id, those of CPU time included. -EINVAL. */
 MUST_CHECK int task_clock_read(struct task *t, int clock, int64_t *out_ns);
+/* ns that t's time namespace adds to a clock. */
+int64_t task_clock_ahead(struct task *t, int clock);
+/* Of a time that a clock of t's shows: when it is by the clocks of the sandbox
+ * (sentry/time/clock.h).
+ */
+int64_t task_clock_outside(struct task *t, int clock, int64_t abs_ns);
 MUST_CHECK int task_clock_res(struct task *t, int clock, int64_t *out_ns);
 /* clock_nanosleep(2). ns: how long, or till when if absolute. rem: where what is left goes when a
  * relative sleep is interrupted, or null. -EINVAL, -EOPNOTSUPP, -ERESTART*. */

@@ -98,7 +98,8 @@ deadline_t cpu_clock_deadline(const struct kernel *k, int64_t left_ns)
 
 /* ---- reading ---- */
 
-int task_clock_read(struct task *t, int clock, int64_t *out_ns)
+/* Without what t's time namespace adds. */
+static int clock_read_outside(struct task *t, int clock, int64_t *out_ns)
 {
     struct cpu_clock c;
 
@@ -110,6 +111,16 @@ int task_clock_read(struct task *t, int clock, int64_t *out_ns)
     *out_ns = cpu_clock_read(&c);
     cpu_clock_put(&c);
     return 0;
+}
+
+int task_clock_read(struct task *t, int clock, int64_t *out_ns)
+{
+    int64_t ns;
+    int r = clock_read_outside(t, clock, &ns);
+
+    if (!r)
+        *out_ns = ns + task_clock_ahead(t, clock);
+    return r;
 }
 
 int task_clock_res(struct task *t, int clock, int64_t *out_ns)
@@ -181,7 +192,7 @@ static int64_t sleep_relative(struct task *t)
     if (r != -EINTR)
         return r;
     if (!uaddr_is_null(rem)) {
-        r = task_clock_read(t, clock, &now);
+        r = clock_read_outside(t, clock, &now);
         if (r)
             return r;
         if (now >= until)
@@ -227,13 +238,13 @@ int64_t task_nanosleep(struct task *t, int clock, bool absolute, int64_t ns, uad
     if (r)
         return r;
     if (absolute) {
-        r = sleep_until(t, clock, ns);
+        r = sleep_until(t, clock, task_clock_outside(t, clock, ns));
         return r == -EINTR ? -ERESTARTNOHAND : r;
     }
     /* A relative sleep does not follow the time of day when that is set. */
     if (clock == CLOCK_REALTIME)
         clock = CLOCK_MONOTONIC;
-    r = task_clock_read(t, clock, &now);
+    r = clock_read_outside(t, clock, &now);
     if (r)
         return r;
     t->restart_arg[0] = (uint64_t)clock;

@@ -324,8 +324,10 @@ int task_timer_settime(struct task *t, int32_t id, bool absolute, const struct t
     tm->overrun_last = 0;
     tm->expires = 0;
     tm->interval = new_it->interval;
+    /* 0 would disarm it. */
     if (new_it->value != 0)
-        tm->expires = absolute ? new_it->value : timer_add(now, new_it->value);
+        tm->expires = absolute ? MAX(task_clock_outside(t, tm->clock, new_it->value), 1)
+                               : timer_add(now, new_it->value);
     ptimer_arm(tm, now);
     mutex_unlock(&tm->tt->mu);
     return 0;

@@ -63,3 +63,15 @@ int mm_find_object(struct mm *mm, uaddr_t addr, const struct mappable_ops *ops,
     rwlock_unlock(&mm->lock);
     return r;
 }
+
+bool mm_find_start(struct mm *mm, const struct mappable_ops *ops, uaddr_t *out_addr)
+{
+    rwlock_rdlock(&mm->lock);
+    struct vma *v = vma_first(mm, 0);
+    while (v && !(v->m && v->m->ops == ops && v->off == 0))
+        v = vma_next(v);
+    if (v)
+        *out_addr = uaddr(v->start);
+    rwlock_unlock(&mm->lock);
+    return v != NULL;
+}

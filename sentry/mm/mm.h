@@ -98,6 +98,10 @@ MUST_CHECK int mm_detach(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr,
  * Owned. */
 MUST_CHECK int mm_find_object(struct mm *mm, uaddr_t addr, const struct mappable_ops *ops,
                               struct mappable **out_m);
+/* Where the lowest VMA begins that shows the beginning of an object with these ops; false: none
+ * does.
+ */
+bool mm_find_start(struct mm *mm, const struct mappable_ops *ops, uaddr_t *out_addr);
 MUST_CHECK int mm_mprotect(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size,
                            int prot, const struct mm_limits *lim);
 MUST_CHECK int mm_mremap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,

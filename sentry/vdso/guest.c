@@ -7,6 +7,8 @@
 
 #include "sentry/vdso/table.h"
 
+#define NSEC_PER_SEC 1000000000
+
 extern const struct vdso_table vdso_table __attribute__((visibility("hidden")));
 
 static long vdso_call2(long nr, long a, long b)
@@ -23,15 +25,38 @@ int __vdso_clock_getres(clockid_t clock, struct timespec *ts);
 time_t __vdso_time(time_t *t);
 long __vdso_getcpu(unsigned *cpu, unsigned *node, void *unused);
 
+/* time_namespaces(7): the clocks that count from boot. */
+static void vdso_shift(clockid_t clock, struct timespec *ts)
+{
+    const struct vdso_offset *off;
+
+    if (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_MONOTONIC_COARSE)
+        off = &vdso_table.mono;
+    else if (clock == CLOCK_BOOTTIME)
+        off = &vdso_table.boot;
+    else
+        return;
+    ts->tv_sec += off->sec;
+    ts->tv_nsec += off->nsec;
+    if (ts->tv_nsec >= NSEC_PER_SEC) {
+        ts->tv_nsec -= NSEC_PER_SEC;
+        ts->tv_sec++;
+    }
+}
+
 int __vdso_clock_gettime(clockid_t clock, struct timespec *ts)
 {
     int (*fn)(clockid_t, struct timespec *) =
         (int (*)(clockid_t, struct timespec *))vdso_table.clock_gettime;
 
-    /* CPU-time clocks are the sentry's own. */
-    if (fn != 0 && clock >= 0)
-        return fn(clock, ts);
-    return (int)vdso_call2(SYS_clock_gettime, clock, (long)ts);
+    /* CPU-time clocks are the sentry's own, and so are those that wake a machine up: the host may
+     * answer them by a system call of its own, which knows no offset. */
+    if (fn == 0 || clock < 0 || clock == CLOCK_BOOTTIME_ALARM)
+        return (int)vdso_call2(SYS_clock_gettime, clock, (long)ts);
+    const int r = fn(clock, ts);
+    if (r == 0)
+        vdso_shift(clock, ts);
+    return r;
 }
 
 int __vdso_gettimeofday(struct timeval *tv, struct timezone *tz)

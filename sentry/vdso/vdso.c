@@ -4,6 +4,7 @@
 #include <gelf.h>
 #include <libelf.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -155,7 +156,8 @@ int vdso_map(struct mm *mm, struct plat *plat, struct memfile *mf, const struct 
     struct mm_map_args a = {
         .prot = PROT_READ | PROT_EXEC,
         .flags = MAP_PRIVATE,
-        .max_prot = PROT_READ | PROT_EXEC,
+        /* Breakpoints and offsets go to a private copy. */
+        .max_prot = PROT_READ | PROT_WRITE | PROT_EXEC,
         .m = &vdso.m,
         .name = "[vdso]",
     };
@@ -173,4 +175,26 @@ int vdso_map(struct mm *mm, struct plat *plat, struct memfile *mf, const struct 
     if (r == 0)
         *out_addr = at.v + PAGE_SIZE;
     return r;
+}
+
+static struct vdso_offset vdso_offset(int64_t ns)
+{
+    const int64_t sec = INT64_C(1000000000);
+    const int64_t rest = ns % sec < 0 ? ns % sec + sec : ns % sec;
+
+    return (struct vdso_offset){.sec = (ns - rest) / sec, .nsec = rest};
+}
+
+int vdso_set_offsets(struct mm *mm, int64_t mono_ns, int64_t boot_ns)
+{
+    const struct vdso_offset off[] = {vdso_offset(mono_ns), vdso_offset(boot_ns)};
+    _Static_assert(offsetof(struct vdso_table, boot) ==
+                       offsetof(struct vdso_table, mono) + sizeof(struct vdso_offset),
+                   "written as one");
+    uaddr_t at;
+
+    if (!mm_find_start(mm, &vdso_ops, &at))
+        return 0;
+    at = uaddr_add(at, offsetof(struct vdso_table, mono));
+    return mm_poke(mm, at, off, sizeof(off)) == sizeof(off) ? 0 : -ENOMEM;
 }

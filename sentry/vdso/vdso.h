@@ -18,5 +18,8 @@ struct memfile;
  * the host's vDSO when the platform keeps that mapped, else make a system call. -ENOMEM. */
 MUST_CHECK int vdso_map(struct mm *mm, struct plat *plat, struct memfile *mf,
                         const struct mm_limits *lim, uint64_t *out_addr);
+/* What clocks that count from boot show in mm from now on: the host's time and these, ns. Nobody
+ * runs in mm but perhaps the caller. 0 when the program has no vDSO any more; -ENOMEM. */
+MUST_CHECK int vdso_set_offsets(struct mm *mm, int64_t mono_ns, int64_t boot_ns);
 
 #endif

@@ -115,10 +115,29 @@ class Kernel(Fields):
         self.refused(linux(personality={"domain": "XENIX"}), "personality.domain", "XENIX")
         self.refused(linux(personality={"domain": "LINUX", "flags": ["X"]}), "personality.flags")
 
+    @unittest.skipUnless(IS_OURS, "newer than runc 1.1")
+    def test_time_offsets(self):
+        def own(offsets):
+            def change(c):
+                c["linux"]["namespaces"].append({"type": "time"})
+                c["linux"]["timeOffsets"] = offsets
+            return change
+        show = "cat /proc/self/timens_offsets; readlink /proc/self/ns/time; cut -d. -f1 /proc/uptime"
+        lines = self.out(show, own({"monotonic": {"secs": 7, "nanosecs": 9},
+                                    "boottime": {"secs": 1000000}})).splitlines()
+        self.assertEqual([l.split() for l in lines[:2]],
+                         [["monotonic", "7", "9"], ["boottime", "1000000", "0"]])
+        self.assertNotEqual(lines[2], "time:[4026531834]")
+        self.assertGreaterEqual(int(lines[3]), 1000000)
+        self.assertNotIn("4026531834", self.out("readlink /proc/self/ns/time", own({})))
+        self.refused(linux(timeOffsets={"monotonic": {"secs": 5}}), "timeOffsets.monotonic",
+                     "need a time namespace")
+        self.refused(own({"monotonic": {"nanosecs": 1000000000}}), "nanosecs", "1000000000")
+        self.refused(own({"boottime": {"secs": -(1 << 40)}}), "cannot run", "range")
+        self.out("true", linux(timeOffsets={"monotonic": {"secs": 0, "nanosecs": 0}}))
+
     @unittest.skipUnless(IS_OURS, "a kernel of its own")
     def test_what_a_sandbox_cannot(self):
-        self.refused(linux(timeOffsets={"monotonic": {"secs": 5}}), "timeOffsets.monotonic", "no offsets")
-        self.out("true", linux(timeOffsets={"monotonic": {"secs": 0, "nanosecs": 0}}))
         self.refused(linux(intelRdt={"closID": "x"}), "intelRdt", "not supported")
         self.out("true", linux(intelRdt={}))
 

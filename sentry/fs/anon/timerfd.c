@@ -92,6 +92,11 @@ int timerfd_get(struct file *f, struct timerfd_spec *out)
     return 0;
 }
 
+int timerfd_clock(const struct file *f)
+{
+    return f->ops == &timerfd_ops ? timerfd_of(f)->clock : -EINVAL;
+}
+
 int timerfd_set(struct file *f, bool absolute, const struct timerfd_spec *spec,
                 struct timerfd_spec *old)
 {

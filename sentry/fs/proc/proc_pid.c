@@ -488,6 +488,8 @@ NS_LINK(NS_MNT)
 NS_LINK(NS_NET)
 NS_LINK(NS_PID)
 NS_LINK(NS_PID_CHILDREN)
+NS_LINK(NS_TIME)
+NS_LINK(NS_TIME_CHILDREN)
 NS_LINK(NS_USER)
 NS_LINK(NS_UTS)
 
@@ -502,6 +504,8 @@ static const struct proc_entry ns_entries[] = {
     NS_ENTRY("net", NS_NET),
     NS_ENTRY("pid", NS_PID),
     NS_ENTRY("pid_for_children", NS_PID_CHILDREN),
+    NS_ENTRY("time", NS_TIME),
+    NS_ENTRY("time_for_children", NS_TIME_CHILDREN),
     NS_ENTRY("user", NS_USER),
     NS_ENTRY("uts", NS_UTS),
     {0},
@@ -568,6 +572,10 @@ const struct proc_entry proc_pid_entries[] = {
     PID_COMMON,
     {.name = "mountstats", .mode = 0400, .show = show_mountstats},
     {.name = "task", .mode = 0555, .list = list_threads, .item = &proc_tid_dir},
+    {.name = "timens_offsets",
+     .mode = 0644,
+     .show = proc_show_time_offsets,
+     .store = proc_store_time_offsets},
     {0},
 };
 

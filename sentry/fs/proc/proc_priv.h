@@ -9,6 +9,7 @@
 
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/ns.h"
 
 struct proc_ctx {
     struct kernel *k;
@@ -138,9 +139,19 @@ int proc_show_lease_time(const struct proc_ctx *pc, FILE *out);
 int64_t proc_store_lease_time(const struct proc_ctx *pc, const char *text, size_t len);
 int proc_show_leases(const struct proc_ctx *pc, FILE *out);
 int64_t proc_store_leases(const struct proc_ctx *pc, const char *text, size_t len);
+int proc_show_time_offsets(const struct proc_ctx *pc, FILE *out);
+int64_t proc_store_time_offsets(const struct proc_ctx *pc, const char *text, size_t len);
 int proc_show_oom_score(const struct proc_ctx *pc, FILE *out);
 int proc_show_oom_score_adj(const struct proc_ctx *pc, FILE *out);
 int64_t proc_store_oom_score_adj(const struct proc_ctx *pc, const char *text, size_t len);
+
+/* Of a time since boot, ns: what the clocks of who reads show. */
+static inline uint64_t proc_since_boot(const struct proc_ctx *pc, uint64_t ns)
+{
+    const int64_t off = pc->c ? kernel_boottime_offset(pc->k, pc->c->pid) : 0;
+
+    return off < 0 && (uint64_t)-off > ns ? 0 : ns + (uint64_t)off;
+}
 
 /* Nanoseconds as ticks of USER_HZ (100). */
 static inline uint64_t proc_ticks(uint64_t ns)

@@ -64,6 +64,7 @@ static int show_meminfo(const struct proc_ctx *pc, FILE *out)
 
 static int show_stat(const struct proc_ctx *pc, FILE *out)
 {
+    const int64_t offset = pc->c ? kernel_boottime_offset(pc->k, pc->c->pid) : 0;
     struct kernel_info k;
 
     kernel_info(pc->k, &k);
@@ -75,7 +76,7 @@ static int show_stat(const struct proc_ctx *pc, FILE *out)
                 proc_ticks(k.user_ns / n), proc_ticks(k.system_ns / n), proc_ticks(k.idle_ns / n));
     }
     fprintf(out, "intr 0\nctxt %" PRIu64 "\nbtime %" PRIu64 "\nprocesses %" PRIu64 "\n",
-            k.context_switches, k.boot_realtime_ns / SEC_NS, k.forks);
+            k.context_switches, (k.boot_realtime_ns - (uint64_t)offset) / SEC_NS, k.forks);
     fprintf(out, "procs_running %u\nprocs_blocked %u\n", k.running, k.blocked);
     return 0;
 }
@@ -90,7 +91,7 @@ static int show_uptime(const struct proc_ctx *pc, FILE *out)
     struct kernel_info k;
 
     kernel_info(pc->k, &k);
-    seconds(out, k.uptime_ns, " ");
+    seconds(out, proc_since_boot(pc, k.uptime_ns), " ");
     seconds(out, k.idle_ns, "\n");
     return 0;
 }

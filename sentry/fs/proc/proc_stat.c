@@ -39,7 +39,8 @@ int proc_show_pid_stat(const struct proc_ctx *pc, FILE *out)
             i.state, i.ppid, i.pgrp, i.session, (int)i.tty, i.tty_pgrp, 0u, i.min_flt, i.maj_flt);
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %d %d %d 0 %" PRIu64 " ",
             proc_ticks(i.utime_ns), proc_ticks(i.stime_ns), proc_ticks(i.cutime_ns),
-            proc_ticks(i.cstime_ns), 20 + i.nice, i.nice, i.threads, proc_ticks(i.start_ns));
+            proc_ticks(i.cstime_ns), 20 + i.nice, i.nice, i.threads,
+            proc_ticks(proc_since_boot(pc, i.start_ns)));
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " ", s.virt, s.rss >> PAGE_SHIFT,
             i.rlimits[5][0]);
     fprintf(out, "%" PRIu64 " %" PRIu64 " %" PRIu64 " 0 0 ", l.start_code, l.end_code,
