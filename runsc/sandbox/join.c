@@ -17,7 +17,6 @@ _Static_assert(3 + GOFER_CHANNELS <= CONTROL_FDS_MAX, "one packet carries all of
 static int join_request(const struct sandbox_args *a, int conn, const int *gofer_fds, struct err *e)
 {
     int fds[3 + GOFER_CHANNELS];
-    json_t *reply = NULL;
 
     memcpy(fds, a->stdio, 3 * sizeof(int));
     memcpy(fds + 3, gofer_fds, GOFER_CHANNELS * sizeof(int));
@@ -34,8 +33,14 @@ static int join_request(const struct sandbox_args *a, int conn, const int *gofer
     json_decref(req);
     if (r == -EMSGSIZE)
         return err_set(e, E2BIG, "config.json is too large for a container that joins a sandbox");
-    if (!r)
-        r = control_recv(conn, 0, &reply, NULL, 0, NULL);
+    return r ? err_errno(e, r, "the sandbox does not answer") : 0;
+}
+
+static int join_reply(int conn, struct err *e)
+{
+    json_t *reply = NULL;
+    int r = control_recv(conn, 0, &reply, NULL, 0, NULL);
+
     if (r)
         return err_errno(e, r, "the sandbox does not answer");
     r = control_check(reply, e);
@@ -60,42 +65,51 @@ static NORETURN void keeper_child(const struct sandbox_args *a, int conn, const 
     _exit(keeper_wait(&k));
 }
 
-static int start_keeper(const struct sandbox_args *a, int conn, struct sandbox *s, struct err *e)
+/* Waits for a byte in sync[0] before it is one. */
+static int fork_keeper(const struct sandbox_args *a, int conn, const int sync[2], struct sandbox *s,
+                       struct err *e)
 {
-    int sync[2], r = 0;
-
-    if (pipe2(sync, O_CLOEXEC))
-        return err_errno(e, errno, "pipe");
     s->sentry_pid = fork();
     if (s->sentry_pid == 0)
         keeper_child(a, conn, sync);
     if (s->sentry_pid < 0)
-        r = err_errno(e, errno, "fork the keeper");
+        return err_errno(e, errno, "fork the keeper");
+    return a->made(a->made_arg, s, e);
+}
+
+/* The sandbox is asked first: it works while the keeper is made. */
+static int join_ask(const struct sandbox_args *a, const int *gofer_fds, struct sandbox *s,
+                    struct err *e)
+{
+    const int conn = a->control_fd;
+    int sync[2];
+
+    if (pipe2(sync, O_CLOEXEC))
+        return err_errno(e, errno, "pipe");
+    int r = join_request(a, conn, gofer_fds, e);
+    if (!r)
+        r = fork_keeper(a, conn, sync, s, e);
     close(sync[0]);
     if (!r)
-        r = a->made(a->made_arg, s, e);
+        r = join_reply(conn, e);
     if (!r && write(sync[1], "", 1) != 1)
         r = err_errno(e, errno, "keeper");
     close(sync[1]);
-    if (r)
-        launch_end_child(&s->sentry_pid);
     return r;
 }
 
 int sandbox_join(const struct sandbox_args *a, struct sandbox *out, struct err *e)
 {
-    const int conn = a->control_fd;
     int fds[GOFER_CHANNELS];
     struct sandbox s = {.sentry_pid = -1, .gofer_pid = -1};
 
     if (launch_gofer(a, fds, &s.gofer_pid, e))
         return -1;
-    int r = join_request(a, conn, fds, e);
+    int r = join_ask(a, fds, &s, e);
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
         close(fds[i]);
-    if (!r)
-        r = start_keeper(a, conn, &s, e);
     if (r) {
+        launch_end_child(&s.sentry_pid);
         launch_end_child(&s.gofer_pid);
         return r;
     }
