@@ -51,11 +51,18 @@ static int map_own_id(uid_t uid, gid_t gid, const char **step)
     return write_text("/proc/self/uid_map", map);
 }
 
+#define GOFER_NAMESPACES (CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+
+int gofer_enter_namespaces(int peer_fd)
+{
+    return setns(peer_fd, GOFER_NAMESPACES) ? -errno : 0;
+}
+
 int gofer_own_namespaces(bool *out_one_id, const char **step)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
-    int flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+    int flags = GOFER_NAMESPACES;
 
     *out_one_id = uid != 0;
     *step = "create namespaces";
@@ -80,9 +87,10 @@ static int clone_tree(const char *path, bool recursive)
     return fd < 0 ? -errno : (int)fd;
 }
 
+/* What the host mounts later does not appear in it. */
 static int set_tree_attr(int fd, uint64_t attr)
 {
-    struct mount_attr a = {.attr_set = attr};
+    struct mount_attr a = {.attr_set = attr, .propagation = MS_PRIVATE};
 
     return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof(a)) ? -errno
                                                                                            : 0;

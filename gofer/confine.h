@@ -22,11 +22,15 @@ struct gofer_export;
 /* Own mount, network, ipc and uts namespaces; without privileges in an own user namespace in which
  * the one id we have is itself (*out_one_id). */
 MUST_CHECK int gofer_own_namespaces(bool *out_one_id, const char **step);
+/* The same four of a confined gofer, with its empty root; only the exports must be open. */
+MUST_CHECK int gofer_enter_namespaces(int peer_fd);
 /* The export as a tree of mounts that is attached nowhere: ".." ends at its root, and the kernel
  * keeps a read-only one so. *out_fd is O_PATH. */
 MUST_CHECK int gofer_open_export(const struct gofer_export *e, int *out_fd, const char **step);
 /* /proc/self/fd in the same manner. */
 MUST_CHECK int gofer_open_proc(int *out_fd, const char **step);
+/* Whether gofer_hide_kernel has anything to do. */
+MUST_CHECK int gofer_hides_kernel(const struct gofer_config *cfg, bool *out, const char **step);
 /* Takes the host's proc, sysfs and their like out of our mounts, below recursive exports. After
  * gofer_open_proc. */
 MUST_CHECK int gofer_hide_kernel(const struct gofer_config *cfg, const char **step);

@@ -25,7 +25,8 @@ struct gofer_config {
     size_t channel_count;
     struct gofer_export *exports;
     size_t export_count;
-    int log_fd; /* or -1 */
+    int log_fd;  /* or -1 */
+    int peer_fd; /* pidfd of a gofer of the same sandbox, whose empty namespaces will do; or -1 */
     bool log_json, debug;
 };
 

@@ -122,6 +122,19 @@ static int find_points(const struct gofer_config *cfg, struct points *out)
     return r;
 }
 
+int gofer_hides_kernel(const struct gofer_config *cfg, bool *out, const char **step)
+{
+    struct points p = {0};
+
+    *step = "read mounts";
+    int r = find_points(cfg, &p);
+    *out = p.count > 0;
+    for (size_t i = 0; i < p.count; i++)
+        free(p.v[i]);
+    free(p.v);
+    return r;
+}
+
 int gofer_hide_kernel(const struct gofer_config *cfg, const char **step)
 {
     struct points p = {0};

@@ -114,15 +114,9 @@ static int open_exports(struct gofer *g, const char **step)
     return 0;
 }
 
-static int confine(struct gofer *g, const char **step)
+static int leave_host(struct gofer *g, const char **step)
 {
-    int r = take_descriptors(g, step);
-    if (r)
-        return r;
-    if (g->log_fd >= 0)
-        log_init(g->log_fd, g->cfg->debug ? LOG_DEBUG : LOG_WARN,
-                 g->cfg->log_json ? LOG_JSON : LOG_TEXT);
-    r = gofer_own_namespaces(&g->one_id, step);
+    int r = gofer_own_namespaces(&g->one_id, step);
     if (!r)
         r = gofer_open_proc(&g->proc_fd, step);
     if (!r)
@@ -131,6 +125,40 @@ static int confine(struct gofer *g, const char **step)
         r = open_exports(g, step);
     if (!r)
         r = gofer_empty_root(step);
+    return r;
+}
+
+/* The namespaces of a gofer that is confined already. New ones, the network's above all, and an
+ * empty root take the host longer than everything else here. */
+static int leave_host_for(struct gofer *g, int peer_fd, const char **step)
+{
+    int r = gofer_open_proc(&g->proc_fd, step);
+    if (!r)
+        r = open_exports(g, step);
+    /* It takes CAP_SYS_PTRACE, which root may lack. */
+    if (!r && gofer_enter_namespaces(peer_fd)) {
+        r = gofer_own_namespaces(&g->one_id, step);
+        if (!r)
+            r = gofer_empty_root(step);
+    }
+    return r;
+}
+
+static int confine(struct gofer *g, const char **step)
+{
+    bool own = true;
+    int r = take_descriptors(g, step);
+    if (r)
+        return r;
+    if (g->log_fd >= 0)
+        log_init(g->log_fd, g->cfg->debug ? LOG_DEBUG : LOG_WARN,
+                 g->cfg->log_json ? LOG_JSON : LOG_TEXT);
+    /* Whoever needs a user namespace could not enter those of another. To hide a file system takes
+     * a mount namespace to do it in. */
+    if (g->cfg->peer_fd >= 0 && geteuid() == 0)
+        r = gofer_hides_kernel(g->cfg, &own, step);
+    if (!r)
+        r = own ? leave_host(g, step) : leave_host_for(g, g->cfg->peer_fd, step);
     if (!r)
         r = close_others(g, step);
     if (!r)

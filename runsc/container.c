@@ -178,6 +178,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .overlay_options = strchr(g->overlay, ',') != NULL ? strchr(g->overlay, ',') + 1 : "",
         .debug = g->debug,
         .attached = a->attached,
+        .peer_fd = c->peer_fd,
         .host_network = strcmp(g->network, "host") == 0,
         .log_fd = g->log_fd,
         .log_json = g->log_json,
@@ -274,6 +275,7 @@ int container_create(const struct cmd_global *g, const struct container_args *a,
     c->st.dir_fd = -1;
     c->console_master = -1;
     c->watch_fd = -1;
+    c->peer_fd = -1;
     c->spec = a->spec;
     bundle = realpath(a->bundle != NULL ? a->bundle : ".", NULL);
     if (bundle == NULL) {
@@ -284,8 +286,8 @@ int container_create(const struct cmd_global *g, const struct container_args *a,
         goto out_bundle;
     if (state_create(g->root, a->id, &c->st, e) != 0)
         goto out_bundle;
-    if (container_find_sandbox(g, c->spec, &c->st, e) == 0 &&
-        container_describe(g, bundle, c, e) == 0 && container_build(g, a, c, e) == 0) {
+    if (container_find_sandbox(g, c, e) == 0 && container_describe(g, bundle, c, e) == 0 &&
+        container_build(g, a, c, e) == 0) {
         free(bundle);
         return 0;
     }
@@ -350,14 +352,9 @@ static void container_end_processes(const struct state *st)
     int fds[ARRAY_SIZE(p)];
 
     for (size_t i = 0; i < ARRAY_SIZE(p); i++) {
-        fds[i] = p[i]->pid > 0 ? (int)syscall(SYS_pidfd_open, p[i]->pid, 0u) : -1;
-        /* The descriptor is of whom we mean: it is there while its start time is the noted one. */
-        if (fds[i] >= 0 && state_process_alive(p[i])) {
+        fds[i] = state_process_open(p[i]);
+        if (fds[i] >= 0)
             (void)syscall(SYS_pidfd_send_signal, fds[i], SIGKILL, NULL, 0u);
-        } else if (fds[i] >= 0) {
-            (void)close(fds[i]);
-            fds[i] = -1;
-        }
     }
     for (size_t i = 0; i < ARRAY_SIZE(p); i++) {
         struct pollfd end = {.fd = fds[i], .events = POLLIN};
@@ -418,6 +415,8 @@ void container_fini(struct container *c)
 {
     if (c->console_master >= 0)
         (void)close(c->console_master);
+    if (c->peer_fd >= 0)
+        (void)close(c->peer_fd);
     watcher_dismiss(&c->watch_fd);
     state_fini(&c->st);
     spec_free(c->spec);

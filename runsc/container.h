@@ -33,15 +33,16 @@ struct container {
     struct sandbox sandbox;
     int console_master; /* attached with a terminal: ours; else -1 */
     int watch_fd;       /* attached: the watcher cleans up when this closes; else -1 */
+    int peer_fd;        /* pidfd of the gofer of the sandbox that is joined; else -1 */
 };
 
 /* Everything up to "created". On failure nothing is left behind. */
 MUST_CHECK int container_create(const struct cmd_global *g, const struct container_args *a,
                                 struct container *c, struct err *e);
-/* Fills st->sandbox when spec names a sandbox that the container belongs to (a pod of Kubernetes).
- * It must exist. */
-MUST_CHECK int container_find_sandbox(const struct cmd_global *g, const struct oci_spec *spec,
-                                      struct state *st, struct err *e);
+/* Fills c->st.sandbox and c->peer_fd when c->spec names a sandbox that the container belongs to (a
+ * pod of Kubernetes). It must exist. */
+MUST_CHECK int container_find_sandbox(const struct cmd_global *g, struct container *c,
+                                      struct err *e);
 /* *out_id: the container of the pod whose pid namespace spec names by its path, owned, or NULL. A
  * path that cannot be honoured is an error. st->sandbox is filled in. */
 MUST_CHECK int container_find_pid_ns(const struct cmd_global *g, const struct oci_spec *spec,

@@ -62,10 +62,10 @@ int container_find_pid_ns(const struct cmd_global *g, const struct oci_spec *spe
     return 0;
 }
 
-int container_find_sandbox(const struct cmd_global *g, const struct oci_spec *spec,
-                           struct state *st, struct err *e)
+int container_find_sandbox(const struct cmd_global *g, struct container *c, struct err *e)
 {
-    struct state owner;
+    const struct oci_spec *spec = c->spec;
+    struct state *st = &c->st, owner;
 
     for (size_t i = 0; i < ARRAY_SIZE(pod_keys); i++) {
         const char *type = spec_annotation(spec, pod_keys[i].type);
@@ -77,6 +77,7 @@ int container_find_sandbox(const struct cmd_global *g, const struct oci_spec *sp
         if (state_load(g->root, id, &owner, e) != 0)
             return err_wrap(e, "the container's sandbox");
         bool alive = owner.sandbox == NULL && state_process_alive(&owner.sentry);
+        c->peer_fd = alive ? state_process_open(&owner.gofer) : -1;
         state_fini(&owner);
         if (!alive)
             return err_set(e, ESRCH, "sandbox \"%s\" is not running", id);

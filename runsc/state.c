@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -350,6 +351,18 @@ bool state_process_alive(const struct state_process *p)
     if (p->pid <= 0 || state_read_stat(p->pid, &s, &start) != 0)
         return false;
     return start == p->start_ticks && s != 'Z' && s != 'X';
+}
+
+int state_process_open(const struct state_process *p)
+{
+    int fd = p->pid > 0 ? (int)syscall(SYS_pidfd_open, p->pid, 0u) : -1;
+
+    /* The descriptor is of whom we mean: it is there while its start time is the noted one. */
+    if (fd >= 0 && !state_process_alive(p)) {
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 static int state_compare(const void *a, const void *b)

@@ -57,6 +57,8 @@ void state_fini(struct state *st);
 void state_process_note(struct state_process *p, pid_t pid);
 /* Running or not yet waited for and not a zombie. */
 bool state_process_alive(const struct state_process *p);
+/* A pidfd, or -1 when it is not running. */
+int state_process_open(const struct state_process *p);
 
 /* ---- programs started by exec ---- */
 

@@ -79,8 +79,11 @@ static int add_binds(const struct sandbox_args *a, struct gofer_config *cfg, str
 int mounts_gofer_config(const struct sandbox_args *a, const int *channels, size_t count,
                         struct gofer_config *out, struct err *e)
 {
-    struct gofer_config cfg = {
-        .channel_count = count, .log_fd = a->log_fd, .log_json = a->log_json, .debug = a->debug};
+    struct gofer_config cfg = {.channel_count = count,
+                               .log_fd = a->log_fd,
+                               .peer_fd = a->peer_fd,
+                               .log_json = a->log_json,
+                               .debug = a->debug};
 
     if (count > ARRAY_SIZE(cfg.channels))
         return err_set(e, EINVAL, "too many gofer channels");

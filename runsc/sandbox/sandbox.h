@@ -39,6 +39,7 @@ struct sandbox_args {
     int stdio[3];                 /* the guest's 0, 1, 2 (all the pty slave with a terminal) */
     int console_fd;               /* the pty slave, or -1 */
     int log_fd;                   /* where the sentry and the gofer log, or -1 */
+    int peer_fd;                  /* joining: pidfd of the sandbox's gofer; else -1 */
     int control_fd; /* bound, listening AF_UNIX SOCK_SEQPACKET socket; see runsc/control.h */
     /* Each a cgroup.procs file open for writing: sentry and gofer write "0" before all else. */
     const int *cgroup_fds;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What the live processes of a sandbox may do, compared with a table; anything else is a failure."""
+import json
 import os
 import pathlib
 import re
@@ -68,6 +69,41 @@ class Confinement(Case):
         for name, pid in self.processes(p):
             with self.subTest(process=name):
                 self.check(pid, TABLE[name])
+
+    def gofer_of(self, cid):
+        return json.loads((self.root / cid / "state.json").read_text())["gofer"]["pid"]
+
+    def pod(self, kind, pod="x"):
+        def change(c):
+            c["annotations"] = {"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": pod}
+        return self.create(["/bin/sleep", "1000"], change)
+
+    def test_gofer_of_a_joined_container(self):
+        pod = self.pod("sandbox")
+        first, second = self.gofer_of(pod), self.gofer_of(self.pod("container", pod))
+        self.check(second, TABLE["runsc-gofer"])
+        for n in ("mnt", "net", "ipc", "uts"):
+            with self.subTest(namespace=n):
+                self.assertEqual(os.readlink(f"/proc/{second}/ns/{n}"), os.readlink(f"/proc/{first}/ns/{n}"))
+
+    def test_root_of_the_host_joined(self):
+        """The host's proc is hidden in a mount namespace that nobody else is in."""
+        def whole_host(c):
+            c["root"] = {"path": "/", "readonly": True}
+            c["annotations"] = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": pod}
+            c["mounts"] = [m for m in c["mounts"] if m["destination"] != "/proc"]
+        pod = self.pod("sandbox")
+        with (self.dir / "out").open("w+") as out:
+            cid = self.create(["/bin/sh", "-c", "ls -A /proc; echo end"], whole_host, stdout=out)
+            gofer = self.gofer_of(cid)
+            self.check_namespaces(gofer, TABLE["runsc-gofer"])
+            self.check_root(gofer, TABLE["runsc-gofer"])
+            own, first = (os.readlink(f"/proc/{p}/ns/mnt") for p in (gofer, self.gofer_of(pod)))
+            self.assertNotEqual(own, first)
+            self.assertEqual(self.call("start", cid).returncode, 0)
+            self.wait_status(cid, "stopped")
+            self.assertEqual((self.dir / "out").read_text(), "end\n")
+        self.assertTrue(os.path.exists("/proc/self/stat"), "the host keeps its own")
 
     def check(self, pid, want):
         for task in os.listdir(f"/proc/{pid}/task"):

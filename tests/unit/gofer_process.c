@@ -22,8 +22,11 @@ static void start(uid_t uid)
         {.path = fx_path("rw"), .readonly = false, .recursive = true},
         {.path = fx_path("ro"), .readonly = true},
     };
-    struct gofer_config cfg = {
-        .channel_count = GOFER_CHANNELS, .exports = exports, .export_count = 2, .log_fd = 2};
+    struct gofer_config cfg = {.channel_count = GOFER_CHANNELS,
+                               .exports = exports,
+                               .export_count = 2,
+                               .log_fd = 2,
+                               .peer_fd = -1};
     memcpy(cfg.channels, fx.socks, sizeof(cfg.channels));
     gofer = fork();
     if (gofer == 0) {
@@ -228,8 +231,11 @@ Test(gofer_process, root_of_the_host)
     static char slash[] = "/";
     static const char *const stat_file[] = {"proc", "stat"}, *const shell[] = {"bin", "sh"};
     struct gofer_export export = {.path = slash, .readonly = true, .recursive = true};
-    struct gofer_config cfg = {
-        .channel_count = GOFER_CHANNELS, .exports = &export, .export_count = 1, .log_fd = 2};
+    struct gofer_config cfg = {.channel_count = GOFER_CHANNELS,
+                               .exports = &export,
+                               .export_count = 1,
+                               .log_fd = 2,
+                               .peer_fd = -1};
     int mine[GOFER_CHANNELS], why;
     struct gof_node root, n[2];
     bool readonly;
