@@ -97,14 +97,20 @@ def module(root, name, timeout, state, logs):
 
 
 def unexpected(result, listed):
-    """The tests of a module that failed and may not."""
+    """What of a module is not as the list says: tests that failed and may not, and those that are listed and
+    did not fail."""
     known_here = listed.get(result["module"], {})
-    if result["verdict"] in ("ok", "skipped") or "*" in known_here:
-        return []
-    left = [f for f in result["failed"]
-            if f not in known_here and f.split(".")[0] + ".*" not in known_here]
-    if not result["failed"] or result["verdict"] == "timeout":
-        left.append(result["verdict"])
+    verdict, failed = result["verdict"], result["failed"]
+    if "*" in known_here:
+        return ["listed, but passes"] if verdict == "ok" else []
+    left = []
+    if verdict not in ("ok", "skipped"):
+        left = [f for f in failed
+                if f not in known_here and f.split(".")[0] + ".*" not in known_here]
+        if not failed or verdict == "timeout":
+            left.append(verdict)
+    if verdict in ("ok", "failed"):
+        left += [f"listed, but passes: {k}" for k in known_here if k not in failed]
     return left
 
 
@@ -112,6 +118,12 @@ def modules(root):
     folder = pathlib.Path(root, "usr/lib/python3.11/test")
     found = {p.stem for p in folder.glob("test_*.py")}
     return sorted(found | {p.parent.name for p in folder.glob("test_*/__init__.py")})
+
+
+def parts(root, name):
+    """The modules of a package of tests, which can run beside each other."""
+    folder = pathlib.Path(root, "usr/lib/python3.11/test", name)
+    return sorted(f"{name}.{p.stem}" for p in folder.glob("test_*.py"))
 
 
 def main():
