@@ -474,6 +474,29 @@ static void tcp_pair(int sv[2])
     OK(close(l));
 }
 
+/* Nothing is known before there is a connection; then it is measured: by the handshake, and by
+ * bytes that go over. */
+TEST(tcp_info_round_trip)
+{
+    char b[2048] = {0};
+    int sv[2], idle = sock(AF_INET, SOCK_STREAM);
+
+    CHECK_EQ(info_of(idle, INFO_RTT), 0);
+    CHECK_EQ(info_of(idle, INFO_MIN_RTT), UINT32_MAX);
+    tcp_pair(sv);
+    for (int i = 0; i < 50; i++) {
+        const uint32_t rtt = info_of(sv[0], INFO_RTT), min = info_of(sv[0], INFO_MIN_RTT);
+        CHECK(rtt >= 1 && rtt < 60000000);
+        CHECK(min >= 1 && min <= 60000000);
+        CHECK_EQ(write(sv[0], b, sizeof(b)), sizeof(b));
+        CHECK_EQ(recv(sv[1], b, sizeof(b), MSG_WAITALL), sizeof(b));
+        CHECK(info_of(sv[0], INFO_MIN_RTT) <= min);
+        CHECK(info_of(sv[1], INFO_RTT) < 60000000);
+    }
+    OK(close(sv[1]));
+    CHECK(info_of(sv[0], INFO_RTT) >= 1);
+}
+
 static void await_info(int fd, size_t at, uint32_t value)
 {
     for (int i = 0; i < 200 && info_of(fd, at) != value; i++)

@@ -170,6 +170,7 @@ static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock 
 /* 0: established. 1: the queue is full and s waits in it. */
 static int dial_once(struct tcp_sock *s, struct tcp_sock *l)
 {
+    const uint64_t began = mono_now();
     struct tcp_sock *child;
     int r = tcp_new(l->i.base.net, l->i.base.family, NULL, &child);
 
@@ -187,6 +188,9 @@ static int dial_once(struct tcp_sock *s, struct tcp_sock *l)
         r = 1;
     } else {
         join_locked(s, l, child);
+        /* What either of them measures of the handshake. */
+        tcp_rtt_sample(&s->q.rtt, mono_now() - began);
+        child->q.rtt = s->q.rtt;
     }
     mutex_unlock_pair(&s->i.mu, &l->i.mu);
     tcp_put(child);
@@ -292,6 +296,7 @@ static int tcp_disconnect(struct tcp_sock *s)
     s->past = (struct tcp_sent){.bytes = 0};
     s->q.before = (struct tcp_sent){.bytes = atomic_load(&s->q.in), .pieces = s->q.pieces};
     s->q.at_ns = 0;
+    s->q.rtt = (struct tcp_rtt){0};
     atomic_store(&s->shut, 0);
     atomic_store(&s->fin_seen, false);
     atomic_store(&s->urgent, TCP_URGENT_NONE);

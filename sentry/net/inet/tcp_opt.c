@@ -19,7 +19,7 @@
 #define LX_TCP_TX_DELAY 37
 /* Of the loopback link: its MTU less 20 of IP, 20 of TCP and 12 of time stamps. */
 #define LOOPBACK_MSS 65483u
-#define LOOPBACK_RTT_US 25u
+#define LOOPBACK_RTO_MIN_US 200000u
 #define KEEP_MAX_S 32767
 
 void tcp_options_init(struct tcp_options *o)
@@ -140,6 +140,8 @@ static void info_counts_locked(struct tcp_sock *s, const struct tcp_sock *p, str
     const uint64_t there = p ? tcp_queued(p) : 0, room = p ? tcp_window(p) : 0;
     const uint64_t now = tcp_clock();
 
+    tcp_rtt_show(&sent.rtt, i);
+    i->rcv_rtt = got.pieces > 0 ? tcp_in_us(got.rtt.smooth_ns) : 0;
     i->notsent_bytes = p ? (uint32_t)beyond_window(p) : 0;
     i->snd_wnd = (uint32_t)(room > there ? room - there : 0);
     i->bytes_sent = sent.bytes - i->notsent_bytes;
@@ -166,12 +168,10 @@ static void info_loopback(struct tcp_sock *s, struct lx_tcp_info *i)
 {
     const bool began = i->state != TCP_CLOSE && i->state != TCP_SYN_SENT;
 
-    i->rto = began ? 201000 : 1000000;
+    i->rto = 1000000;
     if (began) {
         i->options = TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE;
         i->wscale = 7 | 7 << 4;
-        i->rtt = i->rcv_rtt = i->min_rtt = LOOPBACK_RTT_US;
-        i->rttvar = LOOPBACK_RTT_US / 2;
     }
     i->ato = 40000;
     i->snd_mss = i->state == TCP_CLOSE ? 536 : 32741;
@@ -182,6 +182,8 @@ static void info_loopback(struct tcp_sock *s, struct lx_tcp_info *i)
     i->rcv_space = LOOPBACK_MSS;
     i->rcv_ssthresh = LOOPBACK_MSS;
     info_counts(s, i);
+    if (began)
+        i->rto = i->rtt + MAX(4 * i->rttvar, LOOPBACK_RTO_MIN_US);
 }
 
 void inet_tcp_info(struct sock *base, struct lx_tcp_info *i)

@@ -7,6 +7,7 @@
 #define RINGWALL_SENTRY_NET_INET_TCP_PRIV_H
 
 #include "sentry/net/inet/inet_priv.h"
+#include "sentry/net/tcp/rtt.h"
 
 #define TCP_CHUNK_MAX 65536u
 #define TCP_SNDBUF_INITIAL 16384u
@@ -23,6 +24,7 @@ struct tcp_chunk {
 /* What an end has sent, as the queue of the other one counts it. */
 struct tcp_sent {
     uint64_t bytes, pieces, at_ns;
+    struct tcp_rtt rtt;
     bool fin; /* the end of stream has arrived */
 };
 
@@ -32,6 +34,7 @@ struct tcp_queue {
     struct tcp_chunk *head, *tail;     /* guard: mu of the socket */
     uint64_t pieces;                   /* guard: mu */
     uint64_t at_ns;                    /* tcp_clock of the last bytes; guard: mu */
+    struct tcp_rtt rtt;                /* what pieces took to get here; guard: mu */
     struct tcp_sent before;            /* what earlier connections brought; guard: mu */
     const struct tcp_chunk *busy;      /* a writer copies into it; guard: mu */
     _Atomic uint64_t in, out;          /* changed under mu */

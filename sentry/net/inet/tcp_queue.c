@@ -8,6 +8,9 @@
 #include "sentry/net/inet/tcp_priv.h"
 
 #define CHUNK_MIN 448u
+/* Of so many pieces one is timed, and the first few. */
+#define TIMED_EVERY 32u
+#define TIMED_FIRST 4u
 #define BUF_LOCK_SND 1u
 #define BUF_LOCK_RCV 2u
 
@@ -25,6 +28,7 @@ struct tcp_sent tcp_queue_sent(const struct tcp_sock *s)
         .bytes = atomic_load_explicit(&s->q.in, memory_order_relaxed) - s->q.before.bytes,
         .pieces = s->q.pieces - s->q.before.pieces,
         .at_ns = s->q.at_ns,
+        .rtt = s->q.rtt,
         .fin = atomic_load_explicit(&s->fin_seen, memory_order_relaxed),
     };
 }
@@ -65,25 +69,31 @@ static struct tcp_chunk *chunk_new(struct inet *in, uint64_t want)
     return c;
 }
 
-/* The last chunk when it has room, marked as being written to; or NULL. -EPIPE. */
-static int push_begin(struct tcp_sock *p, struct tcp_chunk **out)
+/* The last chunk when it has room, marked as being written to; or NULL. *began: now, if this piece
+ * is to be timed. -EPIPE. */
+static int push_begin(struct tcp_sock *p, struct tcp_chunk **out, uint64_t *began)
 {
     int r = 0;
 
     *out = NULL;
+    *began = 0;
     mutex_lock(&p->i.mu);
     if (p->closed || (p->shut & INET_SHUT_RD && p->shut & INET_SHUT_WR))
         r = -EPIPE;
     else if (p->q.tail && p->q.tail->filled < p->q.tail->size)
         p->q.busy = *out = p->q.tail;
+    const uint64_t number = p->q.pieces - p->q.before.pieces;
     mutex_unlock(&p->i.mu);
+    if (number < TIMED_FIRST || number % TIMED_EVERY == 0)
+        *began = mono_now();
     return r;
 }
 
 int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, struct uio *u, uint64_t want)
 {
     struct tcp_chunk *c;
-    int r = push_begin(p, &c);
+    uint64_t began;
+    int r = push_begin(p, &c, &began);
 
     if (r)
         return r;
@@ -94,11 +104,13 @@ int64_t tcp_queue_push(const struct tcp_sock *s, struct tcp_sock *p, struct uio 
         uio_copy_from(u, c->data + c->filled, (size_t)MIN(want, (uint64_t)(c->size - c->filled)));
     if (n > 0)
         tcp_tap_data(s, p, c->data + c->filled, (size_t)n);
-    const uint64_t now = tcp_clock();
+    const uint64_t now = tcp_clock(), took = began ? mono_now() - began : 0;
     mutex_lock(&p->i.mu);
     p->q.busy = NULL;
     if (n > 0) {
         p->q.at_ns = now;
+        if (began)
+            tcp_rtt_sample(&p->q.rtt, took);
         if (fresh) {
             if (p->q.tail)
                 p->q.tail->next = c;

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "sentry/net/tcp/info.h"
 #include "sentry/net/tcp/ring.h"
+#include "sentry/net/tcp/rtt.h"
 
 /* Numbers as <netinet/tcp.h> has them, which /proc/net/tcp shows. */
 enum tce_state {
@@ -164,7 +165,8 @@ struct tce_conn {
     bool recovering;
     uint32_t recover; /* snd_nxt when recovery began */
     unsigned dupacks, backoff;
-    uint64_t srtt_ns, rttvar_ns, rto_ns, min_rtt_ns;
+    struct tcp_rtt rtt;
+    uint64_t rto_ns;
     struct {
         uint64_t sent_ns, rtt_ns;
         uint32_t end;

@@ -10,18 +10,8 @@
 
 void tce_rtt_sample(struct tce_conn *c, uint64_t rtt)
 {
-    if (rtt == 0)
-        rtt = 1;
-    c->min_rtt_ns = MIN(c->min_rtt_ns, rtt);
-    if (c->srtt_ns == 0) {
-        c->srtt_ns = rtt;
-        c->rttvar_ns = rtt / 2;
-    } else {
-        const uint64_t diff = c->srtt_ns > rtt ? c->srtt_ns - rtt : rtt - c->srtt_ns;
-        c->rttvar_ns = (3 * c->rttvar_ns + diff) / 4;
-        c->srtt_ns = (7 * c->srtt_ns + rtt) / 8;
-    }
-    c->rto_ns = MIN(c->srtt_ns + MAX(4 * c->rttvar_ns, TCP_RTO_MIN), TCP_RTO_MAX);
+    tcp_rtt_sample(&c->rtt, rtt);
+    c->rto_ns = MIN(c->rtt.smooth_ns + MAX(4 * c->rtt.var_ns, TCP_RTO_MIN), TCP_RTO_MAX);
 }
 
 /* ---- RACK ---- */
@@ -32,7 +22,7 @@ static void rack_delivered(struct tce_conn *c, const struct tce_chunk *ch, uint6
 
     if (ch->resent) {
         /* An answer this quick was to the first sending. */
-        if (rtt < c->min_rtt_ns)
+        if (c->rtt.min_ns == 0 || rtt < c->rtt.min_ns)
             return;
     } else {
         if (seq_lt(ch->end, c->rack.fack))
@@ -51,7 +41,7 @@ static uint64_t reordering_window(const struct tce_conn *c)
 {
     if (!c->rack.reordering && (c->recovering || c->sacked_bytes >= DUPACKS * c->mss))
         return 0;
-    return c->min_rtt_ns == TCP_NEVER ? 0 : MIN(c->min_rtt_ns / 4, c->srtt_ns);
+    return MIN(c->rtt.min_ns / 4, c->rtt.smooth_ns);
 }
 
 static void begin_recovery(struct tce_conn *c)

@@ -21,7 +21,6 @@ void tce_init(struct tce_conn *c, const struct tce_ops *ops, const struct tce_co
     list_init(&c->sent);
     c->ssthresh = TCP_CWND_MAX;
     c->rto_ns = TCP_RTO_INIT;
-    c->min_rtt_ns = TCP_NEVER;
     c->t_rto = c->t_probe = c->t_ack = c->t_reorder = TCP_NEVER;
     c->t_persist = c->t_keep = c->t_end = TCP_NEVER;
     /* As much as the buffer may ever grow to, so that it can be told. */
@@ -500,11 +499,6 @@ static uint32_t since_ms(uint64_t then, uint64_t now)
     return then && then < now ? (uint32_t)((now - then) / MS) : 0;
 }
 
-static uint32_t in_us(uint64_t ns)
-{
-    return (uint32_t)(MIN(ns, UINT32_MAX * UINT64_C(1000)) / 1000);
-}
-
 static void fill_sender(const struct tce_conn *c, struct lx_tcp_info *o)
 {
     const uint32_t out = c->snd_nxt - c->snd_una;
@@ -547,11 +541,9 @@ void tce_fill_info(const struct tce_conn *c, struct lx_tcp_info *o, uint64_t now
     o->options = (uint8_t)((c->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (c->sack_ok ? TCPI_OPT_SACK : 0) |
                            (c->snd_scale || c->rcv_scale ? TCPI_OPT_WSCALE : 0));
     o->wscale = (uint8_t)(c->snd_scale | c->rcv_scale << 4);
-    o->rto = in_us(MIN(c->rto_ns << MIN(c->backoff, 20u), TCP_RTO_MAX));
-    o->ato = in_us(TCP_DELACK);
-    o->rtt = in_us(c->srtt_ns);
-    o->rttvar = in_us(c->rttvar_ns);
-    o->min_rtt = in_us(c->min_rtt_ns);
+    o->rto = tcp_in_us(MIN(c->rto_ns << MIN(c->backoff, 20u), TCP_RTO_MAX));
+    o->ato = tcp_in_us(TCP_DELACK);
+    tcp_rtt_show(&c->rtt, o);
     o->last_data_sent_ms = since_ms(c->data_out_ns, now);
     o->last_data_recv_ms = since_ms(c->data_in_ns, now);
     o->last_ack_recv_ms = since_ms(c->last_in_ns, now);

@@ -42,7 +42,7 @@ static void avoid_congestion(struct tce_conn *c, uint32_t acked, uint64_t now)
 
     if (!q->epoch_ns)
         cubic_begin(c, cwnd, now);
-    const double rtt = c->min_rtt_ns == TCP_NEVER ? 0 : (double)c->min_rtt_ns / 1e9;
+    const double rtt = (double)c->rtt.min_ns / 1e9;
     const double t = (double)(now - q->epoch_ns) / 1e9 + rtt - q->k;
     double target = q->origin + CUBIC_C * t * t * t;
     if (target > cwnd * 1.5)

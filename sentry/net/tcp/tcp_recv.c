@@ -179,7 +179,7 @@ void tce_data(struct tce_conn *c, const struct tce_in *in, uint64_t now)
 /* A reader that keeps up with more than half a window per round trip gets a larger one. */
 static void grow_buffer(struct tce_conn *c, size_t size, uint64_t now)
 {
-    const uint64_t rtt = c->srtt_ns ? MAX(c->srtt_ns, 1 * MS) : 10 * MS;
+    const uint64_t rtt = c->rtt.smooth_ns ? MAX(c->rtt.smooth_ns, 1 * MS) : 10 * MS;
 
     c->rcv_copied += size;
     if (now - c->rcv_epoch_ns < rtt)

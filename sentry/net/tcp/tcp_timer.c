@@ -20,9 +20,9 @@ void tce_arm_probe(struct tce_conn *c, uint64_t now)
         return; /* the timer is the cork's */
     c->t_probe = TCP_NEVER;
     if (!c->sack_ok || c->recovering || c->backoff || c->tlp_done || c->sacked_bytes ||
-        c->lost_bytes || c->in_flight == 0 || c->srtt_ns == 0)
+        c->lost_bytes || c->in_flight == 0 || c->rtt.smooth_ns == 0)
         return;
-    uint64_t pto = 2 * c->srtt_ns + 2 * MS;
+    uint64_t pto = 2 * c->rtt.smooth_ns + 2 * MS;
     if (c->in_flight <= c->mss)
         pto += TCP_RTO_MIN;
     if (now + pto < c->t_rto)
