@@ -174,7 +174,7 @@ class Client:
         self.channel = grpc.insecure_channel("unix://" + address)
         self.serial = 0
 
-    def call(self, method, request, timeout=60):
+    def call(self, method, request, timeout=180):
         fn = self.channel.unary_unary("/runtime.v1.RuntimeService/" + method)
         return unpack(fn(request, timeout=timeout))
 

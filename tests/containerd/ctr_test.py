@@ -30,7 +30,7 @@ class Ctr(Case):
         p.stdin.write("one\ntwo\n")
         p.stdin.flush()
         self.assertEqual(p.stdout.read(), "one\ntwo\n")
-        self.assertEqual(p.wait(60), 0)
+        self.assertEqual(p.wait(180), 0)
         p.stdin.close()
         p.stdout.close()
 
@@ -93,7 +93,7 @@ class Ctr(Case):
             if b"41 99" in seen:
                 break
         self.assertIn(b"41 99", seen)
-        self.assertEqual(p.wait(60), 8)
+        self.assertEqual(p.wait(180), 8)
         os.close(slave)
         with contextlib.suppress(OSError):
             while chunk := os.read(master, 4096):
@@ -122,7 +122,7 @@ class Ctr(Case):
         self.assertIn("quiet", self.cd.ctr("task", "ps", name).stdout)
         p = subprocess.run(["script", "-qec", f"ctr -a {self.cd.address} -n {self.cd.namespace} task exec -t"
                             f" --exec-id tty {name} sh -c 'test -t 0 && echo istty; exit 4'", "/dev/null"],
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60)
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=180)
         self.assertEqual(p.returncode, 4)
         self.assertIn("istty", p.stdout)
 
@@ -133,8 +133,8 @@ class Ctr(Case):
             p = self.exec(name, program)
             self.assertNotEqual(p.returncode, 0, program)
             self.assertIn(program, p.stderr)
-        self.assertEqual([r.split()[0] for r in self.cd.ctr("task", "ps", name).stdout.splitlines()[1:]],
-                         [str(pid)], "nothing of them is left")
+        left = lambda: [r.split()[0] for r in self.cd.ctr("task", "ps", name).stdout.splitlines()[1:]]
+        eventually(lambda: left() == [str(pid)], what="nothing of them is left")
 
     def test_exec(self):
         name = self.run_detached("sleep", "1000")
@@ -152,7 +152,7 @@ class Ctr(Case):
         eventually(lambda: "victim" in self.cd.ctr("task", "ps", name).stdout, what="the exec")
         self.assertEqual(self.cd.ctr("task", "kill", "--exec-id", "victim", "-s", "KILL", name)
                          .returncode, 0)
-        self.assertEqual(p.wait(60), 137)
+        self.assertEqual(p.wait(180), 137)
         self.assertEqual(self.status(name), "RUNNING")
 
     def test_ps_names_init(self):
@@ -203,7 +203,7 @@ class Ctr(Case):
         def told():
             text = pathlib.Path(log.name).read_text()
             return any("/tasks/oom" in line and name in line for line in text.splitlines())
-        eventually(told, timeout=60, what="the event")
+        eventually(told, timeout=180, what="the event")
         self.assertEqual(self.status(name), "RUNNING")
 
     def test_terminal(self):
@@ -211,7 +211,7 @@ class Ctr(Case):
                                 self.cd.address, self.cd.namespace,
                                 " ".join(self.run_args("--rm", "-t")), IMAGE, self.new_id(), "test -t 0 && echo istty;"
                                 " until stty size 2>/dev/null | grep 33; do sleep 0.05; done; exit 6"), "/dev/null"],
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60)
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=180)
         self.assertEqual(p.returncode, 6)
         self.assertIn("istty", p.stdout)
         self.assertIn("33 77", p.stdout)

@@ -83,7 +83,7 @@ class Docker(unittest.TestCase):
         self.assertEqual(self.docker("exec", "-u", "1000", "-w", "/tmp", "-e", "A=b", cid, "sh", "-c",
                                      "id -u; pwd; echo $A").stdout, "1000\n/tmp\nb\n")
         self.assertEqual(self.docker("top", cid).returncode, 0)
-        self.assertEqual(self.docker("logs", cid).stdout, "started\n")
+        eventually(lambda: self.docker("logs", cid).stdout == "started\n", what="its output")
         p = self.docker("stats", "--no-stream", "--format", "{{.MemUsage}}", cid)
         self.assertFalse(p.stdout.startswith("0B"), p.stdout)
 
@@ -153,7 +153,7 @@ class Docker(unittest.TestCase):
     def test_terminal(self):
         p = subprocess.run(["script", "-qec", f"docker -H {self.host} run --rm -t --network none {IMAGE}"
                             " sh -c 'test -t 0 && echo istty; exit 6'", "/dev/null"],
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60)
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=180)
         self.assertEqual(p.returncode, 6)
         self.assertIn("istty", p.stdout)
 

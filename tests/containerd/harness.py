@@ -25,10 +25,10 @@ RUNTIME = os.path.abspath(os.environ.get("CONTAINERD_RUNTIME", shutil.which("run
 BUSYBOX = "/bin/busybox"
 IMAGE = "docker.io/library/bb:test"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TIMEOUT = 60
+TIMEOUT = 120
 
 
-def eventually(check, timeout=30, what="condition"):
+def eventually(check, timeout=120, what="condition"):
     """check()'s first true value; the deadline is only for a hang."""
     end = time.monotonic() + timeout
     while True:

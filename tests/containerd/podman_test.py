@@ -75,7 +75,7 @@ class Podman(unittest.TestCase):
         self.assertEqual(p.returncode, 0, p.stderr)
         cid = p.stdout.strip()
         self.assertEqual(self.podman("wait", cid).stdout, "0\n")
-        self.assertIn("istty", self.podman("logs", cid).stdout)
+        eventually(lambda: "istty" in self.podman("logs", cid).stdout, what="its output")
         self.assertEqual(self.podman("rm", cid).returncode, 0)
 
     def test_missing_executable(self):

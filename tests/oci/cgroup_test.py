@@ -92,7 +92,7 @@ class Everywhere(Layout):
         def throttled():
             words = (self.file("cpu.stat") or "").split()
             return int(words[words.index("nr_throttled") + 1]) > 2
-        eventually(throttled, timeout=60, what="throttling")
+        eventually(throttled, timeout=180, what="throttling")
 
     @unittest.skipUnless(IS_OURS, "in its own words")
     def test_a_limit_that_cannot_be(self):

@@ -29,7 +29,7 @@ class End(Case):
         return [c for c in children_of(p.pid) if what in comm(c)]
 
     def all_gone(self, p, pids):
-        p.wait(30)
+        p.wait(120)
         eventually(lambda: not any(alive(pid) for pid in pids), what=f"end of {pids}")
         eventually(lambda: not list(self.root.glob("*")), what="state removed")
 

@@ -119,7 +119,7 @@ class Host(Case):
         eventually((shared / "mapped").exists, what="the mapping")
         os.truncate(shared / "data", 4096)
         (shared / "go").touch()
-        self.assertEqual(p.wait(60), 0)
+        self.assertEqual(p.wait(180), 0)
         self.assertEqual((shared / "data").read_bytes()[10:11], b"A")
 
     def test_synced_data_is_on_the_host(self):

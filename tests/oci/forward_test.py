@@ -46,7 +46,7 @@ class Forward(Case):
 
     def stdio(self, cid, port, data):
         p = subprocess.run(self.runtime("port-forward", cid, str(port)), input=data,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=180)
         return p.returncode, p.stdout, p.stderr.decode()
 
     def test_standard_streams(self):
@@ -79,7 +79,7 @@ class Forward(Case):
         """Who dials localhost inside the pod's namespace, as CRI's port-forward does, finds the guest."""
         def dial(tag, address, port, data):
             p = subprocess.run(["ip", "netns", "exec", tag, BUSYBOX, "nc", address, str(port)],
-                               input=data, stdout=subprocess.PIPE, timeout=60)
+                               input=data, stdout=subprocess.PIPE, timeout=180)
             return p.stdout
         with namespace() as tag:
             ip("-n", tag, "link", "set", "lo", "up")
@@ -110,7 +110,7 @@ class Forward(Case):
         p = eventually(lambda: self.stdin_open(cid), what="a listener")
         self.assertEqual(p.stdout.readline(), b"bye\n")
         p.stdin.close()
-        self.assertEqual(p.wait(30), 0)
+        self.assertEqual(p.wait(120), 0)
         p.stdout.close()
 
     def test_a_listener_that_is_busy(self):
@@ -130,7 +130,7 @@ class Forward(Case):
             clients.append(p)
         self.assertEqual(signal_it("CONT").returncode, 0)
         for i, p in enumerate(clients):
-            self.assertEqual(p.communicate(timeout=60)[0], b"%d" % i)
+            self.assertEqual(p.communicate(timeout=180)[0], b"%d" % i)
 
     def stdin_open(self, cid):
         p = subprocess.Popen(self.runtime("port-forward", cid, "7000"), stdin=subprocess.PIPE,
@@ -164,7 +164,7 @@ class Forward(Case):
             self.assertTrue(exchange(s, data) == data)
         eventually(lambda: not children_of(p.pid), what="the end of each connection's process")
         self.call("kill", cid, "KILL")
-        self.assertEqual(p.wait(30), 0, "it ends with the container")
+        self.assertEqual(p.wait(120), 0, "it ends with the container")
 
     def test_unix_socket(self):
         cid = self.serve()
@@ -184,7 +184,7 @@ class Forward(Case):
         with eventually(connect, what="it listens") as s:
             self.assertEqual(exchange(s, b"over a socket"), b"over a socket")
         self.call("kill", cid, "KILL")
-        self.assertEqual(p.wait(30), 0)
+        self.assertEqual(p.wait(120), 0)
         self.assertFalse(path.exists())
 
     def test_stream(self):
@@ -196,7 +196,7 @@ class Forward(Case):
             p = self.listen(cid, "--stream", str(path), "7000")
             with server.accept()[0] as s:
                 self.assertEqual(exchange(s, b"backwards"), b"backwards")
-            self.assertEqual(p.wait(30), 0)
+            self.assertEqual(p.wait(120), 0)
 
     def test_client_killed(self):
         """Whatever end the clients have, the sandbox keeps nothing of it."""

@@ -18,7 +18,7 @@ import unittest
 RUNTIME = shlex.split(os.environ.get("RUNTIME", "runc"))
 IS_OURS = os.path.basename(RUNTIME[0]) == "runsc"
 BUSYBOX = "/bin/busybox"
-TIMEOUT = 60
+TIMEOUT = 120
 CAPS = ["CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
         "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP",
         "CAP_SETUID", "CAP_SYS_CHROOT"]
@@ -65,7 +65,7 @@ def make_rootfs(path):
     return root
 
 
-def eventually(check, timeout=20, what="condition"):
+def eventually(check, timeout=120, what="condition"):
     """check()'s first true value; the deadline is only for a hang, no test depends on speed."""
     end = time.monotonic() + timeout
     while True:

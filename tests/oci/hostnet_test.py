@@ -67,7 +67,7 @@ class HostNetwork(Case):
             for port, text in ((81, b"from inside\n"), (82, b"again\n")):
                 def ask(port=port):
                     try:
-                        with socket.create_connection((GUEST, port), timeout=5) as s:
+                        with socket.create_connection((GUEST, port), timeout=120) as s:
                             s.shutdown(socket.SHUT_WR)
                             return s.makefile("rb").read()
                     except OSError:
@@ -76,12 +76,12 @@ class HostNetwork(Case):
             with socket.create_server((HOST, 0)) as server:
                 p = self.popen("run", "--bundle", str(self.bundle), self.prepared(
                     tag, f"echo hello | nc {HOST} {server.getsockname()[1]}"))
-                server.settimeout(20)
+                server.settimeout(120)
                 c, peer = server.accept()
                 with c:
                     self.assertEqual(peer[0], GUEST)
                     self.assertEqual(c.recv(100), b"hello\n")
-                self.assertEqual(p.wait(20), 0)
+                self.assertEqual(p.wait(120), 0)
 
     def prepared(self, tag, script):
         self.write(["sh", "-c", script], in_namespace(tag))

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, children_of, main
+from harness import IS_OURS, RUNTIME, Case, children_of, eventually, main
 
 SLEEPERS = """
 #include <pthread.h>
@@ -63,25 +63,23 @@ class Idle(Case):
         self.assertEqual(p.stdout.readline(), "ready\n")
         return p
 
+    def rests(self, p):
+        """Once the last of them is asleep, 4 s cost no more than 0.05 % of a CPU, which is 0.0 % in any table."""
+        def rest():
+            pids = [p.pid, *children_of(p.pid)]
+            begin = cpu_ns(pids)
+            time.sleep(4)
+            return cpu_ns(pids) - begin <= 2_000_000
+        eventually(rest, what="rest")
+
     def test_sleeping_threads_use_no_cpu(self):
         p = self.start(["/bin/sleepers"])
-        pids = [p.pid, *children_of(p.pid)]
-        # The last of them may still be on its way to sleep.
-        time.sleep(1)
-        begin = cpu_ns(pids)
-        time.sleep(4)
-        used = cpu_ns(pids) - begin
-        # 0.05 % of a CPU, which is 0.0 % in any table.
-        self.assertLessEqual(used, 2_000_000, f"{used} ns in 4 s")
+        self.rests(p)
 
     def test_no_process_spins(self):
         # Two that wait for each other, neither ever woken.
         p = self.start(["/bin/sh", "-c", "mkfifo /tmp/a; cat /tmp/a & echo ready; wait"])
-        pids = [p.pid, *children_of(p.pid)]
-        time.sleep(1)
-        begin = cpu_ns(pids)
-        time.sleep(4)
-        self.assertLessEqual(cpu_ns(pids) - begin, 2_000_000)
+        self.rests(p)
 
 
 # struct seccomp_data and BPF: mmap(2) of the size of systrap's areas fails in this process and all
@@ -109,7 +107,7 @@ class FallBack(Case):
         command = [RUNTIME[0], *options, "--root", str(self.root), "run", "--bundle",
                    str(self.bundle), self.new_id()]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=60, preexec_fn=refuse_areas)
+                              timeout=180, preexec_fn=refuse_areas)
 
     def test_the_next_platform_is_taken_and_the_log_says_why(self):
         p = self.run_refused()

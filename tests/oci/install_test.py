@@ -183,7 +183,7 @@ class Package(Case):
         self.assertEqual(doc["runtimes"]["runsc"]["path"], "/usr/bin/runsc")
         self.write(["/bin/sh", "-c", "exit 6"])
         p = subprocess.run([str(root / "usr/bin/runsc"), *RUNTIME[1:], "--root", str(self.root), "run", "--bundle",
-                            str(self.bundle), self.new_id()], stdin=subprocess.DEVNULL, timeout=60)
+                            str(self.bundle), self.new_id()], stdin=subprocess.DEVNULL, timeout=180)
         self.assertEqual(p.returncode, 6)
         # Its own names for its own code are not stripped: stacks and profiles need them.
         self.assertIn("boot_main", sh("nm", str(root / "usr/bin/runsc")))

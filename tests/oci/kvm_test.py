@@ -54,7 +54,7 @@ class Kvm(Case):
         run = self.runtime("run", "--bundle", str(self.bundle), self.new_id())
         p = subprocess.run(["unshare", "-m", "sh", "-c",
                             "mount --bind /dev/null /dev/kvm && exec \"$@\"", "sh", *run],
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180)
         self.assertNotEqual(p.returncode, 0)
         self.assertIn("/dev/kvm is not KVM's", p.stdout)
         self.assert_nothing_left()

@@ -22,7 +22,7 @@ class Life(Case):
             self.write(["/bin/sh", "-c", "sh -c 'ulimit -s unlimited; exec sh -c \"echo hi\"'"])
             p = subprocess.run(["setarch", "-R", *self.runtime("--platform", platform, "run", "--bundle",
                                                                str(self.bundle), self.new_id())],
-                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
             self.assertEqual((p.returncode, p.stdout), (0, "hi\n"), f"{platform}: {p.stderr}")
 
     def test_signal_exit_code(self):
@@ -34,7 +34,7 @@ class Life(Case):
     def test_stdin_reaches_the_guest(self):
         self.write(["/bin/cat"])
         p = subprocess.run(self.runtime("run", "--bundle", str(self.bundle), self.new_id()),
-                           input="through\n" * 1000, text=True, stdout=subprocess.PIPE, timeout=60)
+                           input="through\n" * 1000, text=True, stdout=subprocess.PIPE, timeout=180)
         self.assertEqual(p.stdout, "through\n" * 1000)
 
     def test_hostname_cwd_env_user(self):
@@ -170,7 +170,7 @@ class Life(Case):
         p = self.popen("exec", cid, "/bin/sh", "-c", "echo up; exec sleep 1000")
         self.assertEqual(p.stdout.readline(), "up\n")
         self.assertEqual(self.call("kill", cid, "KILL").returncode, 0)
-        self.assertEqual(p.wait(30), 137)
+        self.assertEqual(p.wait(120), 137)
 
     def test_list(self):
         cid = self.create(["/bin/sleep", "1000"])
@@ -216,7 +216,7 @@ class Life(Case):
         self.assertEqual(p.stdout.readline(), "ready\n")
         p.send_signal(signal.SIGINT)
         self.assertEqual(p.stdout.readline(), "got\n")
-        self.assertEqual(p.wait(30), 9)
+        self.assertEqual(p.wait(120), 9)
         self.assert_nothing_left()
 
 

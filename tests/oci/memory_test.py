@@ -162,7 +162,7 @@ class Memory(Case):
         for _ in range(2):
             self.assertEqual(json.loads(p.stdout.readline()), {"type": "oom", "id": cid})
         self.assertEqual(self.call("kill", cid, "KILL").returncode, 0)
-        self.assertEqual(p.wait(20), 0, "it ends with the container")
+        self.assertEqual(p.wait(120), 0, "it ends with the container")
 
     def test_without_a_limit(self):
         p = self.shell(f"{hog(28)}; echo $?")

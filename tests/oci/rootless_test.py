@@ -41,7 +41,7 @@ class Rootless(Case):
         kw.setdefault("stderr", subprocess.PIPE)
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home)}
         return subprocess.run([str(self.program), *RUNTIME[1:], *args], text=True, user=UID, group=GID,
-                              extra_groups=[], stdin=subprocess.DEVNULL, timeout=60, env=env,
+                              extra_groups=[], stdin=subprocess.DEVNULL, timeout=180, env=env,
                               cwd=self.place, **kw)
 
     def quiet(self, *args):
@@ -132,7 +132,7 @@ class Rootless(Case):
         def exchange():
             p = subprocess.run([str(self.program), *RUNTIME[1:], "port-forward", "box", "7000"], user=UID,
                                group=GID, extra_groups=[], input=b"own\n", stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, timeout=60, env={"XDG_RUNTIME_DIR": str(self.home)})
+                               stderr=subprocess.DEVNULL, timeout=180, env={"XDG_RUNTIME_DIR": str(self.home)})
             return p.stdout == b"own\n"
         try:
             eventually(exchange, what="the port answers")

@@ -44,7 +44,7 @@ test "$(curl -s http://$1:8080/i.html)" = hello
 curl -s http://$1:8080/i.html http://$1:8080/i.html http://$1:8080/i.html | sort | uniq -c
 test "$(curl -s http://$1:8080/big | sha256sum)" = "$(curl -s http://$1:8080/sum)"
 test "$(curl -sk https://$1:8443/big | sha256sum)" = "$(curl -s http://$1:8080/sum)"
-wrk -t1 -c20 -d1s http://$1:8080/i.html > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /tmp/w
+wrk --timeout 60s -t1 -c20 -d1s http://$1:8080/i.html > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /tmp/w
 """
 
 POSTGRES = r"""
@@ -55,7 +55,7 @@ exec setpriv --reuid=postgres --regid=postgres --clear-groups postgres -D /tmp/p
     -c unix_socket_directories=/tmp -c listen_addresses=$1
 """
 PGBENCH = r"""
-for i in $(seq 300); do psql -h $1 -U postgres -c 'select 1' postgres >/dev/null 2>&1 && break; sleep 0.2; done
+for i in $(seq 1000); do psql -h $1 -U postgres -c 'select 1' postgres >/dev/null 2>&1 && break; sleep 0.2; done
 pgbench -h $1 -U postgres -i -s 1 postgres 2>&1 | tail -1
 pgbench -h $1 -U postgres -c 4 -t 50 postgres 2>&1 | grep 'failed transactions: 0'
 """
@@ -67,7 +67,7 @@ exec /usr/sbin/sshd -D -e -o ListenAddress=$1 -o Port=2222 -o HostKey=/tmp/s/hos
 """
 SSH = r"""
 cd /tmp; o="-i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-for i in $(seq 100); do ssh -p 2222 $o root@$1 true 2>/dev/null && break; sleep 0.2; done
+for i in $(seq 1000); do ssh -p 2222 $o root@$1 true 2>/dev/null && break; sleep 0.2; done
 test "$(ssh -p 2222 $o root@$1 'echo from $(hostname); exit 0')"
 head -c 5000000 /dev/urandom > f
 test "$(ssh -p 2222 $o root@$1 sha256sum < f)" = "$(sha256sum < f)"
@@ -76,7 +76,7 @@ test "$(ssh -p 2222 $o root@$1 sha256sum < f)" = "$(sha256sum < f)"
 MEMCACHED = r"""exec memcached -u nobody -p 11211 -l $1"""
 MEMCACHE = r"""python3 -c "
 import socket, sys, time
-for i in range(100):
+for i in range(1000):
     try:
         s = socket.create_connection(('$1', 11211)); break
     except OSError:
@@ -95,7 +95,7 @@ for i in range(200):
 DNS = r"""exec dnsmasq -k -p 53 -a $1 -z -R -h -u root --pid-file= --address=/www.test/192.0.2.7 \
     --txt-record=long.test,$(printf 'x%.0s' $(seq 200)),$(printf 'y%.0s' $(seq 200))"""
 DIG = r"""
-for i in $(seq 100); do dig +short +time=1 +tries=1 @$1 www.test >/dev/null && break; sleep 0.2; done
+for i in $(seq 1000); do dig +short +time=1 +tries=1 @$1 www.test >/dev/null && break; sleep 0.2; done
 test "$(dig +short @$1 www.test)" = 192.0.2.7; test "$(dig +tcp +short @$1 www.test)" = 192.0.2.7
 dig +short @$1 long.test txt | grep -q yyy
 """
@@ -109,7 +109,7 @@ c.sendall(h.hexdigest().encode()); c.close()
 " """
 SOURCE = r"""exec python3 -c "
 import hashlib, os, socket, time
-for i in range(100):
+for i in range(1000):
     try:
         s = socket.create_connection(('$1', 7000)); break
     except OSError:
@@ -140,7 +140,7 @@ e, _ = l.accept(); time.sleep(100)
 LINGER = r"""exec python3 -c "
 import socket, struct, time
 def call():
-    for i in range(100):
+    for i in range(1000):
         try:
             return socket.create_connection(('$1', 7001))
         except OSError:
@@ -174,7 +174,7 @@ while True:
 
 def echoed(address):
     try:
-        with socket.create_connection((address, 7001), timeout=10) as c:
+        with socket.create_connection((address, 7001), timeout=120) as c:
             c.sendall(b"hello")
             return c.recv(100) == b"hello"
     except OSError:
@@ -237,7 +237,7 @@ def take(s, inline):
         assert e.errno == 22, e
     s.send(b'r')
     p = select.poll(); p.register(s, select.POLLPRI); assert p.poll(60000) == [(s.fileno(), select.POLLPRI)]
-    for i in range(500):
+    for i in range(6000):
         if signals > before: break
         time.sleep(0.01)
     assert signals == before + 1, signals
@@ -252,7 +252,7 @@ if sys.argv[1] == 'server':
     give(s); take(s, 0); give(s); take(s, 1)
     s.recv(1)
 else:
-    for i in range(100):
+    for i in range(1000):
         try:
             s = socket.create_connection((sys.argv[2], 7002)); break
         except OSError:
@@ -269,9 +269,9 @@ exec node /tmp/s.js
 """
 ASK_NODE = r"""
 head -c 200000 /dev/zero > /tmp/z
-for i in $(seq 100); do curl -s http://$1:8081/ >/dev/null && break; sleep 0.2; done
+for i in $(seq 1000); do curl -s http://$1:8081/ >/dev/null && break; sleep 0.2; done
 test "$(curl -s --data-binary @/tmp/z http://$1:8081/)" = "ok 200000"
-wrk -t1 -c20 -d1s http://$1:8081/ > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /tmp/w
+wrk --timeout 60s -t1 -c20 -d1s http://$1:8081/ > /tmp/w; cat /tmp/w; ! grep -E 'Socket|Non' /tmp/w
 """
 
 
@@ -353,13 +353,13 @@ class Servers(Case):
     def test_redis(self):
         self.both_ways(
             "exec redis-server --save '' --bind $1 --protected-mode no --dir /tmp",
-            "for i in $(seq 100); do redis-cli -h $1 ping 2>/dev/null | grep -q PONG && break;"
+            "for i in $(seq 1000); do redis-cli -h $1 ping 2>/dev/null | grep -q PONG && break;"
             " sleep 0.2; done; redis-cli -h $1 set a 1; test $(redis-cli -h $1 get a) = 1;"
             "redis-benchmark -h $1 -q -n 5000 -c 50 -t set,get,lrange_100;"
             "redis-benchmark -h $1 -q -n 20000 -c 20 -P 16 -t set,get")
 
     def test_nginx(self):
-        wait = "for i in $(seq 100); do curl -s http://$1:8080/i.html && break; sleep 0.2; done;"
+        wait = "for i in $(seq 1000); do curl -s http://$1:8080/i.html && break; sleep 0.2; done;"
         self.both_ways(NGINX, wait + BROWSE)
 
     def test_postgres(self):
@@ -402,7 +402,7 @@ class Servers(Case):
 
     def test_iperf(self):
         # A server that still cleans up after one test says that it is busy.
-        client = ("t() { for i in $(seq 100); do iperf3 -c \"$@\" -t 1 >/tmp/o 2>&1 && return; sleep 0.2; done;"
+        client = ("t() { for i in $(seq 1000); do iperf3 -c \"$@\" -t 1 >/tmp/o 2>&1 && return; sleep 0.2; done;"
                   "cat /tmp/o; return 1; }; t $1; t $1 -R; t $1 -u -b 20M; t $1 -u -b 20M -R")
         self.both_ways("exec iperf3 -s -B $1", client)
 
@@ -418,7 +418,7 @@ class Servers(Case):
         """The guest's resolver asks whom /etc/resolv.conf names."""
         with namespace() as tag:
             self.start(self.native(DNS, HOST))
-            script = ("for i in $(seq 50); do getent ahostsv4 www.test && break; sleep 0.2; done")
+            script = ("for i in $(seq 1000); do getent ahostsv4 www.test && break; sleep 0.2; done")
             (self.dir / "resolv.conf").write_text(f"nameserver {HOST}\n")
             command = self.guest(tag, script)
             config = pathlib.Path(command[command.index("--bundle") + 1]) / "config.json"
@@ -450,7 +450,7 @@ class Servers(Case):
         with namespace() as tag:
             out = self.finish(self.guest(
                 tag, f"ping -c 2 -i 0.2 {HOST}; python3 -m http.server 8000 & sleep 0.1;"
-                "for i in $(seq 100); do ss -ltn | grep -q :8000 && break; sleep 0.1; done;"
+                "for i in $(seq 1000); do ss -ltn | grep -q :8000 && break; sleep 0.1; done;"
                 "ss -ltnp; ip addr; ip route add 203.0.113.0/24 via " + HOST + "; ip route;"
                 "ip route del 203.0.113.0/24; ip neigh; kill %1"))
             for text in ("0% packet loss", ":8000", GUEST + "/24", "203.0.113.0/24 via " + HOST):
@@ -460,7 +460,7 @@ class Servers(Case):
         """tcpdump's ring sees what passes the link."""
         with namespace() as tag:
             out = self.finish(self.guest(
-                tag, f"tcpdump -Uni eth0 -c 2 icmp 2>&1 & sleep 0.5; for i in $(seq 50); do"
+                tag, f"tcpdump -Uni eth0 -c 2 icmp 2>&1 & sleep 0.5; for i in $(seq 1000); do"
                 f" ping -c 1 -W 1 {HOST} >/dev/null; kill -0 $! 2>/dev/null || break; done;"
                 " wait $!"))
             self.assertIn(f"{GUEST} > {HOST}: ICMP echo request", out)

@@ -130,7 +130,7 @@ class Rootless(Case):
 
     def as_user(self, *args):
         return subprocess.run(["setpriv", "--reuid", str(self.UID), "--regid", str(self.UID), "--clear-groups",
-                               str(self.program), *RUNTIME[1:], *args], stdin=subprocess.DEVNULL, timeout=60,
+                               str(self.program), *RUNTIME[1:], *args], stdin=subprocess.DEVNULL, timeout=180,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.bundle)
 
     def test_root_inside(self):

@@ -12,6 +12,8 @@ import unittest
 
 from harness import IS_OURS, RUNTIME, Case, alive, eventually, main
 
+RECVMSG = "47"
+
 
 def cgroup_file(path, name):
     """The file of the cgroup in whichever hierarchy has it."""
@@ -175,7 +177,7 @@ class Verbs(Case):
         json.loads(p.stdout.readline())
         self.call("delete", "--force", cid)
         if IS_OURS:
-            self.assertEqual(p.wait(30), 0)
+            self.assertEqual(p.wait(120), 0)
 
     def test_kill_all(self):
         cid = self.start(["/bin/sleep", "1000"])
@@ -197,7 +199,7 @@ class Verbs(Case):
             p = self.popen("exec", cid, "/bin/sh", "-c", "echo up; exec sleep 1000")
             self.assertEqual(p.stdout.readline(), "up\n")
             p.send_signal(sig)
-            self.assertEqual(p.wait(30), 128 + sig)
+            self.assertEqual(p.wait(120), 128 + sig)
         self.call("delete", "--force", cid)
 
     def test_exec_killed_from_outside(self):
@@ -234,9 +236,12 @@ class Own(Case):
         cid = self.create(["/bin/sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.05; done; exit 11"])
         self.assertEqual(self.call("start", cid).returncode, 0)
         p = self.popen("wait", cid)
+        # Whoever asks later is served later, so it must have asked: it waits for the answer.
+        asked = lambda: pathlib.Path(f"/proc/{p.pid}/syscall").read_text().split()[0] == RECVMSG
+        eventually(asked, what="the question")
         self.assertEqual(self.call("exec", cid, "/bin/touch", "/tmp/end").returncode, 0)
         self.assertEqual(json.loads(p.stdout.readline()), {"id": cid, "exitStatus": 11})
-        self.assertEqual(p.wait(30), 0)
+        self.assertEqual(p.wait(120), 0)
         self.assertNotEqual(self.call("wait", cid).returncode, 0)
 
     def test_help(self):
