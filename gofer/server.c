@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,7 @@ size_t gof_server_handles(struct gof_server *s)
 int gof_conn_init(struct gof_conn *c, struct gof_server *s)
 {
     c->s = s;
+    c->cpu = c->wanted_cpu = GOF_CPU_NONE;
     c->in = malloc(GOF_MESSAGE_MAX);
     c->out = malloc(GOF_MESSAGE_MAX);
     c->scratch = malloc(GOF_MESSAGE_MAX);
@@ -102,8 +104,10 @@ int gof_server_answer(struct gof_conn *c, size_t size, size_t *out_size, int *ou
     unsigned op = rbuf_u16(&q.r);
     size_t closes = rbuf_u16(&q.r);
     uint32_t seq = rbuf_u32(&q.r);
+    uint32_t cpu = rbuf_u16(&q.r);
     if (!rbuf_ok(&q.r) || op >= GOF_OP_END || !functions[op] || close_handles(&q, closes))
         return -EPROTO;
+    c->wanted_cpu = cpu;
     wbuf_u32(&q.w, 0);
     wbuf_u32(&q.w, seq);
     int r = functions[op](&q);
@@ -140,6 +144,21 @@ static int serve_one(struct gof_conn *c, int sock, size_t size)
     return r;
 }
 
+/* The thread that serves a channel goes where it is wanted, and nowhere if it may not. */
+static void follow(struct gof_conn *c)
+{
+    cpu_set_t set;
+
+    if (c->wanted_cpu == c->cpu)
+        return;
+    c->cpu = c->wanted_cpu;
+    if (c->cpu >= CPU_SETSIZE)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)c->cpu, &set);
+    (void)sched_setaffinity(0, sizeof(set), &set);
+}
+
 /* Till something is there to receive. */
 static void await_request(int sock, struct settling *settling)
 {
@@ -169,6 +188,7 @@ int gof_server_channel(struct gof_server *s, int sock)
             close(fd);
         /* No request comes with a descriptor. */
         r = n < 0 || fd >= 0 ? -EPROTO : serve_one(&c, sock, (size_t)n);
+        follow(&c);
     }
     gof_conn_fini(&c);
     return r == -EPROTO ? r : 0;

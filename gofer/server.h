@@ -37,6 +37,7 @@ size_t gof_server_handles(struct gof_server *s);
 struct gof_conn {
     struct gof_server *s;
     uint8_t *in, *out, *scratch; /* GOF_MESSAGE_MAX each */
+    uint32_t cpu, wanted_cpu;    /* where it is served, is to be served: GOF_CPU_NONE anywhere */
 };
 MUST_CHECK int gof_conn_init(struct gof_conn *c, struct gof_server *s);
 void gof_conn_fini(struct gof_conn *c);

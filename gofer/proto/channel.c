@@ -1,5 +1,6 @@
 /* The pool of channels and the frame around every request. */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -7,6 +8,9 @@
 #include "base/log.h"
 #include "gofer/proto/client_priv.h"
 #include "gofer/proto/msg.h"
+
+/* So many requests from elsewhere, and a channel moves. */
+#define CHANNEL_STRANGERS 8
 
 int gof_client_new(const int *fds, size_t count, struct gof_client **out_client)
 {
@@ -23,6 +27,7 @@ int gof_client_new(const int *fds, size_t count, struct gof_client **out_client)
     for (size_t i = 0; i < count; i++) {
         mutex_init(&c->channels[i].mu, LOCK_RANK_GOFER_CHANNEL);
         c->channels[i].fd = fds[i];
+        atomic_init(&c->channels[i].cpu, GOF_CPU_NONE);
     }
     c->count = count;
     ref_init(&c->ref);
@@ -81,11 +86,19 @@ static void client_die(struct gof_client *c, const char *why)
         shutdown(c->channels[i].fd, SHUT_RDWR);
 }
 
-/* Any free channel; all busy: wait for one, a different one for different threads. */
-static struct gof_channel *channel_take(struct gof_client *c)
+/* A free channel that is served on cpu; GOF_CPU_NONE: one without a place. Its lock is held. */
+static struct gof_channel *channel_free_on(struct gof_client *c, uint32_t cpu)
 {
-    size_t first = (size_t)atomic_fetch_add_explicit(&c->requests, 1, memory_order_relaxed);
+    for (size_t i = 0; i < c->count; i++)
+        if (atomic_load_explicit(&c->channels[i].cpu, memory_order_relaxed) == cpu &&
+            mutex_trylock(&c->channels[i].mu))
+            return &c->channels[i];
+    return NULL;
+}
 
+/* Any free one; all busy: waits for one, a different one for different threads. */
+static struct gof_channel *channel_any(struct gof_client *c, size_t first)
+{
     for (size_t i = 0; i < c->count; i++)
         if (mutex_trylock(&c->channels[i].mu))
             return &c->channels[i];
@@ -94,11 +107,34 @@ static struct gof_channel *channel_take(struct gof_client *c)
     return ch;
 }
 
-static void put_closes(struct gof_client *c, struct wbuf *w)
+/* Waking another CPU, twice for a request, costs several times the whole hand-over on one: a
+ * channel is served where those are who use it. */
+static struct gof_channel *channel_take(struct gof_client *c)
+{
+    size_t first = (size_t)atomic_fetch_add_explicit(&c->requests, 1, memory_order_relaxed);
+    const uint32_t cpu = MIN((uint32_t)sched_getcpu(), GOF_CPU_NONE);
+    struct gof_channel *ch = channel_free_on(c, cpu);
+
+    if (!ch)
+        ch = channel_free_on(c, GOF_CPU_NONE);
+    if (!ch)
+        ch = channel_any(c, first);
+    const uint32_t there = atomic_load_explicit(&ch->cpu, memory_order_relaxed);
+    if (there == cpu) {
+        ch->strangers = 0;
+    } else if (there == GOF_CPU_NONE || ++ch->strangers == CHANNEL_STRANGERS) {
+        atomic_store_explicit(&ch->cpu, cpu, memory_order_relaxed);
+        ch->strangers = 0;
+    }
+    return ch;
+}
+
+static void put_closes(struct gof_client *c, const struct gof_channel *ch, struct wbuf *w)
 {
     mutex_lock(&c->close_mu);
     wbuf_u16(w, (uint16_t)c->close_count);
-    wbuf_u32(w, 0); /* seq, filled in later */
+    wbuf_u32(w, ch->seq);
+    wbuf_u16(w, (uint16_t)atomic_load_explicit(&ch->cpu, memory_order_relaxed));
     for (size_t i = 0; i < c->close_count; i++)
         wbuf_u64(w, c->closes[i]);
     c->close_count = 0;
@@ -114,8 +150,8 @@ void gof_call_begin(struct gof_client *c, enum gof_op op, struct gof_call *call)
     wbuf_init(&call->w, call->ch->buf, GOF_MESSAGE_MAX);
     rbuf_init(&call->r, call->ch->buf, 0);
     wbuf_u16(&call->w, (uint16_t)op);
-    put_closes(c, &call->w);
-    wbuf_patch_u32(&call->w, 4, ++call->ch->seq);
+    call->ch->seq++;
+    put_closes(c, call->ch, &call->w);
 }
 
 static int call_fail(struct gof_call *call, const char *why)

@@ -14,8 +14,11 @@
 struct gof_channel {
     struct mutex mu; /* rank GOFER_CHANNEL */
     int fd;
-    uint32_t seq; /* of the last request; guarded by mu */
-    uint8_t *buf; /* GOF_MESSAGE_MAX, request and then answer; guarded by mu */
+    /* The CPU its requests are served on: GOF_CPU_NONE at first. With mu held to change. */
+    _Atomic uint32_t cpu;
+    unsigned strangers; /* requests from other CPUs since the last one from there; guarded by mu */
+    uint32_t seq;       /* of the last request; guarded by mu */
+    uint8_t *buf;       /* GOF_MESSAGE_MAX, request and then answer; guarded by mu */
 };
 
 struct gof_client {

@@ -3,9 +3,10 @@
  * message point into it.
  *
  * One request and one answer at a time per channel, each one SOCK_SEQPACKET message, little-endian.
- *   request: u16 op, u16 close_count, u32 seq, close_count x u64 handle, fields of the op
+ *   request: u16 op, u16 close_count, u32 seq, u16 cpu, close_count x u64 handle, fields of the op
  *   answer:  i32 status (0 or negative errno), u32 seq, fields of the op when status is 0
- * The handles to close are dropped before the request is looked at: closing costs no message. A
+ * cpu: where the requests of this channel are to be served from now on, GOF_CPU_NONE: anywhere. The
+ * handles to close are dropped before the request is looked at: closing costs no message. A
  * name or other text is u16 length and bytes without NUL. A node is u64 handle and attributes. An
  * answer carries a descriptor (SCM_RIGHTS) only where said. A message that does not parse ends the
  * connection at either end. */
@@ -28,6 +29,7 @@
 #define GOF_WALK_MAX 32  /* components of one walk */
 #define GOF_CLOSE_MAX 64 /* handles closed along with one request */
 #define GOF_CHANNEL_MAX 8
+#define GOF_CPU_NONE 0xffffu
 #define GOF_EXPORT_MAX 256
 /* Handles one sentry may hold: ENFILE. Each is a descriptor of the gofer. */
 #define GOF_HANDLE_MAX 262144

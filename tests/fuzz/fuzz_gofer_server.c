@@ -96,6 +96,7 @@ static size_t make_request(uint8_t how, const uint8_t *bytes, size_t size, uint8
     wbuf_u16(&w, how % GOF_OP_END);
     wbuf_u16(&w, 0);
     wbuf_u32(&w, 1);
+    wbuf_u16(&w, GOF_CPU_NONE);
     /* Ids start with small slots of generation 0. */
     if (how & 0x40 && size > 0) {
         wbuf_u64(&w, bytes[0] % 8u);
@@ -116,6 +117,7 @@ static void attach(struct gof_conn *c, uint8_t export_id)
     wbuf_u16(&w, GOF_ATTACH);
     wbuf_u16(&w, 0);
     wbuf_u32(&w, 0);
+    wbuf_u16(&w, GOF_CPU_NONE);
     wbuf_u32(&w, export_id);
     if (gof_server_answer(c, w.len, &size, &fd))
         abort();

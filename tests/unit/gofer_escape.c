@@ -29,6 +29,7 @@ static void begin(struct wbuf *w, uint8_t *buf, size_t size, unsigned op)
     wbuf_u16(w, (uint16_t)op);
     wbuf_u16(w, 0);
     wbuf_u32(w, 1);
+    wbuf_u16(w, GOF_CPU_NONE);
 }
 
 static void expect_hang_up(const struct wbuf *w)
@@ -122,6 +123,7 @@ Test(gofer_escape, closing_what_is_not_open)
     wbuf_u16(&w, GOF_CLOSE);
     wbuf_u16(&w, 1);
     wbuf_u32(&w, 1);
+    wbuf_u16(&w, GOF_CPU_NONE);
     wbuf_u64(&w, 77);
     expect_hang_up(&w);
 }
