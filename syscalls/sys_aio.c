@@ -10,6 +10,7 @@
 #include "sentry/fs/anon/eventfd.h"
 #include "sentry/kernel/aio.h"
 #include "sentry/kernel/image.h"
+#include "sentry/kernel/timer.h"
 #include "sentry/time/clock.h"
 #include "syscalls/handlers.h"
 #include "syscalls/sys_rw.h"
@@ -96,6 +97,10 @@ static int aio_check(const struct file *f, const struct iocb *cb)
         if (cb->aio_buf || cb->aio_offset || cb->aio_nbytes || cb->aio_rw_flags || !f->ops->fsync)
             return -EINVAL;
         return 0;
+    case IOCB_CMD_POLL:
+        return cb->aio_buf > UINT16_MAX || cb->aio_offset || cb->aio_nbytes || cb->aio_rw_flags
+                   ? -EINVAL
+                   : 0;
     default:
         return -EINVAL;
     }
@@ -135,7 +140,10 @@ static int aio_run(struct task *t, struct aio_ctx *a, uaddr_t addr, const struct
         r = aio_check(f, cb);
     if (r == 0 && copyout_obj(&t->ua, uaddr_add(addr, offsetof(struct iocb, aio_key)), &key))
         r = -EFAULT;
-    if (r == 0) {
+    if (r == 0 && cb->aio_lio_opcode == IOCB_CMD_POLL) {
+        const struct aio_tell told = {.file = tell, .fn = eventfd_signal};
+        r = aio_poll_start(a, kernel_timer_service(t->k), f, &told, cb, addr.v);
+    } else if (r == 0) {
         const struct io_event e = {.data = cb->aio_data, .obj = addr.v, .res = aio_do(t, f, cb)};
         aio_complete(a, &e);
         if (tell)
@@ -190,7 +198,7 @@ int64_t sys_io_submit(struct task *t, uaddr_t ctx, int64_t nr, uaddr_t iocbpp)
     return done ? done : r;
 }
 
-/* Every request is finished by the time somebody could want to cancel it. */
+/* Every request but polls is finished by the time somebody could want to cancel it. */
 int64_t sys_io_cancel(struct task *t, uaddr_t ctx, uaddr_t iocb, uaddr_t result)
 {
     struct aio_ctx *a;
@@ -200,9 +208,11 @@ int64_t sys_io_cancel(struct task *t, uaddr_t ctx, uaddr_t iocb, uaddr_t result)
     if (copyin_obj(&t->ua, &key, uaddr_add(iocb, offsetof(struct iocb, aio_key))))
         return -EFAULT;
     int r = aio_find(&t->ua, ctx, &a);
-    if (r == 0)
-        aio_put(a);
-    return -EINVAL;
+    if (r)
+        return r;
+    r = key ? -EINVAL : aio_poll_cancel(a, iocb.v);
+    aio_put(a);
+    return r;
 }
 
 /* ---- results ---- */

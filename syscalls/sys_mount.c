@@ -96,7 +96,7 @@ static int mount_from(struct task *t, const struct mount_call *m)
     if (r)
         return r;
     r = m->flags & MS_BIND ? vfs_bind(m->c.ns, &from, &m->target, m->flags & MS_REC)
-                           : vfs_move_mount(m->c.ns, &from, &m->target);
+                           : vfs_move_mount(m->c.ns, &m->c.root, &from, &m->target, false);
     vpath_put(&from);
     return r;
 }

@@ -16,6 +16,7 @@
 
 /* Linux 6.1 to 6.5 and later ones. */
 #define FSC_CREATE_EXCL 8u
+#define MOVE_BENEATH 0x200u
 #define MOUNT_ATTR_ALL                                                                             \
     (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |                \
      MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW)
@@ -429,7 +430,8 @@ int64_t sys_move_mount(struct task *t, int from_fd, uaddr_t from_path, int to_fd
 
     if (!mount_change_allowed(t))
         return -EPERM;
-    if (flags & ~(unsigned)MOVE_MOUNT__MASK)
+    if (flags & ~((unsigned)MOVE_MOUNT__MASK | MOVE_BENEATH) ||
+        (flags & MOVE_BENEATH && flags & MOVE_MOUNT_SET_GROUP))
         return -EINVAL;
     int r =
         path_place_at(t, from_fd, from_path,
@@ -439,8 +441,9 @@ int64_t sys_move_mount(struct task *t, int from_fd, uaddr_t from_path, int to_fd
     r = path_place_at(t, to_fd, to_path,
                       move_lookup(flags, MOVE_MOUNT_T_SYMLINKS, MOVE_MOUNT_T_EMPTY_PATH), &to);
     if (r == 0) {
-        r = flags & MOVE_MOUNT_SET_GROUP ? vfs_set_group(to.c.ns, &from.p, &to.p)
-                                         : vfs_move_mount(to.c.ns, &from.p, &to.p);
+        r = flags & MOVE_MOUNT_SET_GROUP
+                ? vfs_set_group(to.c.ns, &from.p, &to.p)
+                : vfs_move_mount(to.c.ns, &to.c.root, &from.p, &to.p, flags & MOVE_BENEATH);
         path_place_end(&to);
     }
     path_place_end(&from);

@@ -88,3 +88,36 @@ int64_t sys_readahead(struct task *t, int fd, int64_t offset, uint64_t count)
     (void)count;
     return check_hint(t, fd, true);
 }
+
+struct lx_cachestat_range {
+    uint64_t off, len;
+};
+
+struct lx_cachestat {
+    uint64_t cache, dirty, writeback, evicted, recently_evicted;
+};
+
+/* Nothing in memory has a disk behind it that this kernel would write to. */
+int64_t sys_cachestat(struct task *t, int fd, uaddr_t range, uaddr_t cstat, unsigned flags)
+{
+    struct lx_cachestat_range in;
+    struct lx_cachestat out = {0};
+    struct vfs_caller c;
+    struct file *f;
+    int64_t r = task_file(t, fd, &f);
+
+    if (r != 0)
+        return r;
+    if (copyin_obj(&t->ua, &in, range)) {
+        file_put(f);
+        return -EFAULT;
+    }
+    const uint64_t last = in.len != 0 ? (in.off + in.len - 1) >> PAGE_SHIFT : UINT64_MAX;
+    task_vfs_caller(t, &c);
+    r = vfs_cached(f, in.off >> PAGE_SHIFT, last, &c, &out.cache);
+    task_vfs_caller_end(&c);
+    file_put(f);
+    if (r == 0 && flags != 0)
+        r = -EINVAL;
+    return r == 0 && copyout_obj(&t->ua, cstat, &out) ? -EFAULT : r;
+}

@@ -6,30 +6,12 @@
 #include <sys/mman.h>
 
 #include "base/limits.h"
-#include "base/lock.h"
 #include "base/objcount.h"
-#include "base/ref.h"
 #include "platform/platform.h"
+#include "sentry/kernel/aio_priv.h"
 #include "sentry/mem/memfile.h"
-#include "sentry/mm/mappable.h"
 
 OBJCOUNT_DEFINE(aio_ctx);
-
-struct aio_ctx {
-    /* immutable */
-    struct mappable m;
-    struct ref ref;
-    struct memfile *mf;
-    uint64_t page;       /* in the memory file: zeros, as libaio looks there for a ring it knows */
-    const struct mm *mm; /* whose it is, not a reference: a child's copy is not its own */
-    unsigned max;
-    struct mutex mu; /* rank PIPE: guards the rest */
-    struct io_event *done;
-    unsigned first, count; /* finished */
-    unsigned used;         /* finished and under way */
-    bool dead;
-    struct waitq wq;
-};
 
 static _Atomic unsigned all_requests;
 
@@ -62,6 +44,7 @@ void aio_put(struct aio_ctx *a)
 {
     if (!ref_put(&a->ref))
         return;
+    aio_polls_drop(a);
     atomic_fetch_sub(&all_requests, a->max);
     mappable_fini(&a->m);
     memfile_unref(a->mf, a->page, PAGE_SIZE);
@@ -114,6 +97,8 @@ static int aio_alloc(struct memfile *mf, const struct mm *mm, unsigned nr, struc
     a->mm = mm;
     a->max = nr;
     mutex_init(&a->mu, LOCK_RANK_PIPE);
+    list_init(&a->polls);
+    list_init(&a->over);
     waitq_init(&a->wq);
     OBJCOUNT_INC(aio_ctx);
     *out = a;
@@ -179,6 +164,7 @@ int aio_destroy(const struct uaccess *ua, uaddr_t addr)
     a->dead = true;
     mutex_unlock(&a->mu);
     (void)waitq_wake(&a->wq, 0);
+    aio_polls_drop(a);
     if (r == 0 && mm_detach(ua->mm, ua->ctx, addr, &aio_ops, &m) == 0)
         aio_map_put(m);
     aio_put(a);
@@ -194,6 +180,7 @@ unsigned aio_size(const struct aio_ctx *a)
 
 int aio_begin(struct aio_ctx *a)
 {
+    aio_polls_reap(a);
     mutex_lock(&a->mu);
     int r = a->dead ? -EINVAL : a->used < a->max ? 0 : -EAGAIN;
     if (r == 0)

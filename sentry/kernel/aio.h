@@ -16,7 +16,9 @@
 #include "sentry/wait/wait.h"
 
 struct aio_ctx;
+struct file;
 struct memfile;
+struct timer_service;
 
 /* A context for nr requests in the address space of ua, mapped there. *out_addr is its name.
  * -EAGAIN past the limit of all, -ENOMEM. */
@@ -33,6 +35,18 @@ MUST_CHECK int aio_begin(struct aio_ctx *a);
 /* Gives the room back unused. */
 void aio_abort(struct aio_ctx *a);
 void aio_complete(struct aio_ctx *a, const struct io_event *e);
+/* Who else hears of the end: fn(file); file NULL: nobody. */
+struct aio_tell {
+    struct file *file;
+    void (*fn)(struct file *f);
+};
+/* IOCB_CMD_POLL after aio_begin: completes, now or from another thread, once f has one of the
+ * events cb asks for. Borrows f and tell's file. addr: what the event names. -ENOMEM, -EAGAIN,
+ * -EINVAL when a is destroyed: not begun. */
+MUST_CHECK int aio_poll_start(struct aio_ctx *a, struct timer_service *ts, struct file *f,
+                              const struct aio_tell *tell, const struct iocb *cb, uint64_t addr);
+/* Ends the one that addr names, with an event without a result: -EINPROGRESS; -EINVAL: none. */
+MUST_CHECK int aio_poll_cancel(struct aio_ctx *a, uint64_t addr);
 /* Up to max finished ones, oldest first. */
 unsigned aio_take(struct aio_ctx *a, struct io_event *out, unsigned max);
 /* The last count taken could not be told: they are there again. */

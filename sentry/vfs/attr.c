@@ -104,6 +104,15 @@ static bool attr_is_owner(const struct vfs_caller *c, const struct inode *i)
     return c->cred->fsuid == i->uid || cred_file_capable(c->cred, i->uid, i->gid, CAP_FOWNER);
 }
 
+int vfs_cached(struct file *f, uint64_t first, uint64_t last, const struct vfs_caller *c,
+               uint64_t *out_pages)
+{
+    if (!file_writable(f) && !attr_is_owner(c, f->inode) && vfs_permission(c, f->inode, 2) != 0)
+        return -EPERM;
+    *out_pages = f->ops->cached != NULL && first <= last ? f->ops->cached(f, first, last) : 0;
+    return 0;
+}
+
 static int attr_may_chown(const struct vfs_caller *c, const struct inode *i,
                           const struct vfs_setattr *a)
 {

@@ -131,14 +131,36 @@ static int move_check(const struct mount_ns *ns, const struct vpath *from, const
     return 0;
 }
 
-int vfs_move_mount(struct mount_ns *ns, const struct vpath *from, const struct vpath *to)
+/* MOVE_MOUNT_BENEATH: *at, the root of a mount, becomes the place where that stands. */
+static int beneath_place(const struct vpath *from, const struct vpath *root, struct vpath *at)
+{
+    const struct mount *over = at->mnt;
+
+    if (at->dentry != over->root || over->parent == NULL || over->locked || over == root->mnt ||
+        mount_at_locked(from->mnt, from->mnt->root) != NULL)
+        return -EINVAL;
+    for (const struct mount *up = from->mnt; up != NULL; up = up->parent)
+        if (up == over)
+            return -EINVAL;
+    *at = (struct vpath){over->parent, over->point};
+    /* A copy of what goes beneath would come to stand on top. */
+    return mount_would_cover_locked(at, over) || mount_would_cover_locked(at, from->mnt) ? -EINVAL
+                                                                                         : 0;
+}
+
+int vfs_move_mount(struct mount_ns *ns, const struct vpath *root, const struct vpath *from,
+                   const struct vpath *to, bool beneath)
 {
     struct vpath old = {0};
+    int r = 0;
 
     rwlock_wrlock(&vfs_mount_lock);
     struct vpath at = topmost(to);
     struct mount_ns *was = from->mnt->ns;
-    int r = move_check(ns, from, &at);
+    if (beneath)
+        r = beneath_place(from, root, &at);
+    if (r == 0)
+        r = move_check(ns, from, &at);
     if (r == 0)
         r = mount_attach_tree_locked(ns, &at, from->mnt, true, &old);
     if (r == 0 && was != ns)

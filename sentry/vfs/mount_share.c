@@ -244,24 +244,31 @@ static void join_tree(struct mount_ns *ns, struct mount *top, bool counted)
     mount_ns_touch_locked(ns);
 }
 
-/* Copies go beneath what stands there already: what is seen in m does not change. */
-static void spread_commit(struct mount *copy, struct dentry *point)
+/* Beneath what stands there already: what is seen at the place does not change. */
+static void link_beneath(struct mount *m, struct mount *parent, struct dentry *point)
 {
-    struct mount *m = copy->from, *over = mount_at_locked(m, point);
+    struct mount *over = mount_at_locked(parent, point);
     struct vpath old = {0};
 
-    copy->from = NULL;
-    list_del(&copy->node);
     if (over != NULL)
         mount_unlink_locked(over, &old);
-    mount_link_locked(copy, m, point);
-    join_tree(m->ns, copy, true);
+    mount_link_locked(m, parent, point);
     if (over != NULL) {
-        struct mount *top = mount_topmost_locked(copy);
+        struct mount *top = mount_topmost_locked(m);
         mount_link_locked(over, top, top->root);
         /* The new mount holds both. */
         vpath_put(&old);
     }
+}
+
+static void spread_commit(struct mount *copy, struct dentry *point)
+{
+    struct mount *m = copy->from;
+
+    copy->from = NULL;
+    list_del(&copy->node);
+    join_tree(m->ns, copy, true);
+    link_beneath(copy, m, point);
 }
 
 static void spread_undo(struct list *made)
@@ -338,7 +345,6 @@ int mount_attach_tree_locked(struct mount_ns *ns, const struct vpath *p, struct 
     }
     if (moved && top->parent != NULL)
         mount_unlink_locked(top, out_old);
-    mount_link_locked(top, p->mnt, p->dentry);
     if (top->ns != ns) {
         for (m = top; m != NULL; m = mount_next_locked(m, top))
             mount_leave_ns_locked(m);
@@ -346,9 +352,20 @@ int mount_attach_tree_locked(struct mount_ns *ns, const struct vpath *p, struct 
     } else {
         mount_ns_touch_locked(ns);
     }
+    link_beneath(top, p->mnt, p->dentry);
     while (!list_empty(&made))
         spread_commit(list_first_entry(&made, struct mount, node), p->dentry);
     return 0;
+}
+
+bool mount_would_cover_locked(const struct vpath *p, const struct mount *m)
+{
+    if (p->mnt->group == 0 || m->root != p->dentry)
+        return false;
+    for (; m != NULL; m = m->master)
+        if (m->group == p->mnt->group)
+            return true;
+    return false;
 }
 
 /* ---- unmounting ---- */

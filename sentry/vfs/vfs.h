@@ -264,6 +264,8 @@ struct file_ops {
     MUST_CHECK int (*mmap)(struct file *f, int prot, int flags, struct mappable **out);
     MUST_CHECK int (*fsync)(struct file *f, bool data_only);
     MUST_CHECK int (*fallocate)(struct file *f, int mode, int64_t off, int64_t size);
+    /* How many of the pages first to last are in memory. NULL: none. */
+    uint64_t (*cached)(struct file *f, uint64_t first, uint64_t last);
     /* A file descriptor to it was closed by a task (flush): not the last reference. NULL: nothing
      */
     int (*flush)(struct file *f, const struct vfs_caller *c);
@@ -325,6 +327,9 @@ MUST_CHECK int64_t vfs_seek(struct file *f, int64_t off, int whence);
 MUST_CHECK int64_t vfs_seek_noop(struct file *f, int64_t off, int whence);
 /* pread and its like make sense. */
 bool file_has_position(const struct file *f);
+/* cachestat(2): pages first to last of f that are in memory; -EPERM for who could not write it. */
+MUST_CHECK int vfs_cached(struct file *f, uint64_t first, uint64_t last, const struct vfs_caller *c,
+                          uint64_t *out_pages);
 MUST_CHECK int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg);
 MUST_CHECK int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                              const struct vfs_caller *c);
@@ -469,9 +474,10 @@ MUST_CHECK int vfs_mount(struct mount_ns *ns, const struct vpath *p, struct supe
                          uint32_t flags);
 MUST_CHECK int vfs_bind(struct mount_ns *ns, const struct vpath *from, const struct vpath *to,
                         bool recursive);
-/* MS_MOVE. */
-MUST_CHECK int vfs_move_mount(struct mount_ns *ns, const struct vpath *from,
-                              const struct vpath *to);
+/* MS_MOVE. beneath: under the mount that to is the root of, which covers it (MOVE_MOUNT_BENEATH).
+ * root: the caller's, under which nothing goes. */
+MUST_CHECK int vfs_move_mount(struct mount_ns *ns, const struct vpath *root,
+                              const struct vpath *from, const struct vpath *to, bool beneath);
 /* type: one of MS_SHARED MS_SLAVE MS_PRIVATE MS_UNBINDABLE. */
 MUST_CHECK int vfs_set_propagation(struct mount_ns *ns, const struct vpath *p, uint32_t type,
                                    bool recursive);

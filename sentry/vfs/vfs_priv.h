@@ -181,10 +181,13 @@ MUST_CHECK int mount_copy_tree_locked(struct mount *m, struct dentry *root, unsi
 void mount_set_type_locked(struct mount *m, uint32_t type);
 /* m, which has neither, gets from's peer group and master. */
 void mount_set_group_locked(struct mount *from, struct mount *m);
-/* Hangs the tree top over p, which is in ns, and what follows p's mount gets copies. moved: top
- * is in a tree already; its old place goes to *out_old. -ENOSPC, -ENOMEM: nothing changed. */
+/* Hangs the tree top over p, beneath what stands there, and what follows p's mount gets copies. p
+ * is in ns. moved: top is in a tree already; its old place goes to *out_old. -ENOSPC, -ENOMEM:
+ * nothing changed. */
 MUST_CHECK int mount_attach_tree_locked(struct mount_ns *ns, const struct vpath *p,
                                         struct mount *top, bool moved, struct vpath *out_old);
+/* What is mounted on p also comes to stand on m's root, by propagation. Reading suffices. */
+bool mount_would_cover_locked(const struct vpath *p, const struct mount *m);
 /* Somebody uses what would go with m. */
 bool mount_is_busy_locked(struct mount *m, uint32_t expected);
 /* Takes the tree m away, and what propagation put elsewhere for it. */

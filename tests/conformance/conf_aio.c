@@ -212,3 +212,121 @@ TEST(events_that_could_not_be_told_stay)
     CHECK_EQ(getevents(ctx, 1, 1, &e, NULL), 1);
     CHECK_EQ(e.res, 5);
 }
+
+/* ---- IOCB_CMD_POLL ---- */
+
+static struct iocb poll_request(int fd, uint16_t events)
+{
+    return request(fd, IOCB_CMD_POLL, (void *)(uintptr_t)events, 0, 0);
+}
+
+TEST(poll_at_once)
+{
+    aio_context_t ctx = setup(4);
+    struct timespec now = {0};
+    struct io_event e[2];
+    int p[2];
+
+    OK(pipe(p));
+    struct iocb out = poll_request(p[1], POLLOUT), *list[] = {&out};
+    CHECK_EQ(submit(ctx, 1, list), 1);
+    CHECK_EQ(getevents(ctx, 0, 2, e, &now), 1);
+    CHECK_EQ(e[0].res, POLLOUT);
+    CHECK_EQ(e[0].data, 0x1234);
+    CHECK_EQ(e[0].obj, (uintptr_t)&out);
+    struct iocb bad = poll_request(p[1], POLLOUT);
+    list[0] = &bad;
+    bad.aio_nbytes = 1;
+    CHECK_ERRNO(submit(ctx, 1, list), EINVAL);
+    bad.aio_nbytes = 0;
+    bad.aio_offset = 1;
+    CHECK_ERRNO(submit(ctx, 1, list), EINVAL);
+    bad.aio_offset = 0;
+    bad.aio_buf = 0x10000;
+    CHECK_ERRNO(submit(ctx, 1, list), EINVAL);
+    bad.aio_buf = POLLIN;
+    bad.aio_fildes = (uint32_t)OK(open("f", O_RDWR | O_CREAT, 0644));
+    CHECK_EQ(submit(ctx, 1, list), 1);
+    CHECK_EQ(getevents(ctx, 0, 2, e, &now), 1);
+    CHECK_EQ(e[0].res, POLLIN);
+}
+
+/* Each is told once, and to the eventfd as well. */
+TEST(poll_later)
+{
+    aio_context_t ctx = setup(4);
+    struct timespec now = {0};
+    struct io_event e[2];
+    uint64_t n;
+    int p[2];
+
+    OK(pipe(p));
+    const int efd = OK(eventfd(0, 0));
+    struct iocb in = poll_request(p[0], POLLIN), *list[] = {&in};
+    in.aio_flags = IOCB_FLAG_RESFD;
+    in.aio_resfd = (uint32_t)efd;
+    CHECK_EQ(submit(ctx, 1, list), 1);
+    CHECK_EQ(getevents(ctx, 0, 2, e, &now), 0);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(write(p[1], "x", 1));
+        _exit(0);
+    }
+    CHECK_EQ(OK(read(efd, &n, sizeof(n))), 8);
+    CHECK_EQ(n, 1);
+    CHECK_EQ(getevents(ctx, 1, 2, e, NULL), 1);
+    CHECK((e[0].res & POLLIN) != 0);
+    CHECK_EXIT(pid, 0);
+    OK(write(p[1], "x", 1));
+    CHECK_EQ(getevents(ctx, 0, 2, e, &now), 0);
+    /* The descriptor may be closed meanwhile. */
+    int q[2];
+    OK(pipe(q));
+    struct iocb hup = poll_request(q[0], POLLIN);
+    list[0] = &hup;
+    CHECK_EQ(submit(ctx, 1, list), 1);
+    OK(close(q[0]));
+    OK(close(q[1]));
+    CHECK_EQ(getevents(ctx, 1, 2, e, NULL), 1);
+    CHECK((e[0].res & POLLHUP) != 0);
+}
+
+TEST(poll_cancelled)
+{
+    aio_context_t ctx = setup(2);
+    struct io_event e[2];
+    int p[2];
+
+    OK(pipe(p));
+    struct iocb in = poll_request(p[0], POLLIN), other = poll_request(p[0], POLLIN),
+                third = poll_request(p[0], POLLIN), *list[] = {&in, &other}, *more[] = {&third};
+    CHECK_EQ(submit(ctx, 2, list), 2);
+    CHECK_ERRNO(syscall(SYS_io_cancel, ctx, &in, e), EINPROGRESS);
+    CHECK_EQ(getevents(ctx, 1, 2, e, NULL), 1);
+    CHECK_EQ(e[0].res, 0);
+    CHECK_EQ(e[0].obj, (uintptr_t)&in);
+    CHECK_ERRNO(syscall(SYS_io_cancel, ctx, &in, e), EINVAL);
+    /* Those that wait count, and go with the context. */
+    CHECK_EQ(submit(ctx, 1, more), 1);
+    OK(syscall(SYS_io_destroy, ctx));
+    OK(write(p[1], "x", 1));
+}
+
+/* Those that are left when a process ends. */
+TEST(poll_ends_with_the_process)
+{
+    int p[2];
+
+    OK(pipe(p));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        aio_context_t ctx = setup(2);
+        struct iocb in = poll_request(p[0], POLLIN), *list[] = {&in};
+        CHECK_EQ(submit(ctx, 1, list), 1);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    OK(close(p[0]));
+    OK(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0);
+    CHECK_ERRNO(write(p[1], "x", 1), EPIPE);
+}

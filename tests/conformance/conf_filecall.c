@@ -224,3 +224,81 @@ TEST(handles_and_quotas)
     conf_become(1234);
     CHECK_ERRNO(open_by_handle_at(AT_FDCWD, &u.h, O_RDONLY), EPERM);
 }
+
+/* ---- cachestat ---- */
+
+#define SYS_CACHESTAT 451
+
+static long pages_in(int fd, uint64_t off, uint64_t len)
+{
+    struct {
+        uint64_t off, len;
+    } range = {off, len};
+    uint64_t stat[5];
+
+    return syscall(SYS_CACHESTAT, fd, &range, stat, 0) == 0 ? (long)stat[0] : -1;
+}
+
+TEST(cachestat)
+{
+    static const char bytes[3 * CONF_PAGE + 1];
+    uint64_t range[2] = {0, 0}, stat[5];
+    int p[2];
+
+    int fd = OK(open("f", O_RDWR | O_CREAT, 0644));
+    if (pages_in(fd, 0, 0) != 0 && errno == ENOSYS && getenv("CONFORMANCE") == NULL)
+        conf_skip("the host's kernel is older");
+    CHECK_EQ(pages_in(fd, 0, 0), 0);
+    CHECK_EQ(OK(write(fd, bytes, sizeof(bytes))), (ssize_t)sizeof(bytes));
+    CHECK_EQ(pages_in(fd, 0, 1), 1);
+    CHECK_EQ(pages_in(fd, 1, CONF_PAGE), 2);
+    CHECK_EQ(pages_in(fd, CONF_PAGE, 2 * CONF_PAGE), 2);
+    CHECK_EQ(pages_in(fd, 3 * CONF_PAGE, 1), 1);
+    CHECK(pages_in(fd, 0, 0) >= 4);
+    CHECK_EQ(pages_in(fd, 1UL << 40, 0), 0);
+    CHECK_EQ(pages_in(fd, UINT64_MAX, UINT64_MAX), 0);
+    CHECK_ERRNO(syscall(SYS_CACHESTAT, fd, range, stat, 1), EINVAL);
+    CHECK_ERRNO(syscall(SYS_CACHESTAT, fd, NULL, stat, 1), EFAULT);
+    CHECK_ERRNO(syscall(SYS_CACHESTAT, fd, range, NULL, 0), EFAULT);
+    CHECK_ERRNO(syscall(SYS_CACHESTAT, -1, NULL, NULL, 1), EBADF);
+    CHECK_ERRNO(pages_in(OK(open("f", O_PATH)), 0, 0), EBADF);
+    OK(pipe(p));
+    CHECK_EQ(pages_in(p[0], 0, 0), 0);
+    CHECK_EQ(pages_in(OK(open(".", O_RDONLY)), 1UL << 40, 0), 0);
+}
+
+TEST(cachestat_holes)
+{
+    static const char bytes[4 * CONF_PAGE];
+
+    int fd = (int)OK(syscall(SYS_memfd_create, "x", 0));
+    if (pages_in(fd, 0, 0) != 0 && errno == ENOSYS && getenv("CONFORMANCE") == NULL)
+        conf_skip("the host's kernel is older");
+    OK(ftruncate(fd, 1 << 30));
+    CHECK_EQ(pages_in(fd, 0, 0), 0);
+    CHECK_EQ(OK(pwrite(fd, bytes, sizeof(bytes), 1 << 20)), (ssize_t)sizeof(bytes));
+    CHECK_EQ(OK(pwrite(fd, "x", 1, (1 << 30) - 1)), 1);
+    CHECK_EQ(pages_in(fd, 0, 0), 5);
+    CHECK_EQ(pages_in(fd, (1 << 20) + CONF_PAGE, 2 * CONF_PAGE), 2);
+    CHECK_EQ(pages_in(fd, 1 << 21, 1 << 21), 0);
+    OK(fallocate(fd, 3, (1 << 20) + (off_t)CONF_PAGE, CONF_PAGE));
+    CHECK_EQ(pages_in(fd, 0, 0), 4);
+    OK(ftruncate(fd, 1 << 20));
+    CHECK_EQ(pages_in(fd, 0, 0), 0);
+}
+
+TEST(cachestat_is_for_writers)
+{
+    NEED_ROOT();
+    OK(chmod(".", 0755));
+    int fd = OK(open("f", O_RDWR | O_CREAT, 0644));
+    if (pages_in(fd, 0, 0) != 0 && errno == ENOSYS && getenv("CONFORMANCE") == NULL)
+        conf_skip("the host's kernel is older");
+    OK(close(fd));
+    fd = OK(open("f", O_RDONLY));
+    CHECK_EQ(pages_in(fd, 0, 0), 0);
+    conf_become(1234);
+    CHECK_ERRNO(pages_in(fd, 0, 0), EPERM);
+    int own = OK(open("/tmp", O_TMPFILE | O_RDWR, 0600));
+    CHECK_EQ(pages_in(own, 0, 0), 0);
+}

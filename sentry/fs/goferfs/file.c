@@ -223,6 +223,17 @@ static int reg_mmap(struct file *f, int prot, int flags, struct mappable **out)
     return 0;
 }
 
+/* What the host really has in memory tells of others who use the file. */
+static uint64_t reg_cached(struct file *f, uint64_t first, uint64_t last)
+{
+    struct stat st;
+
+    if (fstat(file_fd(f), &st) != 0)
+        return 0;
+    const uint64_t pages = ((uint64_t)st.st_size + PAGE_SIZE - 1) >> PAGE_SHIFT;
+    return first < pages ? MIN(last, pages - 1) - first + 1 : 0;
+}
+
 const struct file_ops goferfs_reg_ops = {
     .read = reg_read,
     .write = reg_write,
@@ -230,6 +241,7 @@ const struct file_ops goferfs_reg_ops = {
     .mmap = reg_mmap,
     .fsync = reg_fsync,
     .fallocate = reg_fallocate,
+    .cached = reg_cached,
     .release = reg_release,
 };
 

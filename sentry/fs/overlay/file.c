@@ -164,6 +164,15 @@ static int file_fallocate(struct file *f, int mode, int64_t off, int64_t size)
     return r;
 }
 
+static uint64_t file_cached(struct file *f, uint64_t first, uint64_t last)
+{
+    struct file *real;
+
+    return file_real(f, &real) == 0 && real->ops->cached != NULL
+               ? real->ops->cached(real, first, last)
+               : 0;
+}
+
 static int file_flush(struct file *f, const struct vfs_caller *c)
 {
     struct file *real = atomic_load(&file_of(f)->real[1]);
@@ -191,6 +200,7 @@ static const struct file_ops ovl_file_ops = {
     .mmap = file_mmap,
     .fsync = file_fsync,
     .fallocate = file_fallocate,
+    .cached = file_cached,
     .flush = file_flush,
     .release = file_release,
 };

@@ -120,6 +120,22 @@ int tmpfs_data_get(struct tmpfs_inode *t, uint64_t off, uint64_t size,
     return r;
 }
 
+uint64_t tmpfs_data_pages(struct tmpfs_inode *t, uint64_t first, uint64_t last)
+{
+    uint64_t index = first / CHUNK_PAGES, n = 0;
+    const struct chunk *c;
+
+    mutex_lock(&t->data_mu);
+    while ((c = chunk_from(t, index)) != NULL && c->index <= last / CHUNK_PAGES) {
+        uint64_t from = c->index == first / CHUNK_PAGES ? first % CHUNK_PAGES : 0;
+        uint64_t to = c->index == last / CHUNK_PAGES ? last % CHUNK_PAGES : CHUNK_PAGES - 1;
+        n += (uint64_t)__builtin_popcountll(c->present & page_mask(from, to - from + 1));
+        index = c->index + 1;
+    }
+    mutex_unlock(&t->data_mu);
+    return n;
+}
+
 /* ---- giving back ---- */
 
 static void chunk_uncharge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)

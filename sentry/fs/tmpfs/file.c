@@ -256,6 +256,11 @@ static int tmpfs_fsync(struct file *f, bool data_only)
     return 0; /* memory is as safe as it gets */
 }
 
+static uint64_t tmpfs_cached(struct file *f, uint64_t first, uint64_t last)
+{
+    return tmpfs_data_pages(tmpfs_inode(f->inode), first, last);
+}
+
 const struct file_ops tmpfs_file_ops = {
     .read = tmpfs_read,
     .write = tmpfs_write,
@@ -263,6 +268,7 @@ const struct file_ops tmpfs_file_ops = {
     .mmap = tmpfs_mmap,
     .fsync = tmpfs_fsync,
     .fallocate = tmpfs_fallocate,
+    .cached = tmpfs_cached,
 };
 
 /* ---- memfd_create(2) ---- */

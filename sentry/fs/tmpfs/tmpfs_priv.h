@@ -126,6 +126,8 @@ MUST_CHECK int tmpfs_data_get(struct tmpfs_inode *t, uint64_t off, uint64_t size
                               uint64_t *out_size, bool *out_hole);
 /* Frees the bytes of a range; partial pages are zeroed. */
 void tmpfs_data_punch(struct tmpfs_inode *t, uint64_t start, uint64_t end);
+/* Pages first to last that are there. */
+uint64_t tmpfs_data_pages(struct tmpfs_inode *t, uint64_t first, uint64_t last);
 /* First byte >= off that is data (or hole), or INT64_MAX. */
 uint64_t tmpfs_data_seek(struct tmpfs_inode *t, uint64_t off, bool data);
 extern const struct mappable_ops tmpfs_mappable_ops;
