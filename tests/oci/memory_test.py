@@ -84,16 +84,18 @@ class Memory(Case):
                        f" {hog(20)}; echo $?", limited)
         self.assertEqual(p.stdout.split(), ["0", "0"])
 
-    # dd fills a buffer and then waits for a reader that never reads.
-    BIG = "(dd if=/dev/zero bs=36M count=1 2>/dev/null; echo big $? >&2) | sleep 5 & sleep 1;"
+    # dd fills a buffer and then waits for a reader that reads no more.
+    BIG = ("(dd if=/dev/zero bs=36M count=1 2>/dev/null; echo big $? >&2) | (head -c 1 >/dev/null; : > /tmp/full;"
+           " until [ -e /tmp/over ]; do sleep 0.1; done) & until [ -e /tmp/full ]; do sleep 0.1; done;")
+    OVER = " : > /tmp/over; wait"
 
     def test_the_biggest_ends(self):
-        p = self.shell(f"{self.BIG} {hog(24)}; echo small $? >&2; wait", limited)
+        p = self.shell(f"{self.BIG} {hog(24)}; echo small $? >&2;{self.OVER}", limited)
         self.assertLessEqual({"big 137", "small 0"}, set(p.stderr.split("\n")))
 
     def test_score_decides(self):
         small = f"sh -c 'echo 1000 > /proc/self/oom_score_adj; exec \"$0\" \"$@\"' {hog(24)}"
-        p = self.shell(f"{self.BIG} {small}; echo small $? >&2; wait", limited)
+        p = self.shell(f"{self.BIG} {small}; echo small $? >&2;{self.OVER}", limited)
         # dd's reader goes in the end.
         self.assertLessEqual({"big 141", "small 137"}, set(p.stderr.split("\n")))
 
@@ -136,11 +138,10 @@ class Memory(Case):
             self.assertEqual(p.stdout, "0\n", p.stderr)
 
     def test_what_is_promised_is_counted(self):
-        hold = "(dd if=/dev/zero of=/dev/null bs=30M 2>/dev/null & sleep 0.5;" + self.SHOW + "kill $!);"
-        p = self.shell(self.SHOW + hold + "sleep 0.2;" + self.SHOW, limited)
-        before, during, after = (int(w) for w in p.stdout.split()[1::2])
-        self.assertGreater(during - before, 30 << 10)
-        self.assertLess(after - before, 4 << 10)
+        p = self.shell("more() { echo $(($(awk '/^Committed/ {print $2}' /proc/meminfo) - before)); }; before=0;"
+                       " before=$(more); dd if=/dev/zero of=/dev/null bs=30M 2>/dev/null &"
+                       " until [ $(more) -gt $((30 << 10)) ]; do :; done; kill $!; wait $!; more", limited)
+        self.assertLess(int(p.stdout), 4 << 10, p.stderr)
 
     def test_the_limit_is_what_is_seen(self):
         p = self.shell("awk '/^MemTotal/ {print $2}' /proc/meminfo; free -k | awk '/^Mem/ {print $2}'",

@@ -103,7 +103,8 @@ gdb -batch -ex 'set can-use-hw-watchpoints 0' -ex 'break sum' -ex run -ex bt -ex
         for wanted in (r"execve\(.*/sh\", .*= 0\n", r"pipe2\(\[3, 4\]", r"execve\(.*/ls\", \[\"ls\"",
                        r"getdents64\(3, ", r"exit_group\(3\) ", r"exited with 3"):
             self.assertRegex(out, wanted)
-        out = self.bash("sleep 1 & strace -c -f -p $! 2>&1")
+        out = self.bash("sh -c 'until grep -q \"TracerPid:.[1-9]\" /proc/$$/status; do :; done; sleep 0.1' &"
+                        " strace -c -f -p $! 2>&1")
         self.assertRegex(out, "restart_syscall|clock_nanosleep")
 
     def test_perl(self):
@@ -318,8 +319,8 @@ X
         out = self.bash("""cat > /tmp/j <<'X'
 sleep 100 | cat &
 jobs
-kill -STOP %1; sleep 0.2; jobs
-bg %1 >/dev/null; sleep 0.2; jobs
+kill -STOP %1; sleep 1; jobs
+bg %1 >/dev/null; sleep 1; jobs
 kill %1; wait %1; echo ended $?
 (trap 'exit 7' INT; kill -INT $BASHPID); echo inner $?
 exit
