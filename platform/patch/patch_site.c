@@ -163,6 +163,17 @@ static void site_put_find(struct site_out *o, uint64_t areas)
     SITE_PUT(o, 0x4e, 0x8b, 0x1c, 0xd9); /* mov (%rcx,%r11,8), %r11 */
 }
 
+/* Where it goes is aligned: a program may have alignment checks on. */
+static void site_put_jump(struct site_out *o, uint64_t to)
+{
+    SITE_PUT(o, 0xff, 0x25); /* jmp *pad(%rip) */
+    const unsigned pad = ALIGN_UP(o->size + 4, 8u) - (o->size + 4);
+    site_put32(o, pad);
+    for (unsigned i = 0; i < pad; i++)
+        site_put8(o, 0xcc);
+    site_put64(o, to);
+}
+
 void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *text,
                 uint64_t areas, uint8_t *out, struct patch_code *code)
 {
@@ -194,8 +205,7 @@ void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *
     code->after = o.size;
     out[jump] = (uint8_t)(o.size - jump - 1);
     site_put(&o, text + shape->call_end, shape->size - shape->call_end);
-    SITE_PUT(&o, 0xff, 0x25, 0, 0, 0, 0); /* jmp *(%rip) */
-    site_put64(&o, start + shape->size);
+    site_put_jump(&o, start + shape->size);
     code->size = o.size;
 }
 
