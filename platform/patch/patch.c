@@ -32,18 +32,20 @@ struct patch_set {
 
 /* ---- sets ---- */
 
-int patch_plat_init(struct patch_plat *p, const struct patch_ops *ops)
+void patch_plat_init(struct patch_plat *p)
 {
-    p->ops = ops;
-    p->fd = -1;
+    *p = (struct patch_plat){.fd = -1};
     mutex_init(&p->mu, LOCK_RANK_LEAF);
     idalloc_init(&p->sets, 0, PATCH_SETS - 1);
-    if (ops == NULL)
-        return 0;
-    p->fd = memfd_create("stub-patches", MFD_CLOEXEC);
-    if (p->fd < 0)
+}
+
+int patch_plat_open(struct patch_plat *p, const struct patch_ops *ops)
+{
+    p->fd = memfd_create("patched-sites", MFD_CLOEXEC);
+    if (p->fd < 0 || ftruncate(p->fd, (off_t)(PATCH_SETS * PATCH_SLICE)) != 0)
         return -errno;
-    return ftruncate(p->fd, (off_t)(PATCH_SETS * PATCH_SLICE)) == 0 ? 0 : -errno;
+    p->ops = ops;
+    return 0;
 }
 
 void patch_plat_fini(struct patch_plat *p)
@@ -236,7 +238,7 @@ void patch_as_init(struct patch_as *pa, struct patch_plat *p, struct mutex *mu,
     pa->areas = areas;
     list_init(&pa->ctxs);
     /* Where the word at PATCH_NEGFS is the negative of no base. */
-    for (size_t i = 0; i < PATCH_AREAS_COUNT; i++)
+    for (size_t i = 0; areas != NULL && i < PATCH_AREAS_COUNT; i++)
         atomic_store_explicit(&areas[i], p->nobody, memory_order_relaxed);
 }
 
@@ -420,8 +422,11 @@ static uint32_t page_write(struct patch_set *s, struct page_work *w)
 static bool page_show(struct patch_as *pa, uint64_t addr, uint32_t copy)
 {
     const uint64_t slice = (uint64_t)pa->set->slice * PATCH_SLICE;
+    const bool first = !atomic_exchange(&pa->on, true);
 
-    return pa->plat->ops->show(pa, addr, slice, slice + PATCH_MAPPED + (uint64_t)copy * PAGE_SIZE);
+    /* Before a thread can be in there: who stops it looks for sites then. */
+    return pa->plat->ops->show(pa, first, addr, slice,
+                               slice + PATCH_MAPPED + (uint64_t)copy * PAGE_SIZE);
 }
 
 static bool patch_site_locked(struct patch_as *pa, struct page_work *w, uint64_t rip, uint64_t nr)
@@ -442,7 +447,6 @@ static bool patch_site_locked(struct patch_as *pa, struct page_work *w, uint64_t
         pa->never = true;
         return false;
     }
-    atomic_store(&pa->on, true);
     struct patch_page *pg = page_at(pa, w->addr);
     if (pg == NULL)
         pg = &pa->pages[pa->page_count++];

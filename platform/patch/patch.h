@@ -94,9 +94,10 @@ struct patch_page {
 struct patch_ops {
     /* Has what was asked for so far be mapped. The first failure; -ESRCH: nobody runs there. */
     MUST_CHECK int (*settle)(struct patch_as *pa);
-    /* Shows the page at off of the file of patches at addr; pa->on is false: and the PATCH_MAPPED
-     * bytes at slice, at PATCH_TABLE. Done when it returns. False: who knows what is there. */
-    bool (*show)(struct patch_as *pa, uint64_t addr, uint64_t slice, uint64_t off);
+    /* Shows the page at off of the file of patches at addr; the first time, before that, the
+     * PATCH_MAPPED bytes at slice at PATCH_TABLE. Done when it returns. False: who knows what is
+     * there. */
+    bool (*show)(struct patch_as *pa, bool first, uint64_t addr, uint64_t slice, uint64_t off);
     /* Asks for what a page covers, with prot. -ENOMEM. */
     MUST_CHECK int (*restore)(struct patch_as *pa, const struct patch_page *page, int prot);
 };
@@ -121,16 +122,19 @@ struct patch_as {
     struct patch_text *texts;
     struct patch_page *pages;
     size_t text_count, text_room, page_count, page_room;
-    _Atomic bool on;      /* threads may be found by their FS base */
+    _Atomic bool on;      /* there is, or was, something patched; set does not change any more */
     _Atomic bool never;   /* nothing is patched any more */
     _Atomic uint32_t gen; /* counts pages that were taken away */
 };
 
-/* p is all zero but for areas, nobody and call. -errno: patch_plat_fini takes what there is. */
-MUST_CHECK int patch_plat_init(struct patch_plat *p, const struct patch_ops *ops);
+/* Nothing is patched, yet. */
+void patch_plat_init(struct patch_plat *p);
+/* From now on it is; areas, nobody and call are set before there is an address space. -errno: still
+ * nothing. */
+MUST_CHECK int patch_plat_open(struct patch_plat *p, const struct patch_ops *ops);
 void patch_plat_fini(struct patch_plat *p);
 
-/* pa is all zero; areas: PATCH_AREAS_COUNT words. */
+/* pa is all zero; areas: PATCH_AREAS_COUNT words, or NULL where nothing is patched. */
 void patch_as_init(struct patch_as *pa, struct patch_plat *p, struct mutex *mu,
                    _Atomic uint64_t *areas);
 /* Nobody runs in it any more. No lock. */
@@ -166,8 +170,8 @@ struct patch_hot {
 struct patch_ctx {
     struct patch_as *as;
     struct plat_regs *regs; /* as the program has them, but while it runs */
+    struct list node;       /* in as->ctxs; guard: as->mu */
     /* Changed with as->mu held: the FS base that was looked up last, and the area it stood for. */
-    struct list node; /* in as->ctxs while known */
     uint64_t fs, area;
     bool known, found;        /* fs means something; guest code is found by it */
     _Atomic bool in_guest;    /* guest code may be running, or is about to */
@@ -176,21 +180,23 @@ struct patch_ctx {
     struct patch_hot hot[PATCH_HOT_SETS][PATCH_HOT_WAYS];
 };
 
-/* d is all zero, or forgotten. */
+/* d is all zero, or has left its address space. */
 void patch_ctx_init(struct patch_ctx *d, struct patch_as *pa, struct plat_regs *regs);
+/* d comes to its address space, before it runs there. The lock is held. */
+void patch_join_locked(struct patch_ctx *d);
 /* d starts where from is. */
 void patch_ctx_inherit(struct patch_ctx *d, const struct patch_ctx *from);
 /* d leaves its address space. The lock is held. */
 void patch_forget_locked(struct patch_ctx *d);
 /* Before guest code is entered with in_guest set: it is found by its FS base from now on. area: in
- * the guest; negfs: its word, in the sentry. */
+ * the guest; negfs: its word, in the sentry. 0 and NULL: it is to be found by nothing. */
 void patch_enter(struct patch_ctx *d, uint64_t area, uint64_t *negfs);
 /* Afterwards it is not. */
 void patch_leave(uint64_t *negfs);
 /* Where guest code that is to go on at rip is entered. */
 uint64_t patch_entry(const struct patch_ctx *d, uint64_t rip);
-/* A call was made with a trap, its registers are d's: its site is patched when it has been seen
- * often. rip and rcx are put right when it came from the code of one. */
+/* A call was made, its registers are d's: its site is patched when it has been seen often. rip and
+ * rcx are put right when it came from the code of one. */
 void patch_called(struct patch_ctx *d);
 /* A call was made without, and after is what its area says of it: rip and rcx are put right. False:
  * that cannot be. */

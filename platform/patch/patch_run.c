@@ -29,19 +29,39 @@ void patch_ctx_inherit(struct patch_ctx *d, const struct patch_ctx *from)
     d->gen = from->gen;
 }
 
+void patch_join_locked(struct patch_ctx *d)
+{
+    list_add_tail(&d->node, &d->as->ctxs);
+}
+
 static _Atomic uint64_t *areas_entry(const struct patch_ctx *d)
 {
     return &d->as->areas[patch_area_hash(d->fs)];
 }
 
-void patch_forget_locked(struct patch_ctx *d)
+static void areas_forget_locked(struct patch_ctx *d)
 {
-    if (!d->known)
-        return;
     if (d->found && atomic_load(areas_entry(d)) == d->area)
         atomic_store(areas_entry(d), d->as->plat->nobody);
     d->found = d->known = false;
+}
+
+void patch_forget_locked(struct patch_ctx *d)
+{
+    areas_forget_locked(d);
     list_del(&d->node);
+}
+
+/* Whoever entered guest code before anything was patched may have d's base. Who enters says so
+ * first and looks whether there are patches then. */
+static bool areas_strangers_locked(const struct patch_ctx *d)
+{
+    const struct patch_ctx *other;
+
+    list_for_each_entry (other, &d->as->ctxs, node)
+        if (other != d && !other->known && atomic_load(&other->in_guest))
+            return true;
+    return false;
 }
 
 /* Two threads that have the same base, as after clone(2) with CLONE_VM, must not be in guest code
@@ -54,7 +74,7 @@ static bool areas_take_locked(struct patch_ctx *d)
     struct patch_ctx *other;
 
     list_for_each_entry (other, &d->as->ctxs, node) {
-        if (other == d)
+        if (other == d || !other->known)
             continue;
         const bool same = other->fs == d->fs;
         if (!same && other->area == owner && other->found)
@@ -66,6 +86,8 @@ static bool areas_take_locked(struct patch_ctx *d)
         if (!other->found || atomic_load(&other->in_guest))
             return false;
     }
+    if (d->area == 0)
+        return false;
     atomic_store(entry, d->area);
     return true;
 }
@@ -73,23 +95,25 @@ static bool areas_take_locked(struct patch_ctx *d)
 static void areas_register(struct patch_ctx *d, uint64_t area)
 {
     mutex_lock(d->as->mu);
-    patch_forget_locked(d);
-    d->fs = d->regs->fs_base;
-    d->area = area;
-    d->known = true;
-    list_add_tail(&d->node, &d->as->ctxs);
-    d->found = areas_take_locked(d);
+    areas_forget_locked(d);
+    if (!areas_strangers_locked(d)) {
+        d->fs = d->regs->fs_base;
+        d->area = area;
+        d->known = true;
+        d->found = areas_take_locked(d);
+    }
     mutex_unlock(d->as->mu);
 }
 
 void patch_enter(struct patch_ctx *d, uint64_t area, uint64_t *negfs)
 {
-    if (!atomic_load_explicit(&d->as->on, memory_order_relaxed))
+    if (!atomic_load(&d->as->on))
         return;
     if (!d->known || d->fs != d->regs->fs_base || d->area != area ||
         (d->found && atomic_load(areas_entry(d)) != area))
         areas_register(d, area);
-    *negfs = d->found ? -d->fs : PATCH_NO_BASE;
+    if (negfs != NULL)
+        *negfs = d->found ? -d->fs : PATCH_NO_BASE;
 }
 
 void patch_leave(uint64_t *negfs)
@@ -160,7 +184,7 @@ void patch_called(struct patch_ctx *d)
     unsigned off;
     const struct patch_site *s = patch_in_code(d, d->regs->rip, &off);
 
-    if (s != NULL && off == s->code.trap_end)
+    if (s != NULL && (off == s->code.trap_end || off == s->code.answered))
         patch_goes_on(d, s, d->regs->rip - off);
     else if (d->as->plat->ops != NULL)
         patch_count(d);

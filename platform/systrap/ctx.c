@@ -45,6 +45,7 @@ static int ctx_join(struct st_ctx *c, struct st_as *as, bool *out_first)
         c->seat.tid = t->tid;
         atomic_store(&c->target, (uint64_t)(uint32_t)as->pid << 32 | (uint32_t)t->tid);
         list_add_tail(&c->node, &as->ctxs);
+        patch_join_locked(&c->patch);
     }
     mutex_unlock(&as->mu);
     return r;
@@ -193,6 +194,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     patch_ctx_init(&c->patch, &as->patch, &c->regs);
     st_sigactions_offer(base, 0, 0);
     list_add_tail(&c->node, &as->ctxs);
+    patch_join_locked(&c->patch);
     mutex_unlock(&as->mu);
     c->seat.tid = t->tid;
     c->seat.cpu = STUB_CPU_NEW;

@@ -16,7 +16,7 @@ static int patch_settle(struct patch_as *pa)
     return st_flush_locked(patch_owner(pa), &stale);
 }
 
-static bool patch_show(struct patch_as *pa, uint64_t addr, uint64_t slice, uint64_t off)
+static bool patch_show(struct patch_as *pa, bool first, uint64_t addr, uint64_t slice, uint64_t off)
 {
     struct st_as *as = patch_owner(pa);
     const struct st_plat *p = st_plat(as->base.plat);
@@ -25,7 +25,7 @@ static bool patch_show(struct patch_as *pa, uint64_t addr, uint64_t slice, uint6
     size_t n = 0;
     int32_t value;
 
-    if (!atomic_load(&pa->on))
+    if (first)
         o->ops[n++] = (struct stub_op){.nr = SYS_mmap,
                                        .args = {PATCH_TABLE, PATCH_MAPPED, PROT_READ | PROT_EXEC,
                                                 MAP_SHARED | MAP_FIXED, fd, slice}};

@@ -297,7 +297,8 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     p->placer.long_turn = st_long_turn;
     idalloc_init(&p->slots, 1, ST_SLOTS - 1);
     idalloc_init(&p->area_ids, 0, ST_AREAS - 1);
-    int r = patch_plat_init(&p->patch, cfg->patch && patch_supported() ? &st_patch_ops : NULL);
+    patch_plat_init(&p->patch);
+    int r = cfg->patch && patch_supported() ? patch_plat_open(&p->patch, &st_patch_ops) : 0;
     if (r == 0)
         r = systrap_share("stub-operations", (size_t)ST_SLOTS * PAGE_SIZE, &p->ops_fd, &mem);
     p->ops_mem = mem;
