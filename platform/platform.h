@@ -67,7 +67,7 @@ struct plat_sigaction {
 struct plat_config {
     int mem_fd;    /* the memory file */
     int device_fd; /* what open gave; borrowed till create returns */
-    bool patch;    /* system call sites of programs may be patched (systrap) */
+    bool patch;    /* system call sites of programs may be patched, where that helps */
 };
 
 struct plat;

@@ -20,7 +20,7 @@ struct cmd_global {
     const char *log_path; /* NULL: stderr */
     int log_fd;           /* open when log_path is given, else -1 */
     bool log_json, debug, strace;
-    bool systrap_patch;  /* system call sites of guests may be patched */
+    bool patch_sites;    /* system call sites of guests may be patched */
     bool ignore_cgroups; /* no cgroup is made, no limit of the host set */
     const char *overlay; /* "none", or where changes of the root file system go */
 };

@@ -172,7 +172,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .bundle = c->st.bundle,
         .rootfs = c->st.rootfs,
         .platform = g->platform,
-        .systrap_patch = g->systrap_patch,
+        .patch_sites = g->patch_sites,
         .strace = g->strace,
         .overlay = strcmp(g->overlay, "none") != 0,
         .overlay_options = strchr(g->overlay, ',') != NULL ? strchr(g->overlay, ',') + 1 : "",

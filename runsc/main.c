@@ -75,8 +75,8 @@ static void main_usage(FILE *f)
           "  --root DIR            where the state of containers is kept\n"
           "  --platform NAME       how guest code runs: systrap, ptrace, kvm, or auto, the\n"
           "                        best that can be used here (default)\n"
-          "  --systrap-patch WHAT  on: system call instructions that are executed often hand over\n"
-          "                        without a signal, in the programs' memory (default); off:\n"
+          "  --patch-sites WHAT    on: system call instructions that are executed often hand over\n"
+          "                        without a trap, in the programs' memory (default); off:\n"
           "                        code is never changed\n"
           "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
           "                        container's network namespace; none: loopback only;\n"
@@ -196,7 +196,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     const struct cmd_opt opts[] = {
         {"root", 0, NULL, &g->root, NULL, NULL},
         {"platform", 0, NULL, &g->platform, NULL, NULL},
-        {"systrap-patch", 0, NULL, &patch, NULL, NULL},
+        {"patch-sites", 0, NULL, &patch, NULL, NULL},
         {"network", 0, NULL, &g->network, NULL, NULL},
         {"log", 0, NULL, &g->log_path, NULL, NULL},
         {"log-format", 0, NULL, &format, NULL, NULL},
@@ -216,8 +216,8 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     if (!main_overlay_ok(g->overlay))
         return err_set(e, EINVAL, "--overlay must be none or root:memory[,size=N]");
     if (strcmp(patch, "on") != 0 && strcmp(patch, "off") != 0)
-        return err_set(e, EINVAL, "--systrap-patch must be on or off");
-    g->systrap_patch = strcmp(patch, "on") == 0;
+        return err_set(e, EINVAL, "--patch-sites must be on or off");
+    g->patch_sites = strcmp(patch, "on") == 0;
     if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0 &&
         strcmp(g->network, "host") != 0)
         return err_set(e, EINVAL, "--network must be sandbox, none or host");

@@ -234,7 +234,7 @@ static void confine(struct boot *b)
         boot_fail(b, r, "memory file");
     cfg.mem_fd = memfile_fd(b->mf);
     cfg.device_fd = b->args->plat_fd;
-    cfg.patch = b->args->sandbox->systrap_patch;
+    cfg.patch = b->args->sandbox->patch_sites;
     r = safecopy_init();
     if (r)
         boot_fail(b, r, "safe copies");

@@ -29,7 +29,7 @@ struct sandbox_args {
     const char *bundle;   /* absolute; relative mount sources start here */
     const char *rootfs;   /* absolute, exists, is a directory */
     const char *platform;
-    bool systrap_patch; /* plat_config.patch */
+    bool patch_sites; /* plat_config.patch */
     bool strace, debug, log_json;
     struct guest_seccomp seccomp; /* of spec; borrowed */
     bool overlay;                 /* changes of the root file system stay in the sandbox */
