@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "platform/kvm/kvm_priv.h"
+#include "platform/stub/change.h"
 
 static int as_alloc(struct kvm_plat *p, struct kvm_as **out_as)
 {
@@ -18,6 +19,8 @@ static int as_alloc(struct kvm_plat *p, struct kvm_as **out_as)
     ref_init(&as->ref);
     mutex_init(&as->mu, LOCK_RANK_PLATFORM);
     int r = kvm_tables_init(p, as);
+    if (r == 0)
+        r = kvm_patch_init(p, as);
     if (r != 0) {
         kvm_as_put(&as->base);
         return r;
@@ -57,6 +60,7 @@ void kvm_as_put(struct plat_as *base)
     for (size_t i = 0; i < as->file_count; i++)
         kvm_window_put(p, as->files[i].window);
     free(as->files);
+    kvm_patch_fini(as);
     kvm_tables_fini(as);
     mutex_destroy(&as->mu);
     free(as);
@@ -77,6 +81,13 @@ static size_t files_find(const struct kvm_as *as, uint64_t addr)
             high = mid;
     }
     return low;
+}
+
+const struct kvm_file_range *kvm_as_file_locked(const struct kvm_as *as, uint64_t addr)
+{
+    const size_t i = files_find(as, addr);
+
+    return i < as->file_count && as->files[i].start <= addr ? &as->files[i] : NULL;
 }
 
 static int files_reserve(struct kvm_as *as, size_t more)
@@ -133,8 +144,22 @@ struct map_request {
     uint64_t addr, size, off;
     unsigned access;
     int fd;
-    bool private_map;
+    unsigned flags;
 };
+
+/* What the first done bytes replace goes; room was reserved. -ENOMEM: all is as before. */
+static int map_cut(struct kvm_as *as, const struct map_request *m, uint64_t done)
+{
+    const bool patch = kvm_plat(as->base.plat)->patch.ops != NULL;
+    const bool file = m->fd != kvm_plat(as->base.plat)->mem_fd;
+    const struct stub_change change =
+        stub_change_map((uaddr_t){m->addr}, done, m->access, m->fd, m->off, m->flags);
+    int r = patch_cut(&as->patch, &change, patch && file && (m->flags & PLAT_MAP_CODE));
+
+    if (r == 0)
+        files_cut(as, m->addr, m->addr + done);
+    return r;
+}
 
 /* One piece of the memory file; sets *done to its size. */
 static int map_memory(struct kvm_as *as, const struct map_request *m, uint64_t *done)
@@ -145,24 +170,30 @@ static int map_memory(struct kvm_as *as, const struct map_request *m, uint64_t *
     *done = MIN(m->size, room);
     if (r == 0)
         r = kvm_tables_reserve(as, m->addr, m->addr + *done, gpa);
+    if (r == 0)
+        r = map_cut(as, m, *done);
     if (r != 0)
         return r;
-    files_cut(as, m->addr, m->addr + *done);
     kvm_table_set(as, m->addr, m->addr + *done, gpa, m->access);
     return 0;
 }
 
 static int map_file(struct kvm_as *as, const struct map_request *m, uint64_t *done)
 {
+    struct kvm_plat *p = kvm_plat(as->base.plat);
     struct kvm_window *w;
 
     *done = MIN(m->size, KVM_SLOT_SIZE);
     int r = kvm_tables_reserve(as, m->addr, m->addr + *done, KVM_NO_GPA);
     if (r == 0)
-        r = kvm_window_get(kvm_plat(as->base.plat), m->fd, m->off, *done, m->private_map, &w);
+        r = kvm_window_get(p, m->fd, m->off, *done, m->flags & PLAT_MAP_PRIVATE, &w);
     if (r != 0)
         return r;
-    files_cut(as, m->addr, m->addr + *done);
+    r = map_cut(as, m, *done);
+    if (r != 0) {
+        kvm_window_put(p, w);
+        return r;
+    }
     const struct kvm_file_range f = {.start = m->addr, .end = m->addr + *done, .window = w};
     files_insert(as, files_find(as, m->addr), &f);
     kvm_table_set(as, m->addr, m->addr + *done, w->gpa, m->access);
@@ -174,12 +205,8 @@ static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned ac
 {
     struct kvm_as *as = kvm_as(base);
     bool memory = fd == kvm_plat(base->plat)->mem_fd;
-    struct map_request m = {.addr = addr.v,
-                            .size = size,
-                            .off = off,
-                            .access = access,
-                            .fd = fd,
-                            .private_map = (flags & PLAT_MAP_PRIVATE) != 0};
+    struct map_request m = {
+        .addr = addr.v, .size = size, .off = off, .access = access, .fd = fd, .flags = flags};
     uint64_t done = 0;
     int r = 0;
 
@@ -198,11 +225,14 @@ static int as_map(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned ac
 static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 {
     struct kvm_as *as = kvm_as(base);
+    const struct stub_change change = {.start = addr.v, .end = addr.v + size, .kind = STUB_UNMAP};
 
     mutex_lock(&as->mu);
     int r = files_reserve(as, 2);
     if (r == 0)
         r = kvm_tables_cut(as, addr.v, addr.v + size);
+    if (r == 0)
+        r = patch_cut(&as->patch, &change, false);
     if (r == 0) {
         kvm_table_clear(as, addr.v, addr.v + size);
         files_cut(as, addr.v, addr.v + size);
@@ -214,9 +244,12 @@ static int as_unmap(struct plat_as *base, uaddr_t addr, uint64_t size)
 static int as_protect(struct plat_as *base, uaddr_t addr, uint64_t size, unsigned access)
 {
     struct kvm_as *as = kvm_as(base);
+    const struct stub_change change = stub_change_protect(addr, size, access);
 
     mutex_lock(&as->mu);
     int r = kvm_tables_cut(as, addr.v, addr.v + size);
+    if (r == 0)
+        r = patch_cut(&as->patch, &change, false);
     if (r == 0)
         kvm_table_protect(as, addr.v, addr.v + size, access);
     mutex_unlock(&as->mu);
@@ -230,7 +263,7 @@ int kvm_as_exchange(struct kvm_as *as, unsigned runner, struct kvm_exchange **ou
 
     mutex_lock(&as->mu);
     if (page->hva == NULL)
-        r = kvm_table_own_page(as, KVM_HAND_VA + (runner + 1) * PAGE_SIZE, page);
+        r = kvm_table_own_page(as, kvm_exchange_va(runner), PLAT_READ | PLAT_WRITE, page);
     if (r == 0)
         *out = (struct kvm_exchange *)(void *)page->hva;
     mutex_unlock(&as->mu);
@@ -281,6 +314,8 @@ int kvm_as_fork(struct kvm_as *parent, struct plat_as **out_as)
     r = kvm_tables_copy(as, parent);
     if (r == 0)
         r = fork_files(as, parent);
+    if (r == 0)
+        r = kvm_patch_fork(parent, as);
     mutex_unlock(&parent->mu);
     if (r != 0) {
         kvm_as_put(&as->base);
@@ -297,12 +332,11 @@ static bool read_locked(struct kvm_as *as, uint64_t addr, void *buf, size_t size
 {
     const struct kvm_plat *p = kvm_plat(as->base.plat);
     const uint8_t *at = kvm_table_find_byte(as, addr);
-    const size_t i = files_find(as, addr);
+    const struct kvm_file_range *f = kvm_as_file_locked(as, addr);
 
     if (at == NULL)
         return false;
-    if (i < as->file_count && as->files[i].start <= addr) {
-        const struct kvm_file_range *f = &as->files[i];
+    if (f != NULL) {
         const uint64_t off = f->window->off + f->off + (addr - f->start);
         return pread(f->window->fd, buf, size, (off_t)off) == (ssize_t)size;
     }

@@ -34,6 +34,23 @@ static void ctx_reset(struct kvm_ctx *c)
     xsave_init(c->xsave);
 }
 
+static void ctx_join(struct kvm_ctx *c)
+{
+    patch_ctx_init(&c->patch, &c->as->patch, &c->regs);
+    mutex_lock(&c->as->mu);
+    patch_join_locked(&c->patch);
+    mutex_unlock(&c->as->mu);
+}
+
+/* It runs nowhere afterwards, and its address space is about to be let go. */
+static void ctx_leave(struct kvm_ctx *c)
+{
+    kvm_pool_drop(c);
+    mutex_lock(&c->as->mu);
+    patch_forget_locked(&c->patch);
+    mutex_unlock(&c->as->mu);
+}
+
 static int ctx_alloc(struct kvm_as *as, struct kvm_ctx **out_ctx)
 {
     struct kvm_ctx *c = calloc(1, sizeof(*c));
@@ -49,6 +66,7 @@ static int ctx_alloc(struct kvm_as *as, struct kvm_ctx **out_ctx)
     c->as = as;
     ref_get(&as->ref);
     ctx_reset(c);
+    ctx_join(c);
     *out_ctx = c;
     return 0;
 }
@@ -57,7 +75,7 @@ static void ctx_destroy(struct plat_ctx *base)
 {
     struct kvm_ctx *c = kvm_ctx(base);
 
-    kvm_pool_drop(c);
+    ctx_leave(c);
     kvm_as_put(&c->as->base);
     free(c->xsave);
     free(c);
@@ -91,6 +109,7 @@ static int ctx_fork(struct plat_ctx *base, struct plat_as **out_as, struct plat_
         return r;
     }
     child->regs = parent->regs;
+    patch_ctx_inherit(&child->patch, &parent->patch);
     memcpy(child->xsave, parent->xsave, sizeof(*child->xsave));
     if (out_as != NULL)
         *out_as = as;
@@ -103,11 +122,12 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     struct kvm_ctx *c = kvm_ctx(base);
     struct kvm_as *as = kvm_as(as_base), *old = c->as;
 
-    kvm_pool_drop(c);
+    ctx_leave(c);
     ref_get(&as->ref);
     c->as = as;
     c->page = NULL;
     ctx_reset(c);
+    ctx_join(c);
     kvm_as_put(&old->base);
     return 0;
 }

@@ -314,7 +314,7 @@ static void hand_give(struct kvm_ctx *c)
     const struct plat_regs *g = &c->regs;
     struct kvm_exchange *x = c->page;
 
-    x->rip = g->rip;
+    x->rip = patch_entry(&c->patch, g->rip);
     x->cs = KVM_USER_CS;
     x->flags = kvm_run_flags(c, false);
     x->rsp = g->rsp;
@@ -339,6 +339,17 @@ static void hand_give(struct kvm_ctx *c)
     x->bases = g->fs_base != c->hand_fs || g->gs_base != c->hand_gs;
 }
 
+/* Coming from a patched site: as SYSCALL would have left rcx and r11, and the stack. */
+static void hand_regs_call(struct kvm_ctx *c, uint64_t off)
+{
+    if (c->page == NULL)
+        return;
+    if (off != (uint64_t)(kvm_hand_call - kvm_hand))
+        c->regs.rsp = c->page->rsp;
+    c->regs.rcx = c->page->after;
+    c->regs.r11 = off < (uint64_t)(kvm_hand_flags - kvm_hand) ? c->regs.eflags : c->page->flags;
+}
+
 /* In the middle of handing over, in ring 3, where there are only three things that it can be at:
  * its registers are all there but rcx; they are in the page; it has been answered. The bases are
  * the processor's till then: they may not have come to the page yet. */
@@ -351,8 +362,11 @@ bool kvm_hand_regs(struct kvm_ctx *c, const struct kvm_vcpu *v)
 
     if (off < (uint64_t)(kvm_hand_saved - kvm_hand)) {
         kvm_run_save(c, v);
-        if (c->page != NULL && off != (uint64_t)(kvm_hand_out - kvm_hand) &&
-            !(entry && off % KVM_HAND_STEP < KVM_HAND_PRISTINE))
+        if (off - (uint64_t)(kvm_hand_call - kvm_hand) <
+            (uint64_t)(kvm_hand_common - kvm_hand_call))
+            hand_regs_call(c, off);
+        else if (c->page != NULL && off != (uint64_t)(kvm_hand_out - kvm_hand) &&
+                 !(entry && off % KVM_HAND_STEP < KVM_HAND_PRISTINE))
             c->regs.rcx = c->page->rip;
         return true;
     }
@@ -376,6 +390,7 @@ static bool hand_answer(struct kvm_ctx *c)
     uint32_t call = KVM_TURN_CALL;
 
     atomic_store(&c->runner->taken_ns, 0);
+    patch_enter(&c->patch, kvm_exchange_va(atomic_load(&c->runner)->id), &c->page->negfs);
     hand_give(c);
     return atomic_compare_exchange_strong(&c->page->state, &call, KVM_TURN_DONE);
 }
@@ -395,6 +410,7 @@ static bool hand_start(struct kvm_ctx *c, uint64_t now)
     if (kvm_vcpu_set_entry(v, KVM_HAND_VA + r->id * KVM_HAND_STEP) != 0)
         goto out_vcpu;
     c->runner = r;
+    patch_enter(&c->patch, kvm_exchange_va(r->id), &c->page->negfs);
     kvm_run_load(c, v, false);
     atomic_store(&c->page->state, KVM_TURN_GUEST);
     atomic_store(&c->page->asleep, 0);
@@ -433,6 +449,7 @@ static bool hand_try_take(struct kvm_ctx *c, struct kvm_exchange *x)
     uint32_t run = KVM_HAND_RUN;
 
     memcpy(x, c->page, sizeof(*x));
+    patch_leave(&c->page->negfs);
     c->turn_end = kvm_now();
     atomic_store(&c->runner->taken_ns, c->turn_end);
     return atomic_compare_exchange_strong(&c->hand, &run, KVM_HAND_TAKEN);
@@ -486,6 +503,7 @@ enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_
         hand_take(c, &x);
         return KVM_HAND_END_CALL;
     }
+    patch_leave(&c->page->negfs);
     atomic_store(&c->hand, KVM_HAND_NONE);
     *out = atomic_load(&c->vcpu);
     if (answered)

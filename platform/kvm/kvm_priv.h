@@ -17,6 +17,7 @@
 #include "base/ref.h"
 #include "platform/kvm/kvm.h"
 #include "platform/kvm/stub.h"
+#include "platform/patch/patch.h"
 #include "platform/stub/pace.h"
 
 struct kvm_vcpu;
@@ -50,8 +51,12 @@ struct kvm_vcpu;
 #define KVM_CPU_STACK 0x1000u /* offset of a virtual processor's stack page */
 #define KVM_STACK_TOP 0x800u  /* of exceptions' stack, in it */
 #define KVM_USER_END UINT64_C(0x7ffffffff000)
-/* The end of the guest's half is the platform's: code that hands over, and its exchange pages. */
-#define KVM_HAND_VA (KVM_USER_END - (KVM_RUNNERS_MAX + 1) * UINT64_C(4096))
+/* The end of the guest's half is the platform's: code that hands over, its exchange pages, and the
+ * table of those pages. What follows the code is of one address space. */
+#define KVM_HAND_VA (KVM_USER_END - (KVM_RUNNERS_MAX + 2) * UINT64_C(4096))
+#define KVM_AREAS_VA (KVM_HAND_VA + (KVM_RUNNERS_MAX + 1) * UINT64_C(4096))
+/* An exchange page that is nobody's, on the same page. */
+#define KVM_NOBODY_VA (KVM_AREAS_VA + PATCH_AREAS_COUNT * UINT64_C(8))
 #define KVM_USER_START UINT64_C(0x10000)
 #define KVM_CPUS_MAX 64u
 #define KVM_CPUS_PER_HOST_CPU 8u
@@ -70,7 +75,7 @@ struct kvm_vcpu;
 extern const char kvm_stub_vectors[], kvm_stub_vectors_end[], kvm_stub_return[], kvm_stub_syscall[],
     kvm_stub_syscall_end[];
 extern const char kvm_hand[], kvm_hand_common[], kvm_hand_out[], kvm_hand_saved[], kvm_hand_done[],
-    kvm_hand_end[];
+    kvm_hand_end[], kvm_hand_call[], kvm_hand_flags[];
 
 enum {
     KVM_VECTOR_DE = 0,
@@ -102,13 +107,17 @@ struct kvm_exchange {
     _Atomic uint32_t state; /* KVM_TURN_* */
     _Atomic uint32_t asleep;
     uint32_t spin, bases;
-    uint8_t pad[48];
+    uint8_t pad[80];
+    uint64_t negfs, after; /* for patched sites: platform/patch/abi.h */
+    uint8_t pad2[16];
     uint64_t rip, cs, flags, rsp, ss; /* as IRET takes them */
     uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp;
     uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
     uint64_t fs, gs;
 };
 _Static_assert(offsetof(struct kvm_exchange, spin) == KVM_X_SPIN, "as stub.S");
+_Static_assert(offsetof(struct kvm_exchange, negfs) == PATCH_NEGFS, "as the code of sites");
+_Static_assert(offsetof(struct kvm_exchange, after) == PATCH_AFTER, "as the code of sites");
 _Static_assert(offsetof(struct kvm_exchange, rip) == KVM_X_FRAME, "as stub.S");
 _Static_assert(offsetof(struct kvm_exchange, rax) == KVM_X_RAX, "as stub.S");
 _Static_assert(offsetof(struct kvm_exchange, r8) == KVM_X_R8, "as stub.S");
@@ -133,6 +142,7 @@ struct kvm_plat {
 
     uint64_t hand_gpa; /* code that hands over, in every address space */
     uint32_t spin;     /* looks that are worth a sleep */
+    struct patch_plat patch;
 
     struct mutex mu; /* rank LEAF: the rest of memory: slots, tables, windows */
     uint32_t slot_count;
@@ -208,6 +218,8 @@ struct kvm_as {
     size_t dead_count;
     _Atomic bool pending;                      /* written under mu */
     struct kvm_page exchange[KVM_RUNNERS_MAX]; /* hva NULL: none yet */
+    struct patch_as patch;
+    struct kvm_window *patch_window; /* on its set; NULL: nothing was patched yet */
 };
 
 struct kvm_ctx {
@@ -229,6 +241,7 @@ struct kvm_ctx {
     bool hand_slept;                   /* spinning was not enough, this turn */
     uint64_t hand_ns;                  /* ... and its guest time */
     uint64_t turn_ns, turn_end;        /* how long the last turn took, and its end */
+    struct patch_ctx patch;
 };
 
 static inline struct kvm_plat *kvm_plat(struct plat *p)
@@ -310,8 +323,9 @@ MUST_CHECK int kvm_tables_copy(struct kvm_as *as, struct kvm_as *parent);
 /* Where a byte that the guest can read is in the sentry, or NULL. To be asked for its address only:
  * a file that became shorter faults there. */
 const uint8_t *kvm_table_find_byte(struct kvm_as *as, uint64_t addr);
-/* Memory of as's own, for guest and sentry to write, at addr, where nothing is. It goes with as. */
-MUST_CHECK int kvm_table_own_page(struct kvm_as *as, uint64_t addr, struct kvm_page *out);
+/* Memory of as's own at addr, where nothing is; access: the guest's. It goes with as. */
+MUST_CHECK int kvm_table_own_page(struct kvm_as *as, uint64_t addr, unsigned access,
+                                  struct kvm_page *out);
 /* Entries of the upper half: page tables for ring 0. p->mu not held. */
 MUST_CHECK int kvm_kernel_map(struct kvm_plat *p, uint64_t va, uint64_t gpa, uint64_t flags);
 /* A window that is not shown any more is put when what showed it has been zapped. */
@@ -333,6 +347,20 @@ bool kvm_as_truncated(struct kvm_as *as);
 
 /* The exchange page of a runner in as. */
 MUST_CHECK int kvm_as_exchange(struct kvm_as *as, unsigned runner, struct kvm_exchange **out);
+static inline uint64_t kvm_exchange_va(unsigned runner)
+{
+    return KVM_HAND_VA + (runner + 1) * UINT64_C(4096);
+}
+/* The range of as that shows a file with addr in it, or NULL. as->mu held. */
+const struct kvm_file_range *kvm_as_file_locked(const struct kvm_as *as, uint64_t addr);
+
+/* ---- patch.c: patched call sites; as->mu held but for init, when nobody has as yet, and fini,
+ * when nobody has it any more ---- */
+extern const struct patch_ops kvm_patch_ops;
+MUST_CHECK int kvm_patch_init(struct kvm_plat *p, struct kvm_as *as);
+void kvm_patch_fini(struct kvm_as *as);
+/* as, whose tables are a copy of parent's, has its patches. */
+MUST_CHECK int kvm_patch_fork(struct kvm_as *parent, struct kvm_as *as);
 
 /* ---- vcpu.c: making one ---- */
 MUST_CHECK int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out);

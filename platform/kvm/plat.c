@@ -324,6 +324,7 @@ static void plat_destroy(struct plat *base)
         if (p->cpus[i] != NULL)
             kvm_vcpu_free(p->cpus[i]);
     kvm_windows_fini(p);
+    patch_plat_fini(&p->patch);
     if (p->vm_fd >= 0)
         (void)close(p->vm_fd);
     kvm_tables_unmap(p);
@@ -376,6 +377,15 @@ static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
     return r != 0 ? r : plat_show_vdso(p);
 }
 
+static int plat_patch(struct kvm_plat *p)
+{
+    p->patch.areas = KVM_AREAS_VA;
+    p->patch.nobody = KVM_NOBODY_VA;
+    p->patch.call = KVM_HAND_VA + (uint64_t)(kvm_hand_call - kvm_hand);
+    p->base.reserved[p->base.reserved_count++] = (struct plat_range){PATCH_TABLE, PATCH_END};
+    return patch_plat_open(&p->patch, &kvm_patch_ops);
+}
+
 static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
 {
     struct kvm_plat *p = calloc(1, sizeof(*p));
@@ -394,12 +404,16 @@ static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
     mutex_init(&p->cpus_mu, LOCK_RANK_LEAF);
     mutex_init(&p->runners_mu, LOCK_RANK_LEAF);
     cond_init(&p->cpus_free);
+    patch_plat_init(&p->patch);
     list_init(&p->windows);
     list_init(&p->window_chunks);
     list_init(&p->table_chunks);
     r = plat_take_signal();
     if (r == 0)
         r = plat_make_machine(p, cfg->device_fd);
+    /* Where SYSCALL comes to ring 0, it is as good. */
+    if (r == 0 && cfg->patch && p->runner_max > 0 && patch_supported())
+        r = plat_patch(p);
     if (r != 0) {
         plat_destroy(&p->base);
         return r;

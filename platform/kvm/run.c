@@ -81,7 +81,7 @@ void kvm_run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
         .r13 = g->r13,
         .r14 = g->r14,
         .r15 = g->r15,
-        .rip = g->rip,
+        .rip = patch_entry(&c->patch, g->rip),
         .rflags = kvm_run_flags(c, single_step),
     };
     if ((s->cs.selector & 3) == 0)
@@ -138,6 +138,7 @@ static enum plat_event run_syscall(struct kvm_ctx *c)
     c->regs.rax = (uint64_t)-ENOSYS;
     c->regs.rip = c->regs.rcx;
     c->regs.eflags = (c->regs.r11 & KVM_USER_FLAGS) | 2 | KVM_FLAG_IF;
+    patch_called(&c->patch);
     return PLAT_EVENT_SYSCALL;
 }
 
@@ -200,8 +201,11 @@ static enum run_result run_exit_io(struct kvm_ctx *c, struct kvm_vcpu *v, struct
     return RUN_DONE;
 }
 
+/* c->regs are those of the guest. They may be loaded on another processor next, with another
+ * exchange page: in the code of a site it begins anew. */
 static enum run_result run_interrupted(struct kvm_ctx *c, enum plat_event *event)
 {
+    (void)patch_put_right(&c->patch);
     if (!atomic_exchange(&c->interrupt, false))
         return RUN_YIELD;
     *event = PLAT_EVENT_INTERRUPT;
@@ -371,9 +375,10 @@ static enum run_result run_turn(struct kvm_ctx *c, bool single_step, struct plat
         *event = PLAT_EVENT_DEAD;
         return RUN_DONE;
     }
-    if (end == KVM_HAND_END_NEVER)
+    if (end == KVM_HAND_END_NEVER) {
+        patch_enter(&c->patch, 0, NULL);
         result = run_lent(c, v, true, single_step, out, event);
-    else if (end == KVM_HAND_END_EXIT)
+    } else if (end == KVM_HAND_END_EXIT)
         result = run_back(c, v, single_step, out, event);
     kvm_pool_leave(v);
     return result;
@@ -385,11 +390,11 @@ static bool run_canonical(uint64_t addr)
     return addr >> 47 == 0 || addr >> 47 == 0x1ffff;
 }
 
-enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)
+/* Till something is to be told, of patches too. */
+static enum plat_event run_turns(struct kvm_ctx *c, bool single_step, struct plat_fault *out)
 {
-    struct kvm_ctx *c = kvm_ctx(base);
     enum plat_event event = PLAT_EVENT_INTERRUPT;
-    const bool own_trap = c->regs.eflags & KVM_FLAG_TF;
+    enum run_result result;
 
     if (atomic_exchange(&c->interrupt, false))
         return PLAT_EVENT_INTERRUPT;
@@ -397,11 +402,45 @@ enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat
     if (!run_canonical(c->regs.rip) || !run_canonical(c->regs.fs_base) ||
         !run_canonical(c->regs.gs_base))
         return kvm_trap(c, NULL, KVM_VECTOR_GP, 0, out);
-    enum run_result result;
+    atomic_store(&c->patch.in_guest, true);
     do {
         result = run_turn(c, single_step, out, &event);
         run_pace(c);
     } while (result == RUN_YIELD);
+    atomic_store(&c->patch.in_guest, false);
+    return event;
+}
+
+/* What patches bring about is not told. False: guest code is to be entered again. */
+static bool run_told(struct kvm_ctx *c, enum plat_event *event, const struct plat_fault *f)
+{
+    if (LIKELY(*event != PLAT_EVENT_FAULT))
+        return true;
+    switch (patch_fault(&c->patch, f)) {
+    case PATCH_FAULT_AGAIN:
+        return false;
+    case PATCH_FAULT_CALL:
+        c->regs.orig_rax = c->regs.rax;
+        c->regs.rax = (uint64_t)-ENOSYS;
+        *event = PLAT_EVENT_SYSCALL;
+        return true;
+    case PATCH_FAULT_GUEST:
+        break;
+    }
+    return true;
+}
+
+enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)
+{
+    struct kvm_ctx *c = kvm_ctx(base);
+    enum plat_event event;
+    const bool own_trap = c->regs.eflags & KVM_FLAG_TF;
+
+    if (UNLIKELY(single_step || own_trap))
+        patch_step(&c->patch);
+    do
+        event = run_turns(c, single_step, out);
+    while (!run_told(c, &event, out));
     if (single_step && !own_trap)
         c->regs.eflags &= ~(uint64_t)KVM_FLAG_TF;
     return event;

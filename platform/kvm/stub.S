@@ -34,9 +34,9 @@ kvm_stub_syscall_end:
  * anybody but the guest relies on it. Entry n comes with its exchange page n pages behind. */
 .balign 4096
 .globl kvm_hand, kvm_hand_common, kvm_hand_quick, kvm_hand_out, kvm_hand_saved, kvm_hand_done
-.globl kvm_hand_end
+.globl kvm_hand_end, kvm_hand_call, kvm_hand_flags
 .hidden kvm_hand, kvm_hand_common, kvm_hand_quick, kvm_hand_out, kvm_hand_saved, kvm_hand_done
-.hidden kvm_hand_end
+.hidden kvm_hand_end, kvm_hand_call, kvm_hand_flags
 kvm_hand:
 .set runner, 0
 .rept KVM_RUNNERS_MAX
@@ -53,6 +53,21 @@ kvm_hand_quick:
 kvm_hand_out:
     out %al, $KVM_PORT_SYSCALL
     ud2
+/* From a patched site: no SYSCALL has put the return address into rcx and the flags into r11, and
+ * taken those away that are in our way (IRET takes no nested task). r11: the exchange page; rcx is
+ * free, the guest's stack is not. */
+kvm_hand_call:
+    mov %rsp, KVM_X_FRAME + 24(%r11)
+    lea KVM_X_FRAME + 24(%r11), %rsp
+    pushfq
+kvm_hand_flags:
+    pushq $0x202
+    popfq
+    mov %r11, %rcx
+    mov PATCH_AFTER(%rcx), %r11
+    mov %r11, KVM_X_FRAME(%rcx)
+    mov KVM_X_FRAME + 16(%rcx), %r11
+    mov KVM_X_FRAME + 24(%rcx), %rsp
 kvm_hand_common:
     mov %rax, KVM_X_RAX(%rcx)
     mov %rbx, KVM_X_RBX(%rcx)

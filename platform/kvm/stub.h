@@ -1,9 +1,11 @@
 /* What stub.S and the C code agree on: numbers only.
- * Depends on: nothing; included by assembly too.
+ * Depends on: platform/patch/abi.h; included by assembly too.
  * Threading: constants.
  * Ownership: none. */
 #ifndef RINGWALL_PLATFORM_KVM_STUB_H
 #define RINGWALL_PLATFORM_KVM_STUB_H
+
+#include "platform/patch/abi.h"
 
 /* Exceptions the processor knows; each has KVM_STUB_STEP bytes of code that tells its vector by the
  * port it writes to. */
@@ -13,8 +15,8 @@
 #define KVM_PORT_SYSCALL 0x81
 #define KVM_PORT_LEFT 0x82
 
-/* Handing over without leaving: the code page, which has an entry for each runner, and behind it an
- * exchange page for each. */
+/* Handing over without leaving: the code page, which has an entry for each runner, behind it an
+ * exchange page for each, and the table that patched call sites find theirs by. */
 #define KVM_RUNNERS_MAX 16
 #define KVM_HAND_STEP 32
 /* Until here in an entry all registers are the guest's. */
@@ -30,23 +32,24 @@
 #define KVM_X_ASLEEP 4
 #define KVM_X_SPIN 8
 #define KVM_X_BASES 12
-#define KVM_X_FRAME 64
-#define KVM_X_RAX 104
-#define KVM_X_RBX 112
-#define KVM_X_RCX 120
-#define KVM_X_RDX 128
-#define KVM_X_RSI 136
-#define KVM_X_RDI 144
-#define KVM_X_RBP 152
-#define KVM_X_R8 160
-#define KVM_X_R9 168
-#define KVM_X_R10 176
-#define KVM_X_R11 184
-#define KVM_X_R12 192
-#define KVM_X_R13 200
-#define KVM_X_R14 208
-#define KVM_X_R15 216
-#define KVM_X_FS 224
-#define KVM_X_GS 232
+/* PATCH_NEGFS and PATCH_AFTER come here. */
+#define KVM_X_FRAME 128
+#define KVM_X_RAX 168
+#define KVM_X_RBX 176
+#define KVM_X_RCX 184
+#define KVM_X_RDX 192
+#define KVM_X_RSI 200
+#define KVM_X_RDI 208
+#define KVM_X_RBP 216
+#define KVM_X_R8 224
+#define KVM_X_R9 232
+#define KVM_X_R10 240
+#define KVM_X_R11 248
+#define KVM_X_R12 256
+#define KVM_X_R13 264
+#define KVM_X_R14 272
+#define KVM_X_R15 280
+#define KVM_X_FS 288
+#define KVM_X_GS 296
 
 #endif

@@ -252,7 +252,7 @@ int kvm_tables_cut(struct kvm_as *as, uint64_t start, uint64_t end)
     return r;
 }
 
-int kvm_table_own_page(struct kvm_as *as, uint64_t addr, struct kvm_page *out)
+int kvm_table_own_page(struct kvm_as *as, uint64_t addr, unsigned access, struct kvm_page *out)
 {
     struct kvm_page page;
     uint64_t *entry;
@@ -262,7 +262,7 @@ int kvm_table_own_page(struct kvm_as *as, uint64_t addr, struct kvm_page *out)
         r = table_new(as, &page);
     if (r != 0)
         return r;
-    table_store(entry, page.gpa | PTE_P | PTE_W | PTE_U | PTE_NX);
+    table_store(entry, page.gpa | table_flags(access));
     *out = page;
     return 0;
 }
@@ -334,7 +334,7 @@ void kvm_table_protect(struct kvm_as *as, uint64_t start, uint64_t end, unsigned
 
 /* ---- fork ---- */
 
-/* All but exchange pages, which are of one address space. */
+/* All but exchange pages and their table, which are of one address space. */
 static int table_copy_leaf(struct kvm_as *as, uint64_t addr, const uint64_t *from)
 {
     const uint64_t own = KVM_HAND_VA + PAGE_SIZE;

@@ -12,7 +12,7 @@ NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETFCAP: what changing other people's files takes.
 FILE_CAPS = (1 << 0) | (1 << 1) | (1 << 3) | (1 << 4) | (1 << 31)
 SENTRY_FDS = (r"/dev/null", r"pipe:", r"socket:", r"anon_inode:\[eventpoll\]", r"/memfd:ringwall-memory",
-              r"/memfd:stub-operations", r"/memfd:stub-areas", r"/memfd:stub-patches",
+              r"/memfd:stub-operations", r"/memfd:stub-areas", r"/memfd:patched-sites",
               r"anon_inode:\[eventfd\]")
 
 TABLE = {

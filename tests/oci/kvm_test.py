@@ -9,8 +9,8 @@ import unittest
 from harness import IS_OURS, RUNTIME, Case, children_of, main
 
 FDS = (r"/dev/null", r"pipe:", r"socket:", r"anon_inode:\[eventpoll\]", r"anon_inode:\[eventfd\]",
-       r"/memfd:ringwall-memory", r"anon_inode:kvm-vm", r"anon_inode:kvm-vcpu:\d+",
-       r"/bin/busybox$")  # which the guest has mapped
+       r"/memfd:ringwall-memory", r"/memfd:patched-sites", r"anon_inode:kvm-vm",
+       r"anon_inode:kvm-vcpu:\d+", r"/bin/busybox$")  # which the guest has mapped
 
 
 def status(path, field):

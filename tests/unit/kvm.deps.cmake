@@ -1,1 +1,1 @@
-set(deps kvm mem platform)
+set(deps kvm patch mem platform)

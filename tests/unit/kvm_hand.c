@@ -13,13 +13,13 @@ GUEST(code_bases, "1:  rdfsbase %rdi\n    rdgsbase %rsi\n    mov $5, %eax\n    s
 GUEST(code_flags, "1:  mov $5, %eax\n    syscall\n    pushfq\n    pop %rdi\n    jmp 1b\n");
 GUEST(code_jump, "    jmp *%rax\n");
 /* Calls, as the page has it, and does not: state to edi, rcx times. */
-GUEST(code_forge, "1:  mov %edi, (%rsi)\n    mov %rcx, 0x68(%rsi)\n    dec %rcx\n    jnz 1b\n"
+GUEST(code_forge, "1:  mov %edi, (%rsi)\n    mov %rcx, 0xa8(%rsi)\n    dec %rcx\n    jnz 1b\n"
                   "    mov $7, %eax\n    syscall\n");
 GUEST(code_scribble, "    mov %rsi, %rbx\n1:  rdtsc\n    mov %eax, %ecx\n    and $0xf8, %ecx\n"
                      "    mov %rax, (%rbx,%rcx)\n    mov $9, %eax\n    syscall\n    jmp 1b\n");
 GUEST(code_spin, "1:  jmp 1b\n");
 /* Calls, and counts on. */
-GUEST(code_beside, "    mov $42, %eax\n    mov %rax, 0x68(%rsi)\n    movl $1, (%rsi)\n"
+GUEST(code_beside, "    mov $42, %eax\n    mov %rax, 0xa8(%rsi)\n    movl $1, (%rsi)\n"
                    "1:  incq (%rdi)\n    jmp 1b\n");
 
 #define EXCHANGE (KVM_HAND_VA + PAGE_SIZE)
