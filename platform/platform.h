@@ -141,6 +141,10 @@ struct plat_ctx_ops {
     /* The context and its thread run on those of the sandbox's CPUs only, bit n for the n-th of
      * them; they may do so already. Owner thread, between runs. NULL: wherever the host wants. */
     void (*affinity)(struct plat_ctx *ctx, const uint64_t *mask, size_t words);
+    /* Guest code gets the share of its CPU that this nice value says, as far as the host permits:
+     * 0 (as at first) to 19. The context or its thread may have another by now. Owner thread,
+     * between runs. NULL: they are all alike. */
+    void (*nice)(struct plat_ctx *ctx, int nice);
     /* User time spent in guest code so far, ns. Any thread. */
     uint64_t (*cpu_time)(struct plat_ctx *ctx);
     /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
@@ -309,6 +313,12 @@ static inline void plat_ctx_affinity(struct plat_ctx *ctx, const uint64_t *mask,
 {
     if (ctx->plat->ops->ctx->affinity)
         ctx->plat->ops->ctx->affinity(ctx, mask, words);
+}
+
+static inline void plat_ctx_nice(struct plat_ctx *ctx, int nice)
+{
+    if (ctx->plat->ops->ctx->nice)
+        ctx->plat->ops->ctx->nice(ctx, nice);
 }
 
 static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)

@@ -273,10 +273,18 @@ static int64_t prctl_speculation(uint64_t which)
 
 static int64_t prctl_set_speculation(uint64_t which, uint64_t how)
 {
-    (void)how;
-    if (which == PR_SPEC_L1D_FLUSH)
+    switch (which) {
+    case PR_SPEC_STORE_BYPASS:
+        return -ENXIO;
+    case PR_SPEC_INDIRECT_BRANCH:
+        if (how == PR_SPEC_ENABLE)
+            return 0;
+        return how == PR_SPEC_DISABLE || how == PR_SPEC_FORCE_DISABLE ? -EPERM : -ERANGE;
+    case PR_SPEC_L1D_FLUSH:
         return -EPERM;
-    return which > PR_SPEC_L1D_FLUSH ? -ENODEV : -ENXIO;
+    default:
+        return -ENODEV;
+    }
 }
 
 static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)

@@ -1,5 +1,6 @@
-/* Scheduling as far as a guest can see it: priorities, policies and masks are kept and shown; the
- * host schedules all of a sandbox's threads alike. */
+/* Scheduling as far as a guest can see it: priorities, policies and masks are kept and shown. The
+ * host's scheduler is told of masks, and who is nicer than others; nobody is better than the rest.
+ */
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
@@ -75,6 +76,11 @@ static void nice_get(void *arg, struct task *o)
     q->best = MAX(q->best, 20 - (int)task_attr_get(o, TASK_ATTR_NICE));
 }
 
+static bool nice_within_limit(struct task *o, int nice)
+{
+    return (uint64_t)(20 - nice) <= task_rlimit(o, RLIMIT_NICE);
+}
+
 static void nice_set(void *arg, struct task *o)
 {
     struct nice_query *q = arg;
@@ -84,8 +90,7 @@ static void nice_set(void *arg, struct task *o)
         q->err = -EPERM;
         return;
     }
-    if (q->value < now && (uint64_t)(20 - q->value) > task_rlimit(o, RLIMIT_NICE) &&
-        !task_capable(q->t, CAP_SYS_NICE)) {
+    if (q->value < now && !nice_within_limit(o, q->value) && !task_capable(q->t, CAP_SYS_NICE)) {
         q->err = -EACCES;
         return;
     }
@@ -147,11 +152,18 @@ static bool policy_rt(int64_t policy)
     return policy == LX_SCHED_FIFO || policy == LX_SCHED_RR;
 }
 
-static int sched_permit(struct task *t, struct task *o, int policy, int prio)
+/* user_check_sched_setscheduler(). */
+static int sched_permit(struct task *t, struct task *o, int policy, int prio, bool reset)
 {
     if (task_capable(t, CAP_SYS_NICE))
         return 0;
     if (!same_owner(t, o))
+        return -EPERM;
+    /* To be idle is to be nicer than nice. */
+    if (task_attr_get(o, TASK_ATTR_SCHED_POLICY) == LX_SCHED_IDLE && policy != LX_SCHED_IDLE &&
+        !nice_within_limit(o, (int)task_attr_get(o, TASK_ATTR_NICE)))
+        return -EPERM;
+    if (task_attr_get(o, TASK_ATTR_SCHED_RESET) && !reset)
         return -EPERM;
     const uint64_t limit = task_rlimit(o, RLIMIT_RTPRIO);
     if (policy_rt(policy)) {
@@ -172,12 +184,14 @@ static int sched_change(struct task *t, int pid, int policy, int prio, bool rese
     int r = task_find(t, pid, &o);
     if (r)
         return r;
-    if (policy < 0)
+    if (policy < 0) {
         policy = (int)task_attr_get(o, TASK_ATTR_SCHED_POLICY);
+        reset = task_attr_get(o, TASK_ATTR_SCHED_RESET) != 0;
+    }
     if (!policy_known(policy) || (policy_rt(policy) ? prio < 1 || prio > 99 : prio != 0))
         r = -EINVAL;
     if (!r)
-        r = sched_permit(t, o, policy, prio);
+        r = sched_permit(t, o, policy, prio, reset);
     if (!r) {
         task_attr_set(o, TASK_ATTR_SCHED_POLICY, policy);
         task_attr_set(o, TASK_ATTR_SCHED_PRIORITY, prio);

@@ -310,10 +310,11 @@ static void ctx_leave(struct pt_ctx *c)
         as->gone = true;
     else if (!c->dead && !as->gone)
         /* The leader must stay, or the process could not be waited for; it has a place kept. */
-        park = c->tid == as->pid || as->parked_count < PT_PARKED_MAX - 1;
+        park = c->tid == as->pid || (!c->seat.nice_stays && as->parked_count < PT_PARKED_MAX - 1);
     bool parked = park && (!c->attached || pt_detach(pt_plat(c->base.plat), c->tid) == 0);
     if (parked)
         as->parked[as->parked_count++] = c->tid;
+    c->seat.nice_stays = false;
     mutex_unlock(&as->mu);
     if (last)
         ctx_end_process(c);
@@ -366,6 +367,11 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
 static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t words)
 {
     stub_seat_limit(&pt_ctx(base)->seat, mask, words);
+}
+
+static void ctx_nice(struct plat_ctx *base, int nice)
+{
+    stub_seat_nice(&pt_ctx(base)->seat, nice);
 }
 
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
@@ -448,6 +454,7 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .debugreg_get = ctx_debugreg_get,
     .debugreg_set = ctx_debugreg_set,
     .affinity = ctx_affinity,
+    .nice = ctx_nice,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

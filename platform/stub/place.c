@@ -31,6 +31,7 @@ void stub_placer_init(struct stub_placer *p)
     if (sched_getaffinity(0, sizeof(p->cpus), &p->cpus) != 0)
         CPU_ZERO(&p->cpus);
     p->cpu_count = CPU_COUNT(&p->cpus);
+    stub_nice_init(&p->nicer);
 }
 
 void stub_placer_fini(struct stub_placer *p)
@@ -246,6 +247,11 @@ void stub_seat_limit(struct stub_seat *s, const uint64_t *mask, size_t words)
         stub_seat_join(s);
     else
         place_free(s, STUB_CPU_NEW);
+}
+
+void stub_seat_nice(struct stub_seat *s, int nice)
+{
+    s->nice_stays |= stub_nice_set(&s->placer->nicer, s->tid, nice);
 }
 
 void stub_seat_enter(struct stub_seat *s, uint64_t now)

@@ -16,6 +16,7 @@
 #include "base/compiler.h"
 #include "base/list.h"
 #include "base/lock.h"
+#include "platform/stub/nice.h"
 
 /* Places that are no CPU: left to the host; to be found at the next turn. */
 #define STUB_CPU_FREE (-1)
@@ -26,6 +27,7 @@ struct stub_seat;
 struct stub_placer {
     cpu_set_t cpus; /* that the sandbox may use; immutable, as cpu_count */
     int cpu_count;
+    struct stub_nice nicer; /* immutable */
     /* Called now and then, with mu held, for a seat whose guest has been running for long. May be
      * NULL. */
     void (*long_turn)(struct stub_placer *p, struct stub_seat *s);
@@ -48,6 +50,7 @@ struct stub_seat {
     int cpu;                       /* where it is bound, or STUB_CPU_* */
     bool split;                    /* the stub thread is kept off our CPU */
     bool placed;                   /* is in stub_placer.placed */
+    bool nice_stays;               /* the stub thread must not become another seat's */
     bool entered;                  /* at least once: the owner's thread is where it should be */
     unsigned company;              /* entries that found somebody else there */
     unsigned quick;                /* short turns in a row, of a free pair */
@@ -77,6 +80,9 @@ void stub_seat_inherit(struct stub_seat *s, const struct stub_seat *parent);
 void stub_cpus_pick(const cpu_set_t *from, const uint64_t *mask, size_t words, cpu_set_t *out);
 /* From now on it has only these of the placer's CPUs, named so. Owner, between turns. */
 void stub_seat_limit(struct stub_seat *s, const uint64_t *mask, size_t words);
+/* Its stub thread gets that nice value, 0 to 19, as far as the host permits. Owner, between turns.
+ */
+void stub_seat_nice(struct stub_seat *s, int nice);
 /* Binds a sleeping stub thread to the CPU of the caller, who is about to wake it. */
 void stub_place_fetch(const struct stub_placer *p, pid_t tid);
 /* The two threads get different CPUs, if there is one with nobody of ours: true. Till joined, or

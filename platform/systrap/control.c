@@ -174,11 +174,11 @@ int st_thread_take_locked(struct st_as *as, struct st_thread **out_t)
     return 0;
 }
 
-void st_thread_give_locked(struct st_as *as, struct st_thread *t)
+void st_thread_give_locked(struct st_as *as, struct st_thread *t, bool again)
 {
     struct st_shared *s = st_area(st_plat(as->base.plat), t);
 
-    if (as->parked_count < ST_PARKED_MAX) {
+    if (again && as->parked_count < ST_PARKED_MAX) {
         list_add(&t->node, &as->parked);
         as->parked_count++;
         return;

@@ -157,7 +157,8 @@ static void ctx_leave(struct st_ctx *c)
     list_del(&c->node);
     bool last = list_empty(&as->ctxs);
     if (!last && !c->dead && !atomic_load(&as->gone))
-        st_thread_give_locked(as, c->thread);
+        st_thread_give_locked(as, c->thread, !c->seat.nice_stays);
+    c->seat.nice_stays = false;
     mutex_unlock(&as->mu);
     if (last)
         st_process_kill(as);
@@ -218,6 +219,11 @@ static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t wor
     stub_seat_limit(&st_ctx(base)->seat, mask, words);
 }
 
+static void ctx_nice(struct plat_ctx *base, int nice)
+{
+    stub_seat_nice(&st_ctx(base)->seat, nice);
+}
+
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
 {
     return stub_clock_read(&st_ctx(base)->seat);
@@ -237,6 +243,7 @@ const struct plat_ctx_ops st_ctx_ops = {
     .sigactions_offer = st_sigactions_offer,
     .sigactions_taken = st_sigactions_taken,
     .affinity = ctx_affinity,
+    .nice = ctx_nice,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -249,8 +249,10 @@ MUST_CHECK int st_batch_locked(struct st_as *as, size_t count, int32_t *out_valu
 MUST_CHECK int st_clone_process(struct st_as *from, struct st_as *as);
 /* A thread that waits for its first turn: parked before, or new. */
 MUST_CHECK int st_thread_take_locked(struct st_as *as, struct st_thread **out_t);
-/* One that is waiting and not needed; told to end if there are enough. */
-void st_thread_give_locked(struct st_as *as, struct st_thread *t);
+/* One that is waiting and not needed; told to end if there are enough, or it is not to be used
+ * again.
+ */
+void st_thread_give_locked(struct st_as *as, struct st_thread *t, bool again);
 /* Makes the mappings what they should be. First failure, or 0; *stale is set when something that
  * should be gone or not writable is still there. */
 MUST_CHECK int st_flush_locked(struct st_as *as, bool *stale);

@@ -155,16 +155,36 @@ int confine_landlock(bool network, int *out_abi, const char **step)
     return r;
 }
 
+/* What brings a thread back to the nice value that the sandbox starts with, and no better. */
+static rlim_t nice_limit(void)
+{
+    return (rlim_t)(20 - getpriority(PRIO_PROCESS, 0));
+}
+
+void confine_allow_nice(pid_t child)
+{
+    const struct rlimit l = {nice_limit(), nice_limit()};
+
+    (void)prlimit(child, RLIMIT_NICE, &l, NULL);
+}
+
+static int limit_nice(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NICE, &l) != 0)
+        return -errno;
+    l.rlim_max = MIN(l.rlim_max, nice_limit());
+    l.rlim_cur = l.rlim_max;
+    return setrlimit(RLIMIT_NICE, &l) == 0 ? 0 : -errno;
+}
+
 int confine_rlimits(const char **step)
 {
     static const struct {
         int resource;
         rlim_t value;
-    } limits[] = {{RLIMIT_CORE, 0},
-                  {RLIMIT_MEMLOCK, 0},
-                  {RLIMIT_MSGQUEUE, 0},
-                  {RLIMIT_NICE, 0},
-                  {RLIMIT_RTPRIO, 0}};
+    } limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_RTPRIO, 0}};
 
     *step = "setrlimit";
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
@@ -172,6 +192,9 @@ int confine_rlimits(const char **step)
         if (setrlimit((__rlimit_resource_t)limits[i].resource, &l) != 0)
             return -errno;
     }
+    int r = limit_nice();
+    if (r)
+        return r;
     /* Descriptors of the host stand behind files the guest has open. */
     struct rlimit nofile;
     if (getrlimit(RLIMIT_NOFILE, &nofile) != 0)

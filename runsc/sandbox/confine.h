@@ -27,7 +27,11 @@ MUST_CHECK int confine_drop_capabilities(const char **step);
 /* no_new_privs, and Landlock deny-all where the kernel has it (*out_abi: its ABI, 0 without), but
  * for TCP ports with network. */
 MUST_CHECK int confine_landlock(bool network, int *out_abi, const char **step);
-/* Core files off, locked memory off, no further limits that the guest's work needs. */
+/* Parent: the child's threads may come back to the nice value that it starts with. Without
+ * privilege they may not, and then nobody's is changed. */
+void confine_allow_nice(pid_t child);
+/* Core files off, locked memory off, no better nice value than now, no further limits that the
+ * guest's work needs. */
 MUST_CHECK int confine_rlimits(const char **step);
 /* Loads the allow-list of seccomp_sentry.def for every thread from now on; platform: the name of
  * the one that runs the guests; host_network: with the rows for sockets of the host. */

@@ -102,6 +102,7 @@ static int start_sentry(struct launch *l, struct err *e)
     int r = confine_write_id_maps(l->sentry, &step);
     if (r)
         return err_errno(e, r, "sentry: %s", step);
+    confine_allow_nice(l->sentry);
     if (l->a->host_network && broker_launch(l->a, l->sentry, l->net[1], &l->broker, e))
         return -1;
     close_fd(&l->net[1]);

@@ -1,6 +1,6 @@
 /* Small state of tasks and groups that calls set and show: priorities, affinity, names. */
 #include <errno.h>
-#include <linux/sched.h>
+#include <sched.h>
 #include <string.h>
 
 #include "sentry/kernel/fsctx.h"
@@ -47,16 +47,54 @@ int64_t task_attr_get(struct task *o, enum task_attr a)
     return 0;
 }
 
+/* What the host's scheduler is told. What would be better than the rest of the host has no right to
+ * be so. */
+static int host_nice(const struct task_priv *p)
+{
+    switch (atomic_load(&p->sched_policy)) {
+    case SCHED_FIFO:
+    case SCHED_RR:
+        return 0;
+    case SCHED_IDLE:
+        return 19;
+    default:
+        return MAX(atomic_load(&p->nice), 0);
+    }
+}
+
+/* Its own thread does it, before it runs guest code again: soon. */
+static void sched_changed(struct task *o)
+{
+    struct task_priv *p = task_priv(o);
+
+    atomic_store(&o->k->sched_used, true);
+    struct sighand *sh = tg_lock_sig(o->tg);
+    atomic_store(&p->sched_due, true);
+    atomic_store(&p->answers_due, true);
+    if (!p->dead && o->ctx && (atomic_load(&p->guest_seq) & 1))
+        plat_ctx_interrupt(o->ctx);
+    sighand_unlock(sh);
+}
+
+static void attr_set_sched(struct task *o, _Atomic int *to, int v)
+{
+    const int before = host_nice(task_priv(o));
+
+    atomic_store(to, v);
+    if (host_nice(task_priv(o)) != before)
+        sched_changed(o);
+}
+
 void task_attr_set(struct task *o, enum task_attr a, int64_t v)
 {
     struct task_priv *p = task_priv(o);
 
     switch (a) {
     case TASK_ATTR_NICE:
-        atomic_store(&p->nice, (int)v);
+        attr_set_sched(o, &p->nice, (int)v);
         break;
     case TASK_ATTR_SCHED_POLICY:
-        atomic_store(&p->sched_policy, (int)v);
+        attr_set_sched(o, &p->sched_policy, (int)v);
         break;
     case TASK_ATTR_SCHED_PRIORITY:
         atomic_store(&p->sched_priority, (int)v);
@@ -125,19 +163,6 @@ void task_affinity_get(struct task *o, uint64_t *mask)
     mutex_unlock(&o->mu);
 }
 
-/* Its own thread does it, before it runs guest code again: soon. */
-static void affinity_changed(struct task *o)
-{
-    struct task_priv *p = task_priv(o);
-    struct sighand *sh = tg_lock_sig(o->tg);
-
-    atomic_store(&p->affinity_due, true);
-    atomic_store(&p->answers_due, true);
-    if (!p->dead && o->ctx && (atomic_load(&p->guest_seq) & 1))
-        plat_ctx_interrupt(o->ctx);
-    sighand_unlock(sh);
-}
-
 int task_affinity_set(struct task *o, const uint64_t *mask)
 {
     uint64_t cut[LIMIT_CPU_WORDS] = {0}, any = 0;
@@ -151,19 +176,19 @@ int task_affinity_set(struct task *o, const uint64_t *mask)
     mutex_lock(&o->mu);
     memcpy(task_priv(o)->affinity, cut, sizeof(cut));
     mutex_unlock(&o->mu);
-    atomic_store(&o->k->affinity_used, true);
-    affinity_changed(o);
+    sched_changed(o);
     return 0;
 }
 
-void task_affinity_apply(struct task *t)
+void task_sched_apply(struct task *t)
 {
     uint64_t mask[LIMIT_CPU_WORDS];
 
-    if (!atomic_exchange(&task_priv(t)->affinity_due, false))
+    if (!atomic_exchange(&task_priv(t)->sched_due, false))
         return;
     task_affinity_get(t, mask);
     plat_ctx_affinity(t->ctx, mask, LIMIT_CPU_WORDS);
+    plat_ctx_nice(t->ctx, host_nice(task_priv(t)));
 }
 
 /* ---- names and credentials ---- */

@@ -358,6 +358,9 @@ static int exec_swap_mm(struct exec *x)
     mutex_unlock(&t->mu);
     x->image.mm = old;
     task_answers_changed(t);
+    /* It may run by another thread of the host now. */
+    if (atomic_load(&t->k->sched_used))
+        atomic_store(&task_priv(t)->sched_due, true);
     task_vfork_done(t);
     return 0;
 }

@@ -91,7 +91,7 @@ struct task_priv {
     _Atomic int mce_kill; /* PR_MCE_KILL_* */
     _Atomic bool io_flusher;
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
-    _Atomic bool affinity_due;          /* the context has not been told */
+    _Atomic bool sched_due;             /* the context has not been told */
     struct mm_policy policy;            /* set_mempolicy(2); guard: task.mu */
 
     uint64_t cpu_clock_start_ns; /* what it showed at the start; immutable once cpu_clock is set */
@@ -229,7 +229,7 @@ void exit_thread_reap_locked(struct task *t, struct list *dead);
 /* What wait(2) says of a thread that has ended. tree or sig held. */
 int exit_thread_status_locked(const struct task *t);
 /* Tells the context where it may run, if that has changed. Owner, between runs. */
-void task_affinity_apply(struct task *t);
+void task_sched_apply(struct task *t);
 /* A thread that is counted in a group stop goes. sig held. */
 void job_thread_exit_locked(struct task *t);
 /* One thread fewer to wait for. True: it was the last, and the parent is to be told. sig held. */

@@ -185,8 +185,8 @@ static void task_loop(struct task *t)
     struct task_priv *p = task_priv(t);
 
     /* The thread may be one that was kept somewhere for another task. */
-    if (atomic_load(&t->k->affinity_used))
-        atomic_store(&p->affinity_due, true);
+    if (atomic_load(&t->k->sched_used))
+        atomic_store(&p->sched_due, true);
     if (t->tid == t->tg->tgid)
         tg_cpu_limit_changed(t->tg);
     for (;;) {
@@ -197,7 +197,7 @@ static void task_loop(struct task *t)
             continue;
         }
         if (UNLIKELY(atomic_load_explicit(&p->answers_due, memory_order_relaxed))) {
-            task_affinity_apply(t);
+            task_sched_apply(t);
             task_answers(t);
         }
         /* Either this thread sees the bit now, or who sets it sees the odd number and interrupts

@@ -169,6 +169,25 @@ TEST(nice_goes_up_only)
     CHECK_EQ(syscall(SYS_getpriority, PRIO_USER, 0), 1);
 }
 
+/* Who is idle may be busier only as far as RLIMIT_NICE goes; only the privileged take back what
+ * resets children. */
+TEST(policies_without_rights)
+{
+    const struct rlimit none = {0, 0};
+    struct sched_param p = {0};
+
+    NEED_ROOT();
+    OK(setrlimit(RLIMIT_NICE, &none));
+    become_plain();
+    OK(sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &p));
+    OK(sched_setparam(0, &p));
+    CHECK_EQ(sched_getscheduler(0), SCHED_BATCH | SCHED_RESET_ON_FORK);
+    CHECK_ERRNO(sched_setscheduler(0, SCHED_OTHER, &p), EPERM);
+    OK(sched_setscheduler(0, SCHED_IDLE | SCHED_RESET_ON_FORK, &p));
+    CHECK_ERRNO(sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &p), EPERM);
+    OK(sched_setscheduler(0, SCHED_IDLE | SCHED_RESET_ON_FORK, &p));
+}
+
 TEST(policies)
 {
     struct sched_param p = {0};

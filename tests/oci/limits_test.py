@@ -93,6 +93,32 @@ class Limits(Counters, Case):
         self.path = path
         self.assertGreater(used[0] - start[0], 3 * (used[1] - start[1]))
 
+    def ticks(self, cid, *pids):
+        """CPU time of processes of the guest."""
+        p = self.call("exec", cid, "cat", *[f"/proc/{pid}/stat" for pid in pids])
+        self.assertEqual(p.returncode, 0, p.stderr)
+        return [int(l.rpartition(")")[2].split()[11]) for l in p.stdout.splitlines()]
+
+    @needs("cpuset")
+    def test_who_is_nice_yields(self):
+        """Two compute on one CPU; the first leaves most of it to the other."""
+        for scheduler in {"policy": "SCHED_OTHER", "nice": 19}, {"policy": "SCHED_IDLE"}:
+            def change(c):
+                c["linux"]["cgroupsPath"] = self.path
+                c["linux"]["resources"] = {"cpu": {"cpus": "0"}}
+                c["process"]["scheduler"] = scheduler
+            cid = self.create(BUSY, change)
+            self.assertEqual(self.call("start", cid).returncode, 0)
+            plain = json.loads((self.bundle / "config.json").read_text())["process"]
+            del plain["scheduler"]
+            (self.bundle / "plain.json").write_text(json.dumps(plain))
+            p = self.call_quiet("exec", "--detach", "--process", str(self.bundle / "plain.json"), cid)
+            self.assertEqual(p.returncode, 0)
+            nice, plain = self.ticks(cid, 1, 2)
+            eventually(lambda: self.ticks(cid, 2)[0] >= plain + 100, timeout=120, what="time for who is not nice")
+            self.assertLess(self.ticks(cid, 1)[0] - nice, 60, scheduler)
+            self.assertEqual(self.call("delete", "--force", cid).returncode, 0)
+
     @needs("cpuset")
     def test_cpus(self):
         cid = self.made(BUSY, {"cpu": {"cpus": "0", "mems": "0"}})
