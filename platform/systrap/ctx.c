@@ -41,7 +41,7 @@ static int ctx_join(struct st_ctx *c, struct st_as *as, bool *out_first)
         c->shared = st_area(st_plat(as->base.plat), t);
         atomic_store(&c->area, c->shared);
         st_drop_answers(&c->base);
-        st_sigactions_offer(&c->base, 0, 0);
+        st_sigactions_begin(c);
         c->seat.tid = t->tid;
         atomic_store(&c->target, (uint64_t)(uint32_t)as->pid << 32 | (uint32_t)t->tid);
         list_add_tail(&c->node, &as->ctxs);
@@ -193,7 +193,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     atomic_store(&c->area, c->shared);
     st_drop_answers(base);
     patch_ctx_init(&c->patch, &as->patch, &c->regs);
-    st_sigactions_offer(base, 0, 0);
+    st_sigactions_begin(c);
     list_add_tail(&c->node, &as->ctxs);
     patch_join_locked(&c->patch);
     mutex_unlock(&as->mu);

@@ -220,6 +220,7 @@ static enum plat_event run_call(struct st_ctx *c, const struct run_frame *f, str
     }
     c->regs.orig_rax = c->regs.rax;
     patch_called(&c->patch);
+    st_sigactions_look(c);
     c->regs.rax = (uint64_t)-ENOSYS;
     return PLAT_EVENT_SYSCALL;
 }

@@ -1,7 +1,12 @@
 /* rt_sigaction(2) of signals whose action is the default, which the stub answers: posix_spawn(3)
  * makes 122 such calls. The tables are in the area, where the guest can write them: what it
  * deceives is itself. */
+#include <sys/syscall.h>
+
 #include "platform/systrap/systrap_priv.h"
+
+/* So many such calls by a signal, and their site is patched. */
+#define SIGACT_HOT 24u
 
 static uint64_t *sigact_word(const struct st_ctx *c, size_t off)
 {
@@ -19,6 +24,13 @@ void st_sigactions_offer(struct plat_ctx *base, uint64_t zero, uint64_t plain)
     *sigact_word(c, ST_SIGACT_DONE) = 0;
 }
 
+void st_sigactions_begin(struct st_ctx *c)
+{
+    c->shared->sigact_calls = 0;
+    c->sigact_looked = false;
+    st_sigactions_offer(&c->base, 0, 0);
+}
+
 uint64_t st_sigactions_taken(struct plat_ctx *base, struct plat_sigaction set[64])
 {
     struct st_ctx *c = st_ctx(base);
@@ -31,4 +43,17 @@ uint64_t st_sigactions_taken(struct plat_ctx *base, struct plat_sigaction set[64
                 (struct plat_sigaction){.restorer = word[0], .flags = word[1] & ST_SIGACT_RESTORER};
     }
     return done;
+}
+
+/* Calls that the stub answers are counted there, since they are not seen here. The guest may say
+ * any place: it is one where it could have made the call. */
+void st_sigactions_look(struct st_ctx *c)
+{
+    const volatile struct st_shared *s = c->shared;
+
+    if (LIKELY(s->sigact_calls < SIGACT_HOT) || c->sigact_looked ||
+        st_plat(c->base.plat)->patch.ops == NULL)
+        return;
+    c->sigact_looked = true;
+    (void)patch_add_site(&c->as->patch, s->sigact_rip, SYS_rt_sigaction);
 }

@@ -448,6 +448,9 @@ stub_quick:
     jne stub_slow
     cmpl $__NR_rt_sigaction, ST_UC_RAX(%rdx)
     jne stub_slow
+    movq ST_UC_RIP(%rdx), %rax
+    movq %rax, ST_SIGACT_RIP(%r15)
+    incl ST_SIGACT_CALLS(%r15)
     cmpq $8, ST_UC_R10(%rdx)
     jne stub_slow
     movl ST_UC_RDI(%rdx), %ecx

@@ -39,7 +39,10 @@
 #define ST_XSTATE 64 /* extended state to load, or 0; where to save it */
 #define ST_STACK 72  /* stack_t */
 /* PATCH_NEGFS and PATCH_AFTER are between them. */
-#define ST_YIELDS 112   /* times to let others run before sleeping */
+#define ST_YIELDS 112 /* times to let others run before sleeping */
+/* Calls of rt_sigaction(2) that came by a signal, and where the last one was made. */
+#define ST_SIGACT_CALLS 116
+#define ST_SIGACT_RIP 120
 #define ST_ANSWERS 2048 /* by number of the call, with ST_ANSWER_*; or 0 */
 #define ST_ANSWERS_COUNT 256
 #define ST_ANSWER_THERE 32 /* bit: the low half is the answer */

@@ -80,12 +80,16 @@ struct st_shared {
     stack_t stack;
     uint64_t negfs, after;
     uint32_t yields;
-    uint8_t pad[ST_ANSWERS - ST_YIELDS - 4];
+    uint32_t sigact_calls;
+    uint64_t sigact_rip;
+    uint8_t pad[ST_ANSWERS - ST_SIGACT_RIP - 8];
     _Atomic uint64_t answers[ST_ANSWERS_COUNT];
 };
 _Static_assert(offsetof(struct st_shared, negfs) == PATCH_NEGFS, "as stub.S");
 _Static_assert(offsetof(struct st_shared, after) == PATCH_AFTER, "as stub.S");
 _Static_assert(offsetof(struct st_shared, yields) == ST_YIELDS, "as stub.S");
+_Static_assert(offsetof(struct st_shared, sigact_calls) == ST_SIGACT_CALLS, "as stub.S");
+_Static_assert(offsetof(struct st_shared, sigact_rip) == ST_SIGACT_RIP, "as stub.S");
 _Static_assert(sizeof(struct st_shared) == ST_XSAVE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, info) == ST_INFO, "as stub.S");
 _Static_assert(offsetof(struct st_shared, xstate) == ST_XSTATE, "as stub.S");
@@ -167,6 +171,7 @@ struct st_ctx {
     struct patch_ctx patch;
     uint32_t spin;         /* looks at turn before sleeping; 0: the two share a CPU */
     uint64_t sigact_plain; /* as offered */
+    bool sigact_looked;    /* at the place where such calls are made */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic uint64_t interrupt_ns;    /* since when it waits for an answer, or 0 */
@@ -281,8 +286,12 @@ void st_pace_turn(struct st_ctx *c, uint64_t turn_ns, bool slept, uint64_t now);
 void st_pace_join(struct st_ctx *c);
 
 /* ---- sigaction.c; owner ---- */
+/* c has a thread of another: nothing is offered, nothing was called. */
+void st_sigactions_begin(struct st_ctx *c);
 void st_sigactions_offer(struct plat_ctx *base, uint64_t zero, uint64_t plain);
 uint64_t st_sigactions_taken(struct plat_ctx *base, struct plat_sigaction set[64]);
+/* A call came by a signal: if many of these did, their site is patched. */
+void st_sigactions_look(struct st_ctx *c);
 
 /* ---- xstate.c ---- */
 int64_t st_xstate_get(struct plat_ctx *base, void *buf, size_t size);

@@ -4,6 +4,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
@@ -179,6 +180,42 @@ TEST(of_threads)
     a.restorer++;
     OK(raw_sigaction(SIGUSR1, &a, NULL));
     check_action(SIGUSR1, &a);
+}
+
+/* 0: every action could be set to the default, and was that afterwards. */
+static int reset_all(void *arg)
+{
+    const struct raw_action a = {.flags = RAW_RESTORER, .restorer = (uintptr_t)arg};
+    struct raw_action got;
+
+    for (int sig = 1; sig <= 64; sig++) {
+        if (sig == SIGKILL || sig == SIGSTOP)
+            continue;
+        if (raw_sigaction(sig, NULL, &got) != 0 || raw_sigaction(sig, &a, NULL) != 0 ||
+            raw_sigaction(sig, NULL, &got) != 0 || memcmp(&got, &a, sizeof(got)) != 0)
+            return sig;
+    }
+    return 0;
+}
+
+/* Children that share memory, one after another: their actions are their own. */
+TEST(of_spawned_processes)
+{
+    char *stack = conf_pages(4);
+    struct raw_action before, got;
+
+    conf_handler(SIGUSR1, count_hit, 0);
+    OK(raw_sigaction(SIGUSR1, NULL, &before));
+    for (uintptr_t i = 1; i <= 6; i++) {
+        pid_t pid = OK(
+            clone(reset_all, stack + 4 * CONF_PAGE, CLONE_VM | CLONE_VFORK | SIGCHLD, (void *)i));
+        CHECK_EXIT(pid, 0);
+        OK(raw_sigaction(SIGUSR1, NULL, &got));
+        CHECK_EQ(memcmp(&got, &before, sizeof(got)), 0);
+        check_action(SIGUSR2, &(struct raw_action){0});
+        OK(raise(SIGUSR1));
+        CHECK_EQ(hits, (int)i);
+    }
 }
 
 /* A filter sees every call from the moment it is there. */
