@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What runs when nothing does: sleeping guests use no CPU, and a platform that does not start is
-replaced by the next one, with the reason in the log."""
+"""What runs when nothing does: sleeping guests use no CPU, their sandbox gives back what its start took,
+and a platform that does not start is replaced by the next one, with the reason in the log."""
 import ctypes
 import errno
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import time
@@ -48,6 +49,21 @@ def cpu_ns(pids):
     return total
 
 
+def code_kib(pid):
+    """Of the program of a process: size of its code, and how much of that it has mapped."""
+    program = os.readlink(f"/proc/{pid}/exe")
+    size = mapped = 0
+    inside = False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = " r-xp " in line and line.endswith(" " + program)
+        elif inside and line.startswith("Size:"):
+            size += int(line.split()[1])
+        elif inside and line.startswith("Rss:"):
+            mapped += int(line.split()[1])
+    return size, mapped
+
+
 class Idle(Case):
     @classmethod
     def setUpClass(cls):
@@ -75,6 +91,19 @@ class Idle(Case):
     def test_sleeping_threads_use_no_cpu(self):
         p = self.start(["/bin/sleepers"])
         self.rests(p)
+
+    @unittest.skipUnless(IS_OURS, "names of processes are ours")
+    def test_code_that_is_not_used_is_not_mapped(self):
+        p = self.start(["/bin/sleepers"])
+        sentry = [pid for pid in children_of(p.pid) if
+                  pathlib.Path(f"/proc/{pid}/comm").read_text() == "runsc-sentry\n"]
+        self.assertEqual(len(sentry), 1)
+
+        def given_back():
+            size, mapped = code_kib(sentry[0])
+            self.assertGreater(size, 0)
+            return mapped < size / 3
+        eventually(given_back, what="the sentry's code is given back")
 
     def test_no_process_spins(self):
         # Two that wait for each other, neither ever woken.
