@@ -2,6 +2,7 @@
  * bytes are carried. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,9 @@
 #include <unistd.h>
 
 #include "runsc/shim/shim.h"
+
+/* The waits double up to this; all of them together are as long. */
+#define READER_WAIT_MS 8192
 
 void proc_io_init(struct proc_io *io)
 {
@@ -23,16 +27,31 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
-/* Held open for reading and writing, so that opening one side never waits for the other. */
+/* containerd opens its side of an output in its own time. What is written and closed before it has
+ * looked would be gone, and it would wait for ever; so it is waited for. One that has died is not.
+ */
+static int open_output(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+    for (unsigned ms = 1; fd < 0 && errno == ENXIO && ms < READER_WAIT_MS; ms *= 2) {
+        (void)poll(NULL, 0, (int)ms);
+        fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    }
+    return fd;
+}
+
+/* The other side is held open, too, so that opening one never waits for the other. */
 static int open_fifo(const char *path, int flags, int *hold, int *out)
 {
     if (path == NULL || path[0] == '\0')
         return 0;
+    int reader = flags == O_WRONLY ? open_output(path) : -1;
     *hold = open(path, O_RDWR | O_CLOEXEC);
-    if (*hold < 0)
-        return -errno;
-    *out = open(path, flags | O_CLOEXEC);
-    return *out < 0 ? -errno : 0;
+    *out = *hold < 0 ? -1 : open(path, flags | O_CLOEXEC);
+    int r = *out < 0 ? -errno : 0;
+    close_fd(&reader);
+    return r;
 }
 
 int proc_io_open(struct proc_io *io, int fds[3])
