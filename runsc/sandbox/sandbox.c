@@ -86,6 +86,10 @@ static int start_sentry(struct launch *l, struct err *e)
     if (l->plats[0]->open && l->plat_fd < 0)
         return err_errno(e, -l->plat_fd, "platform %s", l->plats[0]->name);
 
+    /* A program that may be executed but not read is undumpable, and its files in /proc are root's:
+     * a user could write no id map. */
+    if (!privileged && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+        return err_errno(e, errno, "dumpable");
     /* In their cgroup before they are made: a user namespace may not write to the host's files. */
     l->sentry = (pid_t)syscall(SYS_clone, SENTRY_NAMESPACES | SIGCHLD, NULL, NULL, NULL, NULL);
     if (l->sentry == 0)

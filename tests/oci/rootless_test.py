@@ -79,6 +79,12 @@ class Rootless(Case):
         st = (self.image / "file").stat()
         self.assertEqual((st.st_uid, st.st_gid), (UID, GID), "root inside is the user outside")
 
+    def test_program_that_may_not_be_read(self):
+        """The host takes such a process for undumpable: its own files in /proc are not its own."""
+        os.chmod(self.program, 0o711)
+        for p in (self.user("do", "/bin/echo", "on"), self.user("--platform", "ptrace", "do", "/bin/echo", "on")):
+            self.assertEqual((p.returncode, p.stdout), (0, "on\n"), p.stderr)
+
     def test_what_the_user_may_not_read(self):
         secret = self.image / "secret"
         secret.write_text("secret")
