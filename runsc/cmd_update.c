@@ -108,11 +108,9 @@ static int update_apply(const struct state *st, json_t *doc, const struct oci_re
     if ((st->sandbox == NULL || st->cgroup_count > 0) &&
         cgroup_update(container_cgroups(st), r, e) != 0)
         return -1;
-    if (cgroup_frozen(container_cgroups(st)))
-        return 0;
     json_t *req = container_op(st, "limits");
     (void)json_object_set(req, "resources", doc);
-    return container_request(st, req, NULL, e);
+    return container_tell(st, req, e);
 }
 
 int cmd_update(const struct cmd_global *g, int argc, char **argv, struct err *e)

@@ -75,6 +75,8 @@ struct cgroup_dirs container_cgroups(const struct state *st);
 /* One request to the container's sandbox; takes req. *out_reply (NULL: not wanted) is owned. */
 MUST_CHECK int container_request(const struct state *st, struct json_t *req,
                                  struct json_t **out_reply, struct err *e);
+/* The same where the answer may be gone without: a frozen sandbox finds req when it goes on. */
+MUST_CHECK int container_tell(const struct state *st, struct json_t *req, struct err *e);
 /* A connection to the container's sandbox for several requests, each made by container_op. */
 MUST_CHECK int container_connect(const struct state *st, int *out_fd, struct err *e);
 /* {"op":op} for this container. Owned. */

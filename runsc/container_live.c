@@ -141,6 +141,11 @@ static int container_post(const struct state *st, json_t *req, struct err *e)
     return rc;
 }
 
+int container_tell(const struct state *st, json_t *req, struct err *e)
+{
+    return container_frozen(st) ? container_post(st, req, e) : container_request(st, req, NULL, e);
+}
+
 void container_end_joined(const struct state *st)
 {
     struct err e;

@@ -88,13 +88,15 @@ int boot_limits_look(struct boot *b)
 /* Only of a container that joined: the host's cgroups do it for a whole sandbox. */
 static void limit_cpu(struct boot_container *ct, const struct oci_resources *r)
 {
-    uint64_t period = r->cpu_period != 0 ? r->cpu_period * 1000 : CPU_PERIOD_NS;
+    uint64_t quota = ct->cpu.quota_ns, period = ct->cpu.period_ns;
 
-    if (ct == &ct->init.boot->root || r->cpu_quota <= 0)
+    if (ct == &ct->init.boot->root || (r->cpu_quota <= 0 && r->cpu_period == 0))
         return;
-    if (r->cpu_period == 0 && ct->cpu.period_ns != 0)
-        period = ct->cpu.period_ns;
-    cpu_set(ct, r->cpu_quota == INT64_MAX ? 0 : (uint64_t)r->cpu_quota * 1000, period);
+    if (r->cpu_quota > 0)
+        quota = r->cpu_quota == INT64_MAX ? 0 : (uint64_t)r->cpu_quota * 1000;
+    if (r->cpu_period != 0)
+        period = r->cpu_period * 1000;
+    cpu_set(ct, quota, period != 0 ? period : CPU_PERIOD_NS);
 }
 
 void boot_limit(struct boot_container *ct, const struct oci_resources *r)

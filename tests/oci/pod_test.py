@@ -333,6 +333,64 @@ class Pod(Case):
         eventually(lambda: self.cpu(slow) > used + 200_000_000, timeout=180, what="its release")
         self.assertEqual(self.stats(slow)["cpu"]["throttling"]["throttledPeriods"], before)
 
+    CGROUP = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+    HOST_LIMITS = {"pids.max": "pids.max", "memory.limit_in_bytes": "memory.max", "cpu.cfs_quota_us": "cpu.max",
+                   "memory.max": "memory.max", "cpu.max": "cpu.max"}
+
+    def host_limits(self, path):
+        """file -> its text, in every hierarchy of the host."""
+        return {name: pathlib.Path(f).read_text().strip() for name in self.HOST_LIMITS
+                for f in glob.glob(f"/sys/fs/cgroup/*{path}/{name}") + glob.glob(f"/sys/fs/cgroup{path}/{name}")}
+
+    def check_limits(self, cid, path, pids, memory, quota):
+        """What its processes see, what is counted and what the host's groups say are about the same."""
+        p = self.call("exec", cid, "/bin/sh", "-c", "cd /sys/fs/cgroup; cat pids.max memory.max cpu.max")
+        self.assertEqual(p.stdout, f"{pids}\n{memory}\n{quota} 50000\n", p.stderr)
+        stats = self.stats(cid)
+        self.assertEqual((stats["pids"]["limit"], stats["memory"]["usage"]["limit"]), (pids, memory))
+        # A task is a thread of the sentry and one of a stub.
+        want = {"pids.max": {str(2 * pids + 64)}, "memory.limit_in_bytes": {str(memory)},
+                "cpu.cfs_quota_us": {str(quota)}, "memory.max": {str(memory)}, "cpu.max": {f"{quota} 50000"}}
+        for name, text in self.host_limits(path).items():
+            self.assertIn(text, want[name], name)
+
+    @unittest.skipUnless(os.path.isdir("/sys/fs/cgroup/pids") or
+                         os.path.exists("/sys/fs/cgroup/cgroup.controllers"), "needs groups that tests can tidy up")
+    def test_limits_agree(self):
+        path = f"/ringwall-pod-limits-{os.getpid()}"
+        self.addCleanup(lambda: [os.rmdir(d) for d in glob.glob(f"/sys/fs/cgroup/*{path}") +
+                                 glob.glob(f"/sys/fs/cgroup{path}")])
+        pod = self.pod()
+        def change(c):
+            c["mounts"].append(self.CGROUP)
+            c["linux"].update(cgroupsPath=path, resources={
+                "pids": {"limit": 20}, "memory": {"limit": 64 << 20}, "cpu": {"quota": 40000, "period": 50000}})
+        cid = self.started(pod, ["/bin/sleep", "1000"], change)
+        self.assertIn("pids.max", self.host_limits(path))
+        self.check_limits(cid, path, 20, 64 << 20, 40000)
+        update = ["--pids-limit", "30", "--memory", "96m", "--cpu-quota", "30000"]
+        self.assertEqual(self.call("update", *update, cid).returncode, 0)
+        self.check_limits(cid, path, 30, 96 << 20, 30000)
+        # Held back by the sandbox, it takes them all the same.
+        self.assertEqual(self.call("pause", cid).returncode, 0)
+        update = ["--pids-limit", "40", "--memory", "80m", "--cpu-quota", "20000"]
+        self.assertEqual(self.call("update", *update, cid).returncode, 0)
+        self.assertEqual(self.call("resume", cid).returncode, 0)
+        self.check_limits(cid, path, 40, 80 << 20, 20000)
+        self.assertEqual(self.call("delete", "--force", cid).returncode, 0)
+
+    def test_period_alone_is_updated(self):
+        pod = self.pod()
+        cid = self.started(pod, ["/bin/sh", "-c", self.SPIN], lambda c: c["linux"].update(
+            resources={"cpu": {"quota": 1000000, "period": 1000000}}))
+        self.assertEqual(self.call("update", "--cpu-period", "1000", cid).returncode, 0)
+        def periods():
+            return self.stats(cid)["cpu"]["throttling"]["periods"]
+        # The quota stays, and is more than one processor can use up.
+        before = periods()
+        eventually(lambda: periods() > before + 100, timeout=60, what="short periods")
+        self.assertEqual(self.stats(cid)["cpu"]["throttling"]["throttledPeriods"], 0)
+
     # ---- pauses ----
 
     COUNT = "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; done"
@@ -375,10 +433,12 @@ class Pod(Case):
         one, two = (self.started(pod, ["/bin/sleep", "1000"]) for _ in range(2))
         self.assertEqual(self.call("pause", pod).returncode, 0)
         self.assertEqual([self.state(c)["status"] for c in (pod, one, two)], ["paused"] * 3)
+        self.assertEqual(self.call("update", "--pids-limit", "5", two).returncode, 0)
         self.assertEqual(self.call("kill", one, "KILL").returncode, 0)
         self.assertEqual(self.call("delete", "--force", one).returncode, 0)
         self.assertEqual(self.call("resume", pod).returncode, 0)
         self.assertEqual([self.state(c)["status"] for c in (pod, two)], ["running"] * 2)
+        eventually(lambda: self.stats(two)["pids"].get("limit") == 5, what="what was left for it")
         self.assertEqual(self.call("delete", "--force", two).returncode, 0)
         self.assertEqual(self.call("delete", "--force", pod).returncode, 0)
 
