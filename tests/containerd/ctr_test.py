@@ -168,6 +168,15 @@ class Ctr(Case):
         self.assertEqual(self.status(name), "RUNNING")
         self.assertEqual(self.exec(name, "echo", "on").stdout, "on\n")
 
+    def test_pause_and_resume_again_and_again(self):
+        name = self.run_detached("sh", "-c", "while :; do sleep 0.01; done")
+        for i in range(60):
+            for verb in ("pause", "resume"):
+                p = self.cd.ctr("task", verb, name)
+                self.assertEqual(p.returncode, 0, f"{verb} {i}: {p.stderr}")
+        self.assertEqual(self.status(name), "RUNNING")
+        self.assertEqual(self.exec(name, "echo", "on").stdout, "on\n")
+
     def test_metrics(self):
         name = self.run_detached("sh", "-c", "while :; do :; done")
         def cpu():
