@@ -280,6 +280,53 @@ TEST(affinity)
     CHECK_ERRNO(syscall(SYS_getcpu, 8, NULL, NULL), EFAULT);
 }
 
+TEST(affinity_in_status)
+{
+    static char text[4096];
+    cpu_set_t all, one;
+    size_t first = 0, shown = 0;
+    unsigned long word = 0;
+
+    OK(sched_getaffinity(0, sizeof(all), &all));
+    while (!CPU_ISSET(first, &all))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(sched_setaffinity(0, sizeof(one), &one));
+        pause();
+    }
+    /* Of a thread that somebody else asks about, too. */
+    char path[64], want[64];
+    snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    snprintf(want, sizeof(want), "\nCpus_allowed_list:\t%zu\n", first);
+    do {
+        conf_sleep_ms(1);
+        conf_get(path, text, sizeof(text));
+    } while (!strstr(text, want));
+    const char *line = strstr(text, "\nCpus_allowed:\t");
+    CHECK(line != NULL);
+    /* The last group of eight digits holds the lowest 32. */
+    line += strlen("\nCpus_allowed:\t");
+    if (first < 32) {
+        const char *last = line + strcspn(line, "\n");
+        while (last > line && last[-1] != ',')
+            last--;
+        CHECK_EQ(sscanf(last, "%lx", &word), 1);
+        CHECK_EQ(word, 1ul << first);
+    }
+    /* Ours is as it was. */
+    conf_get("/proc/self/status", text, sizeof(text));
+    line = strstr(text, "\nCpus_allowed_list:\t");
+    CHECK(line != NULL && sscanf(line, "\nCpus_allowed_list:\t%zu", &shown) == 1);
+    CHECK_EQ(shown, first);
+    if (CPU_COUNT(&all) > 1)
+        CHECK(strstr(text, want) == NULL);
+    OK(kill(pid, SIGKILL));
+    OK(waitpid(pid, NULL, 0));
+}
+
 TEST(io_priority)
 {
     CHECK_ERRNO(syscall(SYS_ioprio_set, 0, 0, 2 << 13 | 4), EINVAL);

@@ -161,14 +161,52 @@ static void status_memory(const struct mm_stats *s, const struct mm_layout *l, F
         fprintf(out, "%s:\t%8" PRIu64 " kB\n", rows[i].name, rows[i].bytes >> 10);
 }
 
-static void status_cpus(struct kernel *k, FILE *out)
+/* By 32 bits from the highest down, the first group as wide as it has bits: the kernel's %*pb. */
+static void show_cpu_mask(const uint64_t *mask, int cpus, FILE *out)
 {
-    struct kernel_info ki;
+    const char *before = "";
 
-    kernel_info(k, &ki);
-    fprintf(out, "Cpus_allowed:\t%x\nCpus_allowed_list:\t0-%d\n",
-            ki.cpus >= 32 ? 0xffffffffu : (1u << ki.cpus) - 1, ki.cpus - 1);
-    fputs("Mems_allowed:\t1\nMems_allowed_list:\t0\n", out);
+    for (int at = (cpus - 1) / 32 * 32; at >= 0; at -= 32) {
+        const uint32_t group = (uint32_t)(mask[at / 64] >> (at % 64));
+        fprintf(out, "%s%0*" PRIx32, before, (MIN(cpus - at, 32) + 3) / 4, group);
+        before = ",";
+    }
+}
+
+static bool cpu_in(const uint64_t *mask, int cpu)
+{
+    return mask[cpu / 64] & 1ull << (cpu % 64);
+}
+
+/* "0-2,5" */
+static void show_cpu_ranges(const uint64_t *mask, int cpus, FILE *out)
+{
+    const char *before = "";
+
+    for (int i = 0; i < cpus; i++) {
+        if (!cpu_in(mask, i))
+            continue;
+        fprintf(out, "%s%d", before, i);
+        const int first = i;
+        while (i + 1 < cpus && cpu_in(mask, i + 1))
+            i++;
+        if (i > first)
+            fprintf(out, "-%d", i);
+        before = ",";
+    }
+}
+
+static void status_cpus(struct task *t, FILE *out)
+{
+    const int cpus = task_cpu_count(t);
+    uint64_t mask[LIMIT_CPU_WORDS];
+
+    task_affinity_get(t, mask);
+    fputs("Cpus_allowed:\t", out);
+    show_cpu_mask(mask, cpus, out);
+    fputs("\nCpus_allowed_list:\t", out);
+    show_cpu_ranges(mask, cpus, out);
+    fputs("\nMems_allowed:\t1\nMems_allowed_list:\t0\n", out);
 }
 
 int proc_show_pid_status(const struct proc_ctx *pc, FILE *out)
@@ -196,7 +234,7 @@ int proc_show_pid_status(const struct proc_ctx *pc, FILE *out)
     status_caps(pc->t, out);
     fprintf(out, "NoNewPrivs:\t%d\nSeccomp:\t%u\nSeccomp_filters:\t%u\n", i.no_new_privs,
             i.seccomp_mode, i.seccomp_filters);
-    status_cpus(pc->k, out);
+    status_cpus(pc->t, out);
     fprintf(out,
             "voluntary_ctxt_switches:\t%" PRIu64 "\nnonvoluntary_ctxt_switches:\t%" PRIu64 "\n",
             i.vol_switches, i.invol_switches);
