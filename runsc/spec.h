@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/limits.h"
 #include "runsc/err.h"
 
 struct json_t;
@@ -78,6 +79,8 @@ struct oci_process {
     bool sched_reset_on_fork;
     bool has_io_priority;
     int io_priority; /* as ioprio_set(2) has it */
+    /* execCPUAffinity.final: CPUs of programs started by exec; without any bit absent. */
+    uint64_t exec_cpus[LIMIT_CPU_WORDS];
 };
 
 struct oci_mount {

@@ -1,7 +1,9 @@
 /* The `process` object: what runs, as whom, with which limits. */
+#include <ctype.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/resource.h>
@@ -329,6 +331,61 @@ static int spec_parse_io_priority(const struct jnode *n, struct oci_process *out
     return jn_error(&class, "unknown \"%.64s\"", name);
 }
 
+/* One end of a range of CPUs: what stands behind it, or NULL. */
+static const char *spec_cpu(const char *text, unsigned *out)
+{
+    char *end;
+
+    if (!isdigit((unsigned char)*text))
+        return NULL;
+    const unsigned long v = strtoul(text, &end, 10);
+    *out = (unsigned)v;
+    return v < LIMIT_CPU_WORDS * 64 ? end : NULL;
+}
+
+/* "3" or "0-3". The same. */
+static const char *spec_cpu_range(const char *text, uint64_t *mask)
+{
+    unsigned first, last;
+    const char *p = spec_cpu(text, &first);
+
+    if (p == NULL)
+        return NULL;
+    last = first;
+    if (*p == '-')
+        p = spec_cpu(p + 1, &last);
+    if (p == NULL || last < first)
+        return NULL;
+    for (unsigned i = first; i <= last; i++)
+        mask[i / 64] |= 1ull << (i % 64);
+    return p;
+}
+
+/* "0-3,7". CPUs beyond those that a sandbox can have are an error. */
+static int spec_parse_cpus(const struct jnode *n, uint64_t *mask)
+{
+    const char *text = NULL, *p;
+
+    if (jn_string(n, &text) != 0)
+        return -1;
+    if (text == NULL || text[0] == '\0')
+        return 0;
+    for (p = spec_cpu_range(text, mask); p != NULL && *p == ',';)
+        p = spec_cpu_range(p + 1, mask);
+    return p != NULL && *p == '\0' ? 0 : jn_error(n, "\"%.200s\" is no list of CPUs", text);
+}
+
+/* `initial` is about a process of the host before it is one of the container: there is none. */
+static int spec_parse_exec_affinity(const struct jnode *n, struct oci_process *out)
+{
+    struct jnode initial = jn_member(n, "initial"), final = jn_member(n, "final");
+    uint64_t unused[LIMIT_CPU_WORDS] = {0};
+
+    if (jn_check_object(n) != 0 || spec_parse_cpus(&initial, unused) != 0)
+        return -1;
+    return spec_parse_cpus(&final, out->exec_cpus);
+}
+
 int spec_parse_process(const struct jnode *n, struct oci_process *out)
 {
     struct jnode terminal = jn_member(n, "terminal"), console = jn_member(n, "consoleSize");
@@ -336,7 +393,7 @@ int spec_parse_process(const struct jnode *n, struct oci_process *out)
     struct jnode rlimits = jn_member(n, "rlimits"), nnp = jn_member(n, "noNewPrivileges");
     struct jnode oom = jn_member(n, "oomScoreAdj"), aa = jn_member(n, "apparmorProfile");
     struct jnode label = jn_member(n, "selinuxLabel"), sched = jn_member(n, "scheduler");
-    struct jnode io = jn_member(n, "ioPriority");
+    struct jnode io = jn_member(n, "ioPriority"), cpus = jn_member(n, "execCPUAffinity");
 
     if (jn_check_object(n) != 0 || jn_bool(&terminal, &out->terminal) != 0 ||
         spec_parse_console(&console, out) != 0 || spec_parse_user(&user, &out->user) != 0 ||
@@ -344,7 +401,7 @@ int spec_parse_process(const struct jnode *n, struct oci_process *out)
         spec_parse_rlimits(&rlimits, out) != 0 || jn_bool(&nnp, &out->no_new_privs) != 0 ||
         spec_parse_oom(&oom, out) != 0 || jn_string(&aa, &out->apparmor_profile) != 0 ||
         jn_string(&label, &out->selinux_label) != 0 || spec_parse_scheduler(&sched, out) != 0 ||
-        spec_parse_io_priority(&io, out) != 0)
+        spec_parse_io_priority(&io, out) != 0 || spec_parse_exec_affinity(&cpus, out) != 0)
         return -1;
     out->has_caps = caps.v != NULL;
     return 0;

@@ -211,7 +211,35 @@ void boot_process_fini(struct boot_process *p)
     p->tty = NULL;
 }
 
-/* What the program finds set, before its first instruction. */
+/* ---- what the program finds set, before its first instruction ---- */
+
+/* Started by exec: it is not the container's first program. */
+static bool proc_execs(const struct boot_process *out)
+{
+    return out != &out->container->init;
+}
+
+static bool proc_has_cpus(const struct oci_process *p)
+{
+    uint64_t any = 0;
+
+    for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
+        any |= p->exec_cpus[i];
+    return any != 0;
+}
+
+/* As sched_setaffinity(2): one of them must be there. */
+static bool proc_cpus_exist(struct boot *b, const struct oci_process *p)
+{
+    struct kernel_info info;
+
+    kernel_info(b->k, &info);
+    for (int i = 0; i < info.cpus; i++)
+        if (p->exec_cpus[i / 64] & 1ull << (i % 64))
+            return true;
+    return false;
+}
+
 static void proc_attrs(struct boot *b, const struct boot_process *out, const struct oci_process *p)
 {
     struct task *t;
@@ -226,6 +254,8 @@ static void proc_attrs(struct boot *b, const struct boot_process *out, const str
         task_attr_set(t, TASK_ATTR_SCHED_RESET, p->sched_reset_on_fork);
         task_attr_set(t, TASK_ATTR_NICE, p->nice);
     }
+    if (proc_execs(out) && proc_has_cpus(p) && task_affinity_set(t, p->exec_cpus) != 0)
+        log_warn("process.execCPUAffinity: no such CPU");
     if (p->has_io_priority && task_set_ioprio(t, p->io_priority) != 0)
         log_warn("process.ioPriority: out of memory");
     task_put(t);
@@ -340,10 +370,16 @@ int boot_load(struct boot *b, struct boot_container *ct, const struct oci_proces
     };
     int fds[3] = {stdio[0], stdio[1], stdio[2]};
 
+    int r = 0;
+
     out->boot = b;
     out->container = ct;
+    if (proc_execs(out) && proc_has_cpus(p) && !proc_cpus_exist(b, p)) {
+        r = boot_say(t, -EINVAL, "process.execCPUAffinity.final");
+        goto out_fds;
+    }
     proc_rlimits(b, p, &x);
-    int r = proc_cred(p, &x.cred);
+    r = proc_cred(p, &x.cred);
     if (r != 0) {
         r = boot_say(t, r, "process.user");
         goto out_fds;

@@ -103,6 +103,31 @@ class Kernel(Fields):
         self.assertEqual(self.out("hostname; cat /proc/sys/kernel/hostname", names), "one\none\n")
 
     @unittest.skipUnless(IS_OURS, "newer than runc 1.1")
+    def test_affinity_of_exec(self):
+        def started(affinity):
+            cid = self.create(["/bin/sleep", "1000"], process(execCPUAffinity=affinity))
+            self.assertEqual(self.call("start", cid).returncode, 0)
+            return cid
+        show = ["/bin/grep", "Cpus_allowed_list", "/proc/1/status", "/proc/self/status"]
+        def shown(cid, *options):
+            p = self.call("exec", *options, cid, *([] if options else show))
+            self.assertEqual(p.returncode, 0, p.stderr)
+            return [line.split()[-1] for line in p.stdout.splitlines()]
+        everywhere = shown(started({}))[0]
+        cid = started({"initial": "0", "final": "0,500-511"})
+        self.assertEqual(shown(cid), [everywhere, "0"])
+        self.assertEqual(shown(started({"initial": "0", "final": ""})), [everywhere] * 2)
+        own = self.dir / "process.json"
+        own.write_text(json.dumps({"args": show, "cwd": "/", "user": {"uid": 0, "gid": 0}}))
+        self.assertEqual(shown(cid, "--process", str(own)), [everywhere] * 2)
+        p = self.call("exec", started({"final": "511"}), "/bin/true")
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("execCPUAffinity", p.stderr)
+        for text in ("x", "0-", "-1", "1,", "3-2", "512", "0 1", ",", "99999999999999999999"):
+            for key in ("initial", "final"):
+                self.refused(process(execCPUAffinity={key: text}), f"execCPUAffinity.{key}", "CPUs")
+
+    @unittest.skipUnless(IS_OURS, "newer than runc 1.1")
     def test_domain_name(self):
         self.assertEqual(self.out("cat /proc/sys/kernel/domainname", lambda c: c.update(domainname="a.b")),
                          "a.b\n")
