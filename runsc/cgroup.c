@@ -289,6 +289,13 @@ int cgroup_create(const struct oci_spec *spec, struct cgroup *cg, struct err *e)
     return cgroup_cover(all, &spec->lx.resources, e);
 }
 
+int cgroup_open_only(const struct cgroup *cg)
+{
+    if (cg->count != 1 || !cg->in[0].v2)
+        return -1;
+    return open(cg->dirs[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
 void cgroup_fini(struct cgroup *cg)
 {
     for (size_t i = 0; i < cg->count; i++) {

@@ -44,6 +44,9 @@ MUST_CHECK int cgroup_plan(const struct oci_spec *spec, const char *id, struct c
 MUST_CHECK int cgroup_create(const struct oci_spec *spec, struct cgroup *cg, struct err *e);
 /* Closes descriptors and frees texts; the directories stay. */
 void cgroup_fini(struct cgroup *cg);
+/* The directory, open, when cg is one cgroup of version 2: a process can be made in it. Else -1.
+ * After cgroup_create; owned by the caller. */
+int cgroup_open_only(const struct cgroup *cg);
 /* rmdir, waiting a short while for processes on their way out. */
 void cgroup_remove(const char *dir);
 

@@ -184,6 +184,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .log_json = g->log_json,
         .cgroup_fds = cg->procs,
         .cgroup_fd_count = cg->count,
+        .cgroup_dir_fd = -1,
         .made = container_made,
         .made_arg = &c->st,
     };
@@ -199,6 +200,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         free(pid_like);
         return -1;
     }
+    s.cgroup_dir_fd = cgroup_open_only(cg);
     rc = guest_seccomp_build(c->spec->lx.seccomp, &s.seccomp, e);
     if (rc == 0)
         rc = container_stdio(a, c, &s, e);
@@ -209,6 +211,8 @@ static int container_launch(const struct cmd_global *g, const struct container_a
     if (rc != 0)
         c->st.sentry.pid = c->st.gofer.pid = 0;
     (void)close(s.control_fd);
+    if (s.cgroup_dir_fd >= 0)
+        (void)close(s.cgroup_dir_fd);
     if (s.console_fd >= 0)
         (void)close(s.console_fd);
     return rc;

@@ -182,7 +182,7 @@ static void isolate(struct boot *b)
     const struct sandbox_args *a = b->args->sandbox;
 
     prctl(PR_SET_NAME, "runsc-sentry", 0, 0, 0);
-    for (size_t i = 0; i < a->cgroup_fd_count; i++)
+    for (size_t i = 0; i < a->cgroup_fd_count && !b->args->in_cgroups; i++)
         if (write(a->cgroup_fds[i], "0", 1) != 1)
             boot_fail(b, errno, "sentry: enter its cgroup");
     for (int i = 0; i < (int)RLIM_NLIMITS; i++)

@@ -37,6 +37,7 @@ struct boot_args {
     int gofer_fds[BOOT_GOFER_FDS_MAX];
     size_t gofer_fd_count;
     bool privileged; /* the caller could write any id map */
+    bool in_cgroups; /* made in the sandbox's */
 };
 
 NORETURN void boot_main(const struct boot_args *a);

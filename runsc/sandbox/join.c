@@ -50,7 +50,8 @@ static int join_reply(int conn, struct err *e)
 
 /* Nothing of the caller's stays open in it: whoever reads the other end of a pipe waits for that.
  */
-static NORETURN void keeper_child(const struct sandbox_args *a, int conn, const int sync[2])
+static NORETURN void keeper_child(const struct sandbox_args *a, bool inside, int conn,
+                                  const int sync[2])
 {
     struct keeper k = {.conn = conn, .master = -1, .slave = a->console_fd};
     char byte;
@@ -60,7 +61,8 @@ static NORETURN void keeper_child(const struct sandbox_args *a, int conn, const 
     if (read(sync[0], &byte, 1) != 1)
         _exit(128 + SIGKILL);
     prctl(PR_SET_NAME, "runsc-keeper", 0, 0, 0);
-    launch_enter_cgroups(a);
+    if (!inside)
+        launch_enter_cgroups(a);
     keeper_detach(&k, -1);
     _exit(keeper_wait(&k));
 }
@@ -69,9 +71,11 @@ static NORETURN void keeper_child(const struct sandbox_args *a, int conn, const 
 static int fork_keeper(const struct sandbox_args *a, int conn, const int sync[2], struct sandbox *s,
                        struct err *e)
 {
-    s->sentry_pid = fork();
+    bool inside;
+
+    s->sentry_pid = launch_fork(a, 0, &inside);
     if (s->sentry_pid == 0)
-        keeper_child(a, conn, sync);
+        keeper_child(a, inside, conn, sync);
     if (s->sentry_pid < 0)
         return err_errno(e, errno, "fork the keeper");
     return a->made(a->made_arg, s, e);

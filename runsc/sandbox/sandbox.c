@@ -53,7 +53,7 @@ static int open_pipes(struct launch *l, struct err *e)
     return l->null_fd < 0 ? err_errno(e, errno, "/dev/null") : 0;
 }
 
-static NORETURN void sentry_child(struct launch *l, bool privileged)
+static NORETURN void sentry_child(struct launch *l, bool privileged, bool inside)
 {
     struct boot_args b = {
         .sandbox = l->a,
@@ -66,6 +66,7 @@ static NORETURN void sentry_child(struct launch *l, bool privileged)
         .net_fd = l->net[0],
         .gofer_fd_count = GOFER_CHANNELS,
         .privileged = privileged,
+        .in_cgroups = inside,
     };
 
     launch_one_arena();
@@ -91,9 +92,10 @@ static int start_sentry(struct launch *l, struct err *e)
     if (!privileged && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         return err_errno(e, errno, "dumpable");
     /* In their cgroup before they are made: a user namespace may not write to the host's files. */
-    l->sentry = (pid_t)syscall(SYS_clone, SENTRY_NAMESPACES | SIGCHLD, NULL, NULL, NULL, NULL);
+    bool inside;
+    l->sentry = launch_fork(l->a, SENTRY_NAMESPACES, &inside);
     if (l->sentry == 0)
-        sentry_child(l, privileged);
+        sentry_child(l, privileged, inside);
     if (l->sentry < 0)
         return err_errno(e, errno, "create the sentry's namespaces");
     close_fd(&l->sync[0]);
