@@ -45,6 +45,26 @@ static int sysctl_write(const struct vfs_caller *c, const char *path, const char
     return r;
 }
 
+/* Whether it has this value, which is then no more to be written: many of our network stack's
+ * tunables are there to be read only. */
+static bool sysctl_is(const struct vfs_caller *c, const char *path, const char *value)
+{
+    char now[SYSCTL_NAME_MAX];
+    struct file *f;
+    struct uio u;
+
+    if (vfs_open(c, NULL, path, O_RDONLY, 0, 0, &f) != 0)
+        return false;
+    uio_init_kernel(&u, now, sizeof(now) - 1);
+    const int64_t n = vfs_read(f, &u, 0, 0, c);
+    file_put(f);
+    if (n <= 0)
+        return false;
+    now[n] = '\0';
+    now[strcspn(now, "\n")] = '\0';
+    return strcmp(now, value) == 0;
+}
+
 static int sysctl_one(const struct vfs_caller *c, const struct str_pair *p, struct boot_text *t)
 {
     char path[SYSCTL_NAME_MAX];
@@ -58,7 +78,9 @@ static int sysctl_one(const struct vfs_caller *c, const struct str_pair *p, stru
         log_info("linux.sysctl: %s: not there, ignored", p->key);
         return 0;
     }
-    return r == 0 ? 0 : boot_say(t, r, "linux.sysctl: %s = %s", p->key, p->value);
+    return r == 0 || sysctl_is(c, path, p->value)
+               ? 0
+               : boot_say(t, r, "linux.sysctl: %s = %s", p->key, p->value);
 }
 
 /* A mount of /proc that nobody else sees. */

@@ -102,6 +102,20 @@ class Kernel(Fields):
             c["hostname"] = "one"
         self.assertEqual(self.out("hostname; cat /proc/sys/kernel/hostname", names), "one\none\n")
 
+    def test_sysctl(self):
+        values = {"kernel.shmmax": "123456789", "kernel.shmall": "4096", "kernel.shmmni": "100",
+                  "kernel.msgmax": "9000", "kernel.sem": "300\t40000\t200\t150", "fs.mqueue.msg_max": "20"}
+        files = " ".join("/proc/sys/" + name.replace(".", "/") for name in values)
+        self.assertEqual(self.out(f"cat {files}", linux(sysctl=values)).splitlines(), list(values.values()))
+        self.refused(linux(sysctl={"kernel.nosuch": "1"}), "kernel.nosuch")
+        self.refused(linux(sysctl={"kernel.panic": "17"}), "kernel.panic")
+
+    @unittest.skipUnless(IS_OURS, "what our network stack does always")
+    def test_sysctl_as_it_is(self):
+        self.out("true", linux(sysctl={"net.ipv4.ip_forward": "0", "net.ipv4.tcp_syncookies": "1"}))
+        self.refused(linux(sysctl={"net.ipv4.ip_forward": "1"}), "ip_forward")
+        self.out("true", linux(sysctl={"net.ipv4.nosuch": "1"}))
+
     @unittest.skipUnless(IS_OURS, "newer than runc 1.1")
     def test_affinity_of_exec(self):
         def started(affinity):

@@ -9,13 +9,17 @@
 #include "sentry/ipc/sem.h"
 #include "sentry/ipc/shm.h"
 
-/* Owned; -ESRCH. */
+/* Owned; -ESRCH. Before there is a process, of the sandbox: what the configuration sets. */
 static int reader_ns(const struct proc_ctx *pc, struct ipc_ns **out)
 {
     struct task *t;
 
     if (!pc->c)
         return -ESRCH;
+    if (pc->c->pid == 0) {
+        *out = ipc_ns_get(kernel_ipc_ns(pc->k));
+        return 0;
+    }
     int r = kernel_find_task(pc->k, pc->c->pid, true, &t);
     if (r)
         return r;
