@@ -91,6 +91,33 @@ static int spec_parse_throttles(const struct jnode *n, enum oci_blkio kind,
     return 0;
 }
 
+/* Nothing would come of it. */
+static int spec_refuse_list(const struct jnode *n)
+{
+    if (jn_check_array(n) != 0)
+        return -1;
+    return jn_count(n) == 0 ? 0 : jn_error(n, "is not supported");
+}
+
+static int spec_refuse_number(const struct jnode *n)
+{
+    uint32_t v = 0;
+
+    if (jn_u32(n, &v) != 0)
+        return -1;
+    return v == 0 ? 0 : jn_error(n, "is not supported");
+}
+
+/* Marks on packets by control groups of version 1. */
+static int spec_refuse_network(const struct jnode *n)
+{
+    struct jnode class = jn_member(n, "classID"), priorities = jn_member(n, "priorities");
+
+    if (jn_check_object(n) != 0 || spec_refuse_number(&class) != 0)
+        return -1;
+    return spec_refuse_list(&priorities);
+}
+
 static int spec_parse_blkio(const struct jnode *n, struct oci_resources *out)
 {
     static const char *const keys[OCI_BLKIO_KINDS] = {
@@ -99,12 +126,14 @@ static int spec_parse_blkio(const struct jnode *n, struct oci_resources *out)
         [OCI_BLKIO_READ_IOPS] = "throttleReadIOPSDevice",
         [OCI_BLKIO_WRITE_IOPS] = "throttleWriteIOPSDevice",
     };
-    struct jnode weight = jn_member(n, "weight");
+    struct jnode weight = jn_member(n, "weight"), leaf = jn_member(n, "leafWeight");
+    struct jnode weights = jn_member(n, "weightDevice");
     int64_t w = 0;
 
     if (n->v == NULL)
         return 0;
-    if (jn_check_object(n) != 0 || jn_int(&weight, 0, 1000, &w) != 0)
+    if (jn_check_object(n) != 0 || jn_int(&weight, 0, 1000, &w) != 0 ||
+        spec_refuse_number(&leaf) != 0 || spec_refuse_list(&weights) != 0)
         return -1;
     out->blkio_weight = (uint32_t)w;
     out->throttles = spec_alloc(n->ctx, OCI_BLKIO_KINDS * THROTTLES_MAX, sizeof(*out->throttles));
@@ -184,7 +213,7 @@ int spec_parse_resources(const struct jnode *n, struct oci_resources *out)
     struct jnode memory = jn_member(n, "memory"), cpu = jn_member(n, "cpu");
     struct jnode pids = jn_member(n, "pids"), pids_limit = jn_member(&pids, "limit");
     struct jnode blkio = jn_member(n, "blockIO"), unified = jn_member(n, "unified");
-    struct jnode rules = jn_member(n, "devices");
+    struct jnode rules = jn_member(n, "devices"), network = jn_member(n, "network");
 
     *out = (struct oci_resources){.memory_limit = -1,
                                   .memory_reservation = -1,
@@ -196,7 +225,7 @@ int spec_parse_resources(const struct jnode *n, struct oci_resources *out)
     if (jn_check_object(n) != 0 || spec_parse_memory(&memory, out) != 0 ||
         spec_parse_cpu(&cpu, out) != 0 || jn_check_object(&pids) != 0 ||
         spec_parse_blkio(&blkio, out) != 0 || spec_parse_rules(&rules, out) != 0 ||
-        jn_pairs(&unified, &out->unified) != 0)
+        jn_pairs(&unified, &out->unified) != 0 || spec_refuse_network(&network) != 0)
         return -1;
     if (spec_parse_limit(&pids_limit, 0, &out->pids_limit) != 0)
         return -1;

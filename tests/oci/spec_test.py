@@ -179,6 +179,12 @@ class Kernel(Fields):
     def test_what_a_sandbox_cannot(self):
         self.refused(linux(intelRdt={"closID": "x"}), "intelRdt", "not supported")
         self.out("true", linux(intelRdt={}))
+        for group, key, value, nothing in (
+                ("network", "classID", 0x100001, 0), ("blockIO", "leafWeight", 100, 0),
+                ("network", "priorities", [{"name": "lo", "priority": 1}], []),
+                ("blockIO", "weightDevice", [{"major": 8, "minor": 0, "weight": 100}], [])):
+            self.refused(linux(resources={group: {key: value}}), f"{group}.{key}", "not supported")
+            self.out("true", linux(resources={group: {key: nothing}}))
 
     def ns(self, kind, path):
         def change(c):
