@@ -92,6 +92,8 @@
 #define LIMIT_NETNS_ROUTES 4096
 /* Neighbours of one namespace: the one used longest ago goes; those a guest adds: ENOBUFS. */
 #define LIMIT_NETNS_NEIGHS 1024
+/* Multicast groups on the links of one namespace: ENOBUFS. */
+#define LIMIT_EXT_GROUPS 1024
 /* Connections over the links of one namespace, and those whose handshake is not over: ENOBUFS, SYN
  * cookies. */
 #define LIMIT_EXT_CONNS 65536

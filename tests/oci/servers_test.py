@@ -200,6 +200,62 @@ def flood(address, count):
             s.sendto(ip_head + tcp, (address, 0))
 
 
+IGMP, ICMP6 = 2, 58
+
+
+def query(group):
+    """An Ethernet frame: a router of the newest version asks who is in which group, to be answered at once."""
+    if ":" not in group:
+        igmp = struct.pack("!BBH4xBBH", 0x11, 1, 0, 2, 125, 0)
+        igmp = igmp[:2] + struct.pack("!H", checksum(igmp)) + igmp[4:]
+        head = struct.pack("!BBHHHBBH", 0x46, 0xc0, 36, 0, 0, 1, IGMP, 0) + socket.inet_aton(HOST)
+        head += socket.inet_aton("224.0.0.1") + b"\x94\x04\0\0"
+        head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+        return bytes.fromhex("01005e000001") + bytes(6) + b"\x08\x00" + head + igmp
+    ends = socket.inet_pton(socket.AF_INET6, "fe80::1") + socket.inet_pton(socket.AF_INET6, "ff02::1")
+    mld = struct.pack("!BBHHH16xBBH", 130, 0, 0, 1, 0, 2, 125, 0)
+    mld = mld[:2] + struct.pack("!H", checksum(ends + struct.pack("!II", len(mld), ICMP6) + mld)) + mld[4:]
+    head = struct.pack("!IHBB", 6 << 28, 8 + len(mld), 0, 1) + ends + bytes([ICMP6, 0, 5, 2, 0, 0, 1, 0])
+    return bytes.fromhex("333300000001") + bytes(6) + b"\x86\xdd" + head + mld
+
+
+def older(frame):
+    """The same question as the version before asks it."""
+    v4 = frame[12] == 8
+    start, ends = (38, b"") if v4 else (62, frame[22:54])
+    body = frame[start:start + (8 if v4 else 24)]
+    total = ends + (b"" if v4 else struct.pack("!II", len(body), ICMP6)) + body[:2] + bytes(2) + body[4:]
+    body = body[:2] + struct.pack("!H", checksum(total)) + body[4:]
+    head = bytearray(frame[:start])
+    if v4:
+        head[17] = 32
+        head[24:26] = bytes(2)
+        head[24:26] = struct.pack("!H", checksum(bytes(head[14:38])))
+    else:
+        head[19] = 32
+    return bytes(head) + body
+
+
+def report(frame):
+    """(type, kind of the record, group, destination) of a report in a frame with right checksums, or None."""
+    if frame[12:14] == b"\x08\x00" and frame[23] == IGMP:
+        size = (frame[14] & 15) * 4
+        head, body = frame[14:14 + size], frame[14 + size:14 + struct.unpack("!H", frame[16:18])[0]]
+        if checksum(head) or checksum(body) or frame[22] != 1 or head[20:24] != b"\x94\x04\0\0":
+            return None
+        to = socket.inet_ntoa(frame[30:34])
+        return (body[0], body[8], socket.inet_ntoa(body[12:16]), to) if body[0] == 0x22 else \
+            (body[0], 0, socket.inet_ntoa(body[4:8]), to)
+    if frame[12:14] == b"\x86\xdd" and frame[20] == 0 and frame[54] == ICMP6:
+        body = frame[62:54 + struct.unpack("!H", frame[18:20])[0]]
+        if checksum(frame[22:54] + struct.pack("!II", len(body), ICMP6) + body) or frame[21] != 1:
+            return None
+        to, at = socket.inet_ntop(socket.AF_INET6, frame[38:54]), 12 if body[0] == 143 else 8
+        group = socket.inet_ntop(socket.AF_INET6, body[at:at + 16])
+        return body[0], body[8] if at == 12 else 0, group, to
+    return None
+
+
 def memory(pid):
     """KiB that the descendants of pid have, by their share."""
     total = 0
@@ -259,6 +315,18 @@ else:
             time.sleep(0.2)
     take(s, 0); give(s); take(s, 1); give(s)
 """
+
+# Joins a group on eth0, takes a datagram sent there, and leaves.
+MEMBER = r"""exec python3 -c "
+import socket, struct
+v6 = ':' in '$1'
+s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', 7003)); group = socket.inet_pton(s.family, '$1'); link = socket.if_nametoindex('eth0')
+level, add, drop = (41, 20, 21) if v6 else (0, 35, 36)
+r = group + (struct.pack('i', link) if v6 else struct.pack('4xi', link))
+s.setsockopt(level, add, r); assert s.recv(100) == b'hello'; s.setsockopt(level, drop, r)
+assert s.recv(100) == b'bye'; print('done', flush=True)
+" """
 
 NODE = r"""
 cat > /tmp/s.js <<X
@@ -396,6 +464,50 @@ class Servers(Case):
             self.assertTrue(echoed(GUEST))
             self.assertLess(memory(os.getpid()) - before, 8 << 10)
             self.doCleanups()
+
+    def multicast(self, group, question, joined, answer, left):
+        """What a guest reports that joins a group, is asked, gets a datagram there and leaves."""
+        with namespace() as tag, socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as s:
+            s.bind((tag, 3))
+            s.settimeout(TIMEOUT)
+
+            def wait(what):
+                eventually(lambda: report(s.recv(2000)) == what, TIMEOUT, f"report {what}")
+
+            def say(text, to, family=socket.AF_INET6 if ":" in group else socket.AF_INET):
+                with socket.socket(family, socket.SOCK_DGRAM) as u:
+                    link = struct.pack("i", socket.if_nametoindex(tag))
+                    if family == socket.AF_INET6:
+                        u.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
+                    else:
+                        u.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(8) + link)
+                    u.sendto(text, (to, 7003))
+
+            log = self.start(self.guest(tag, MEMBER, group))
+            for _ in range(2):
+                wait(joined)
+            s.send(question)
+            wait(answer)
+            say(b"hello", group)
+            for _ in range(2):
+                wait(left)
+            say(b"no", group)
+            say(b"bye", GUEST, socket.AF_INET)
+            eventually(lambda: log.seek(0) or "done" in log.read(), TIMEOUT, "the guest's end")
+            self.doCleanups()
+        self.tmp_again()
+
+    def test_multicast(self):
+        """Routers, and switches that listen in, hear of groups; what is sent to these comes in."""
+        four, six = "239.1.2.3", "ff05::1:3"
+        for group, to, routers, types in ((four, "224.0.0.22", "224.0.0.2", (0x22, 0x16, 0x17)),
+                                          (six, "ff02::16", "ff02::2", (143, 131, 132))):
+            joined, new, old = ((t, kind, group, where) for t, kind, where in (
+                (types[0], 4, to), (types[0], 2, to), (types[1], 0, group)))
+            with self.subTest(group):
+                self.multicast(group, query(group), joined, new, (types[0], 3, group, to))
+            with self.subTest(group, version="older"):
+                self.multicast(group, older(query(group)), joined, old, (types[2], 0, group, routers))
 
     def test_node(self):
         self.both_ways(NODE, ASK_NODE)

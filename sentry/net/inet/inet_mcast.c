@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "sentry/net/inet/inet_priv.h"
+#include "sentry/net/ip/ext.h"
 
 static struct inet_member *member_find_locked(struct inet_sock *s, const struct net_addr *group,
                                               uint32_t ifindex)
@@ -28,6 +29,11 @@ static int member_new_locked(struct inet_sock *s, const struct net_addr *group, 
     m = calloc(1, sizeof(*m) + INET_SOURCES * sizeof(m->sources[0]));
     if (!m)
         return -ENOMEM;
+    int r = ext_group_join(s->base.net, (int32_t)ifindex, group);
+    if (r) {
+        free(m);
+        return r;
+    }
     m->group = *group;
     m->ifindex = ifindex;
     m->excludes = excludes;
@@ -40,6 +46,7 @@ static int member_new_locked(struct inet_sock *s, const struct net_addr *group, 
 
 static void member_drop_locked(struct inet_sock *s, struct inet_member *m)
 {
+    ext_group_leave(s->base.net, (int32_t)m->ifindex, &m->group);
     list_del(&m->node);
     s->member_count--;
     free(m);
@@ -311,8 +318,6 @@ void inet_mcast_free(struct inet_sock *s)
 {
     struct inet_member *m, *next;
 
-    list_for_each_entry_safe (m, next, &s->members, node) {
-        list_del(&m->node);
-        free(m);
-    }
+    list_for_each_entry_safe (m, next, &s->members, node)
+        member_drop_locked(s, m);
 }

@@ -41,6 +41,13 @@ MUST_CHECK int ext_add_link(struct net *n, const struct ext_link_config *cfg, in
 MUST_CHECK int ext_frame_send(struct net *n, int32_t ifindex, const struct iovec *frame,
                               const struct sock *from);
 
+/* ---- groups ---- */
+
+/* One more socket, or one less, listens to a group on a link; routers and switches there are told.
+ * Nothing to do for links that are not the stack's. -ENOBUFS: there are too many. */
+MUST_CHECK int ext_group_join(struct net *n, int32_t ifindex, const struct net_addr *group);
+void ext_group_leave(struct net *n, int32_t ifindex, const struct net_addr *group);
+
 /* ---- datagrams ---- */
 
 struct ext_dgram {

@@ -229,6 +229,8 @@ void icmp_input(const struct ip_in *in)
         echo(in);
     else if (!is_v4(in) && type >= 133 && type <= 137)
         nd_input(in);
+    else if (!is_v4(in) && type == MLD_LISTENER_QUERY)
+        mld_input(in);
     else if (is_v4(in) ? error_v4(type, 0) != 0 : type < 128)
         error_input(in);
     to_raw(in);

@@ -22,7 +22,9 @@ static bool is_for_us(struct ext_link *l, const struct net_addr *dst, bool *unic
     struct netns_path p;
 
     *unicast = false;
-    if (net_addr_is_multicast(dst) || net_addr_is_limited_broadcast(dst))
+    if (net_addr_is_multicast(dst))
+        return groups_wants(l, dst);
+    if (net_addr_is_limited_broadcast(dst))
         return true;
     if (net_addr_is_loopback(dst))
         return false;
@@ -56,6 +58,8 @@ void ip_deliver(const struct ip_in *in)
         icmp_input(in);
         break;
     default: {
+        if (in->protocol == IPPROTO_IGMP)
+            igmp_input(in);
         const struct inet_packet p = {
             .from.addr = in->src,
             .to = {.addr = in->dst, .ifindex = (uint32_t)in->link->ifindex},
@@ -67,7 +71,7 @@ void ip_deliver(const struct ip_in *in)
             .ip_header = in->src.family == AF_INET ? in->header : NULL,
             .ip_header_size = in->src.family == AF_INET ? in->header_size : 0,
         };
-        if (!inet_raw_input(in->link->st->net, &p) && in->unicast)
+        if (!inet_raw_input(in->link->st->net, &p) && in->unicast && in->protocol != IPPROTO_IGMP)
             icmp_unreachable(in, 2);
         break;
     }
@@ -286,7 +290,7 @@ static size_t put_ip6(uint8_t *h, const struct ip_out *o, size_t size, uint8_t n
     return IP6_HEADER;
 }
 
-static void multicast_mac(const struct net_addr *dst, uint8_t mac[6])
+void ip_multicast_mac(const struct net_addr *dst, uint8_t mac[6])
 {
     if (dst->family == AF_INET) {
         const uint8_t m[6] = {0x01, 0x00, 0x5e, dst->b[1] & 0x7f, dst->b[2], dst->b[3]};
@@ -308,7 +312,7 @@ static int to_link(struct ext_link *l, const struct netns_path *p, const struct 
     put16(eth + 12, dst->family == AF_INET ? ETH_P_IP : ETH_P_IPV6);
     memcpy(eth + 6, l->mac, 6);
     if (net_addr_is_multicast(dst))
-        multicast_mac(dst, eth);
+        ip_multicast_mac(dst, eth);
     else if (p->type == RTN_BROADCAST)
         memset(eth, 0xff, 6);
     else

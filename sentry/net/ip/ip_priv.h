@@ -35,6 +35,8 @@ struct ext_link {
     bool vnet_hdr;
     uint8_t mac[6];
     struct netns_stats *stats;
+    uint64_t
+        old_querier_till[2]; /* of IPv6, of IPv4: who asks knows the older version; guard: mu */
 };
 
 /* Something with a deadline. */
@@ -79,6 +81,9 @@ struct ext_stack {
         uint64_t until_ns;
     } pmtu[64];
     unsigned pmtu_next;
+    struct list groups; /* ext_group.node */
+    size_t group_count;
+    struct ext_timer groups_timer;
     struct ext_timer upkeep; /* neighbours and fragments, once a second while there are any */
     uint64_t icmp_second_ns;
     unsigned icmp_sent;
@@ -149,6 +154,8 @@ void ip_deliver(const struct ip_in *in);
 MUST_CHECK int ip_send(struct ext_stack *st, const struct netns_path *p, const struct ip_out *o);
 MUST_CHECK int ip_route(struct ext_stack *st, const struct net_addr *dst,
                         const struct net_addr *src, int32_t oif, struct netns_path *out);
+/* Of a multicast address. */
+void ip_multicast_mac(const struct net_addr *dst, uint8_t mac[6]);
 void pmtu_set(struct ext_stack *st, const struct net_addr *dst, uint32_t mtu);
 
 /* ---- frag.c ---- */
@@ -162,6 +169,17 @@ void frag_upkeep(struct ext_stack *st, uint64_t now, bool *again);
 void icmp_input(const struct ip_in *in);
 /* Type and code of IPv4 destination unreachable; translated for IPv6. */
 void icmp_unreachable(const struct ip_in *in, uint8_t code);
+
+/* ---- groups.c ---- */
+void groups_init(struct ext_stack *st);
+/* The stack's thread has ended. */
+void groups_fini(struct ext_stack *st);
+/* Whether a packet for a group is for somebody here. */
+bool groups_wants(struct ext_link *l, const struct net_addr *group);
+/* Routers ask which groups are wanted. */
+void igmp_input(const struct ip_in *in);
+/* in: a query whose checksum is right. */
+void mld_input(const struct ip_in *in);
 
 /* ---- udp.c, ext_tcp.c ---- */
 void udp_input(const struct ip_in *in);

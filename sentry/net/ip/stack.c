@@ -146,6 +146,7 @@ int ext_new(struct net *n, struct ext_stack **out)
     mutex_init(&st->mu, LOCK_RANK_NET_LINK);
     list_init(&st->waits);
     list_init(&st->frags);
+    groups_init(st);
     st->upkeep.at = UINT64_MAX;
     st->upkeep.fn = upkeep;
     *out = st;
@@ -179,6 +180,7 @@ void ext_free(struct ext_stack *st)
     bool again;
     neigh_upkeep(st, UINT64_MAX, &again);
     frag_upkeep(st, UINT64_MAX, &again);
+    groups_fini(st);
     free_tables(st);
     mutex_destroy(&st->timers_mu);
     mutex_destroy(&st->mu);
