@@ -2,17 +2,24 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
+#include <linux/errqueue.h>
 #include <linux/icmp.h>
+#include <linux/sockios.h>
 #include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 CONF_FAMILY("inet");
+
+#ifndef TCP_CM_INQ
+#define TCP_CM_INQ TCP_INQ
+#endif
 
 /* ---- helpers ---- */
 
@@ -495,6 +502,132 @@ TEST(tcp_info_round_trip)
     }
     OK(close(sv[1]));
     CHECK(info_of(sv[0], INFO_RTT) >= 1);
+}
+
+static int poll_out(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+    CHECK(poll(&p, 1, 0) >= 0);
+    return p.revents;
+}
+
+/* What may wait to be sent can be bounded apart from the buffer. */
+TEST(notsent_lowat)
+{
+    static char b[65536];
+    int sv[2], unsent;
+
+    tcp_pair(sv);
+    set_int(sv[0], SOL_SOCKET, SO_SNDBUF, 200000);
+    set_int(sv[0], SOL_TCP, TCP_NOTSENT_LOWAT, 4096);
+    while (send(sv[0], b, sizeof(b), MSG_DONTWAIT) > 0)
+        continue;
+    CHECK_EQ(errno, EAGAIN);
+    OK(ioctl(sv[0], SIOCOUTQNSD, &unsent));
+    CHECK(unsent >= 4096 && unsent < 200000);
+    CHECK_EQ(poll_out(sv[0]), 0);
+    set_int(sv[0], SOL_TCP, TCP_NOTSENT_LOWAT, 0);
+    CHECK_EQ(poll_out(sv[0]), POLLOUT);
+    set_int(sv[0], SOL_TCP, TCP_NOTSENT_LOWAT, 4096);
+    while (poll_out(sv[0]) != POLLOUT)
+        CHECK(read(sv[1], b, sizeof(b)) > 0);
+}
+
+/* How much is left goes with each message; the end of stream counts. */
+TEST(tcp_inq)
+{
+    char control[64] __attribute__((aligned(8))), b[64];
+    struct iovec iov = {b, 3};
+    int sv[2], v;
+
+    tcp_pair(sv);
+    set_int(sv[1], SOL_TCP, TCP_INQ, 1);
+    CHECK_EQ(write(sv[0], "abcdefgh", 8), 8);
+    OK(shutdown(sv[0], SHUT_WR));
+    const struct pollfd p = {.fd = sv[1], .events = POLLRDHUP};
+    CHECK_EQ(poll(&(struct pollfd){p.fd, p.events, 0}, 1, -1), 1);
+    static const int left[] = {6, 3, 1, 1};
+    for (size_t i = 0; i < ARRAY_SIZE(left); i++) {
+        struct msghdr m = {.msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = control,
+                           .msg_controllen = sizeof(control)};
+        CHECK(recvmsg(sv[1], &m, 0) >= 0);
+        const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        CHECK(c && c->cmsg_level == SOL_TCP && c->cmsg_type == TCP_CM_INQ);
+        memcpy(&v, CMSG_DATA(c), sizeof(v));
+        CHECK_EQ(v, left[i]);
+    }
+}
+
+/* The first and the last of the sends that fd is told are over, which errno must go with. */
+static void zerocopy_over(int fd, int level, int type, uint32_t *first, uint32_t *last)
+{
+    char control[256] __attribute__((aligned(8))), b[16];
+    struct iovec iov = {b, sizeof(b)};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control,
+                       .msg_controllen = sizeof(control)};
+    struct pollfd p = {.fd = fd, .events = 0};
+    struct sock_extended_err e;
+
+    CHECK_EQ(poll(&p, 1, -1), 1);
+    CHECK_EQ(p.revents, POLLERR);
+    CHECK_EQ(recvmsg(fd, &m, MSG_ERRQUEUE), 0);
+    CHECK(m.msg_flags & MSG_ERRQUEUE);
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    CHECK(c && c->cmsg_level == level && c->cmsg_type == type);
+    memcpy(&e, CMSG_DATA(c), sizeof(e));
+    CHECK_EQ(e.ee_errno, 0);
+    CHECK_EQ(e.ee_origin, SO_EE_ORIGIN_ZEROCOPY);
+    CHECK_EQ(e.ee_code, SO_EE_CODE_ZEROCOPY_COPIED);
+    *first = e.ee_info;
+    *last = e.ee_data;
+}
+
+static void zerocopy_send(int from, int to, int level, int type)
+{
+    uint32_t first, last;
+    char b[16];
+
+    CHECK_EQ(send(from, "abcd", 4, MSG_ZEROCOPY), 4);
+    CHECK_EQ(recv(to, b, sizeof(b), 0), 4);
+    CHECK_ERRNO(recv(from, b, sizeof(b), MSG_ERRQUEUE | MSG_DONTWAIT), EAGAIN);
+    set_int(from, SOL_SOCKET, SO_ZEROCOPY, 1);
+    CHECK_EQ(send(from, "abcd", 4, 0), 4);
+    CHECK_EQ(recv(to, b, sizeof(b), 0), 4);
+    CHECK_EQ(send(from, "abcd", 4, MSG_ZEROCOPY), 4);
+    CHECK_EQ(recv(to, b, sizeof(b), 0), 4);
+    zerocopy_over(from, level, type, &first, &last);
+    CHECK(first == 0 && last == 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(send(from, "abcd", 4, MSG_ZEROCOPY), 4);
+        CHECK_EQ(recv(to, b, sizeof(b), 0), 4);
+    }
+    for (uint32_t next = 1; next <= 3; next = last + 1) {
+        zerocopy_over(from, level, type, &first, &last);
+        CHECK(first == next && last >= first && last <= 3);
+    }
+    CHECK_ERRNO(recv(from, b, sizeof(b), MSG_ERRQUEUE | MSG_DONTWAIT), EAGAIN);
+}
+
+TEST(zerocopy_of_streams)
+{
+    int sv[2];
+
+    tcp_pair(sv);
+    zerocopy_send(sv[0], sv[1], SOL_IP, IP_RECVERR);
+}
+
+TEST(zerocopy_of_datagrams)
+{
+    int a = sock(AF_INET, SOCK_DGRAM), b = sock(AF_INET, SOCK_DGRAM);
+
+    OK(bind4(b, 0));
+    OK(connect4(a, port_of(b)));
+    zerocopy_send(a, b, SOL_IP, IP_RECVERR);
 }
 
 static void await_info(int fd, size_t at, uint32_t value)

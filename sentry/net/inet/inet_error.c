@@ -28,6 +28,7 @@ static void error_queue(struct inet_sock *s, const struct inet_icmp_error *e, co
         return;
     memset(q, 0, sizeof(*q));
     q->e = *e;
+    q->last = e->info;
     q->size = size;
     q->time_ns = inet_realtime();
     if (size > 0)
@@ -61,6 +62,33 @@ void inet_error_add(struct inet_sock *s, const struct inet_icmp_error *e, const 
     (void)waitq_wake(&s->wq, EPOLLERR | EPOLLIN);
 }
 
+/* Numbers that follow those nobody has read yet make one notice with them, as on Linux. */
+static bool zerocopy_extend_locked(struct inet_sock *s, uint32_t id)
+{
+    if (list_empty(&s->errors))
+        return false;
+    struct inet_error *last = list_last_entry(&s->errors, struct inet_error, node);
+    if (last->e.origin != SO_EE_ORIGIN_ZEROCOPY || last->last != id - 1)
+        return false;
+    last->last = id;
+    return true;
+}
+
+void inet_zerocopy_sent(struct inet_sock *s, int flags, int64_t n)
+{
+    if (LIKELY(!(flags & MSG_ZEROCOPY)) || n <= 0 || !sock_option(&s->base, SO_ZEROCOPY))
+        return;
+    mutex_lock(&s->mu);
+    const uint32_t id = s->zerocopy_next++;
+    const bool merged = zerocopy_extend_locked(s, id);
+    mutex_unlock(&s->mu);
+    const struct inet_icmp_error e = {
+        .origin = SO_EE_ORIGIN_ZEROCOPY, .code = SO_EE_CODE_ZEROCOPY_COPIED, .info = id};
+    if (!merged)
+        error_queue(s, &e, NULL, 0);
+    (void)waitq_wake(&s->wq, EPOLLERR);
+}
+
 /* struct sock_extended_err and who it came from. */
 static int error_control(const struct inet_sock *s, const struct inet_error *q,
                          struct sock_control *ctl)
@@ -79,8 +107,11 @@ static int error_control(const struct inet_sock *s, const struct inet_error *q,
     out.ee.ee_type = q->e.type;
     out.ee.ee_code = q->e.code;
     out.ee.ee_info = q->e.info;
+    if (q->e.origin == SO_EE_ORIGIN_ZEROCOPY)
+        out.ee.ee_data = q->last;
     inet_addr_out(v6 ? AF_INET6 : AF_INET, &offender, &from);
-    memcpy(out.from, &from.storage, from.len);
+    if (q->e.origin != SO_EE_ORIGIN_ZEROCOPY)
+        memcpy(out.from, &from.storage, from.len);
     return sock_control_put(ctl, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &out,
                             sizeof(out.ee) + from.len);
 }
@@ -102,12 +133,13 @@ int64_t inet_error_recv(struct inet_sock *s, struct sock_msg *m)
     mutex_unlock(&s->mu);
     if (!q)
         return -EAGAIN;
-    atomic_store(&s->base.error, next);
+    if (q->e.origin != SO_EE_ORIGIN_ZEROCOPY)
+        atomic_store(&s->base.error, next);
     const size_t want = (size_t)MIN(m->u->left, (uint64_t)q->size);
     int64_t n = uio_copy_to(m->u, q->data, want);
     if (n >= 0 && want < q->size)
         m->out_flags |= MSG_TRUNC;
-    if (n >= 0 && m->from)
+    if (n >= 0 && m->from && q->e.origin != SO_EE_ORIGIN_ZEROCOPY)
         inet_addr_out(s->base.family, &q->e.remote, m->from);
     if (n >= 0 && m->control) {
         int r = error_control(s, q, m->control);

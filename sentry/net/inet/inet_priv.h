@@ -129,6 +129,7 @@ struct inet_error {
     struct list node;
     struct inet_icmp_error e;
     uint64_t time_ns;
+    uint32_t last; /* number of the last send a notice is about; the first is e.info */
     uint16_t tx_port;
     size_t size;
     uint8_t data[];
@@ -153,6 +154,7 @@ struct inet_sock {
     struct list errors; /* inet_error.node; guard: mu */
     size_t errors_size;
     _Atomic unsigned error_count;
+    uint32_t zerocopy_next; /* number of the next send with MSG_ZEROCOPY; guard: mu */
     /* options, each atomic */
     _Atomic uint64_t opts;
     _Atomic int16_t ttl, mc_ttl, hops, mc_hops; /* -1: the default */
@@ -292,6 +294,9 @@ void inet_mcast_free(struct inet_sock *s);
 /* A message for the error queue of s when it asked for such, and SO_ERROR. No lock held. */
 void inet_error_add(struct inet_sock *s, const struct inet_icmp_error *e, const void *data,
                     size_t size, bool hard);
+/* What a send with flags gave: if it was to be told when its memory is free again (MSG_ZEROCOPY,
+ * which copies here), it is now. */
+void inet_zerocopy_sent(struct inet_sock *s, int flags, int64_t n);
 MUST_CHECK int64_t inet_error_recv(struct inet_sock *s, struct sock_msg *m);
 void inet_error_free(struct inet_sock *s);
 

@@ -4,6 +4,7 @@
  * Only an end of stream waits: it comes after the bytes before it, and those beyond the receiver's
  * buffer have not arrived yet. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -373,9 +374,14 @@ static int64_t tcp_ioctl(struct sock *base, unsigned cmd, uint64_t arg, const st
     case SIOCATMARK:
         value = tcp_is_out(s) ? tcp_ext_at_mark(s) : tcp_at_mark(s);
         break;
-    case 0x894b: /* SIOCOUTQNSD: everything that the window lets through was sent */
-        value = (int32_t)MIN(tcp_ext_bytes(s, true, true), (uint64_t)INT32_MAX);
+    case SIOCOUTQNSD: {
+        /* Inside a sandbox everything that the window lets through was sent, and has arrived. */
+        const int64_t n = tcp_is_out(s) ? (int64_t)tcp_ext_bytes(s, true, true) : tcp_unsent(base);
+        if (n < 0)
+            return n;
+        value = (int32_t)MIN(n, (int64_t)INT32_MAX);
         break;
+    }
     default:
         return -ENOTTY;
     }

@@ -5,6 +5,8 @@
 
 #include "sentry/net/inet/tcp_priv.h"
 
+/* In answers to TCP_INQ: what <netinet/tcp.h> calls like the option. */
+#define LX_TCP_CM_INQ 36
 #define EPOLL_READ (EPOLLIN | EPOLLRDNORM)
 #define EPOLL_WRITE (EPOLLOUT | EPOLLWRNORM)
 
@@ -29,7 +31,11 @@ static uint64_t room_of(const struct tcp_sock *s, const struct tcp_sock *p)
 /* Room enough to tell of (sk_stream_is_writeable of the kernel). */
 static bool is_writable(const struct tcp_sock *s, const struct tcp_sock *p)
 {
-    return room_of(s, p) * 2 >= tcp_queued(p);
+    const uint64_t lowat = s->opt.notsent_lowat, queued = tcp_queued(p), window = tcp_window(p);
+
+    if (UNLIKELY(lowat) && queued > window && (queued - window) * 2 >= lowat)
+        return false;
+    return room_of(s, p) * 2 >= queued;
 }
 
 /* Asks the reader to tell when there is room, unless there is now. */
@@ -181,7 +187,8 @@ static void send_urgent(struct tcp_sock *p)
     (void)waitq_wake(&p->i.wq, EPOLLPRI);
 }
 
-int64_t tcp_send(struct sock *base, struct sock_msg *m, bool nonblock, const struct vfs_caller *c)
+static int64_t send_any(struct sock *base, struct sock_msg *m, bool nonblock,
+                        const struct vfs_caller *c)
 {
     struct tcp_sock *s = tcp_of(base);
     const deadline_t deadline = sock_deadline(base->sndtimeo_ns);
@@ -205,6 +212,14 @@ int64_t tcp_send(struct sock *base, struct sock_msg *m, bool nonblock, const str
     if (n > 0 && m->flags & MSG_OOB && m->u->left == 0)
         send_urgent(p);
     tcp_put(p);
+    return n;
+}
+
+int64_t tcp_send(struct sock *base, struct sock_msg *m, bool nonblock, const struct vfs_caller *c)
+{
+    const int64_t n = send_any(base, m, nonblock, c);
+
+    inet_zerocopy_sent(&tcp_of(base)->i, m->flags, n);
     return n;
 }
 
@@ -375,7 +390,8 @@ static int64_t recv_bytes(struct tcp_sock *s, struct sock_msg *m, bool nonblock,
     return done > 0 ? done : r;
 }
 
-int64_t tcp_recv(struct sock *base, struct sock_msg *m, bool nonblock, const struct vfs_caller *c)
+static int64_t recv_any(struct sock *base, struct sock_msg *m, bool nonblock,
+                        const struct vfs_caller *c)
 {
     struct tcp_sock *s = tcp_of(base);
 
@@ -388,6 +404,25 @@ int64_t tcp_recv(struct sock *base, struct sock_msg *m, bool nonblock, const str
     if (UNLIKELY(m->flags & MSG_OOB))
         return recv_urgent(s, m);
     return recv_bytes(s, m, nonblock, c);
+}
+
+/* TCP_INQ: how much is left. The end of stream counts for one, so that it is read, too. */
+static int recv_inq(struct sock *base, struct sock_control *ctl)
+{
+    const int64_t left = tcp_readable(base), end = tcp_poll(base, NULL) & EPOLLRDHUP ? 1 : 0;
+    const int v = (int)MIN(MAX(left, (int64_t)0) + end, (int64_t)INT32_MAX);
+
+    return sock_control_put(ctl, SOL_TCP, LX_TCP_CM_INQ, &v, sizeof(v));
+}
+
+int64_t tcp_recv(struct sock *base, struct sock_msg *m, bool nonblock, const struct vfs_caller *c)
+{
+    const int64_t n = recv_any(base, m, nonblock, c);
+
+    if (LIKELY(!tcp_of(base)->opt.inq) || n < 0 || !m->control || m->flags & MSG_ERRQUEUE)
+        return n;
+    const int r = recv_inq(base, m->control);
+    return r ? r : n;
 }
 
 /* ---- readiness ---- */

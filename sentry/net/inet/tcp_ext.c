@@ -57,6 +57,7 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     o->sndbuf = b->buf_lock & BUF_LOCK_SND ? b->sndbuf : 0;
     o->rcvbuf = b->buf_lock & BUF_LOCK_RCV ? b->rcvbuf : 0;
     o->maxseg = s->opt.maxseg;
+    o->notsent_lowat = s->opt.notsent_lowat;
     o->nodelay = s->opt.nodelay;
     o->cork = s->opt.cork;
     o->keepalive = sock_option(b, SO_KEEPALIVE);
@@ -330,7 +331,7 @@ uint32_t tcp_ext_poll(struct tcp_sock *s)
     const uint32_t events = out ? ext_tcp_poll(out->t) : EPOLLHUP;
 
     out_put(out);
-    return events;
+    return atomic_load(&s->i.error_count) ? events | EPOLLERR : events;
 }
 
 uint64_t tcp_ext_bytes(struct tcp_sock *s, bool unsent, bool not_sent_only)

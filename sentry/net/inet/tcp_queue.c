@@ -44,7 +44,11 @@ uint64_t tcp_capacity(const struct tcp_sock *s, const struct tcp_sock *p)
     const bool locked =
         atomic_load_explicit(&s->i.base.buf_lock, memory_order_relaxed) & BUF_LOCK_SND;
     const uint64_t snd = locked ? s->i.base.sndbuf : TCP_SNDBUF_GROWN;
-    const uint64_t all = snd + tcp_window(p);
+    const uint64_t waits =
+        s->opt.notsent_lowat
+            ? MIN(snd, MAX((uint64_t)s->opt.notsent_lowat, (uint64_t)TCP_CHUNK_MAX))
+            : snd;
+    const uint64_t all = waits + tcp_window(p);
 
     if (LIKELY(memory < LIMIT_INET_MEM_PRESSURE))
         return all;

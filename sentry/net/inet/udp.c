@@ -259,16 +259,13 @@ static int cork_add(struct dgram_sock *s, struct dgram_way *w, struct sock_msg *
     return more;
 }
 
-static int64_t udp_send(struct sock *base, struct sock_msg *m, bool nonblock,
-                        const struct vfs_caller *c)
+static int64_t send_any(struct sock *base, struct sock_msg *m)
 {
     struct dgram_sock *s = dgram_of(base);
     const uint64_t size = m->u->left;
     struct dgram_way w;
     struct dgram *d;
 
-    (void)nonblock;
-    (void)c;
     if (size > DGRAM_MAX)
         return -EMSGSIZE;
     if (m->flags & MSG_OOB)
@@ -291,6 +288,17 @@ static int64_t udp_send(struct sock *base, struct sock_msg *m, bool nonblock,
     }
     r = send_segments(s, &w, m, (size_t)size, segment ? segment : DGRAM_MAX);
     return r ? r : (int64_t)size;
+}
+
+static int64_t udp_send(struct sock *base, struct sock_msg *m, bool nonblock,
+                        const struct vfs_caller *c)
+{
+    const int64_t n = send_any(base, m);
+
+    (void)nonblock;
+    (void)c;
+    inet_zerocopy_sent(inet_of(base), m->flags, n);
+    return n;
 }
 
 void inet_error_input(struct net *n, const struct inet_icmp_error *e)

@@ -73,6 +73,7 @@ uint32_t ext_path_mtu(struct net *n, const struct net_addr *a, int32_t ifindex);
 struct ext_tcp_options {
     uint32_t sndbuf, rcvbuf; /* bytes; 0: grow as needed */
     uint32_t maxseg;         /* TCP_MAXSEG, 0: of the path */
+    uint32_t notsent_lowat;  /* 0: none */
     bool nodelay, cork, keepalive, oob_inline;
     uint32_t keep_idle_s, keep_intvl_s, keep_count; /* 0: defaults */
     uint32_t user_timeout_ms;

@@ -20,6 +20,7 @@ struct tce_config exttcp_config(const struct ext_tcp_options *o, uint32_t mtu, u
         .rcvbuf = o->rcvbuf ? MAX(o->rcvbuf, BUFFER_LEAST) : BUFFER_BEGIN,
         .sndbuf_fixed = o->sndbuf != 0,
         .rcvbuf_fixed = o->rcvbuf != 0,
+        .notsent_lowat = o->notsent_lowat,
         .nodelay = o->nodelay,
         .cork = o->cork,
         .keepalive = o->keepalive,

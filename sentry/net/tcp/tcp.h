@@ -109,6 +109,7 @@ struct tce_config {
     uint32_t mss;            /* that the path takes: payload with no options */
     uint32_t sndbuf, rcvbuf; /* largest; with the flags below they may grow to the bounds */
     bool sndbuf_fixed, rcvbuf_fixed;
+    uint32_t notsent_lowat; /* bytes that may wait to be sent; 0: as many as the buffer takes */
     bool nodelay, cork, keepalive;
     bool oob_inline; /* urgent bytes stay in the stream */
     uint64_t keep_idle_ns, keep_intvl_ns;

@@ -229,8 +229,7 @@ void tce_ack(struct tce_conn *c, const struct tce_in *in, uint64_t now)
             c->t_rto = TCP_NEVER;
         else
             tce_arm_rto(c, now);
-        const size_t limit = c->cfg.sndbuf;
-        if (c->out.used * 3 <= limit * 2)
+        if (tce_is_writable(c))
             c->ops->event(c, EPOLLOUT | EPOLLWRNORM);
     }
     if (c->snd_wnd != old_wnd && c->snd_wnd > 0)

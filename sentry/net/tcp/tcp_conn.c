@@ -360,12 +360,26 @@ static bool may_write(const struct tce_conn *c)
     return c->state == TCP_S_ESTABLISHED || c->state == TCP_S_CLOSE_WAIT;
 }
 
+#define SEND_PIECE 65536u
+
 /* The buffer follows the window, unless somebody has fixed it. */
 static size_t send_limit(struct tce_conn *c)
 {
     if (!c->cfg.sndbuf_fixed && c->cwnd > c->cfg.sndbuf / 2)
         c->cfg.sndbuf = MIN(MAX(c->cfg.sndbuf, 2 * c->cwnd), TCP_SNDBUF_MAX);
-    return c->cfg.sndbuf;
+    const uint32_t lowat = c->cfg.notsent_lowat;
+    if (!lowat)
+        return c->cfg.sndbuf;
+    /* As much as Linux copies before it looks again. */
+    return tce_unsent(c) < lowat ? MIN((size_t)c->cfg.sndbuf, c->out.used + SEND_PIECE) : 0;
+}
+
+/* Linux wants half of what may wait to be free again (__tcp_stream_memory_free). */
+bool tce_is_writable(const struct tce_conn *c)
+{
+    const uint32_t lowat = c->cfg.notsent_lowat;
+
+    return c->out.used * 3 <= (size_t)c->cfg.sndbuf * 2 && (!lowat || 2 * tce_unsent(c) < lowat);
 }
 
 int64_t tce_write(struct tce_conn *c, struct uio *u, unsigned flags, uint64_t now)
@@ -489,7 +503,7 @@ uint32_t tce_poll_events(const struct tce_conn *c)
         ev |= EPOLLRDHUP;
     if (c->dead || ((fin || c->rd_shut) && c->fin_queued))
         ev |= EPOLLHUP;
-    if (c->fin_queued || c->dead || c->out.used * 3 <= (size_t)c->cfg.sndbuf * 2)
+    if (c->fin_queued || c->dead || tce_is_writable(c))
         ev |= EPOLLOUT | EPOLLWRNORM;
     return ev;
 }

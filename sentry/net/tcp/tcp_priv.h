@@ -122,6 +122,9 @@ size_t tce_before_mark(const struct tce_conn *c, size_t off, size_t size);
 /* Bytes were taken: forgets a mark that lies behind. */
 void tce_past_mark(struct tce_conn *c);
 
+/* Room enough in the send buffer to tell of. */
+bool tce_is_writable(const struct tce_conn *c);
+
 /* tcp_timer.c */
 void tce_arm_rto(struct tce_conn *c, uint64_t now);
 void tce_arm_probe(struct tce_conn *c, uint64_t now);
