@@ -593,3 +593,80 @@ TEST(tcp_over_loopback)
     look_at_segments(fd, &seen, saw_refusal);
     CHECK(saw_refusal(&seen));
 }
+
+/* ---- frames that are shared out ---- */
+
+static int fanout(int fd, unsigned id, unsigned type)
+{
+    const int value = (int)(id | type << 16);
+
+    return setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &value, sizeof(value));
+}
+
+static int count_frames(int fd)
+{
+    char buf[64];
+    int n = 0;
+
+    while (recv(fd, buf, sizeof(buf), MSG_DONTWAIT) >= 0)
+        n++;
+    return n;
+}
+
+TEST(fanout)
+{
+    NEED_ROOT();
+    const unsigned id = (unsigned)getpid() & 0xffff;
+    int a = packet(SOCK_DGRAM, TYPE), b = packet(SOCK_DGRAM, TYPE), value = -1;
+    int other = packet(SOCK_DGRAM, TYPE + 1), all = packet(SOCK_DGRAM, TYPE);
+    socklen_t len = sizeof(value);
+
+    OK(getsockopt(a, SOL_PACKET, PACKET_FANOUT, &value, &len));
+    CHECK_EQ(value, 0);
+    CHECK_ERRNO(fanout(a, id, 99), EINVAL);
+    OK(fanout(a, id, PACKET_FANOUT_LB));
+    OK(getsockopt(a, SOL_PACKET, PACKET_FANOUT, &value, &len));
+    CHECK_EQ(value, id | PACKET_FANOUT_LB << 16);
+    CHECK_ERRNO(fanout(a, id, PACKET_FANOUT_LB), EALREADY);
+    CHECK_ERRNO(fanout(b, id, PACKET_FANOUT_HASH), EINVAL);
+    CHECK_ERRNO(fanout(other, id, PACKET_FANOUT_LB), EINVAL);
+    OK(fanout(b, id, PACKET_FANOUT_LB));
+    struct sockaddr_ll to = on(LO, TYPE + 1);
+    CHECK_ERRNO(bind(a, (struct sockaddr *)&to, sizeof(to)), EINVAL);
+    drain(a);
+    drain(b);
+    drain(all);
+    for (int i = 0; i < 10; i++)
+        send_text(TYPE, "frame");
+    CHECK_EQ(count_frames(a), 5);
+    CHECK_EQ(count_frames(b), 5);
+    CHECK_EQ(count_frames(all), 10);
+    /* The others take over. */
+    OK(close(a));
+    for (int i = 0; i < 10; i++)
+        send_text(TYPE, "frame");
+    CHECK_EQ(count_frames(b), 10);
+}
+
+TEST(fanout_by_flow_and_cpu)
+{
+    NEED_ROOT();
+    static const unsigned types[] = {PACKET_FANOUT_HASH, PACKET_FANOUT_CPU, PACKET_FANOUT_RND};
+
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        const unsigned id = ((unsigned)getpid() + (unsigned)i) & 0xffff;
+        int a = packet(SOCK_DGRAM, TYPE), b = packet(SOCK_DGRAM, TYPE);
+        OK(fanout(a, id, types[i]));
+        OK(fanout(b, id, types[i]));
+        drain(a);
+        drain(b);
+        for (int n = 0; n < 20; n++)
+            send_text(TYPE, "frame");
+        const int in_a = count_frames(a), in_b = count_frames(b);
+        CHECK_EQ(in_a + in_b, 20);
+        if (types[i] == PACKET_FANOUT_HASH)
+            CHECK(in_a == 0 || in_b == 0);
+        OK(close(a));
+        OK(close(b));
+    }
+}

@@ -28,6 +28,7 @@ int packet_new(struct memfile *mf, struct packet_table **out)
     t->mf = mf;
     mutex_init(&t->mu, LOCK_RANK_PACKET_TABLE);
     list_init(&t->socks);
+    list_init(&t->fanouts);
     *out = t;
     return 0;
 }
@@ -113,6 +114,7 @@ static void packet_close(struct sock *base)
 
     mutex_lock(&t->mu);
     list_del(&s->node);
+    packet_fanout_leave_locked(s);
     mutex_lock(&s->mu);
     set_running_locked(s, false);
     s->closed = true;
@@ -156,6 +158,9 @@ static int packet_bind(struct sock *base, const struct sock_addr *a, const struc
         if (r)
             return r;
     }
+    /* What the sockets of a fanout listen to stays so. */
+    if (packet_fanout_value(s))
+        return -EINVAL;
     mutex_lock(&s->mu);
     s->ifindex = to.sll_ifindex;
     if (to.sll_protocol)

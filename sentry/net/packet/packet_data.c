@@ -62,7 +62,7 @@ struct tap {
     const struct packet_frame *f;
     uint8_t *flat;
     uint16_t protocol, hatype;
-    uint64_t time_ns;
+    uint64_t time_ns, serial;
 };
 
 static bool wants_locked(const struct packet_sock *s, const struct tap *t)
@@ -142,7 +142,8 @@ static void tap_one(struct packet_sock *s, const struct tap *t)
     mutex_lock(&s->mu);
     const bool wants = wants_locked(s, t);
     mutex_unlock(&s->mu);
-    if (!wants)
+    if (!wants ||
+        !packet_fanout_chose_locked(s, t->serial, t->f->from, t->flat, t->f->size, t->protocol))
         return;
     const uint32_t size = filtered(s, t, skip);
     if (size == 0)
@@ -179,6 +180,7 @@ void packet_tap(struct net *n, const struct packet_frame *f)
     t.hatype = f->ifindex == NETNS_LO_INDEX ? ARPHRD_LOOPBACK : ARPHRD_ETHER;
     t.time_ns = inet_realtime();
     mutex_lock(&net_packet(n)->mu);
+    t.serial = ++net_packet(n)->serial;
     list_for_each_entry (s, &net_packet(n)->socks, node)
         tap_one(s, &t);
     mutex_unlock(&net_packet(n)->mu);

@@ -137,6 +137,8 @@ int packet_setsockopt(struct sock *base, int level, int name, const void *buf, s
     if (len < sizeof(value))
         return -EINVAL;
     memcpy(&value, buf, sizeof(value));
+    if (name == PACKET_FANOUT)
+        return packet_fanout_join(s, (uint32_t)value);
     mutex_lock(&s->mu);
     int r = set_value_locked(s, name, value);
     mutex_unlock(&s->mu);
@@ -213,6 +215,8 @@ int packet_getsockopt(struct sock *base, int level, int name, void *buf, socklen
         return get_statistics(s, buf, len);
     if (name == PACKET_HDRLEN)
         return get_head(buf, len);
-    int r = get_value(s, name, &value);
+    if (name == PACKET_FANOUT)
+        value = (int)packet_fanout_value(s);
+    int r = name == PACKET_FANOUT ? 0 : get_value(s, name, &value);
     return r ? r : sock_put_option(buf, len, &value, sizeof(value));
 }

@@ -20,8 +20,10 @@
 struct packet_table {
     struct memfile *mf; /* borrowed, may be NULL */
     _Atomic unsigned running;
-    struct mutex mu; /* rank PACKET_TABLE */
+    struct mutex mu; /* rank PACKET_TABLE: what follows */
     struct list socks;
+    struct list fanouts; /* packet_fanout.node */
+    uint64_t serial;     /* of the frame that is handed out */
 };
 
 struct packet_skb {
@@ -57,9 +59,10 @@ struct packet_member {
 struct packet_sock {
     struct sock base;
     struct waitq wq;
-    struct list node; /* table->socks; guard: table->mu */
-    uint32_t uid;     /* immutable */
-    struct mutex mu;  /* rank PACKET: guards what follows */
+    struct list node;             /* table->socks; guard: table->mu */
+    struct packet_fanout *fanout; /* that it is in, or NULL; guard: table->mu */
+    uint32_t uid;                 /* immutable */
+    struct mutex mu;              /* rank PACKET: guards what follows */
     uint16_t protocol;
     int32_t ifindex; /* 0: all links */
     bool running, closed;
@@ -100,6 +103,19 @@ bool packet_ring_put_locked(struct packet_sock *s, const struct packet_skb *p);
 bool packet_ring_ready_locked(const struct packet_sock *s);
 void packet_ring_put(struct packet_ring *r);
 MUST_CHECK int packet_mmap(struct sock *s, struct mappable **out);
+
+/* ---- packet_fanout.c ---- */
+/* PACKET_FANOUT; value as setsockopt(2) has it. -EINVAL, -EALREADY, -ENOSPC, -ENOMEM. */
+MUST_CHECK int packet_fanout_join(struct packet_sock *s, uint32_t value);
+/* Table's mu held. */
+void packet_fanout_leave_locked(struct packet_sock *s);
+/* 0: it is in none. */
+uint32_t packet_fanout_value(struct packet_sock *s);
+/* Whether a frame that s wants, sent by from, is s's among those it shares with. Table's mu held.
+ */
+bool packet_fanout_chose_locked(const struct packet_sock *s, uint64_t serial,
+                                const struct sock *from, const uint8_t *frame, size_t size,
+                                uint16_t protocol);
 
 /* ---- packet_opt.c ---- */
 MUST_CHECK int packet_getsockopt(struct sock *s, int level, int name, void *buf, socklen_t *len);
