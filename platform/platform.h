@@ -145,6 +145,10 @@ struct plat_ctx_ops {
      * 0 (as at first) to 19. The context or its thread may have another by now. Owner thread,
      * between runs. NULL: they are all alike. */
     void (*nice)(struct plat_ctx *ctx, int nice);
+    /* Whether guest code may read the time stamp counter; where it may not that is a fault, as any
+     * protection fault. Holds till the context is bound anew. Owner thread, between runs. NULL: it
+     * always may. */
+    void (*tsc)(struct plat_ctx *ctx, bool allowed);
     /* User time spent in guest code so far, ns. Any thread. */
     uint64_t (*cpu_time)(struct plat_ctx *ctx);
     /* Ends the context and its stub thread. Owner thread (or nobody has run it yet). */
@@ -319,6 +323,16 @@ static inline void plat_ctx_nice(struct plat_ctx *ctx, int nice)
 {
     if (ctx->plat->ops->ctx->nice)
         ctx->plat->ops->ctx->nice(ctx, nice);
+}
+
+static inline bool plat_ctx_tsc_can(const struct plat_ctx *ctx)
+{
+    return ctx->plat->ops->ctx->tsc != NULL;
+}
+
+static inline void plat_ctx_tsc(struct plat_ctx *ctx, bool allowed)
+{
+    ctx->plat->ops->ctx->tsc(ctx, allowed);
 }
 
 static inline uint64_t plat_ctx_cpu_time(struct plat_ctx *ctx)

@@ -287,6 +287,17 @@ static int64_t prctl_set_speculation(uint64_t which, uint64_t how)
     }
 }
 
+static int64_t prctl_set_tsc(struct task *t, uint64_t mode)
+{
+    const bool off = mode == PR_TSC_SIGSEGV;
+
+    if ((mode != PR_TSC_ENABLE && !off) || (off && !plat_ctx_tsc_can(t->ctx)))
+        return -EINVAL;
+    if (off != (task_attr_get(t, TASK_ATTR_NO_TSC) != 0))
+        task_attr_set(t, TASK_ATTR_NO_TSC, off);
+    return 0;
+}
+
 static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)
 {
     switch (op) {
@@ -319,9 +330,10 @@ static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)
     case PR_SET_TIMING:
         return a->a2 == PR_TIMING_STATISTICAL ? 0 : -EINVAL;
     case PR_GET_TSC:
-        return put_int(t, a->a2, PR_TSC_ENABLE);
+        return put_int(t, a->a2,
+                       task_attr_get(t, TASK_ATTR_NO_TSC) ? PR_TSC_SIGSEGV : PR_TSC_ENABLE);
     case PR_SET_TSC:
-        return a->a2 == PR_TSC_ENABLE ? 0 : -EINVAL;
+        return prctl_set_tsc(t, a->a2);
     case PR_TASK_PERF_EVENTS_DISABLE:
     case PR_TASK_PERF_EVENTS_ENABLE:
         return 0; /* all of none */

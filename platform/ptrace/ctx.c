@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
@@ -374,6 +375,11 @@ static void ctx_nice(struct plat_ctx *base, int nice)
     stub_seat_nice(&pt_ctx(base)->seat, nice);
 }
 
+static void ctx_tsc(struct plat_ctx *base, bool allowed)
+{
+    pt_ctx(base)->tsc_due = allowed ? PR_TSC_ENABLE : PR_TSC_SIGSEGV;
+}
+
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
 {
     return stub_clock_read(&pt_ctx(base)->seat);
@@ -455,6 +461,7 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .debugreg_set = ctx_debugreg_set,
     .affinity = ctx_affinity,
     .nice = ctx_nice,
+    .tsc = ctx_tsc,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -22,8 +22,10 @@
 #define KILL RETURN(SECCOMP_RET_KILL_PROCESS)
 #define ALLOW RETURN(SECCOMP_RET_ALLOW)
 #define ALLOW_CALL(nr) UNLESS((nr), 1), ALLOW
-/* Only with this first argument. */
-#define ALLOW_CALL_IF(nr, arg) UNLESS((nr), 4), LOAD_ARG(0), UNLESS((uint32_t)(arg), 1), ALLOW, KILL
+/* Only with one of two first arguments. */
+#define ALLOW_CALL_IF(nr, a, b)                                                                    \
+    UNLESS((nr), 6), LOAD_ARG(0), UNLESS((uint32_t)(a), 1), ALLOW, UNLESS((uint32_t)(b), 1),       \
+        ALLOW, KILL
 
 int pt_filter_load(uint64_t text)
 {
@@ -45,7 +47,7 @@ int pt_filter_load(uint64_t text)
         ALLOW_CALL(SYS_restart_syscall),
         ALLOW_CALL(SYS_exit),
         ALLOW_CALL(SYS_exit_group),
-        ALLOW_CALL_IF(SYS_prctl, PR_SET_PDEATHSIG),
+        ALLOW_CALL_IF(SYS_prctl, PR_SET_PDEATHSIG, PR_SET_TSC),
         UNLESS(SYS_clone, 5),
         LOAD_ARG(0),
         UNLESS((uint32_t)PT_PROCESS_FLAGS, 1),

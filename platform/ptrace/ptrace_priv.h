@@ -82,6 +82,7 @@ struct pt_ctx {
     /* owner */
     bool attached, dead;
     bool watching; /* debug registers are in use */
+    int tsc_due;   /* PR_TSC_* that the stub thread has still to set, or 0 */
     bool synced;   /* seen is what the stub thread's registers are */
     struct plat_regs regs, seen;
     void *xstate; /* to be loaded at the first run, or NULL; owned */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
@@ -220,6 +221,21 @@ static enum plat_event run_dead(struct pt_ctx *c, bool reaped)
     return PLAT_EVENT_DEAD;
 }
 
+/* prctl(2) by the stub thread itself. -ECHILD, -ESRCH: it has ended. */
+static int run_set_tsc(struct pt_ctx *c)
+{
+    const uint64_t args[6] = {PR_SET_TSC, (uint64_t)c->tsc_due};
+    bool interrupted = false;
+    int64_t ret;
+
+    c->tsc_due = 0;
+    c->synced = false;
+    int r = pt_call(pt_plat(c->base.plat), c->tid, SYS_prctl, args, &ret, &interrupted);
+    if (interrupted)
+        atomic_store(&c->interrupt, true);
+    return r;
+}
+
 enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)
 {
     struct pt_ctx *c = pt_ctx(base);
@@ -228,7 +244,9 @@ enum plat_event pt_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
 
     if (pt_ctx_own(c) != 0)
         return PLAT_EVENT_DEAD;
-    int r = run_enter(c);
+    int r = UNLIKELY(c->tsc_due) ? run_set_tsc(c) : 0;
+    if (r == 0)
+        r = run_enter(c);
     if (r != 0)
         return run_dead(c, r == -ECHILD);
     if (atomic_exchange(&c->interrupt, false)) {

@@ -1,6 +1,7 @@
 /* Contexts: one stub thread each, which waits in its area for its turns. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "base/log.h"
 #include "platform/systrap/systrap_priv.h"
@@ -224,6 +225,11 @@ static void ctx_nice(struct plat_ctx *base, int nice)
     stub_seat_nice(&st_ctx(base)->seat, nice);
 }
 
+static void ctx_tsc(struct plat_ctx *base, bool allowed)
+{
+    st_ctx(base)->tsc_due = allowed ? PR_TSC_ENABLE : PR_TSC_SIGSEGV;
+}
+
 static uint64_t ctx_cpu_time(struct plat_ctx *base)
 {
     return stub_clock_read(&st_ctx(base)->seat);
@@ -244,6 +250,7 @@ const struct plat_ctx_ops st_ctx_ops = {
     .sigactions_taken = st_sigactions_taken,
     .affinity = ctx_affinity,
     .nice = ctx_nice,
+    .tsc = ctx_tsc,
     .cpu_time = ctx_cpu_time,
     .destroy = ctx_destroy,
 };

@@ -48,7 +48,7 @@ int st_filter_load(const struct st_plat *p)
         ALLOW_CALL(SYS_rt_sigprocmask),
         ALLOW_CALL(SYS_sigaltstack),
         ALLOW_CALL_IF(SYS_seccomp, 0, SECCOMP_SET_MODE_FILTER, SECCOMP_SET_MODE_FILTER),
-        ALLOW_CALL_IF(SYS_prctl, 0, PR_SET_PDEATHSIG, PR_SET_PDEATHSIG),
+        ALLOW_CALL_IF(SYS_prctl, 0, PR_SET_PDEATHSIG, PR_SET_TSC),
         ALLOW_CALL(SYS_exit),
         ALLOW_CALL(SYS_exit_group),
         TRAP,
@@ -60,6 +60,8 @@ int st_filter_load(const struct st_plat *p)
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) == 0 ? 0 : -errno;
 }
 
+_Static_assert(PR_SET_TSC == ST_PR_SET_TSC, "prctl(2)");
+
 void st_data_fill(const struct st_plat *p, void *page)
 {
     const uint64_t data = p->text + PAGE_SIZE, mask_addr = data + ST_DATA_MASK,
@@ -69,6 +71,7 @@ void st_data_fill(const struct st_plat *p, void *page)
         ALLOW_CALL_IF(SYS_futex, 1, FUTEX_WAIT, FUTEX_WAKE),
         ALLOW_CALL(SYS_sched_yield),
         ALLOW_CALL(SYS_exit),
+        ALLOW_CALL_IF(SYS_prctl, 0, PR_SET_TSC, PR_SET_TSC),
         /* Once, at the start; afterwards it changes nothing. */
         UNLESS(SYS_rt_sigprocmask, 9),
         LOAD_ARG(0),

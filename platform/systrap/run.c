@@ -359,6 +359,17 @@ static bool run_told(struct st_ctx *c, enum plat_event *event, const struct plat
     return true;
 }
 
+/* By the stub thread itself. False: it has ended. */
+static bool run_set_tsc(struct st_ctx *c)
+{
+    bool slept;
+
+    c->shared->tsc = c->tsc_due;
+    c->shared->command = ST_COMMAND_TSC;
+    c->tsc_due = 0;
+    return st_hand_over(c, &slept) && c->shared->kind == ST_KIND_SAVED;
+}
+
 enum plat_event st_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)
 {
     struct st_ctx *c = st_ctx(base);
@@ -369,7 +380,7 @@ enum plat_event st_ctx_run(struct plat_ctx *base, bool single_step, struct plat_
         patch_step(&c->patch);
     do {
         event = PLAT_EVENT_INTERRUPT;
-        if (c->dead || !run_flush(c))
+        if (c->dead || !run_flush(c) || (UNLIKELY(c->tsc_due) && !run_set_tsc(c)))
             return run_dead(c);
         if (!run_is_sane(&c->regs)) {
             atomic_store(&c->patch.in_guest, false);

@@ -291,9 +291,22 @@ stub_go:
     je stub_resume
     cmpl $ST_COMMAND_EXIT, %eax
     je stub_exit
+    cmpl $ST_COMMAND_TSC, %eax
+    je stub_tsc
     movl $-1, %eax
     movl $-1, %edx
     xsave64 ST_XSAVE(%r15)
+    movl $ST_KIND_SAVED, ST_KIND(%r15)
+    jmp stub_publish
+
+stub_tsc:
+    movl $ST_PR_SET_TSC, %edi
+    movl ST_TSC(%r15), %esi
+    xorl %edx, %edx
+    xorl %r10d, %r10d
+    xorl %r8d, %r8d
+    movl $__NR_prctl, %eax
+    syscall
     movl $ST_KIND_SAVED, ST_KIND(%r15)
     jmp stub_publish
 

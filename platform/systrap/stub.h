@@ -43,6 +43,8 @@
 /* Calls of rt_sigaction(2) that came by a signal, and where the last one was made. */
 #define ST_SIGACT_CALLS 116
 #define ST_SIGACT_RIP 120
+#define ST_TSC 128 /* PR_TSC_* */
+#define ST_PR_SET_TSC 26
 #define ST_ANSWERS 2048 /* by number of the call, with ST_ANSWER_*; or 0 */
 #define ST_ANSWERS_COUNT 256
 #define ST_ANSWER_THERE 32 /* bit: the low half is the answer */
@@ -64,6 +66,7 @@
 #define ST_COMMAND_RUN 0
 #define ST_COMMAND_SAVE 1 /* extended state into ST_XSAVE */
 #define ST_COMMAND_EXIT 2
+#define ST_COMMAND_TSC 3 /* ST_TSC is to hold for guest code */
 
 #define ST_KIND_NONE 0   /* as the sentry leaves it: the thread has ended */
 #define ST_KIND_SIGNAL 1 /* a signal came; the frame holds everything */

@@ -82,7 +82,8 @@ struct st_shared {
     uint32_t yields;
     uint32_t sigact_calls;
     uint64_t sigact_rip;
-    uint8_t pad[ST_ANSWERS - ST_SIGACT_RIP - 8];
+    uint32_t tsc;
+    uint8_t pad[ST_ANSWERS - ST_TSC - 4];
     _Atomic uint64_t answers[ST_ANSWERS_COUNT];
 };
 _Static_assert(offsetof(struct st_shared, negfs) == PATCH_NEGFS, "as stub.S");
@@ -90,6 +91,7 @@ _Static_assert(offsetof(struct st_shared, after) == PATCH_AFTER, "as stub.S");
 _Static_assert(offsetof(struct st_shared, yields) == ST_YIELDS, "as stub.S");
 _Static_assert(offsetof(struct st_shared, sigact_calls) == ST_SIGACT_CALLS, "as stub.S");
 _Static_assert(offsetof(struct st_shared, sigact_rip) == ST_SIGACT_RIP, "as stub.S");
+_Static_assert(offsetof(struct st_shared, tsc) == ST_TSC, "as stub.S");
 _Static_assert(sizeof(struct st_shared) == ST_XSAVE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, info) == ST_INFO, "as stub.S");
 _Static_assert(offsetof(struct st_shared, xstate) == ST_XSTATE, "as stub.S");
@@ -164,7 +166,8 @@ struct st_ctx {
     struct st_thread *thread;
     struct st_shared *shared; /* head of the thread's area */
     bool dead;
-    uint32_t xstate; /* where in the area the guest's extended state is; 0: in the registers */
+    uint32_t tsc_due; /* PR_TSC_* that the stub thread has still to set, or 0 */
+    uint32_t xstate;  /* where in the area the guest's extended state is; 0: in the registers */
     struct plat_regs regs;
     struct stub_seat seat;
     struct st_pace pace;

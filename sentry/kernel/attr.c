@@ -39,6 +39,8 @@ int64_t task_attr_get(struct task *o, enum task_attr a)
         return atomic_load(&p->mce_kill);
     case TASK_ATTR_IO_FLUSHER:
         return atomic_load(&p->io_flusher);
+    case TASK_ATTR_NO_TSC:
+        return atomic_load(&p->no_tsc);
     case TASK_ATTR_MEMBARRIER:
         return atomic_load(&o->tg->membarrier);
     default:
@@ -129,6 +131,11 @@ void task_attr_set(struct task *o, enum task_attr a, int64_t v)
     case TASK_ATTR_IO_FLUSHER:
         atomic_store(&p->io_flusher, v != 0);
         break;
+    case TASK_ATTR_NO_TSC:
+        atomic_store(&p->no_tsc, v != 0);
+        atomic_store(&o->k->tsc_used, true);
+        sched_changed(o);
+        break;
     case TASK_ATTR_MEMBARRIER:
         atomic_store(&o->tg->membarrier, (int)v);
         break;
@@ -189,6 +196,8 @@ void task_sched_apply(struct task *t)
     task_affinity_get(t, mask);
     plat_ctx_affinity(t->ctx, mask, LIMIT_CPU_WORDS);
     plat_ctx_nice(t->ctx, host_nice(task_priv(t)));
+    if (atomic_load(&t->k->tsc_used))
+        plat_ctx_tsc(t->ctx, !atomic_load(&task_priv(t)->no_tsc));
 }
 
 /* ---- names and credentials ---- */

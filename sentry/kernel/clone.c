@@ -212,6 +212,7 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     atomic_store(&to->personality, atomic_load(&from->personality));
     atomic_store(&to->mce_kill, atomic_load(&from->mce_kill));
     atomic_store(&to->io_flusher, atomic_load(&from->io_flusher));
+    atomic_store(&to->no_tsc, atomic_load(&from->no_tsc));
     mutex_lock(&t->mu);
     for (size_t i = 0; i < LIMIT_CPU_WORDS; i++)
         to->affinity[i] = from->affinity[i];

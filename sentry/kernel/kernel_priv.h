@@ -240,6 +240,7 @@ struct kernel {
     _Atomic uint64_t oom_kills;
     _Atomic bool oom_choosing;
     _Atomic uint32_t sigqueue_count;
+    _Atomic bool tsc_used;   /* ... or may not read the time stamp counter though its task may */
     _Atomic bool sched_used; /* some thread of the host may not be where it wants */
     _Atomic uint64_t forks;
     _Atomic uint64_t missing_logged[8]; /* system calls that are not there: named once */

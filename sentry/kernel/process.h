@@ -143,6 +143,7 @@ enum task_attr {
     TASK_ATTR_PERSONALITY,
     TASK_ATTR_MCE_KILL, /* PR_MCE_KILL_LATE and so on */
     TASK_ATTR_IO_FLUSHER,
+    TASK_ATTR_NO_TSC,     /* PR_SET_TSC; of the caller */
     TASK_ATTR_MEMBARRIER, /* commands the process has registered for */
 };
 int64_t task_attr_get(struct task *o, enum task_attr a);

@@ -90,6 +90,7 @@ struct task_priv {
     _Atomic uint32_t personality;
     _Atomic int mce_kill; /* PR_MCE_KILL_* */
     _Atomic bool io_flusher;
+    _Atomic bool no_tsc;                /* PR_SET_TSC */
     uint64_t affinity[LIMIT_CPU_WORDS]; /* guard: task.mu */
     _Atomic bool sched_due;             /* the context has not been told */
     struct mm_policy policy;            /* set_mempolicy(2); guard: task.mu */

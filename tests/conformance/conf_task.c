@@ -99,6 +99,90 @@ TEST(timer_slack)
     CHECK_EXIT(pid, 0);
 }
 
+/* ---- the time stamp counter ---- */
+
+static void tsc_fault(int sig, siginfo_t *si, void *uc)
+{
+    (void)uc;
+    if (sig != SIGSEGV || si->si_code != SI_KERNEL || si->si_addr)
+        _exit(99);
+    _exit(7);
+}
+
+/* What a child reads; the clocks of the vDSO read the counter, too. */
+static pid_t tsc_child(bool p)
+{
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        unsigned aux;
+        if (p)
+            __builtin_ia32_rdtscp(&aux);
+        else
+            __builtin_ia32_rdtsc();
+        _exit(0);
+    }
+    return pid;
+}
+
+static void *tsc_thread(void *arg)
+{
+    int v = 0;
+    OK(prctl(PR_GET_TSC, &v));
+    CHECK_EQ(v, PR_TSC_SIGSEGV);
+    OK(prctl(PR_SET_TSC, PR_TSC_ENABLE));
+    __builtin_ia32_rdtsc();
+    return arg;
+}
+
+HELPER(tsc)
+{
+    int v = 0;
+    (void)argc;
+    (void)argv;
+    OK(prctl(PR_GET_TSC, &v));
+    if (v != PR_TSC_SIGSEGV)
+        return 1;
+    conf_sigaction(SIGSEGV, tsc_fault, 0);
+    __builtin_ia32_rdtsc();
+    return 2;
+}
+
+TEST(time_stamp_counter)
+{
+    const char *none[] = {NULL};
+    pthread_t th;
+    int v = 0;
+
+    conf_sigaction(SIGSEGV, tsc_fault, 0);
+    CHECK_ERRNO(prctl(PR_SET_TSC, 0), EINVAL);
+    CHECK_ERRNO(prctl(PR_SET_TSC, 3), EINVAL);
+    CHECK_EXIT(tsc_child(false), 0);
+    if (prctl(PR_SET_TSC, PR_TSC_SIGSEGV) != 0) {
+        /* A processor that has no way to. */
+        CHECK_EQ(errno, EINVAL);
+        OK(prctl(PR_GET_TSC, &v));
+        CHECK_EQ(v, PR_TSC_ENABLE);
+        CHECK_EXIT(tsc_child(false), 0);
+        return;
+    }
+    OK(prctl(PR_GET_TSC, &v));
+    CHECK_EQ(v, PR_TSC_SIGSEGV);
+    CHECK_EXIT(tsc_child(false), 7);
+    CHECK_EXIT(tsc_child(true), 7);
+    /* A new program has it still. */
+    pid_t pid = conf_fork();
+    if (pid == 0)
+        conf_exec_helper("tsc", none);
+    CHECK_EXIT(pid, 7);
+    /* A thread of its own decides for itself. */
+    CHECK_EQ(pthread_create(&th, NULL, tsc_thread, NULL), 0);
+    CHECK_EQ(pthread_join(th, NULL), 0);
+    CHECK_EXIT(tsc_child(false), 7);
+    OK(prctl(PR_SET_TSC, PR_TSC_ENABLE));
+    CHECK_EXIT(tsc_child(true), 0);
+    __builtin_ia32_rdtsc();
+}
+
 TEST(small_options)
 {
     int v = -1;

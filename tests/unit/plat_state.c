@@ -194,3 +194,25 @@ Test(plat_state, extended_state_goes_out_and_in)
     free(b);
     rig_end(&r);
 }
+
+#ifdef RIG_STUBS
+GUEST(code_tsc, "1: rdtsc; mov $9, %eax; syscall; jmp 1b");
+
+Test(plat_state, time_stamp_counter)
+{
+    struct plat_fault f;
+    struct rig r;
+
+    RIG_START(&r, code_tsc);
+    cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_SYSCALL);
+    for (int i = 0; i < 3; i++) {
+        plat_ctx_tsc(r.ctx, false);
+        cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_FAULT);
+        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL);
+        plat_ctx_tsc(r.ctx, true);
+        cr_assert(plat_ctx_run(r.ctx, false, &f) == PLAT_EVENT_SYSCALL);
+        cr_assert_eq(plat_ctx_regs(r.ctx)->orig_rax, 9);
+    }
+    rig_end(&r);
+}
+#endif
