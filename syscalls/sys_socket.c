@@ -253,7 +253,8 @@ int64_t sys_accept4(struct task *t, int fd, uaddr_t addr, uaddr_t len, int flags
     int r = sock_arg_get(t, fd, &a);
     if (r)
         return r;
-    r = a.sock->ops->accept(a.sock, sock_arg_nonblock(&a, 0), &a.c, &s);
+    const bool never_waits = fd == TASK_FD_HELD;
+    r = a.sock->ops->accept(a.sock, never_waits || sock_arg_nonblock(&a, 0), &a.c, &s);
     sock_arg_put(&a);
     return r ? r : accept_finish(t, s, addr, len, flags);
 }

@@ -32,6 +32,17 @@ struct lx_msghdr {
     uint32_t flags, pad2;
 };
 
+/* A range of guest memory that takes a message in place of the ranges of its msghdr. */
+struct sock_msg_buf {
+    uaddr_t addr;
+    uint32_t len;
+    bool layout; /* as IORING_RECV_MULTISHOT has it: a header, the name, what is ancillary, bytes */
+};
+/* recvmsg(2) into buf: the bytes there. *out_got: more than nothing. -EFAULT, -EINVAL beside what
+ * recvmsg returns. */
+MUST_CHECK int64_t sock_recvmsg_into(struct task *t, int fd, uaddr_t msg, int flags,
+                                     const struct sock_msg_buf *buf, bool *out_got);
+
 /* Ancillary data from the guest. Owned *out on success (sock_control_fini). -EINVAL, -EBADF,
  * -EPERM, -ETOOMANYREFS ... */
 MUST_CHECK int sock_cmsg_in(struct task *t, const struct vfs_caller *c, int family, uaddr_t control,

@@ -134,40 +134,64 @@ static int64_t msg_send(struct task *t, struct sock_arg *a, uaddr_t addr, int fl
     return n;
 }
 
-/* What the guest learns beside the bytes: where from, ancillary data, flags. */
-static int msg_recv_out(struct task *t, uaddr_t addr, struct lx_msghdr *h, struct sock_msg *m,
-                        const struct sock_addr *from)
+/* What the guest learns beside the bytes: where from and ancillary data go where h says; h gets
+ * their sizes and the flags. */
+static int msg_recv_parts(struct task *t, struct lx_msghdr *h, struct sock_msg *m,
+                          const struct sock_addr *from)
 {
     int flags = m->out_flags;
-    int r = 0;
 
     if (h->name) {
         const uint32_t n = MIN(h->namelen, (uint32_t)from->len);
-        r = copyout(&t->ua, uaddr(h->name), &from->storage, n);
-        if (r == 0)
-            r = copyout_obj(&t->ua, uaddr_add(addr, offsetof(struct lx_msghdr, namelen)),
-                            &from->len);
+        if (copyout(&t->ua, uaddr(h->name), &from->storage, n))
+            return -EFAULT;
+        h->namelen = from->len;
     }
-    if (r)
-        return r;
     if (h->control == 0)
         h->controllen = 0;
-    r = sock_cmsg_out(t, m->control, m->flags & MSG_CMSG_CLOEXEC, h, &flags);
-    flags |= m->flags & MSG_CMSG_CLOEXEC;
+    int r = sock_cmsg_out(t, m->control, m->flags & MSG_CMSG_CLOEXEC, h, &flags);
+    h->flags = (uint32_t)(flags | (m->flags & MSG_CMSG_CLOEXEC));
+    return r;
+}
+
+static int msg_recv_out(struct task *t, uaddr_t addr, struct lx_msghdr *h, struct sock_msg *m,
+                        const struct sock_addr *from)
+{
+    int r = msg_recv_parts(t, h, m, from);
+
+    if (r == 0 && h->name)
+        r = copyout_obj(&t->ua, uaddr_add(addr, offsetof(struct lx_msghdr, namelen)), &h->namelen);
     if (r == 0)
-        r = copyout_obj(&t->ua, uaddr_add(addr, offsetof(struct lx_msghdr, flags)), &flags);
+        r = copyout_obj(&t->ua, uaddr_add(addr, offsetof(struct lx_msghdr, flags)), &h->flags);
     if (r == 0)
         r = copyout_obj(&t->ua, uaddr_add(addr, offsetof(struct lx_msghdr, controllen)),
                         &h->controllen);
     return r;
 }
 
+/* How a message is received: into where, and what is told about it. */
+typedef int (*msg_out_fn)(struct task *t, uaddr_t addr, struct lx_msghdr *h, struct sock_msg *m,
+                          const struct sock_addr *from);
+
+static int64_t msg_recv_uio(struct task *t, struct sock_arg *a, uaddr_t addr, struct lx_msghdr *h,
+                            struct uio *u, int flags, msg_out_fn out)
+{
+    struct sock_control ctl = {0};
+    struct sock_addr from = {.len = 0};
+    struct sock_msg m = {.flags = flags, .from = &from, .control = &ctl, .u = u};
+    int64_t n = a->sock->ops->recv(a->sock, &m, sock_arg_nonblock(a, flags), &a->c);
+
+    if (n >= 0) {
+        int r = out(t, addr, h, &m, &from);
+        n = r ? r : n;
+    }
+    sock_control_fini(&ctl);
+    return n;
+}
+
 static int64_t msg_recv(struct task *t, struct sock_arg *a, uaddr_t addr, int flags)
 {
     struct uio_seg *segs = NULL;
-    struct sock_control ctl = {0};
-    struct sock_addr from = {.len = 0};
-    struct sock_msg m = {.flags = flags, .from = &from, .control = &ctl};
     struct lx_msghdr h;
     struct uio u;
     int64_t n = msghdr_in(t, addr, &h);
@@ -176,14 +200,89 @@ static int64_t msg_recv(struct task *t, struct sock_arg *a, uaddr_t addr, int fl
         n = uio_init_iovec(&u, &t->ua, uaddr(h.iov), h.iovlen, &segs);
     if (n)
         return n;
-    m.u = &u;
-    n = a->sock->ops->recv(a->sock, &m, sock_arg_nonblock(a, flags), &a->c);
-    if (n >= 0) {
-        int r = msg_recv_out(t, addr, &h, &m, &from);
-        n = r ? r : n;
-    }
-    sock_control_fini(&ctl);
+    n = msg_recv_uio(t, a, addr, &h, &u, flags, msg_recv_out);
     free(segs);
+    return n;
+}
+
+/* ---- into a range that is not the message's own ---- */
+
+/* struct io_uring_recvmsg_out. */
+struct lx_recvmsg_out {
+    uint32_t namelen, controllen, payloadlen, flags;
+};
+
+static int msg_parts_out(struct task *t, uaddr_t addr, struct lx_msghdr *h, struct sock_msg *m,
+                         const struct sock_addr *from)
+{
+    int r = msg_recv_parts(t, h, m, from);
+
+    (void)addr;
+    h->namelen = (uint32_t)from->len;
+    return r;
+}
+
+static int64_t recv_layout(struct task *t, struct sock_arg *a, struct lx_msghdr *h, int flags,
+                           const struct sock_msg_buf *buf, bool *out_got)
+{
+    const uint64_t head = sizeof(struct lx_recvmsg_out);
+    const uint64_t before = head + h->namelen + h->controllen;
+    struct uio u;
+
+    if (h->controllen > buf->len || buf->len < before)
+        return -EFAULT;
+    h->name = h->namelen ? buf->addr.v + head : 0;
+    h->control = h->controllen ? buf->addr.v + head + h->namelen : 0;
+    int64_t n = uio_init_user(&u, &t->ua, uaddr_add(buf->addr, before), buf->len - before);
+    if (n == 0)
+        n = msg_recv_uio(t, a, buf->addr, h, &u, flags, msg_parts_out);
+    if (n < 0)
+        return n;
+    const struct lx_recvmsg_out out = {.namelen = h->namelen,
+                                       .controllen = (uint32_t)h->controllen,
+                                       .payloadlen = (uint32_t)n,
+                                       .flags = h->flags};
+    if (copyout_obj(&t->ua, buf->addr, &out))
+        return -EFAULT;
+    *out_got = n > 0;
+    return n + (int64_t)before;
+}
+
+/* One range of the message's own says how many bytes there may be, 0: as many as there is room. */
+static int64_t recv_plain(struct task *t, struct sock_arg *a, uaddr_t msg, struct lx_msghdr *h,
+                          int flags, const struct sock_msg_buf *buf)
+{
+    uint64_t range[2] = {0, 0};
+    struct uio u;
+
+    if (h->iovlen == 1 && copyin_obj(&t->ua, &range, uaddr(h->iov)))
+        return -EFAULT;
+    const uint64_t len = range[1] ? MIN(range[1], (uint64_t)buf->len) : buf->len;
+    int64_t n = uio_init_user(&u, &t->ua, buf->addr, len);
+    return n ? n : msg_recv_uio(t, a, msg, h, &u, flags, msg_recv_out);
+}
+
+int64_t sock_recvmsg_into(struct task *t, int fd, uaddr_t msg, int flags,
+                          const struct sock_msg_buf *buf, bool *out_got)
+{
+    struct lx_msghdr h, raw;
+    struct sock_arg a;
+    int64_t n = sock_arg_get(t, fd, &a);
+
+    if (n)
+        return n;
+    n = copyin_obj(&t->ua, &raw, msg) ? -EFAULT : msghdr_in(t, msg, &h);
+    if (n == 0 && (h.iovlen > 1 || (unsigned)flags & MSG_CMSG_COMPAT))
+        n = -EINVAL;
+    if (n == 0 && buf->layout) {
+        /* Only the size of the name counts there. */
+        h.namelen = raw.namelen;
+        n = (int32_t)h.namelen < 0 ? -EINVAL : recv_layout(t, &a, &h, flags, buf, out_got);
+    } else if (n == 0) {
+        n = recv_plain(t, &a, msg, &h, flags, buf);
+        *out_got = n > 0;
+    }
+    sock_arg_put(&a);
     return n;
 }
 

@@ -21,6 +21,8 @@
 #define SQE_FLAGS                                                                                  \
     (IOSQE_FIXED_FILE | IOSQE_IO_DRAIN | IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_ASYNC |         \
      IOSQE_CQE_SKIP_SUCCESS | IOSQE_BUFFER_SELECT)
+/* As many as Linux takes from one file before it looks at others. */
+#define SHOTS_AT_ONCE 32u
 #define SQE_LINKED (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
 
 int64_t sys_io_uring_setup(struct task *t, unsigned entries, uaddr_t params)
@@ -76,30 +78,65 @@ static int req_check(const struct uring_req *q)
 
     if (!uring_op_known(s->opcode) || s->flags & ~SQE_FLAGS || s->personality)
         return -EINVAL;
-    if (s->flags & IOSQE_FIXED_FILE && !uring_op_takes_registered(s->opcode))
-        return -EINVAL;
-    return s->flags & IOSQE_BUFFER_SELECT && !uring_op_chooses(s->opcode) ? -EOPNOTSUPP : 0;
+    if (s->flags & IOSQE_BUFFER_SELECT && !uring_op_chooses(s->opcode))
+        return -EOPNOTSUPP;
+    return uring_op_check(s);
 }
 
-/* One try at what the request does, with a buffer of the ring's choice if it is to have one. */
-static int64_t req_run(struct task *t, struct uring *r, struct uring_req *q)
+/* One try with a buffer of the ring's choice. */
+static int64_t req_choose(struct task *t, struct uring *r, struct uring_req *q)
 {
     struct io_uring_sqe s = q->sqe;
     struct uring_buf b;
-
-    if (!(s.flags & IOSQE_BUFFER_SELECT))
-        return uring_op_run(t, r, &s, q->file);
     int64_t res = uring_buf_pick(r, &t->ua, s.buf_group, &b);
+
     if (res)
         return res;
-    s.addr = b.addr;
-    s.len = s.len ? MIN(s.len, b.len) : b.len;
-    res = uring_op_run(t, r, &s, q->file);
-    if (res == -EAGAIN)
+    if (s.opcode == IORING_OP_RECVMSG) {
+        res = uring_op_recvmsg(t, &s, q->file, &b, &q->more);
+    } else {
+        s.addr = b.addr;
+        s.len = s.len ? MIN(s.len, b.len) : b.len;
+        res = uring_op_run(t, r, &s, q->file);
+        q->more = res > 0;
+    }
+    if (res < 0)
         uring_buf_back(r, &b);
     else
         q->cqe_flags = IORING_CQE_F_BUFFER | b.id << IORING_CQE_BUFFER_SHIFT;
     return res;
+}
+
+/* One try at what the request does. */
+static int64_t req_run(struct task *t, struct uring *r, struct uring_req *q)
+{
+    q->cqe_flags = 0;
+    q->more = false;
+    if (q->sqe.flags & IOSQE_BUFFER_SELECT)
+        return req_choose(t, r, q);
+    const int64_t res = uring_op_run(t, r, &q->sqe, q->file);
+    q->more = res >= 0;
+    return res;
+}
+
+/* Tries till nothing is there, when the request is one that goes on. *out_soon: there may be more,
+ * but others are to have their turn. */
+static int64_t req_runs(struct task *t, struct uring *r, struct uring_req *q, bool *out_soon)
+{
+    const bool repeats = uring_op_repeats(&q->sqe);
+
+    *out_soon = false;
+    for (unsigned i = 0; i < SHOTS_AT_ONCE; i++) {
+        const int64_t res = req_run(t, r, q);
+        if (!repeats || !q->more || !uring_has_room(r))
+            return res;
+        uring_post(r, q->sqe.user_data, (int32_t)res, q->cqe_flags | IORING_CQE_F_MORE);
+        /* No buffer is asked for till there is something to put into it. */
+        if ((vfs_poll(q->file, NULL) & (uring_op_events(&q->sqe) | EPOLLERR | EPOLLHUP)) == 0)
+            return -EAGAIN;
+    }
+    *out_soon = true;
+    return -EAGAIN;
 }
 
 /* ---- timeouts and cancelling ---- */
@@ -309,9 +346,25 @@ static bool req_may_wait(const struct uring_req *q)
     return !now && q->file && q->file->ops->poll && uring_op_events(s);
 }
 
-/* One try: true when q is over (*res). */
+/* IORING_RECVSEND_POLL_FIRST: nothing is there yet, as far as the guest knows. */
+static bool req_waits_first(const struct uring_req *q)
+{
+    switch (q->sqe.opcode) {
+    case IORING_OP_SEND:
+    case IORING_OP_RECV:
+    case IORING_OP_SENDMSG:
+    case IORING_OP_RECVMSG:
+        return q->sqe.ioprio & IORING_RECVSEND_POLL_FIRST && req_may_wait(q);
+    default:
+        return false;
+    }
+}
+
+/* A first try: true when q is over (*res). What waits is looked at when it has begun to. */
 static bool req_try(struct task *t, struct uring *r, struct uring_req *q, int64_t *res)
 {
+    bool soon;
+
     switch (q->sqe.opcode) {
     case IORING_OP_POLL_REMOVE:
     case IORING_OP_ASYNC_CANCEL:
@@ -327,7 +380,9 @@ static bool req_try(struct task *t, struct uring *r, struct uring_req *q, int64_
     case IORING_OP_TIMEOUT:
         return false;
     default:
-        *res = req_run(t, r, q);
+        if (req_waits_first(q))
+            return false;
+        *res = req_runs(t, r, q, &soon);
         return *res != -EAGAIN || !req_may_wait(q);
     }
 }
@@ -368,12 +423,13 @@ static void poll_multi(struct uring *r, struct uring_req *q)
 
     if (got)
         uring_post(r, q->sqe.user_data, (int32_t)got, IORING_CQE_F_MORE);
-    uring_again(r, q);
+    uring_again(r, q, false);
 }
 
 static void req_resume(struct task *t, struct uring *r, struct uring_req *q)
 {
     int64_t res = -ECANCELED;
+    bool soon;
 
     if (q->sqe.opcode == IORING_OP_TIMEOUT) {
         res = atomic_load(&q->expired) ? -ETIME : 0;
@@ -382,9 +438,9 @@ static void req_resume(struct task *t, struct uring *r, struct uring_req *q)
         poll_multi(r, q);
         return;
     } else if (!atomic_load(&q->expired)) {
-        res = req_run(t, r, q);
+        res = req_runs(t, r, q, &soon);
         if (res == -EAGAIN) {
-            uring_again(r, q);
+            uring_again(r, q, soon);
             return;
         }
     }

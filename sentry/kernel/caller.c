@@ -80,13 +80,19 @@ void task_vfs_caller_end(struct vfs_caller *c)
 
 int task_file_any(struct task *t, int fd, struct file **out_file)
 {
-    return fdtable_lookup(t->fdt, fd, out_file);
+    int r = fdtable_lookup(t->fdt, fd, out_file);
+
+    if (UNLIKELY(r) && fd == TASK_FD_HELD && t->held) {
+        *out_file = file_get(t->held);
+        r = 0;
+    }
+    return r;
 }
 
 int task_file(struct task *t, int fd, struct file **out_file)
 {
     struct file *f;
-    int r = fdtable_lookup(t->fdt, fd, &f);
+    int r = task_file_any(t, fd, &f);
 
     if (r)
         return r;
@@ -118,6 +124,10 @@ int task_at_base(struct task *t, int dirfd, bool *out_use_base, struct vpath *ou
 
 int task_fd_install(struct task *t, struct file *f, bool cloexec, int min)
 {
+    if (UNLIKELY(t->made != NULL)) {
+        *t->made = file_get(f);
+        return 0;
+    }
     return fdtable_install(t->fdt, f, cloexec, min, task_rlimit(t, RLIMIT_NOFILE));
 }
 

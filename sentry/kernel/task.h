@@ -108,6 +108,9 @@ struct task {
     uint32_t rseq_sig;
     int64_t (*restart_fn)(struct task *t); /* restart_syscall(2) */
     uint64_t restart_arg[5];
+    /* While a request of io_uring is carried out, else NULL: the file that TASK_FD_HELD names
+     * (borrowed), and where a new file goes instead of the descriptor table. */
+    struct file *held, **made;
 
     /* guarded by tg->sighand's lock (rank SIGHAND); blocked is written by the owner only */
     uint64_t blocked, saved_blocked;
@@ -130,6 +133,9 @@ struct task {
  * task_vfs_caller_end. Owner; may nest. */
 void task_vfs_caller(struct task *t, struct vfs_caller *out);
 void task_vfs_caller_end(struct vfs_caller *c);
+
+/* No descriptor: see struct task. */
+#define TASK_FD_HELD INT32_MIN
 
 /* Descriptor look-up: an owned reference, or -EBADF. file_put it. O_PATH files are refused by
  * task_file and given by task_file_any. */

@@ -127,6 +127,14 @@ static bool cq_has_room(const struct uring *r)
     return r->cq_tail - word_load(&r->words->cq_head) < r->cq_entries;
 }
 
+bool uring_has_room(struct uring *r)
+{
+    mutex_lock(&r->mu);
+    const bool room = list_empty(&r->overflow) && cq_has_room(r);
+    mutex_unlock(&r->mu);
+    return room;
+}
+
 static void cq_write(struct uring *r, const struct io_uring_cqe *c)
 {
     memcpy(&r->cqes[r->cq_tail & (r->cq_entries - 1)], c, sizeof(*c));

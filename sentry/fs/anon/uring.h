@@ -37,6 +37,7 @@ struct uring_req {
     uint32_t cqe_flags;  /* IORING_CQE_F_* of its end */
     uint32_t after;      /* IORING_OP_TIMEOUT: completions to wait for, 0: none */
     bool timed, polled, linked_timeout, drain;
+    bool more;            /* what its last try brought can be followed by more */
     _Atomic bool ready;   /* something happened */
     _Atomic bool expired; /* its time has come */
     bool cancelled;
@@ -56,6 +57,8 @@ void uring_enable(struct uring *r);
 bool uring_next(struct uring *r, struct io_uring_sqe *out);
 /* How many more there are. */
 uint32_t uring_waiting(struct uring *r);
+/* The completion ring has room for another one. */
+bool uring_has_room(struct uring *r);
 /* A finished request. */
 void uring_post(struct uring *r, uint64_t user_data, int32_t res, uint32_t flags);
 /* Moves what did not fit into the completion ring, as far as there is room. False: some is left. */
@@ -66,8 +69,8 @@ uint32_t uring_finished(struct uring *r);
 MUST_CHECK int uring_wait(struct uring *r, struct uring_req *q, deadline_t at);
 /* One to which something happened; NULL: none. Owned. Its waiter stays armed until uring_stop. */
 struct uring_req *uring_ready(struct uring *r);
-/* Gives one back that still has to wait. */
-void uring_again(struct uring *r, struct uring_req *q);
+/* Gives one back that still has to wait; soon: it is looked at again without anything happening. */
+void uring_again(struct uring *r, struct uring_req *q, bool soon);
 /* No callback runs any more. */
 void uring_stop(struct uring_req *q);
 void uring_free(struct uring_req *q);
@@ -84,11 +87,24 @@ MUST_CHECK int uring_hold(struct uring *r, struct uring_req *q, bool drain, bool
 struct uring_req *uring_unhold(struct uring *r);
 
 /* Registered: files by index (owned reference on success), buffers, the eventfd. */
+struct uring_slot {
+    struct file *file; /* owned, or NULL */
+    uint64_t tag;      /* what a completion says when the file goes; 0: nothing */
+};
 MUST_CHECK int uring_get_file(struct uring *r, uint32_t index, struct file **out);
 /* Takes the array and what is in it; count 0 unregisters. -EBUSY, -ENXIO as io_uring_register. */
-MUST_CHECK int uring_set_files(struct uring *r, struct file **files, uint32_t count);
-/* Puts f (NULL: nothing; taken) in a slot. */
-MUST_CHECK int uring_set_file(struct uring *r, uint32_t index, struct file *f);
+MUST_CHECK int uring_set_files(struct uring *r, struct uring_slot *slots, uint32_t count);
+uint32_t uring_file_slots(struct uring *r);
+/* Frees an array that was not taken. */
+void uring_slots_free(struct uring_slot *slots, uint32_t count);
+/* Puts f (NULL: nothing; taken) in a slot. -ENXIO without slots, -EINVAL. */
+MUST_CHECK int uring_set_file(struct uring *r, uint32_t index, struct file *f, uint64_t tag);
+/* Empties one: -EBADF, it is empty. */
+MUST_CHECK int uring_clear_file(struct uring *r, uint32_t index);
+/* Puts f (taken) in an empty slot: which. -ENXIO, -ENFILE. */
+MUST_CHECK int uring_alloc_file(struct uring *r, struct file *f);
+/* From which slots those are chosen. -EOVERFLOW, -EINVAL. */
+MUST_CHECK int uring_alloc_range(struct uring *r, uint32_t start, uint32_t count);
 MUST_CHECK int uring_set_buffers(struct uring *r, struct iovec *bufs, uint32_t count);
 /* [addr, addr+size) lies in registered buffer index. -EFAULT. */
 MUST_CHECK int uring_check_buffer(struct uring *r, uint32_t index, uint64_t addr, uint64_t size);

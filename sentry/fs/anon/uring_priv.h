@@ -54,9 +54,10 @@ struct uring {
     uint32_t pending_count;
     struct list held; /* chains that have not begun, in order */
     uint32_t held_count;
-    struct file **files; /* owned, NULL: none registered */
-    uint32_t file_count;
-    struct iovec *buffers; /* owned */
+    struct uring_slot *slots; /* owned, NULL: none registered */
+    uint32_t slot_count;
+    uint32_t alloc_start, alloc_end, alloc_next; /* of slots that the ring chooses */
+    struct iovec *buffers;                       /* owned */
     uint32_t buffer_count;
     struct list groups; /* of buffers to choose from, uring_buf.c */
     uint32_t group_count;

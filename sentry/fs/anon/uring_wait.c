@@ -1,4 +1,4 @@
-/* Requests that wait, and what is registered with a ring. */
+/* Requests that wait. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -91,12 +91,14 @@ struct uring_req *uring_ready(struct uring *r)
     return found;
 }
 
-void uring_again(struct uring *r, struct uring_req *q)
+void uring_again(struct uring *r, struct uring_req *q, bool soon)
 {
     mutex_lock(&r->mu);
     list_add_tail(&q->node, &r->pending);
     r->pending_count++;
     /* What happened while nobody had it in a list counts. */
+    if (soon)
+        mark(q, true);
     mutex_unlock(&r->mu);
 }
 
@@ -182,127 +184,6 @@ struct uring_req *uring_unhold(struct uring *r)
     }
     mutex_unlock(&r->mu);
     return q;
-}
-
-/* ---- registered ---- */
-
-int uring_get_file(struct uring *r, uint32_t index, struct file **out)
-{
-    int err = -EBADF;
-
-    mutex_lock(&r->mu);
-    if (index < r->file_count && r->files[index] != NULL) {
-        *out = file_get(r->files[index]);
-        err = 0;
-    }
-    mutex_unlock(&r->mu);
-    return err;
-}
-
-static void files_put(struct file **files, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        if (files[i] != NULL)
-            file_put(files[i]);
-    free(files);
-}
-
-int uring_set_files(struct uring *r, struct file **files, uint32_t count)
-{
-    struct file **old = NULL;
-    uint32_t old_count = 0;
-    int err = 0;
-
-    mutex_lock(&r->mu);
-    if (count > 0 && r->files != NULL) {
-        err = -EBUSY;
-    } else if (count == 0 && r->files == NULL) {
-        err = -ENXIO;
-    } else {
-        old = r->files;
-        old_count = r->file_count;
-        r->files = files;
-        r->file_count = count;
-    }
-    mutex_unlock(&r->mu);
-    files_put(old, old_count);
-    if (err != 0)
-        files_put(files, count);
-    return err;
-}
-
-int uring_set_file(struct uring *r, uint32_t index, struct file *f)
-{
-    struct file *old = f;
-    int err = -EINVAL;
-
-    mutex_lock(&r->mu);
-    if (index < r->file_count) {
-        old = r->files[index];
-        r->files[index] = f;
-        err = 0;
-    }
-    mutex_unlock(&r->mu);
-    if (old != NULL)
-        file_put(old);
-    return err;
-}
-
-int uring_set_buffers(struct uring *r, struct iovec *bufs, uint32_t count)
-{
-    struct iovec *old = NULL;
-    int err = 0;
-
-    mutex_lock(&r->mu);
-    if (count > 0 && r->buffers != NULL) {
-        err = -EBUSY;
-        old = bufs;
-    } else if (count == 0 && r->buffers == NULL) {
-        err = -ENXIO;
-    } else {
-        old = r->buffers;
-        r->buffers = bufs;
-        r->buffer_count = count;
-    }
-    mutex_unlock(&r->mu);
-    free(old);
-    return err;
-}
-
-int uring_check_buffer(struct uring *r, uint32_t index, uint64_t addr, uint64_t size)
-{
-    int err = -EFAULT;
-
-    mutex_lock(&r->mu);
-    if (index < r->buffer_count) {
-        const uint64_t base = (uint64_t)(uintptr_t)r->buffers[index].iov_base;
-        const uint64_t len = r->buffers[index].iov_len;
-        if (addr >= base && addr - base <= len && size <= len - (addr - base))
-            err = 0;
-    }
-    mutex_unlock(&r->mu);
-    return err;
-}
-
-int uring_set_eventfd(struct uring *r, struct file *f)
-{
-    struct file *old = NULL;
-    int err = 0;
-
-    mutex_lock(&r->mu);
-    if (f != NULL && r->eventfd != NULL) {
-        err = -EBUSY;
-        old = f;
-    } else if (f == NULL && r->eventfd == NULL) {
-        err = -ENXIO;
-    } else {
-        old = r->eventfd;
-        r->eventfd = f;
-    }
-    mutex_unlock(&r->mu);
-    if (old != NULL)
-        file_put(old);
-    return err;
 }
 
 static bool any_request(const struct uring_req *q, void *arg)
