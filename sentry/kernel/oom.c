@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "base/heap.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/inspect.h"
@@ -253,12 +254,26 @@ struct cgroup *cgroup_of_account(struct kernel *k, const struct memacct *acct)
     return found;
 }
 
+/* What is remembered about files can be asked for again: it goes before anybody ends. As much as
+ * there may be and no more, since others go on filling it. True: there is memory again. */
+static bool oom_give_back(struct task *t)
+{
+    heap_exempt(true);
+    vfs_shrink_cache(LIMIT_DENTRY_CACHE);
+    heap_trim();
+    heap_exempt(false);
+    return !oom_still_full(t);
+}
+
 bool task_oom(struct task *t)
 {
     struct cgroup *cg;
 
     if (!oom_full(t, &cg))
         return false;
+    /* A group inside is not charged for it. */
+    if (!cg && !task_dying(t) && oom_give_back(t))
+        return true;
     (void)oom_act(t->k, cg);
     cgroup_put(cg);
     return oom_wait(t);

@@ -202,6 +202,17 @@ class Remembered(Case):
     def test_filters(self):
         self.remember("filters")
 
+    def test_names_of_files_are_given_back(self):
+        """Names that were seen take what is free, and nobody ends for them."""
+        for d in range(40):
+            folder = self.rootfs / "tree" / f"{d:0200}"
+            folder.mkdir(parents=True)
+            for f in range(750):
+                (folder / f"{f:0200}").touch()
+        p = self.shell("find /tree -type f | wc -l; awk 'BEGIN {for (i = 0; i < 44; i++)"
+                       " a[i] = sprintf(\"%1000000s\", \"\"); print length(a)}'; echo $?", limited)
+        self.assertEqual((p.returncode, p.stdout.split()), (0, ["30000", "44", "0"]), p.stderr[-500:])
+
 
 if __name__ == "__main__":
     main()
