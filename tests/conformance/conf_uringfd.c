@@ -2,6 +2,7 @@
  * buffers. */
 #include "uring_help.h"
 
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -165,8 +166,7 @@ TEST(tags)
     int fds[2] = {0, -1};
     uint64_t tags[2] = {77, 0}, more[1] = {88};
     struct ring r = open_ring(8, 0);
-    struct io_uring_rsrc_register rr = {
-        .nr = 2, .data = (uintptr_t)fds, .tags = (uintptr_t)tags};
+    struct io_uring_rsrc_register rr = {.nr = 2, .data = (uintptr_t)fds, .tags = (uintptr_t)tags};
 
     fds[0] = OK(open(".", O_RDONLY | O_DIRECTORY));
     CHECK_ERRNO(reg(&r, IORING_REGISTER_FILES2, &rr, sizeof(rr) - 8), EINVAL);
@@ -519,4 +519,32 @@ TEST(recvmsg_goes_on)
     OK(send(s[1], "x", 1, 0));
     (void)add_recvmsg(&r, s[0], &m, IORING_RECV_MULTISHOT);
     CHECK_EQ(one(&r), -EFAULT);
+}
+
+/* ---- who waits for the eventfd alone ---- */
+
+TEST(eventfd_tells_of_what_waited)
+{
+    struct ring r = open_ring(4, 0);
+    char buf[4];
+    uint64_t n;
+    int p[2];
+
+    OK(pipe(p));
+    const int efd = OK(eventfd(0, 0));
+    OK(reg(&r, IORING_REGISTER_EVENTFD, &efd, 1));
+    add(&r, IORING_OP_READ, p[0], buf, 4, 0, 1);
+    CHECK_EQ(enter(&r, 1, 0), 1);
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(write(p[1], "ping", 4));
+        _exit(0);
+    }
+    CHECK_EQ(OK(read(efd, &n, sizeof(n))), 8);
+    /* What is not there yet is said to be had by entering. */
+    const unsigned more = __atomic_load_n(word(&r, r.p.sq_off.flags), __ATOMIC_ACQUIRE);
+    CHECK(finished(&r) == 1 || (more & IORING_SQ_TASKRUN) != 0);
+    CHECK_EQ(enter(&r, 0, 1), 0);
+    CHECK_EQ(take(&r).res, 4);
+    CHECK_EXIT(pid, 0);
 }

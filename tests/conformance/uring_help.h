@@ -46,7 +46,7 @@ URING_HELP struct ring open_ring(unsigned entries, unsigned flags)
 }
 
 URING_HELP struct io_uring_sqe *add(struct ring *r, int op, int fd, const void *addr, unsigned len,
-                                uint64_t off, uint64_t user)
+                                    uint64_t off, uint64_t user)
 {
     unsigned i = r->tail & (r->p.sq_entries - 1);
     struct io_uring_sqe *s = &r->sqes[i];

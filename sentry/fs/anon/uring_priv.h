@@ -62,10 +62,15 @@ struct uring {
     struct list groups; /* of buffers to choose from, uring_buf.c */
     uint32_t group_count;
     struct file *eventfd; /* owned */
+    struct timer tell;    /* signals it when a request could be finished, from its first time on */
+    bool tells;           /* tell was made; changed once */
+    _Atomic bool telling; /* there is an eventfd, and tell is to be armed */
 };
 
 /* The file goes: everything that waits, and what is registered. */
 void uring_end_all(struct uring *r);
 void uring_drop_groups(struct uring *r);
+/* No eventfd, and no timer that would signal it. */
+void uring_tell_end(struct uring *r);
 
 #endif

@@ -199,23 +199,52 @@ int uring_check_buffer(struct uring *r, uint32_t index, uint64_t addr, uint64_t 
     return err;
 }
 
+/* Who only waits for the eventfd learns that entering the ring is worth it. */
+static void on_tell(struct timer *tm)
+{
+    struct uring *r = container_of(tm, struct uring, tell);
+    struct file *f;
+
+    mutex_lock(&r->mu);
+    f = r->eventfd != NULL && atomic_load(&r->happened) != 0 ? file_get(r->eventfd) : NULL;
+    mutex_unlock(&r->mu);
+    if (f == NULL)
+        return;
+    eventfd_signal(f);
+    file_put(f);
+}
+
 int uring_set_eventfd(struct uring *r, struct file *f)
 {
     struct file *old = NULL;
     int err = 0;
 
     mutex_lock(&r->mu);
-    if (f != NULL && r->eventfd != NULL) {
+    if (f != NULL && r->eventfd != NULL)
         err = -EBUSY;
-        old = f;
-    } else if (f == NULL && r->eventfd == NULL) {
+    else if (f == NULL && r->eventfd == NULL)
         err = -ENXIO;
+    else if (!r->tells)
+        err = timer_init(&r->tell, r->timers, on_tell);
+    if (err != 0) {
+        old = f;
     } else {
         old = r->eventfd;
         r->eventfd = f;
+        r->tells = true;
+        atomic_store(&r->telling, f != NULL);
+        if (f != NULL)
+            timer_arm(&r->tell, 0);
     }
     mutex_unlock(&r->mu);
     if (old != NULL)
         file_put(old);
     return err;
+}
+
+void uring_tell_end(struct uring *r)
+{
+    (void)!uring_set_eventfd(r, NULL);
+    if (r->tells)
+        timer_cancel(&r->tell);
 }

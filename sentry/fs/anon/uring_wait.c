@@ -15,6 +15,8 @@ static void mark(struct uring_req *q, bool nested)
     if (!atomic_exchange(&q->ready, true))
         atomic_fetch_add(&r->happened, 1);
     __atomic_fetch_or(&r->words->sq_flags, IORING_SQ_TASKRUN, __ATOMIC_RELEASE);
+    if (atomic_load(&r->telling))
+        timer_arm(&r->tell, 0);
     if (nested)
         (void)waitq_wake_nested(&r->wq, EPOLLIN | EPOLLRDNORM);
     else
@@ -202,5 +204,5 @@ void uring_end_all(struct uring *r)
     (void)!uring_set_files(r, NULL, 0);
     (void)!uring_set_buffers(r, NULL, 0);
     uring_drop_groups(r);
-    (void)!uring_set_eventfd(r, NULL);
+    uring_tell_end(r);
 }
