@@ -206,6 +206,32 @@ X
         self.assertEqual(out.splitlines(), ["v", "drwxr-s--x 12:34", "-rw-r--r-- 0:0", "fifo 0",
                                             "regular file 0", "y/f"])
 
+    def test_rsync_copies_everything(self):
+        """rsync -aHAX finds nothing left to do, and what it made is the same to others as well."""
+        out = self.bash("cd /tmp; mkdir -p x/d/e; for i in $(seq 200); do seq $i > x/d/$i; done; ln x/d/1 x/d/e/hard;"
+                        " ln -s ../d/2 x/d/e/link; mkfifo x/pipe; truncate -s 1M x/sparse; chown 12:34 x/d/3;"
+                        " chmod 4751 x/d/4; touch -d @1000 x/d/5; python3 -c \"import os, struct;"
+                        " os.setxattr('x/d/6', 'user.k', b'v'); e = ((1, 7, -1), (2, 6, 1000), (4, 5, -1),"
+                        " (16, 6, -1), (32, 0, -1)); os.setxattr('x/d/7', 'system.posix_acl_access',"
+                        " struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *x) for x in e))\";"
+                        " rsync -aHAXS x/ y/; rsync -aHAXSnci --delete x/ y/; test y/d/1 -ef y/d/e/hard; readlink y/d/e/link;"
+                        " stat -c '%A %u:%g %Y %F' y/d/3 y/d/4 y/d/5 y/pipe | sed 's/ [0-9]\\{6,\\} / /';"
+                        " stat -c %b y/sparse; python3 -c \"import os; print(os.getxattr('y/d/6', 'user.k').decode(),"
+                        " os.getxattr('y/d/7', 'system.posix_acl_access') =="
+                        " os.getxattr('x/d/7', 'system.posix_acl_access'))\"; rm x/d/8; date > x/d/9;"
+                        " rsync -aHAX --delete x/ y/; diff -r --no-dereference x/d y/d && echo same")
+        self.assertEqual(out.splitlines(), [
+            "../d/2", "-rw-r--r-- 12:34 regular file", "-rwsr-x--x 0:0 regular file",
+            "-rw-r--r-- 0:0 1000 regular file", "prw-r--r-- 0:0 fifo", "0", "v True", "same"])
+
+    def test_fio_finds_what_it_wrote(self):
+        for engine, depth in (("psync", 1), ("pvsync2", 1), ("libaio", 8), ("io_uring", 8), ("mmap", 1)):
+            with self.subTest(engine):
+                out = self.bash("mkdir /tmp/f; fio --name=v --directory=/tmp/f --size=8M --bs=4k --rw=randrw"
+                                f" --iodepth={depth} --ioengine={engine} --verify=crc32c --verify_fatal=1 --do_verify=1 --thread"
+                                " --minimal --terse-version=3 | cut -d';' -f1,5")
+                self.assertEqual(out, "3;0\n")
+
     def test_access_lists_are_copied(self):
         out = self.bash("cd /tmp; mkdir -p x/y && touch x/f; cat > acl.py <<'END'\n"
                         "import os, struct, sys\n"
@@ -282,6 +308,16 @@ X
             npm pkg set scripts.go='node -e "console.log(require(\\"dep\\")(21))"'
             npm run -s go; npm ls --depth=0 | grep -o 'dep@1.2.3'""")
         self.assertEqual(out.split(), ["42", "dep@1.2.3"])
+
+    def test_npm_unpacks_a_thousand_files(self):
+        out = self.bash("""mkdir -p /tmp/p/package/lib && cd /tmp/p && npm init -y >/dev/null
+            echo '{"name": "big", "version": "1.0.0", "main": "i.js"}' > package/package.json
+            for i in $(seq 1000); do echo "module.exports = $i" > package/lib/$i.js; done
+            echo 'let n = 0; for (let i = 1; i <= 1000; i++) n += require("./lib/" + i); module.exports = n' > package/i.js
+            tar czf big.tgz package
+            npm install --offline --no-audit --no-fund ./big.tgz >/dev/null
+            node -p 'require("big")'; diff -r package node_modules/big && find node_modules/big -type f | wc -l""")
+        self.assertEqual(out.split(), ["500500", "1002"])
 
     def test_go_compiles_and_runs_goroutines(self):
         out = self.bash("""mkdir /tmp/g && cd /tmp/g && cat > m.go <<'X'
