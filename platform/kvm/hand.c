@@ -455,11 +455,18 @@ static bool hand_try_take(struct kvm_ctx *c, struct kvm_exchange *x)
     return atomic_compare_exchange_strong(&c->hand, &run, KVM_HAND_TAKEN);
 }
 
+/* So many times as long as later. */
+#define HAND_MEET 4u
+
 /* True: a call has been taken, into *x. False: the runner is out. answered: the guest has what it
  * waits for; else it is on its way out, and what the page says is old. */
 static bool hand_wait(struct kvm_ctx *c, bool answered, uint64_t start, struct kvm_exchange *x)
 {
-    for (uint32_t i = kvm_plat(c->base.plat)->spin; i > 0; i--) {
+    /* A runner that has slept comes later than anybody waits, again and again, when the guest finds
+     * us asleep each time: the first turns are for meeting. */
+    const uint32_t spin = kvm_plat(c->base.plat)->spin, more = c->pace.warm > 0 ? HAND_MEET : 1;
+
+    for (uint64_t i = (uint64_t)spin * more; i > 0; i--) {
         if (answered &&
             atomic_load_explicit(&c->page->state, memory_order_acquire) == KVM_TURN_CALL &&
             hand_try_take(c, x))
