@@ -601,7 +601,7 @@ static void *thread_main(void *arg)
     const long tid = syscall(SYS_gettid), group = getpgrp();
 
     (void)arg;
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 1000; i++) {
         CHECK_EQ(call_any(SYS_gettid, 0, 0, 0), tid);
         CHECK_EQ(call_any(SYS_getpgrp, 0, 0, 0), group);
         CHECK_EQ(call_getpgrp(), group);
@@ -633,7 +633,7 @@ static int sharer_main(void *arg)
 
     (void)arg;
     sharer_state = 1;
-    for (int i = 0; i < 5000; i++)
+    for (int i = 0; i < 2000; i++)
         if (call_any(SYS_gettid, 0, 0, 0) != tid || call_getpid() != tid)
             return 1;
     return 0;
@@ -649,7 +649,7 @@ TEST_TIMEOUT(same_thread_pointer, 60)
         pid_t pid = OK(clone(sharer_main, stack + 16 * CONF_PAGE, CLONE_VM | SIGCHLD, NULL));
         const long tid = syscall(SYS_gettid);
         conf_await(&sharer_state, 1);
-        for (int i = 0; i < 5000; i++) {
+        for (int i = 0; i < 2000; i++) {
             CHECK_EQ(call_any(SYS_gettid, 0, 0, 0), tid);
             CHECK_EQ(call_getpid(), tid);
         }
