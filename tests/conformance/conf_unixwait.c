@@ -18,11 +18,17 @@ static void noted(int sig)
     (void)sig;
 }
 
-/* A signal a little later, with or without SA_RESTART. */
+/* A signal a little later, with or without SA_RESTART; again and again, since the first one may
+ * come before the call that it is to interrupt. */
 static void alarm_soon(int flags)
 {
     conf_handler(SIGALRM, noted, flags);
-    ualarm(30000, 0);
+    ualarm(30000, 30000);
+}
+
+static void alarm_over(void)
+{
+    ualarm(0, 0);
 }
 
 static void pair(int type, int sv[2])
@@ -154,6 +160,7 @@ TEST(connect_to_a_full_backlog_interrupted)
     (void)client("l");
     alarm_soon(0);
     CHECK_ERRNO(connect_to(fd, "l"), EINTR);
+    alarm_over();
     later(&a, do_accept, l);
     OK(connect_to(fd, "l"));
     later_done(&a);
