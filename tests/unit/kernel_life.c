@@ -243,7 +243,7 @@ static void g_threads(struct plat_regs *g)
     G_END;
 }
 
-Test(kernel_life, many_threads_end_together, .timeout = 60)
+Test(kernel_life, many_threads_end_together, .timeout = 300)
 {
     cr_assert_eq(run_init(g_threads), 5 << 8);
 }
@@ -478,7 +478,7 @@ static void g_storm(struct plat_regs *g)
     G_END;
 }
 
-Test(kernel_life, fork_storm, .timeout = 60)
+Test(kernel_life, fork_storm, .timeout = 300)
 {
     cr_assert_eq(run_init(g_storm), 0);
 }

@@ -196,7 +196,7 @@ static void g_storm_init(struct plat_regs *g)
     G_END;
 }
 
-Test(kernel_storm, nothing_left, .timeout = 120)
+Test(kernel_storm, nothing_left, .timeout = 600)
 {
     const char *s = getenv("STORM_SEED");
 

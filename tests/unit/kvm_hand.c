@@ -159,7 +159,7 @@ Test(kvm_hand, flags)
 
 /* Every byte of it, with and without a call under way. It may count to four thousand millions
  * there. */
-Test(kvm_hand, jumps_into_the_code, .timeout = 120)
+Test(kvm_hand, jumps_into_the_code, .timeout = 600)
 {
     struct plat_fault f;
     struct rig r;
@@ -224,7 +224,7 @@ Test(kvm_hand, forged_states)
 }
 
 /* It may have told itself to wait for minutes. */
-Test(kvm_hand, scribbling, .timeout = 120)
+Test(kvm_hand, scribbling, .timeout = 600)
 {
     struct rig r;
     struct plat_fault f;
@@ -406,18 +406,18 @@ static void share_a_runner(bool kicked)
     rig_end(&r);
 }
 
-Test(kvm_hand, threads_share_a_runner, .timeout = 120)
+Test(kvm_hand, threads_share_a_runner, .timeout = 600)
 {
     share_a_runner(false);
 }
 
-Test(kvm_hand, threads_share_a_runner_and_are_kicked, .timeout = 120)
+Test(kvm_hand, threads_share_a_runner_and_are_kicked, .timeout = 600)
 {
     share_a_runner(true);
 }
 
 /* The machine ends when the runner has just come out, and has not told everybody yet. */
-Test(kvm_hand, the_end_comes_at_once, .timeout = 120)
+Test(kvm_hand, the_end_comes_at_once, .timeout = 600)
 {
     for (int i = 0; i < 60; i++) {
         struct rig r;
@@ -430,7 +430,7 @@ Test(kvm_hand, the_end_comes_at_once, .timeout = 120)
 }
 
 /* A guest that works beside its call does so at its own cost, and not for long. */
-Test(kvm_hand, works_beside_its_call, .timeout = 120)
+Test(kvm_hand, works_beside_its_call, .timeout = 600)
 {
     struct rig r;
 
@@ -483,12 +483,12 @@ static void kick_storm(const char *code, size_t size, uint32_t spin, enum plat_e
     rig_end(&r);
 }
 
-Test(kvm_hand, kicks_while_it_computes, .timeout = 120)
+Test(kvm_hand, kicks_while_it_computes, .timeout = 600)
 {
     kick_storm(code_spin, (size_t)(code_spin_end - code_spin), 200, PLAT_EVENT_INTERRUPT);
 }
 
-Test(kvm_hand, kicks_while_it_calls, .timeout = 120)
+Test(kvm_hand, kicks_while_it_calls, .timeout = 600)
 {
     kick_storm(code_call, (size_t)(code_call_end - code_call), 200, PLAT_EVENT_SYSCALL);
     kick_storm(code_call, (size_t)(code_call_end - code_call), 20000, PLAT_EVENT_SYSCALL);

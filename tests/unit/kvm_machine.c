@@ -299,7 +299,7 @@ static void *lodge(void *arg)
     return NULL;
 }
 
-Test(kvm_machine, more_contexts_than_processors, .timeout = 120)
+Test(kvm_machine, more_contexts_than_processors, .timeout = 600)
 {
     enum { LODGERS = 80 };
     struct lodger l[LODGERS];
@@ -599,7 +599,7 @@ static void tables_take_apart(struct tables *t, struct plat_ctx *c)
 
 /* The machine goes through large entries: made once, given other access, and taken out, which every
  * host can have; and taken apart where the host does not shadow them. */
-Test(kvm_machine, guests_use_large_entries, .timeout = 120)
+Test(kvm_machine, guests_use_large_entries, .timeout = 600)
 {
     struct tables t;
     struct plat_ctx *c, *child;

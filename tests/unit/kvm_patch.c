@@ -150,15 +150,16 @@ Test(kvm_patch, registers_come_and_go)
         cr_assert_eq(regs->rip, round % 2 == 0 ? AFTER_FIRST : AFTER_SECOND);
         cr_assert(regs->rcx == regs->rip && regs->r11 == regs->eflags);
         cr_assert_eq(regs->rsp, UINT64_MAX - round);
-        /* The comparison behind the second call comes before the first one. */
+        /* The comparison behind the second call comes before the first one; the nested task flag is
+         * lost when the host has been in between. */
         if (round % 2 != 0)
-            cr_assert_eq(regs->eflags & 0x44cd5, flags & 0x44cd5);
+            cr_assert_eq(regs->eflags & 0x40cd5, flags & 0x40cd5);
     }
     sites_end(&s);
 }
 
 /* Wherever a kick finds it, it is in its program, and makes each call once. */
-Test(kvm_patch, kicks, .timeout = 120)
+Test(kvm_patch, kicks, .timeout = 600)
 {
     struct plat_fault f;
     struct sites s;
@@ -339,7 +340,7 @@ Test(kvm_patch, cannot_be_written)
 }
 
 /* What sites look at in the exchange page is overwritten: whatever it says, each turn ends. */
-Test(kvm_patch, scribbling, .timeout = 120)
+Test(kvm_patch, scribbling, .timeout = 600)
 {
     struct plat_fault f;
     struct sites s;
@@ -416,12 +417,12 @@ static void share(bool same)
     sites_end(&s);
 }
 
-Test(kvm_patch, threads, .timeout = 120)
+Test(kvm_patch, threads, .timeout = 600)
 {
     share(false);
 }
 
-Test(kvm_patch, threads_with_one_pointer, .timeout = 120)
+Test(kvm_patch, threads_with_one_pointer, .timeout = 600)
 {
     share(true);
 }

@@ -86,7 +86,7 @@ static void do_sole(void)
     cr_assert_eq(memfile_sole_owner(mf, off, size), n);
 }
 
-Test(mem_file, random_operations, .timeout = 60)
+Test(mem_file, random_operations, .timeout = 300)
 {
     cr_assert_eq(memfile_new(PAGES * P, &mf), 0);
     seed = 12345;
@@ -193,7 +193,7 @@ Test(mem_file, resident)
     memfile_free(mf);
 }
 
-Test(mem_file, threads, .timeout = 60)
+Test(mem_file, threads, .timeout = 300)
 {
     static unsigned char marks[] = {1, 2, 3, 4};
     pthread_t t[4];

@@ -1,7 +1,7 @@
 /* Random operations on several guests, checked against a plain model of what each page holds. */
 #include "mm_fake.h"
 
-TestSuite(mm_model, .init = fake_init, .fini = fake_fini, .timeout = 60);
+TestSuite(mm_model, .init = fake_init, .fini = fake_fini, .timeout = 300);
 
 #define P PAGE_SIZE
 #define PAGES 96

@@ -166,7 +166,7 @@ static void *sleeper_main(void *arg)
 }
 
 /* The end of a process shows at its first thread only when the others have been waited for. */
-Test(plat_death, the_leader_is_told_while_others_sleep, .timeout = 20)
+Test(plat_death, the_leader_is_told_while_others_sleep, .timeout = 120)
 {
     struct rig r;
     struct plat_fault f;

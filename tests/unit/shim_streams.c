@@ -27,7 +27,7 @@ static void remove_fifos(void)
     (void)rmdir(folder);
 }
 
-TestSuite(shim_streams, .init = make_fifos, .fini = remove_fifos, .timeout = 60);
+TestSuite(shim_streams, .init = make_fifos, .fini = remove_fifos, .timeout = 300);
 
 static void run_short_process(struct proc_io *io)
 {
