@@ -24,7 +24,7 @@ CONF_FAMILY("sites");
 __asm__(".pushsection .text\n"
         "    .balign 4096\n"
         ".globl page_start, page_end, call_getpid, call_getpid_inside, call_getpgrp, call_any\n"
-        ".globl call_any_site, call_any_behind, call_kept, call_kept_behind\n"
+        ".globl call_any_site, call_any_behind, call_moved, call_kept, call_kept_behind\n"
         "page_start:\n"
         "    nop\n"
         "call_getpid:\n"
@@ -51,6 +51,15 @@ __asm__(".pushsection .text\n"
         "    jae 1f\n"
         "    ret\n"
         "1:  mov $-1, %rax\n"
+        "    ret\n"
+        "    .balign 16\n"
+        /* What follows uses a register that the call itself has changed. */
+        "call_moved:\n"
+        "    mov %rdi, %rax\n"
+        "    syscall\n"
+        "    mov %rax, %rcx\n"
+        "    mov %rcx, %rdx\n"
+        "    lea (%rdx,%rcx), %rax\n"
         "    ret\n"
         "    .balign 16\n"
         /* rdi: the number; rsi: where all registers go afterwards. Their values, the flags and the
@@ -112,6 +121,8 @@ extern uint64_t kept_rcx, kept_r11;
 long call_getpid(void);
 long call_getpgrp(void);
 long call_any(long nr, long a, long b, long c);
+/* Twice the result. */
+long call_moved(long nr);
 void call_kept(long nr, uint64_t to[33]);
 
 /* The call of call_any, entered from elsewhere. */
@@ -274,6 +285,11 @@ static long round_nested(void)
     return call_any(SYS_getppid, 0, 0, 0);
 }
 
+static long round_moved(void)
+{
+    return call_moved(SYS_getpgrp);
+}
+
 TEST(signals_meet_sites)
 {
     conf_sigaction(SIGALRM, on_signal, SA_RESTART);
@@ -281,6 +297,7 @@ TEST(signals_meet_sites)
     with_signals(call_getpgrp, getpgrp());
     with_signals(round_any, getpgrp());
     with_signals(round_nested, getppid());
+    with_signals(round_moved, 2L * getpgrp());
 }
 
 TEST(interrupted_and_made_again)
