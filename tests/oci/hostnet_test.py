@@ -16,7 +16,7 @@ BUILD = os.environ.get("BUILD_DIR", "")
 SUITE = pathlib.Path(__file__).resolve().parent.parent / "conformance/run"
 FAMILIES = ("tcp", "tcpend", "udp", "inet", "netlink", "netsys", "poll", "unixmsg")
 # What sockets of the host do not do; docs/network.md says why.
-REFUSED = {"inet.socket_options",  # SO_ZEROCOPY
+REFUSED = {"inet.socket_options", "inet.zerocopy_of_streams", "inet.zerocopy_of_datagrams",  # SO_ZEROCOPY
            "netlink.diag_of_one"}  # NETLINK_SOCK_DIAG does not see them
 
 

@@ -183,9 +183,9 @@ int64_t host_ioctl(struct sock *s, unsigned cmd, uint64_t arg, const struct uacc
     int n;
 
     (void)c;
-    if (cmd != SIOCATMARK)
+    if (cmd != SIOCATMARK && cmd != SIOCOUTQNSD)
         return link_ioctl(host_sock(s)->fd, cmd, arg, ua);
-    if (ioctl(host_sock(s)->fd, SIOCATMARK, &n))
+    if (ioctl(host_sock(s)->fd, cmd, &n))
         return -errno;
     return copyout_obj(ua, uaddr(arg), &n);
 }
