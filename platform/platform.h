@@ -180,6 +180,9 @@ struct plat {
     /* Ranges of at least this size, a power of two, cost less when they lie alike in the address
      * space and in the memory file: their difference is a multiple of it. 0: it is all the same. */
     uint64_t large;
+    /* Page tables that the host has for the memory file, once for all address spaces and besides
+     * the sentry's. */
+    unsigned mem_tables;
     /* Host vDSO inside every address space (0: none): entry of its ELF image, for our vDSO. */
     uint64_t host_vdso;
 };

@@ -270,6 +270,7 @@ static int plat_probe_syscall(struct kvm_plat *p)
     /* Such a host runs the guest beside itself and shadows its tables: an entry of 2 MiB could not
      * be taken apart again, see docs/kvm.md. */
     p->base.large = p->ring3_syscall ? 0 : KVM_LARGE;
+    p->base.mem_tables = 1;
     return kvm_vcpu_set_syscall(v);
 }
 

@@ -246,6 +246,7 @@ static void confine(struct boot *b)
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     start_platform(b, &cfg);
+    memfile_set_tables(b->mf, 1 + b->plat->mem_tables);
     if (b->args->plat_fd >= 0)
         close(b->args->plat_fd);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))

@@ -13,6 +13,9 @@
 #include "sentry/kernel/task_priv.h"
 #include "sentry/mem/memfile.h"
 
+/* How often a fault finds no memory, and some right after it, before its process ends. */
+#define FAULT_TRIES 8u
+
 enum { START_WAIT, START_READY, START_GO, START_ABORT };
 
 /* ---- system calls ---- */
@@ -102,21 +105,31 @@ static void syscall_dispatch(struct task *t)
 
 /* ---- what guest code does otherwise ---- */
 
+/* True: guest code may go on. Memory that others gave back just after it was missing is no reason
+ * to end anybody. */
+static bool fault_served(struct task *t, const struct plat_fault *f, struct plat_fault *sig)
+{
+    struct mm_limits lim;
+
+    task_mm_limits(t, &lim);
+    for (unsigned i = 0; i < FAULT_TRIES; i++) {
+        if (mm_fault(t->ua.mm, t->ctx, f, &lim, sig) == 0) {
+            atomic_fetch_add_explicit(&task_priv(t)->min_flt, 1, memory_order_relaxed);
+            return true;
+        }
+        if (sig->signo != SIGKILL || task_oom(t))
+            return sig->signo == SIGKILL;
+    }
+    return false;
+}
+
 static void fault_handle(struct task *t, const struct plat_fault *f)
 {
-    struct task_priv *p = task_priv(t);
     struct plat_fault sig = *f;
 
     /* A general protection fault has no address that mm could help with. */
-    if ((f->signo == SIGSEGV && f->code != SI_KERNEL) || f->signo == SIGBUS) {
-        struct mm_limits lim;
-        task_mm_limits(t, &lim);
-        if (mm_fault(t->ua.mm, t->ctx, f, &lim, &sig) == 0) {
-            atomic_fetch_add_explicit(&p->min_flt, 1, memory_order_relaxed);
-            return;
-        }
-    }
-    if (sig.signo == SIGKILL && task_oom(t))
+    if (((f->signo == SIGSEGV && f->code != SI_KERNEL) || f->signo == SIGBUS) &&
+        fault_served(t, f, &sig))
         return;
     sig_force_fault(t, &sig);
 }

@@ -40,6 +40,10 @@
 #define MF_HEAP_STEP (256u * 1024)
 #define MF_HEAP_SLACK (2u * 1024 * 1024)
 #define MF_HEAP_SLACK_PART 64u
+/* What a node of the host's index of a file in memory covers, and takes; and a page table. */
+#define MF_NODE_SPAN (UINT64_C(256) << 10)
+#define MF_NODE_BYTES 592u
+#define MF_TABLE_SPAN (UINT64_C(2) << 20)
 
 /* ---- segments ---- */
 
@@ -204,6 +208,7 @@ int memfile_new(uint64_t size, struct memfile **out_mf)
     if (!mf)
         return -ENOMEM;
     mf->size = ALIGN_UP(size, PAGE_SIZE);
+    mf->tables = 1;
     mf->host_ram = (uint64_t)sysconf(_SC_PHYS_PAGES) << PAGE_SHIFT;
     mf->fd = memfd_create("ringwall-memory", MFD_CLOEXEC);
     if (mf->fd < 0 || ftruncate(mf->fd, (off_t)mf->size) != 0) {
@@ -298,6 +303,11 @@ void memfile_set_limit(struct memfile *mf, uint64_t limit)
     (void)memfile_heap_full(mf);
 }
 
+void memfile_set_tables(struct memfile *mf, unsigned tables)
+{
+    mf->tables = tables;
+}
+
 /* Bytes of the sentry's heap that count as the guests'; an eighth more is lost between blocks. */
 static uint64_t mf_heap(uint64_t limit)
 {
@@ -305,6 +315,24 @@ static uint64_t mf_heap(uint64_t limit)
     const uint64_t used = heap_used() / 8 * 9;
 
     return used > own ? used - own : 0;
+}
+
+/* What the host needs to keep track of resident bytes of the file, at most: a node of its index for
+ * each piece, and page tables. Pages that lie far apart have one of their own each. */
+static uint64_t mf_index(const struct memfile *mf, uint64_t resident)
+{
+    const uint64_t reserved = atomic_load_explicit(&mf->reserved, memory_order_relaxed);
+    const uint64_t pages = resident / PAGE_SIZE;
+
+    return MIN(pages, reserved / MF_NODE_SPAN) * MF_NODE_BYTES +
+           MIN(pages, reserved / MF_TABLE_SPAN) * PAGE_SIZE * mf->tables;
+}
+
+static uint64_t mf_taken(const struct memfile *mf, uint64_t limit)
+{
+    const uint64_t resident = memfile_resident(mf);
+
+    return resident + mf_index(mf, resident) + mf_heap(limit);
 }
 
 /* What guests may still have. */
@@ -316,7 +344,7 @@ static uint64_t mf_room(const struct memfile *mf)
         limit = mf->host_ram / 2;
         taken = mf_heap(limit);
     } else {
-        taken = memfile_resident(mf) + mf_heap(limit);
+        taken = mf_taken(mf, limit);
     }
     return taken < limit ? limit - taken : 0;
 }
@@ -364,11 +392,21 @@ static bool mf_over_limit_locked(struct memfile *mf, uint64_t size)
     if (mf->limit == 0)
         return false;
     if (mf->since_check >= mf->limit / 64 || mf->resident_seen >= mf->limit) {
-        mf->resident_seen = memfile_resident(mf) + mf_heap(mf->limit);
+        mf->resident_seen = mf_taken(mf, mf->limit);
         mf->since_check = 0;
     }
     mf->since_check += size;
     return mf->resident_seen >= mf->limit;
+}
+
+bool memfile_admits(struct memfile *mf, uint64_t size)
+{
+    if (!memfile_limited(mf))
+        return true;
+    mutex_lock(&mf->mu);
+    const bool over = mf_over_limit_locked(mf, size);
+    mutex_unlock(&mf->mu);
+    return !over;
 }
 
 /* A free segment of the kind with at least size bytes, or NULL. */

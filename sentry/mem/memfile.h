@@ -25,9 +25,15 @@ uint64_t memfile_host_ram(const struct memfile *mf);
 /* The smaller of that and the limit: what file systems in memory take half of. */
 uint64_t memfile_budget(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
+/* How many page tables the host has for a piece of the file, whoever looks at it: 1, the sentry's,
+ * when it is made. Before the file is used. */
+void memfile_set_tables(struct memfile *mf, unsigned tables);
 /* The limit is reached at this moment, by guest memory and what the sentry's heap takes for guests
  * together (base/heap.h). Without a limit the heap alone may take half of the host's memory. */
 bool memfile_full(const struct memfile *mf);
+/* Within the limit, as far as known without looking too often, while size bytes of what was
+ * allocated before are shown to a guest. */
+bool memfile_admits(struct memfile *mf, uint64_t size);
 /* heap_pressed() was true: full, or the marks of the heap are set anew by what is left. */
 bool memfile_heap_full(struct memfile *mf);
 /* Whether a limit is set. */

@@ -34,6 +34,7 @@ struct memfile {
     int fd;
     char *base;
     uint64_t size, host_ram;
+    unsigned tables;
     _Atomic uint64_t limit; /* written under mu */
     struct mem_commit commit;
     /* guarded by mu */
@@ -43,7 +44,8 @@ struct memfile {
     uint64_t bin_map[2];
     struct list spares;
     unsigned spare_count;
-    uint64_t reserved, dirty;
+    _Atomic uint64_t reserved; /* written under mu */
+    uint64_t dirty;
     uint64_t since_check, resident_seen; /* for the limit; with the heap */
     uint64_t zeroed;                     /* times that pages in use were given back */
 };

@@ -13,7 +13,8 @@
 #include "sentry/mm/mm_priv.h"
 #include "sentry/wait/wait.h"
 
-/* A stub's page tables and what else the host remembers of it: counted as heap. */
+/* What the host remembers of a stub, but for the page tables that come with PMAs: counted as heap.
+ */
 #define MM_HOST_BYTES (96 << 10)
 #define MM_SPARES 6u
 #define MM_SPARES_MAX 32u
@@ -176,6 +177,7 @@ static void mm_destroy(struct mm *mm)
         plat_as_put(mm->as);
     rwlock_wrlock(&mm->lock);
     mm_clear_locked(mm);
+    BUG_ON(mm->tables != 0);
     rwlock_unlock(&mm->lock);
     mm_put_vmas(&mm->dead_vmas);
     mm_free_spares(mm);

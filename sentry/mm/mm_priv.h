@@ -103,6 +103,7 @@ struct mm {
     struct plat_ctx *ctx; /* of the operation under way, or NULL */
     struct rb_root vmas, pmas;
     uint64_t vma_count, pma_count;
+    uint64_t tables; /* of the lowest level that PMAs need in the stub: counted as heap */
     struct list spare_vmas, spare_pmas;
     unsigned spare_vma_count, spare_pma_count;
     /* Removed, but a stub may still use them until the next commit. */
@@ -132,7 +133,7 @@ struct mm {
 /* Largest private mapping that gets its memory reserved and mapped at once. */
 #define MM_EAGER_MAX (UINT64_C(1) << 30)
 #define MM_EAGER_NORESERVE_MAX (UINT64_C(64) << 20)
-/* Piece populated by one fault in bigger ones. */
+/* Piece populated by one fault in bigger ones: what a page table of the host covers. */
 #define MM_CHUNK (UINT64_C(2) << 20)
 #define MM_COW_WINDOW (UINT64_C(64) << 10)
 /* The largest piece copied at a time for who writes on and on. */

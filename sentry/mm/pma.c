@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "sentry/mm/mm_priv.h"
 
@@ -59,7 +60,19 @@ void pma_give_spare(struct mm *mm, struct pma *p)
     mm->spare_pma_count++;
 }
 
-void pma_link(struct mm *mm, struct pma *p)
+/* Page tables that the stub has for p alone, its neighbours having others. */
+static int64_t pma_tables(struct pma *p)
+{
+    const struct pma *prev = pma_prev(p), *next = pma_next(p);
+    uint64_t first = p->start / MM_CHUNK, end = (p->end - 1) / MM_CHUNK + 1;
+    if (prev && (prev->end - 1) / MM_CHUNK == first)
+        first++;
+    if (first < end && next && next->start / MM_CHUNK == end - 1)
+        end--;
+    return (int64_t)(end - first);
+}
+
+static void pma_insert(struct mm *mm, struct pma *p)
 {
     struct rb_node **link = &mm->pmas.node, *parent = NULL;
     while (*link) {
@@ -71,10 +84,30 @@ void pma_link(struct mm *mm, struct pma *p)
     mm->pma_count++;
 }
 
-void pma_unlink(struct mm *mm, struct pma *p)
+static void pma_erase(struct mm *mm, struct pma *p)
 {
     rb_erase(&p->node, &mm->pmas);
     mm->pma_count--;
+}
+
+static void pma_count_tables(struct mm *mm, int64_t tables)
+{
+    if (tables == 0)
+        return;
+    mm->tables += (uint64_t)tables;
+    heap_add(tables * (int64_t)PAGE_SIZE);
+}
+
+void pma_link(struct mm *mm, struct pma *p)
+{
+    pma_insert(mm, p);
+    pma_count_tables(mm, pma_tables(p));
+}
+
+void pma_unlink(struct mm *mm, struct pma *p)
+{
+    pma_count_tables(mm, -pma_tables(p));
+    pma_erase(mm, p);
 }
 
 static void pma_split(struct mm *mm, struct pma *p, uint64_t at)
@@ -84,7 +117,7 @@ static void pma_split(struct mm *mm, struct pma *p, uint64_t at)
     hi->start = at;
     hi->off = p->off + (at - p->start);
     p->end = at;
-    pma_link(mm, hi);
+    pma_insert(mm, hi);
 }
 
 void pma_isolate(struct mm *mm, uint64_t start, uint64_t end)
@@ -113,8 +146,8 @@ void pma_merge_range(struct mm *mm, uint64_t start, uint64_t end)
             p = next;
             continue;
         }
+        pma_erase(mm, next);
         p->end = next->end;
-        pma_unlink(mm, next);
         pma_give_spare(mm, next);
     }
 }

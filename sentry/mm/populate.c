@@ -10,14 +10,16 @@ bool mm_is_eager(const struct vma *v, uint64_t size)
 {
     if (v->flags & VMA_LOCKED && !(v->flags & VMA_LOCKONFAULT))
         return v->prot != PROT_NONE;
-    if (v->m)
-        return v->prot != PROT_NONE;
-    if (!(v->prot & PROT_WRITE))
+    if (!(v->m ? v->prot != PROT_NONE : v->prot & PROT_WRITE))
         return false;
-    /* What is handed out at once escapes the memory limit until the next look at it. */
-    if (memfile_limited(v->mm->mf) || memacct_limited(v->mm->acct) ||
-        (size > MM_CHUNK && memfile_crowded(v->mm->mf)))
+    /* What is handed out at once escapes the memory limit until the next look at it, and counts
+     * with all the page tables that it may need. */
+    if (memfile_limited(v->mm->mf) || memacct_limited(v->mm->acct))
         return size <= MM_CHUNK;
+    if (v->m)
+        return true;
+    if (size > MM_CHUNK && memfile_crowded(v->mm->mf))
+        return false;
     return size <= (v->flags & VMA_NORESERVE ? MM_EAGER_NORESERVE_MAX : MM_EAGER_MAX);
 }
 
@@ -120,6 +122,8 @@ static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uin
 {
     struct mappable_range r = {.acct = mm->acct, .fd = -1};
     unsigned access = PLAT_READ | (vma_access(v) & PLAT_EXEC);
+    if (!memfile_admits(mm->mf, end - start))
+        return -ENOMEM;
     if (!vma_private(v) && (v->prot & PROT_WRITE))
         access |= PLAT_WRITE;
     int err = v->m->ops->translate(v->m, v->off + (start - v->start), end - start, access, &r);

@@ -8,11 +8,86 @@ import shutil
 import subprocess
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, children_of, eventually, main
+from harness import IS_OURS, RUNTIME, Case, children_of, eventually, is_static, main
 from layout import HAS_V1, HAS_V2, Layout
 
 BUSY = ["/bin/sh", "-c", "while :; do :; done"]
 ALL = {"cpu", "cpuset", "memory", "pids", "io"}
+
+# A guest whose pages lie so far apart, or are in so many address spaces, that what the host's kernel needs to
+# find them again (page tables, nodes of its index of the memory file) takes as much as they do.
+TOUCH = r"""
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define FAR (2ul << 20)
+#define NEAR 4096ul
+
+static char *map(size_t size, int flags)
+{
+    char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+    if (p != MAP_FAILED)
+        return p;
+    perror("mmap");
+    exit(1);
+}
+
+static void touch(char *p, size_t size, size_t step)
+{
+    for (size_t i = 0; i < size; i += step)
+        p[i] = 1;
+}
+
+/* The sandbox itself writes to them. */
+static int receive(char *p, size_t size, size_t step)
+{
+    int fd[2];
+
+    if (pipe(fd) != 0)
+        return 1;
+    for (size_t i = 0; i < size; i += step)
+        if (write(fd[1], "x", 1) != 1 || read(fd[0], p + i, 1) != 1)
+            return 1;
+    return 0;
+}
+
+/* All have the same pages. */
+static int share(char *p, size_t size)
+{
+    const pid_t parent = getpid();
+
+    for (;;) {
+        const pid_t pid = fork();
+        if (pid < 0 || (pid == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) || (pid == 0 && getppid() != parent))
+            return 1;
+        touch(p, size, NEAR);
+        while (pid == 0)
+            pause();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argv[argc - 1];
+    const size_t large = 64ul << 30, small = 16ul << 20;
+
+    if (strcmp(what, "apart") == 0)
+        touch(map(large, MAP_PRIVATE), large, FAR);
+    else if (strcmp(what, "received") == 0)
+        return receive(map(large, MAP_PRIVATE), large, FAR);
+    else if (strcmp(what, "shared") == 0)
+        touch(map(large / 64, MAP_SHARED), large / 64, NEAR);
+    else if (strcmp(what, "many") == 0)
+        return share(map(small, MAP_SHARED), small);
+    return 0;
+}
+"""
 
 
 def needs(*controllers):
@@ -146,6 +221,43 @@ class Limits(Counters, Case):
         self.assertEqual(self.file("memory.limit_in_bytes") or self.file("memory.max"), str(128 << 20))
         p = self.call("exec", cid, "sh", "-c", "awk '/^MemTotal/ {print $2}' /proc/meminfo")
         self.assertEqual(p.stdout, f"{128 << 10}\n", p.stderr)
+
+    def touch(self, what):
+        """The host sees no reason to end anything: what it keeps for the guest's pages counts as the guest's."""
+        if not is_static(RUNTIME[0]):
+            self.skipTest("does not count its heap")
+        program = self.rootfs / "bin/touch-memory"
+        if not program.exists():
+            subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(program)], input=TOUCH, check=True,
+                           text=True)
+        script = (f"mkfifo /tmp/never; touch-memory {what} 2>/dev/null; echo $?;"
+                  " until read line < /tmp/never; do :; done 2>/dev/null")
+        def change(c):
+            c["linux"].update(cgroupsPath=self.path, resources={"memory": {"limit": 64 << 20}})
+        self.write(["/bin/sh", "-c", script], change)
+        cid = self.new_id()
+        p = self.popen("run", "--bundle", str(self.bundle), cid)
+        self.assertIn(p.stdout.readline(), ("137\n", "1\n"))
+        eventually(lambda: self.call("exec", cid, "true").returncode == 0, what="there is memory again")
+        killed = [self.stat(name, "oom_kill") for name in ("memory.events", "memory.oom_control")]
+        self.assertLessEqual(set(killed), {0, None}, "the host had to choose")
+        self.assertEqual(self.state(cid)["status"], "running")
+
+    @needs("memory")
+    def test_memory_of_pages_apart(self):
+        self.touch("apart")
+
+    @needs("memory")
+    def test_memory_of_pages_apart_that_the_sandbox_writes(self):
+        self.touch("received")
+
+    @needs("memory")
+    def test_memory_that_is_shared(self):
+        self.touch("shared")
+
+    @needs("memory")
+    def test_memory_of_many_address_spaces(self):
+        self.touch("many")
 
     @needs("pids")
     def test_processes(self):
