@@ -298,10 +298,13 @@ static int loopback_up(struct net *n)
 
 /* Of a memory limit, what stays for the sentry and the stubs. */
 #define BOOT_MEMORY_SPARE (UINT64_C(16) << 20)
+#define BOOT_MEMORY_SPARE_MAX (UINT64_C(128) << 20)
 
 uint64_t boot_memory_for_guest(uint64_t limit)
 {
-    return limit - MIN(limit / 8, BOOT_MEMORY_SPARE);
+    const uint64_t spare = MIN(MAX(limit / 16, BOOT_MEMORY_SPARE), BOOT_MEMORY_SPARE_MAX);
+
+    return limit - MIN(limit / 8, spare);
 }
 
 static void start_kernel(struct boot *b, uint64_t host_memory)

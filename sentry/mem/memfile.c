@@ -40,6 +40,9 @@
 #define MF_HEAP_STEP (256u * 1024)
 #define MF_HEAP_SLACK (2u * 1024 * 1024)
 #define MF_HEAP_SLACK_PART 64u
+/* What may be handed out between two looks at a limit, at most: less than what is left to the host.
+ */
+#define MF_CHECK_STEP (UINT64_C(4) << 20)
 /* What a node of the host's index of a file in memory covers, and takes; and a page table. */
 #define MF_NODE_SPAN (UINT64_C(256) << 10)
 #define MF_NODE_BYTES 592u
@@ -391,7 +394,7 @@ static bool mf_over_limit_locked(struct memfile *mf, uint64_t size)
 {
     if (mf->limit == 0)
         return false;
-    if (mf->since_check >= mf->limit / 64 || mf->resident_seen >= mf->limit) {
+    if (mf->since_check >= MIN(mf->limit / 64, MF_CHECK_STEP) || mf->resident_seen >= mf->limit) {
         mf->resident_seen = mf_taken(mf, mf->limit);
         mf->since_check = 0;
     }
