@@ -33,7 +33,7 @@ events { worker_connections 512; }
 http { access_log off; sendfile on; tcp_nopush on; keepalive_timeout 65;
 client_body_temp_path /tmp/n/b; proxy_temp_path /tmp/n/p; fastcgi_temp_path /tmp/n/f;
 uwsgi_temp_path /tmp/n/u; scgi_temp_path /tmp/n/s;
-server { listen $1:8080 reuseport; root /tmp/n/www; }
+server { listen $1:8080 reuseport deferred; root /tmp/n/www; }
 server { listen $1:8443 ssl; ssl_certificate /tmp/n/c.pem; ssl_certificate_key /tmp/n/k.pem;
 root /tmp/n/www; } }
 X
@@ -159,6 +159,54 @@ s, n = stuff(1000); s.close()
 with call() as t:
     assert t.makefile().read() == '1 %d' % n
 s, n = stuff(1); t = time.monotonic(); s.close(); assert time.monotonic() - t > 0.9
+" """
+
+# What a listener with TCP_DEFER_ACCEPT accepts, as told over a connection of its own.
+DEFER = r"""exec python3 -c "
+import socket
+o = socket.create_server(('$1', 7001)); l = socket.create_server(('$1', 7002), backlog=8)
+l.setsockopt(socket.SOL_TCP, socket.TCP_DEFER_ACCEPT, 1000)
+c, _ = o.accept(); c.settimeout(None)
+for line in c.makefile():
+    said = 'done'
+    if line == 'brief\n':
+        l.setsockopt(socket.SOL_TCP, socket.TCP_DEFER_ACCEPT, 1)
+    elif line == 'close\n':
+        l.close()
+    else:
+        l.setblocking(line == 'accept\n')
+        try:
+            a, _ = l.accept(); said = 'silent'; said = str(a.recv(9, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            pass
+    c.sendall(said.encode() + b'\n')
+" """
+DEFERRED = r"""exec python3 -c "
+import socket, struct, time
+def call(port):
+    for i in range(1000):
+        try:
+            return socket.create_connection(('$1', port))
+        except OSError:
+            time.sleep(0.2)
+c = call(7001); answers = c.makefile()
+def ask(what):
+    c.sendall(what.encode() + b'\n'); return answers.readline().strip()
+def check(what, expected):
+    said = ask(what); assert said == expected, (what, said)
+a = call(7002); r = call(7002)
+r.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); r.close()
+check('try', 'done'); a.sendall(b'x'); check('accept', str(b'x')); check('try', 'done')
+call(7002).close(); check('accept', str(b''))
+many = [call(7002) for i in range(9)]; check('try', 'done')
+for m in many: m.sendall(b'm')
+for m in many: check('accept', str(b'm'))
+ask('brief'); b = call(7002); check('accept', 'silent')
+d = call(7002); ask('close'); d.sendall(b'x')
+try:
+    d.recv(1); assert False
+except ConnectionResetError:
+    pass
 " """
 
 # Urgent data, given and taken by either side.
@@ -447,6 +495,9 @@ class Servers(Case):
 
     def test_linger(self):
         self.both_ways(SLOW, LINGER)
+
+    def test_defer_accept(self):
+        self.both_ways(DEFER, DEFERRED)
 
     def test_urgent(self):
         script = "exec python3 -c \"$3\" $2 $1"

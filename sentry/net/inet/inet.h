@@ -68,6 +68,11 @@ struct sock *inet_tcp_find_listener(struct net *n, const struct net_ep *local,
                                     const struct net_ep *remote);
 /* Whether one more connection has room in the listener's queue. */
 bool inet_tcp_room(struct sock *listener);
+/* For how many ns a connection whose SYN has come is to wait for its first bytes after the
+ * handshake (TCP_DEFER_ACCEPT). 0: not at all; any other counts against the listener's backlog till
+ * inet_tcp_defer_end, which may be called with any lock held. */
+uint64_t inet_tcp_defer_begin(struct sock *listener);
+void inet_tcp_defer_end(struct sock *listener);
 /* An established connection for the queue of listener: takes t on success. -ECONNREFUSED when it
  * is closed meanwhile, -ENOBUFS when the queue is full. */
 MUST_CHECK int inet_tcp_accepted(struct sock *listener, struct ext_tcp *t,

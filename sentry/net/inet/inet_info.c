@@ -19,6 +19,9 @@ static void info_tcp(struct tcp_sock *s, struct inet_info *out)
         out->wqueue = s->backlog;
         return;
     }
+    /* Linux has only a request as yet. */
+    if (atomic_load(&s->deferred))
+        out->state = TCP_SYN_RECV;
     out->rqueue = tcp_queued(s);
     if (s->peer) {
         const uint64_t have = tcp_queued(s->peer), window = tcp_window(s->peer);
@@ -194,7 +197,8 @@ static void count_tcp(const struct tcp_sock *s, struct inet_counts *c)
     c->segments += s->q.pieces;
     if (state == TCP_CLOSE)
         return;
-    c->established += state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT;
+    c->established +=
+        (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && !atomic_load(&s->deferred);
     c->orphans += s->closed;
     if (s->i.base.family == AF_INET6)
         c->tcp6++;

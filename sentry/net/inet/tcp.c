@@ -116,6 +116,8 @@ static void tcp_after_wake(struct tcp_after *a, struct tcp_sock *s)
 void tcp_after_run(struct tcp_after *a)
 {
     for (size_t i = 0; i < ARRAY_SIZE(a->wake) && a->wake[i]; i++) {
+        if (UNLIKELY(atomic_load(&a->wake[i]->deferred)))
+            (void)tcp_defer_event(a->wake[i]);
         (void)waitq_wake(&a->wake[i]->i.wq, 0);
         tcp_put(a->wake[i]);
         a->wake[i] = NULL;
@@ -141,6 +143,12 @@ static void tcp_done_locked(struct tcp_sock *s)
     atomic_store(&s->shut, INET_SHUT_RD | INET_SHUT_WR);
     s->fin_queued = false;
     tcp_unhash_locked(s);
+}
+
+void tcp_vanish_locked(struct tcp_sock *s)
+{
+    s->closed = true;
+    tcp_done_locked(s);
 }
 
 /* The two part: each drops its reference on the other. */
@@ -221,6 +229,11 @@ void tcp_fin_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *a)
     if (tcp_queued(p) > tcp_window(p))
         return;
     atomic_store(&p->q.fin_waits, false);
+    /* Nobody is there, as tcp_vanish_locked says. */
+    if (UNLIKELY(tcp_state(p) == TCP_CLOSE)) {
+        tcp_reset_locked(p, s, a);
+        return;
+    }
     tcp_fin_arrives_locked(s, p, a);
 }
 

@@ -46,8 +46,7 @@ static struct tcp_sock *list_take_locked(struct list *head)
     return s;
 }
 
-/* A connection that was never accepted is reset. Takes s. */
-static void child_abort(struct tcp_sock *s)
+void tcp_child_abort(struct tcp_sock *s)
 {
     struct tcp_after a = {.put = {NULL}};
     struct tcp_sock *p = tcp_lock_both(s);
@@ -85,6 +84,9 @@ void tcp_listen_end(struct tcp_sock *s)
     inet_port_deaf_locked(&s->i);
     if (!s->i.port_bound)
         inet_port_drop_locked(&s->i);
+    mutex_unlock(&s->i.mu);
+    tcp_defer_end(s);
+    mutex_lock(&s->i.mu);
     for (;;) {
         child = list_take_locked(&s->accepts);
         dialer = child ? NULL : list_take_locked(&s->dialers);
@@ -92,7 +94,7 @@ void tcp_listen_end(struct tcp_sock *s)
             s->accept_count--;
         mutex_unlock(&s->i.mu);
         if (child)
-            child_abort(child);
+            tcp_child_abort(child);
         if (dialer) {
             dial_fail(dialer, -ECONNREFUSED);
             tcp_put(dialer);
@@ -129,6 +131,7 @@ static void child_inherit(const struct tcp_sock *l, struct tcp_sock *child)
     atomic_store(&child->i.pmtu, atomic_load(&l->i.pmtu));
     atomic_store(&child->i.bound_if, atomic_load(&l->i.bound_if));
     child->opt = l->opt;
+    child->opt.defer_accept = 0;
 }
 
 static void grow_sndbuf(struct tcp_sock *s)
@@ -137,7 +140,7 @@ static void grow_sndbuf(struct tcp_sock *s)
         atomic_store(&s->i.base.sndbuf, TCP_SNDBUF_GROWN);
 }
 
-void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child)
+void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child, bool defer)
 {
     child->i.addr_bound = true;
     child_inherit(l, child);
@@ -145,8 +148,10 @@ void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child)
     atomic_store(&child->state, TCP_ESTABLISHED);
     child->step = TCP_CONNECTED;
     grow_sndbuf(child);
-    list_add_tail(&tcp_get(child)->waiting, &l->accepts);
-    l->accept_count++;
+    if (!defer || !tcp_defer_add_locked(l, child)) {
+        list_add_tail(&tcp_get(child)->waiting, &l->accepts);
+        l->accept_count++;
+    }
     atomic_fetch_add(&l->i.in->tcp_passive, 1);
 }
 
@@ -160,7 +165,7 @@ static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock 
     s->peer = tcp_get(child);
     atomic_store(&s->state, TCP_ESTABLISHED);
     grow_sndbuf(s);
-    tcp_child_locked(l, child);
+    tcp_child_locked(l, child, true);
     child->in_tuples = inet_tuple_add_locked(&child->i) == 0;
     inet_sock_show(&child->i);
     atomic_fetch_add(&s->i.in->tcp_active, 1);
@@ -177,6 +182,7 @@ static int dial_once(struct tcp_sock *s, struct tcp_sock *l)
     if (r)
         return r;
     child->i.uid = l->i.uid;
+    tcp_defer_prepare(l);
     mutex_lock_pair(&s->i.mu, &l->i.mu);
     if (tcp_state(l) != TCP_LISTEN) {
         r = -ECONNREFUSED;
@@ -192,10 +198,12 @@ static int dial_once(struct tcp_sock *s, struct tcp_sock *l)
         tcp_rtt_sample(&s->q.rtt, mono_now() - began);
         child->q.rtt = s->q.rtt;
     }
+    const bool deferred = atomic_load(&child->deferred);
     mutex_unlock_pair(&s->i.mu, &l->i.mu);
     tcp_put(child);
     if (r == 0) {
-        (void)waitq_wake(&l->i.wq, EPOLLIN | EPOLLRDNORM);
+        if (!deferred)
+            (void)waitq_wake(&l->i.wq, EPOLLIN | EPOLLRDNORM);
         (void)waitq_wake(&s->i.wq, EPOLLOUT | EPOLLWRNORM | EPOLLIN);
     }
     return r;
@@ -578,7 +586,8 @@ int tcp_accept(struct sock *base, bool nonblock, const struct vfs_caller *c, str
     }
     if (r)
         return r;
-    dial_next(s);
+    if (!tcp_defer_next(s))
+        dial_next(s);
     *out_sock = &found->i.base;
     return 0;
 }

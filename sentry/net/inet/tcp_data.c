@@ -164,9 +164,13 @@ static int64_t send_bytes(struct tcp_sock *s, struct tcp_sock *p, struct sock_ms
             break;
         done += n;
         (void)waitq_wake(&p->i.wq, EPOLL_READ);
+        if (UNLIKELY(atomic_load(&p->deferred)) && !tcp_defer_event(p)) {
+            n = -EPIPE;
+            break;
+        }
     }
     mutex_unlock(&p->q.wr);
-    if (n == -EPIPE && m->u->left > 0 && can_send(s)) {
+    if (n == -EPIPE && (m->u->left > 0 || done > 0) && can_send(s)) {
         send_reset(s);
         return done + (int64_t)m->u->left;
     }

@@ -171,7 +171,7 @@ int inet_tcp_accepted(struct sock *listener, struct ext_tcp *t, const struct net
     else
         child->out = out;
     if (r == 0) {
-        tcp_child_locked(l, child);
+        tcp_child_locked(l, child, false);
         inet_sock_show(&child->i);
     }
     options_of(child, &o);

@@ -36,20 +36,6 @@ static int in_seconds(uint32_t own, int standard)
     return own ? (int)own : standard;
 }
 
-/* How many SYNs fit in so many seconds, and back (secs_to_retrans, retrans_to_secs). */
-static int defer_round(uint32_t seconds)
-{
-    uint32_t period = 1, timeout = 1;
-
-    if (seconds == 0)
-        return 0;
-    while (seconds > period && timeout < 120) {
-        timeout = MIN(timeout * 2, 120u);
-        period += timeout;
-    }
-    return (int)period;
-}
-
 static int get_maxseg(struct tcp_sock *s, bool idle)
 {
     struct lx_tcp_info i;
@@ -85,7 +71,7 @@ static int get_number(struct tcp_sock *s, int name, int *out)
         *out = o->linger2 < 0 ? -1 : o->linger2 ? o->linger2 : (int)set->fin_timeout;
         return 0;
     case TCP_DEFER_ACCEPT:
-        return *out = defer_round(o->defer_accept), 0;
+        return *out = (int)tcp_defer_round(o->defer_accept), 0;
     case TCP_WINDOW_CLAMP:
         return *out = (int)o->window_clamp, 0;
     case TCP_QUICKACK:
@@ -332,7 +318,9 @@ static int set_number_locked(struct tcp_sock *s, int name, int v, const struct v
         o->linger2 = v < 0 ? -1 : v > 120 ? 120 : v;
         return 0;
     case TCP_DEFER_ACCEPT:
-        return o->defer_accept = v > 0 ? (uint32_t)v : 0, 0;
+        o->defer_accept = v > 0 ? (uint32_t)v : 0;
+        tcp_defer_rearm_locked(s);
+        return 0;
     case TCP_WINDOW_CLAMP:
         if (v == 0 && tcp_state(s) != TCP_CLOSE)
             return -EINVAL;

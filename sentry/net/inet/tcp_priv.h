@@ -58,6 +58,8 @@ struct tcp_dial {
     struct tcp_sock *s; /* borrowed: the timer is cancelled before s goes */
 };
 
+struct tcp_defer;
+
 struct tcp_sock {
     struct inet_sock i;
     _Atomic uint8_t state;    /* TCP_ESTABLISHED ...; changed under i.mu */
@@ -79,9 +81,14 @@ struct tcp_sock {
     struct list accepts;         /* listening: connections, tcp_sock.waiting, each owned */
     struct list dialers;         /* listening: those that found the queue full, each owned */
     unsigned accept_count, backlog;
-    struct list waiting;       /* in accepts or dialers; guard: mu of the listener */
+    struct list waiting;       /* in accepts, dialers or defer; guard: mu of the listener */
     struct tcp_sock *listener; /* owned, while in dialers */
-    struct tcp_dial *dial;     /* owned: a connect that nobody waits for gives up */
+    struct tcp_defer *defer;   /* owned; listening: connections that wait for their first bytes */
+    _Atomic unsigned defer_count; /* of those, and of the external stack's; grows under mu */
+    struct tcp_sock *deferrer;    /* owned: the listener, while in its defer */
+    uint64_t defer_since;         /* guard: mu of the listener */
+    _Atomic bool deferred;        /* what happens to it is told by tcp_defer_event */
+    struct tcp_dial *dial;        /* owned: a connect that nobody waits for gives up */
     struct tcp_options opt;
     int32_t peek_off;
 };
@@ -135,6 +142,9 @@ void tcp_reset_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *
 void tcp_fin_locked(struct tcp_sock *s, struct tcp_sock *p, struct tcp_after *a);
 /* s is out of every table, in state CLOSE. mu held. */
 void tcp_unhash_locked(struct tcp_sock *s);
+/* s, which was never accepted, is gone without its peer's knowing: that is reset when it sends or
+ * ends. mu held. */
+void tcp_vanish_locked(struct tcp_sock *s);
 /* Takes the error that is to be told once. */
 int tcp_take_error(struct tcp_sock *s);
 
@@ -183,10 +193,30 @@ void tcp_listen_end(struct tcp_sock *s);
 /* Leaves a listener's queue of dialers. No lock held. */
 void tcp_dial_end(struct tcp_sock *s);
 
-/* child, whose names are set, becomes an established connection in l's queue. Both locked. */
-void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child);
+/* child, whose names are set, becomes an established connection in l's queue, or, with defer, one
+ * that waits for its first bytes there. Both locked. */
+void tcp_child_locked(struct tcp_sock *l, struct tcp_sock *child, bool defer);
+/* A connection that was never accepted is reset. Takes s. */
+void tcp_child_abort(struct tcp_sock *s);
 /* Whether the peer is outside; a connect that came to its end meanwhile is noted. No lock held. */
 bool tcp_is_out(struct tcp_sock *s);
+
+/* ---- tcp_defer.c ---- */
+/* What Linux makes of so many seconds: those that some number of SYNs takes. */
+uint32_t tcp_defer_round(uint32_t seconds);
+/* Makes what l needs to let connections wait, if it wants that. No lock held. */
+void tcp_defer_prepare(struct tcp_sock *l);
+/* child is to wait for its first bytes; false: it need not. l locked, child new. */
+MUST_CHECK bool tcp_defer_add_locked(struct tcp_sock *l, struct tcp_sock *child);
+/* l's time has changed. mu held. */
+void tcp_defer_rearm_locked(struct tcp_sock *l);
+/* Something came to child, which is deferred, or it was reset. False: its listener has gone, and
+ * nobody will read. No lock but child's q.wr held. */
+bool tcp_defer_event(struct tcp_sock *child);
+/* There is room in l's queue: the first that waits for it comes in. True: there was one. */
+bool tcp_defer_next(struct tcp_sock *l);
+/* l listens no more. No lock held. */
+void tcp_defer_end(struct tcp_sock *l);
 
 /* ---- tcp_ext.c: when the peer is outside; all are harmless when it is not ---- */
 MUST_CHECK int tcp_ext_connect(struct tcp_sock *s);

@@ -9,6 +9,8 @@
 
 #define COOKIE_PERIOD (UINT64_C(64) * 1000000000)
 #define TCP_CSUM_AT 16u
+/* How long Linux tries to hand a connection over (tcp_synack_retries). */
+#define HAND_OVER_NS (UINT64_C(63) * 1000000000)
 
 static const uint16_t cookie_mss[8] = {536, 1200, 1220, 1360, 1400, 1440, 1460, 8960};
 
@@ -160,8 +162,12 @@ static void new_from_syn(const struct ip_in *in, const struct net_ep *local,
         sock_put(listener);
         return;
     }
+    const uint64_t wait = inet_tcp_defer_begin(listener);
     const uint64_t now = mono_now();
     mutex_lock(&t->mu);
+    t->deferred = wait > 0;
+    t->defer_until = now + wait;
+    t->defer_end = now + MAX(wait, HAND_OVER_NS);
     tce_accept(&t->c, syn, exttcp_iss(local, remote, now), now);
     const bool over = exttcp_settle_locked(t);
     mutex_unlock(&t->mu);

@@ -11,6 +11,8 @@
 #include "base/objcount.h"
 
 #define TCP_CSUM_AT 16u
+/* How often a deferred connection looks whether the listener's queue has room. */
+#define DEFER_RETRY_NS UINT64_C(1000000000)
 
 OBJCOUNT_DEFINE(ext_tcp);
 
@@ -80,8 +82,11 @@ void exttcp_put(struct ext_tcp *t)
     if (!ref_put(&t->ref))
         return;
     tce_fini(&t->c);
-    if (t->listener)
+    if (t->listener) {
+        if (t->deferred)
+            inet_tcp_defer_end(t->listener);
         sock_put(t->listener);
+    }
     mutex_destroy(&t->mu);
     OBJCOUNT_DEC(ext_tcp);
     free(t);
@@ -189,6 +194,66 @@ static const struct tce_ops ops = {op_output, op_event, op_established};
 
 /* ---- life ---- */
 
+/* Whether the listener is to have it now: with TCP_DEFER_ACCEPT when something came, or the time is
+ * over. mu held. */
+static bool is_due_locked(const struct ext_tcp *t, uint64_t now)
+{
+    if (!t->deferred)
+        return true;
+    return !t->c.dead && (tce_readable(&t->c) > 0 || t->c.fin_seen || now >= t->defer_until);
+}
+
+/* The listener's queue was full. False: it has been so for too long. */
+static bool hand_over_later(struct ext_tcp *t, struct sock *listener)
+{
+    const uint64_t now = mono_now();
+
+    mutex_lock(&t->mu);
+    const bool again = t->deferred && now < t->defer_end && !t->c.dead;
+    if (again) {
+        t->listener = listener;
+        t->promote = true;
+        t->defer_until = now + DEFER_RETRY_NS;
+        (void)exttcp_settle_locked(t);
+    }
+    mutex_unlock(&t->mu);
+    return again;
+}
+
+static void hand_over(struct ext_tcp *t)
+{
+    struct sock *listener;
+
+    mutex_lock(&t->mu);
+    const bool yes = t->promote && t->listener && is_due_locked(t, mono_now());
+    listener = yes ? t->listener : NULL;
+    if (yes) {
+        t->listener = NULL;
+        t->promote = false;
+    }
+    mutex_unlock(&t->mu);
+    if (!yes)
+        return;
+    ref_get(&t->ref); /* the user's */
+    const int r = inet_tcp_accepted(listener, t, &t->local, &t->remote);
+    if (r == -ENOBUFS && hand_over_later(t, listener)) {
+        exttcp_put(t);
+        return;
+    }
+    if (r)
+        ext_tcp_close(t, true);
+    if (t->deferred)
+        inet_tcp_defer_end(listener);
+    sock_put(listener);
+    struct ext_bucket *b = bucket_of(t->st, &t->local, &t->remote);
+    mutex_lock(&b->mu);
+    const bool counted = t->counted;
+    t->counted = false;
+    mutex_unlock(&b->mu);
+    if (counted)
+        atomic_fetch_sub(&t->st->half_open, 1);
+}
+
 static void timer_fn(struct ext_timer *timer, uint64_t now)
 {
     struct ext_tcp *t = container_of(timer, struct ext_tcp, timer);
@@ -196,8 +261,10 @@ static void timer_fn(struct ext_timer *timer, uint64_t now)
     mutex_lock(&t->mu);
     t->timer_at = UINT64_MAX;
     tce_timers(&t->c, now);
-    const bool over = exttcp_settle_locked(t);
+    const bool over = exttcp_settle_locked(t), promote = t->promote;
     mutex_unlock(&t->mu);
+    if (promote)
+        hand_over(t);
     if (over)
         exttcp_remove(t);
     exttcp_put(t);
@@ -205,7 +272,8 @@ static void timer_fn(struct ext_timer *timer, uint64_t now)
 
 bool exttcp_settle_locked(struct ext_tcp *t)
 {
-    const uint64_t next = tce_next_timer(&t->c);
+    const bool waits = t->promote && t->deferred && !t->c.dead;
+    const uint64_t next = MIN(tce_next_timer(&t->c), waits ? t->defer_until : TCP_NEVER);
 
     if (next < t->timer_at) {
         t->timer_at = next;
@@ -297,33 +365,6 @@ int exttcp_new(struct ext_stack *st, const struct net_ep *local, const struct ne
 }
 
 /* ---- what comes in ---- */
-
-static void hand_over(struct ext_tcp *t)
-{
-    struct sock *listener;
-
-    mutex_lock(&t->mu);
-    const bool yes = t->promote && t->listener;
-    listener = yes ? t->listener : NULL;
-    if (yes) {
-        t->listener = NULL;
-        t->promote = false;
-    }
-    mutex_unlock(&t->mu);
-    if (!yes)
-        return;
-    ref_get(&t->ref); /* the user's */
-    if (inet_tcp_accepted(listener, t, &t->local, &t->remote))
-        ext_tcp_close(t, true);
-    sock_put(listener);
-    struct ext_bucket *b = bucket_of(t->st, &t->local, &t->remote);
-    mutex_lock(&b->mu);
-    const bool counted = t->counted;
-    t->counted = false;
-    mutex_unlock(&b->mu);
-    if (counted)
-        atomic_fetch_sub(&t->st->half_open, 1);
-}
 
 /* A new connection may take the ends of one that only waits (RFC 9293, 3.6.1). */
 static bool is_reused(const struct ext_tcp *t, const struct tce_in *seg)

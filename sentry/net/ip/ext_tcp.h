@@ -23,6 +23,9 @@ struct ext_tcp {
     struct sock *listener; /* owned, till the handshake is over */
     bool promote;          /* to be handed to the listener */
     bool counted;          /* one of half_open */
+    bool deferred;         /* the listener counts it (inet_tcp_defer_begin) */
+    uint64_t defer_until;  /* without data it is handed over then; or when to try again */
+    uint64_t defer_end;    /* when a full queue is no more waited for */
     uint8_t ttl, tos;
     struct netns_path path;
     uint32_t path_generation;

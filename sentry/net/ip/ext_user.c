@@ -254,7 +254,7 @@ static int show(struct ext_tcp *t, ext_tcp_fn fn, void *arg)
     i.family = t->local.addr.family;
     i.type = SOCK_STREAM;
     i.protocol = IPPROTO_TCP;
-    i.state = (int)t->c.state;
+    i.state = (int)(t->promote ? TCP_S_SYN_RCVD : t->c.state);
     i.local = t->local;
     i.remote = t->remote;
     i.rqueue = t->c.in.used;
