@@ -69,6 +69,30 @@ TEST(sigpipe)
     CHECK_EQ(pipes, 1);
 }
 
+/* ---- options ---- */
+
+/* Whatever is available and allowed can be chosen, and those that are accepted inherit it. */
+TEST(congestion_control)
+{
+    char names[256] = {0}, *save = NULL, got[16];
+    FILE *f = fopen("/proc/sys/net/ipv4/tcp_allowed_congestion_control", "r");
+    int count = 0;
+
+    CHECK(f && fgets(names, sizeof(names), f));
+    OK(fclose(f));
+    for (char *n = strtok_r(names, " \n", &save); n; n = strtok_r(NULL, " \n", &save), count++) {
+        int l = listener(1), c = tcp();
+        socklen_t len = sizeof(got);
+        OK(setsockopt(l, SOL_TCP, TCP_CONGESTION, n, (socklen_t)strlen(n)));
+        OK(try_connect(c, port_of(l)));
+        int s = OK(accept(l, NULL, NULL));
+        OK(getsockopt(s, SOL_TCP, TCP_CONGESTION, got, &len));
+        CHECK_STR(got, n);
+    }
+    CHECK(count >= 1);
+    CHECK_ERRNO(setsockopt(tcp(), SOL_TCP, TCP_CONGESTION, "vegas", 5), ENOENT);
+}
+
 /* ---- bind, listen ---- */
 
 TEST(bind_arguments)

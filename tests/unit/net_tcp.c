@@ -333,6 +333,46 @@ Test(net_tcp, loss_20_percent)
     lossy(200, 0, 0, 300000);
 }
 
+/* Half of the window after a loss, and a segment more for each round trip. */
+Test(net_tcp, reno)
+{
+    struct tce_config cfg = config();
+    const struct tce_conn *c = &sim->a.c;
+    unsigned losses = 0, growths = 0;
+    uint64_t calm_since = 0;
+    uint32_t calm_cwnd = 0;
+
+    cfg.reno = true;
+    sim->loss = 1;
+    begin(&cfg);
+    while (losses < 5) {
+        const uint32_t cwnd = c->cwnd;
+        const bool recovering = c->recovering;
+        push(&sim->a, UINT64_MAX);
+        cr_assert(step(sim));
+        if (sim->b.open && sim->b.c.state != TCP_S_SYN_RCVD)
+            (void)pull(&sim->b, SIZE_MAX);
+        cr_assert_eq(c->backoff, 0);
+        if (c->recovering && !recovering) {
+            losses++;
+            cr_assert_geq(c->ssthresh, cwnd / 2);
+            cr_assert_leq(c->ssthresh, cwnd / 2 + c->mss);
+        }
+        if (c->recovering || c->cwnd < c->ssthresh) {
+            calm_since = 0;
+        } else if (!calm_since) {
+            calm_since = sim->now;
+            calm_cwnd = c->cwnd;
+        } else {
+            /* What filled a hole counts once more. */
+            const uint64_t trips = (sim->now - calm_since) / (2 * sim->delay_ns) + 2;
+            growths += c->cwnd > cwnd;
+            cr_assert_leq(c->cwnd, calm_cwnd + trips * c->mss);
+        }
+    }
+    cr_assert_gt(growths, 10);
+}
+
 static struct lx_tcp_info info(struct end *e)
 {
     struct lx_tcp_info i;

@@ -60,6 +60,7 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     o->notsent_lowat = s->opt.notsent_lowat;
     o->nodelay = s->opt.nodelay;
     o->cork = s->opt.cork;
+    o->reno = strcmp(s->opt.congestion, "reno") == 0;
     o->keepalive = sock_option(b, SO_KEEPALIVE);
     o->oob_inline = sock_option(b, SO_OOBINLINE);
     o->keep_idle_s = s->opt.keepidle ? s->opt.keepidle : set->keepalive_time;

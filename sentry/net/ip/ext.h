@@ -75,6 +75,7 @@ struct ext_tcp_options {
     uint32_t maxseg;         /* TCP_MAXSEG, 0: of the path */
     uint32_t notsent_lowat;  /* 0: none */
     bool nodelay, cork, keepalive, oob_inline;
+    bool reno;                                      /* TCP_CONGESTION; else cubic */
     uint32_t keep_idle_s, keep_intvl_s, keep_count; /* 0: defaults */
     uint32_t user_timeout_ms;
     uint32_t syn_retries; /* 0: default */

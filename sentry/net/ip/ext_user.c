@@ -23,6 +23,7 @@ struct tce_config exttcp_config(const struct ext_tcp_options *o, uint32_t mtu, u
         .notsent_lowat = o->notsent_lowat,
         .nodelay = o->nodelay,
         .cork = o->cork,
+        .reno = o->reno,
         .keepalive = o->keepalive,
         .oob_inline = o->oob_inline,
         .keep_idle_ns = (o->keep_idle_s ? o->keep_idle_s : 7200) * SEC_NS,

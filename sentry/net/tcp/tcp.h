@@ -111,6 +111,7 @@ struct tce_config {
     bool sndbuf_fixed, rcvbuf_fixed;
     uint32_t notsent_lowat; /* bytes that may wait to be sent; 0: as many as the buffer takes */
     bool nodelay, cork, keepalive;
+    bool reno;       /* controls congestion; else CUBIC does */
     bool oob_inline; /* urgent bytes stay in the stream */
     uint64_t keep_idle_ns, keep_intvl_ns;
     unsigned keep_count, syn_retries;
@@ -163,6 +164,7 @@ struct tce_conn {
     /* congestion and loss */
     uint32_t cwnd, ssthresh;
     struct tce_cubic cubic;
+    uint32_t reno_acked; /* bytes of this window that went through */
     bool recovering;
     uint32_t recover; /* snd_nxt when recovery began */
     unsigned dupacks, backoff;

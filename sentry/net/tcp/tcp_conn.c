@@ -470,6 +470,10 @@ void tce_reconfigure(struct tce_conn *c, const struct tce_config *cfg, uint64_t 
     const bool nodelay = !c->cfg.nodelay && cfg->nodelay;
     const uint32_t mss = c->cfg.mss, rcvbuf = c->cfg.rcvbuf, sndbuf = c->cfg.sndbuf;
 
+    if (c->cfg.reno != cfg->reno) {
+        c->cubic = (struct tce_cubic){.epoch_ns = 0};
+        c->reno_acked = 0;
+    }
     c->cfg = *cfg;
     c->cfg.mss = mss;
     if (!cfg->rcvbuf_fixed)

@@ -68,7 +68,10 @@ void tce_cc_ack(struct tce_conn *c, uint32_t acked, uint64_t now)
         c->cwnd = MIN(c->cwnd, TCP_CWND_MAX);
         return;
     }
-    avoid_congestion(c, acked, now);
+    if (c->cfg.reno)
+        tce_reno_avoid(c, acked);
+    else
+        avoid_congestion(c, acked, now);
 }
 
 uint32_t tce_cc_reduce(struct tce_conn *c)
@@ -76,6 +79,8 @@ uint32_t tce_cc_reduce(struct tce_conn *c)
     struct tce_cubic *q = &c->cubic;
     const double cwnd = segments(c, c->cwnd);
 
+    if (c->cfg.reno)
+        return tce_reno_reduce(c);
     /* Fast convergence: a loss below the last one's window leaves room for others. */
     q->w_max = cwnd < q->w_max ? cwnd * (1 + CUBIC_BETA) / 2 : cwnd;
     q->epoch_ns = 0;

@@ -89,7 +89,11 @@ void tce_ack(struct tce_conn *c, const struct tce_in *in, uint64_t now);
 void tce_detect_loss(struct tce_conn *c, uint64_t now);
 void tce_rtt_sample(struct tce_conn *c, uint64_t rtt_ns);
 
-/* tcp_cubic.c */
+/* tcp_reno.c */
+void tce_reno_avoid(struct tce_conn *c, uint32_t acked);
+uint32_t tce_reno_reduce(struct tce_conn *c);
+
+/* tcp_cubic.c: both kinds of congestion control, CUBIC itself */
 void tce_cc_ack(struct tce_conn *c, uint32_t acked, uint64_t now);
 /* A loss: the new slow-start threshold. */
 uint32_t tce_cc_reduce(struct tce_conn *c);
