@@ -11,6 +11,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -527,8 +528,13 @@ TEST(notsent_lowat)
     OK(ioctl(sv[0], SIOCOUTQNSD, &unsent));
     CHECK(unsent >= 4096 && unsent < 200000);
     CHECK_EQ(poll_out(sv[0]), 0);
+    struct epoll_event ev = {.events = EPOLLOUT | EPOLLET};
+    const int ep = OK(epoll_create1(0));
+    OK(epoll_ctl(ep, EPOLL_CTL_ADD, sv[0], &ev));
+    CHECK_EQ(OK(epoll_wait(ep, &ev, 1, 0)), 0);
     set_int(sv[0], SOL_TCP, TCP_NOTSENT_LOWAT, 0);
     CHECK_EQ(poll_out(sv[0]), POLLOUT);
+    CHECK_EQ(OK(epoll_wait(ep, &ev, 1, -1)), 1);
     set_int(sv[0], SOL_TCP, TCP_NOTSENT_LOWAT, 4096);
     while (poll_out(sv[0]) != POLLOUT)
         CHECK(read(sv[1], b, sizeof(b)) > 0);

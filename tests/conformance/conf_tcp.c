@@ -93,6 +93,53 @@ TEST(congestion_control)
     CHECK_ERRNO(setsockopt(tcp(), SOL_TCP, TCP_CONGESTION, "vegas", 5), ENOENT);
 }
 
+static void expect_silence(int c, int l, const struct sockaddr_in6 *to, socklen_t len)
+{
+    nonblock(c);
+    CHECK_ERRNO(connect(c, (const struct sockaddr *)to, len), EINPROGRESS);
+    CHECK_EQ(ready(c, POLLOUT, 50), 0);
+    CHECK_EQ(state_of(c), TCP_SYN_SENT);
+    CHECK_EQ(ready(l, POLLIN, 0), 0);
+}
+
+/* A peer that may be further away than is wanted gets no answer; nor is its own heard. */
+static void least_ttl(int family, int level, int ttl, int least)
+{
+    struct sockaddr_in6 a = {.sin6_family = (sa_family_t)family};
+    socklen_t len = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(a);
+    int l = OK(socket(family, SOCK_STREAM, 0)), far = OK(socket(family, SOCK_STREAM, 0));
+    int near = OK(socket(family, SOCK_STREAM, 0)), strict = OK(socket(family, SOCK_STREAM, 0));
+
+    if (family == AF_INET6)
+        a.sin6_addr = in6addr_loopback;
+    else
+        memcpy(&a, (const struct sockaddr_in[]){in4(0)}, sizeof(struct sockaddr_in));
+    if (bind(l, (struct sockaddr *)&a, len) && family == AF_INET6)
+        conf_skip("no IPv6 here");
+    OK(listen(l, 4));
+    OK(getsockname(l, (struct sockaddr *)&a, &len));
+    set_int(l, level, least, 200);
+    set_int(far, level, ttl, 199);
+    expect_silence(far, l, &a, len);
+    set_int(near, level, ttl, 200);
+    OK(connect(near, (struct sockaddr *)&a, len));
+    int s = OK(accept(l, NULL, NULL));
+    CHECK_EQ(get_int(s, level, least), 200);
+    set_int(strict, level, ttl, 255);
+    set_int(strict, level, least, 255);
+    expect_silence(strict, l, &a, len);
+}
+
+TEST(least_ttl4)
+{
+    least_ttl(AF_INET, SOL_IP, IP_TTL, IP_MINTTL);
+}
+
+TEST(least_ttl6)
+{
+    least_ttl(AF_INET6, SOL_IPV6, IPV6_UNICAST_HOPS, 73 /* IPV6_MINHOPCOUNT */);
+}
+
 /* ---- bind, listen ---- */
 
 TEST(bind_arguments)

@@ -209,6 +209,37 @@ except ConnectionResetError:
     pass
 " """
 
+# Who may be too far away by its TTL is not heard: neither its SYN nor its bytes, which come when they
+# are sent again with more.
+NEAR = r"""exec python3 -c "
+import socket
+l = socket.create_server(('$1', 7001)); l.setsockopt(socket.IPPROTO_IP, 21, 200)
+c, _ = l.accept(); assert c.getsockopt(socket.IPPROTO_IP, 21) == 200
+c.sendall(b'r'); c.recv(1)
+try:
+    c.recv(1, socket.MSG_DONTWAIT); c.sendall(b'early')
+except BlockingIOError:
+    c.sendall(b'silent')
+c.sendall(c.recv(1)); c.recv(1)
+" """
+FAR = r"""exec python3 -c "
+import socket, time
+def call(ttl, seconds):
+    for i in range(1000):
+        s = socket.socket(); s.settimeout(seconds); s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        try:
+            s.connect(('$1', 7001)); return s
+        except TimeoutError:
+            return None
+        except OSError:
+            time.sleep(0.2)
+assert call(199, 1.5) is None
+s = call(200, None); assert s.recv(1) == b'r'
+s.sendall(b'1'); s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 199); s.sendall(b'x')
+assert s.recv(6, socket.MSG_WAITALL) == b'silent'
+s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 200); assert s.recv(1) == b'x'
+" """
+
 # Urgent data, given and taken by either side.
 ECHO = """
 import socket, sys
@@ -498,6 +529,9 @@ class Servers(Case):
 
     def test_defer_accept(self):
         self.both_ways(DEFER, DEFERRED)
+
+    def test_least_ttl(self):
+        self.both_ways(NEAR, FAR)
 
     def test_urgent(self):
         script = "exec python3 -c \"$3\" $2 $1"

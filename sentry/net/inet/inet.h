@@ -66,6 +66,8 @@ void inet_error_input(struct net *n, const struct inet_icmp_error *e);
  * ends). Owned, or NULL. */
 struct sock *inet_tcp_find_listener(struct net *n, const struct net_ep *local,
                                     const struct net_ep *remote);
+/* The least TTL, or hop limit, of packets to it. */
+uint8_t inet_tcp_min_ttl(struct sock *s, unsigned family);
 /* Whether one more connection has room in the listener's queue. */
 bool inet_tcp_room(struct sock *listener);
 /* For how many ns a connection whose SYN has come is to wait for its first bytes after the

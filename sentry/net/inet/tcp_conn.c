@@ -9,6 +9,7 @@
 
 #define NS_PER_SEC 1000000000ull
 #define BUF_LOCK_SND 1u
+#define DEFAULT_HOPS 64u
 
 /* ---- listen ---- */
 
@@ -108,6 +109,29 @@ void tcp_listen_end(struct tcp_sock *s)
 
 /* ---- connect ---- */
 
+uint8_t tcp_ttl(const struct tcp_sock *s, unsigned family)
+{
+    const int own = family == AF_INET ? s->i.ttl : s->i.hops;
+
+    if (own > 0)
+        return (uint8_t)own;
+    return family == AF_INET ? (uint8_t)net_settings(s->i.base.net)->ttl : DEFAULT_HOPS;
+}
+
+uint8_t tcp_min_ttl(const struct tcp_sock *s, unsigned family)
+{
+    return atomic_load(family == AF_INET ? &s->i.min_ttl : &s->i.min_hops);
+}
+
+/* What one sends does not reach the other, from too far away by its TTL. */
+static bool too_far(const struct tcp_sock *s, const struct tcp_sock *l)
+{
+    const unsigned family = s->i.remote.addr.family;
+
+    return tcp_ttl(s, family) < tcp_min_ttl(l, family) ||
+           tcp_ttl(l, family) < tcp_min_ttl(s, family);
+}
+
 static void child_inherit(const struct tcp_sock *l, struct tcp_sock *child)
 {
     struct sock *to = &child->i.base;
@@ -126,6 +150,8 @@ static void child_inherit(const struct tcp_sock *l, struct tcp_sock *child)
     atomic_store(&child->i.opts, atomic_load(&l->i.opts));
     atomic_store(&child->i.ttl, atomic_load(&l->i.ttl));
     atomic_store(&child->i.hops, atomic_load(&l->i.hops));
+    atomic_store(&child->i.min_ttl, atomic_load(&l->i.min_ttl));
+    atomic_store(&child->i.min_hops, atomic_load(&l->i.min_hops));
     atomic_store(&child->i.tos, atomic_load(&l->i.tos));
     atomic_store(&child->i.tclass, atomic_load(&l->i.tclass));
     atomic_store(&child->i.pmtu, atomic_load(&l->i.pmtu));
@@ -172,7 +198,7 @@ static void join_locked(struct tcp_sock *s, struct tcp_sock *l, struct tcp_sock 
     tcp_tap_opened(s, child);
 }
 
-/* 0: established. 1: the queue is full and s waits in it. */
+/* 0: established. 1: the queue is full and s waits in it, or no answer will come. */
 static int dial_once(struct tcp_sock *s, struct tcp_sock *l)
 {
     const uint64_t began = mono_now();
@@ -188,6 +214,8 @@ static int dial_once(struct tcp_sock *s, struct tcp_sock *l)
         r = -ECONNREFUSED;
     } else if (tcp_state(s) != TCP_SYN_SENT) {
         r = -ECONNABORTED;
+    } else if (too_far(s, l)) {
+        r = 1;
     } else if (l->accept_count > l->backlog) {
         s->listener = tcp_get(l);
         list_add_tail(&tcp_get(s)->waiting, &l->dialers);
@@ -600,6 +628,11 @@ struct sock *inet_tcp_find_listener(struct net *n, const struct net_ep *local,
     struct inet_sock *s = inet_find(net_inet(n), INET_TCP, local, remote);
 
     return s ? &s->base : NULL;
+}
+
+uint8_t inet_tcp_min_ttl(struct sock *base, unsigned family)
+{
+    return tcp_min_ttl(tcp_of(base), family);
 }
 
 bool inet_tcp_room(struct sock *base)

@@ -47,6 +47,17 @@ static bool want_room(struct tcp_sock *s, struct tcp_sock *p)
     return is_writable(s, p);
 }
 
+void tcp_lowat_changed(struct tcp_sock *s)
+{
+    struct tcp_sock *p = peer_get(s);
+
+    if (!p)
+        return;
+    if (is_writable(s, p))
+        (void)waitq_wake(&s->i.wq, EPOLL_WRITE);
+    tcp_put(p);
+}
+
 /* After a read: the other end goes on. */
 static void read_done(struct tcp_sock *s)
 {

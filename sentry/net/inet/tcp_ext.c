@@ -49,8 +49,6 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
 {
     const struct sock *b = &s->i.base;
     const bool v4 = s->i.remote.addr.family == AF_INET;
-    const int ttl = v4 ? s->i.ttl : s->i.hops;
-
     const struct net_settings *set = net_settings(b->net);
 
     memset(o, 0, sizeof(*o));
@@ -69,7 +67,8 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     o->user_timeout_ms = s->opt.user_timeout;
     o->syn_retries = s->opt.syncnt ? s->opt.syncnt : set->syn_retries;
     o->linger2_s = s->opt.linger2 ? s->opt.linger2 : (int32_t)set->fin_timeout;
-    o->ttl = (uint8_t)(ttl > 0 ? (uint32_t)ttl : v4 ? set->ttl : 64);
+    o->ttl = tcp_ttl(s, s->i.remote.addr.family);
+    o->min_ttl = tcp_min_ttl(s, s->i.remote.addr.family);
     o->tos = v4 ? s->i.tos : s->i.tclass;
 }
 

@@ -367,6 +367,8 @@ int tcp_setsockopt(struct sock *base, int level, int name, const void *buf, sock
     mutex_lock(&s->i.mu);
     int r = set_number_locked(s, name, v, c);
     mutex_unlock(&s->i.mu);
+    if (name == LX_TCP_NOTSENT_LOWAT)
+        tcp_lowat_changed(s);
     return r;
 }
 

@@ -183,6 +183,10 @@ void tcp_tap_end(const struct tcp_sock *s, const struct tcp_sock *p);
 void tcp_tap_reset(const struct tcp_sock *s, const struct tcp_sock *p);
 
 /* ---- tcp_conn.c ---- */
+/* The TTL, or hop limit, of what s sends to an address of this family, and the least that it takes
+ * (IP_MINTTL, IPV6_MINHOPCOUNT). */
+uint8_t tcp_ttl(const struct tcp_sock *s, unsigned family);
+uint8_t tcp_min_ttl(const struct tcp_sock *s, unsigned family);
 MUST_CHECK int tcp_listen(struct sock *s, int backlog, const struct vfs_caller *c);
 MUST_CHECK int tcp_connect(struct sock *s, const struct sock_addr *a, bool nonblock,
                            const struct vfs_caller *c);
@@ -246,6 +250,8 @@ uint32_t tcp_poll(struct sock *s, struct waiter *w);
 MUST_CHECK int64_t tcp_readable(struct sock *s);
 MUST_CHECK int64_t tcp_unsent(struct sock *s);
 bool tcp_at_mark(struct tcp_sock *s);
+/* TCP_NOTSENT_LOWAT of s was set: who waits to write looks again. No lock held. */
+void tcp_lowat_changed(struct tcp_sock *s);
 
 /* ---- tcp_opt.c ---- */
 void tcp_options_init(struct tcp_options *o);

@@ -81,6 +81,7 @@ struct ext_tcp_options {
     uint32_t syn_retries; /* 0: default */
     int32_t linger2_s;    /* 0: default; <0: none */
     uint8_t ttl, tos;     /* ttl 0: 64 */
+    uint8_t min_ttl;      /* segments with less are dropped */
 };
 
 /* Called with the connection's lock held: wakes sleepers, nothing else. EPOLL* bits. */

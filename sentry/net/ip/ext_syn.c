@@ -149,7 +149,7 @@ static void new_from_syn(const struct ip_in *in, const struct net_ep *local,
         return;
     }
     /* A full queue: the peer asks again later (tcp_abort_on_overflow is 0). */
-    if (!inet_tcp_room(listener)) {
+    if (in->ttl < inet_tcp_min_ttl(listener, remote->addr.family) || !inet_tcp_room(listener)) {
         sock_put(listener);
         return;
     }

@@ -394,6 +394,11 @@ void exttcp_input(const struct ip_in *in)
     }
     const uint64_t now = mono_now();
     mutex_lock(&t->mu);
+    if (in->ttl < t->min_ttl) {
+        mutex_unlock(&t->mu);
+        exttcp_put(t);
+        return;
+    }
     const bool reused = is_reused(t, &seg);
     const bool bad_ack = (t->c.state == TCP_S_SYN_SENT && seg.flags & TCP_F_ACK &&
                           seg.ack != t->c.snd_nxt && !(seg.flags & TCP_F_RST)) ||

@@ -26,7 +26,7 @@ struct ext_tcp {
     bool deferred;         /* the listener counts it (inet_tcp_defer_begin) */
     uint64_t defer_until;  /* without data it is handed over then; or when to try again */
     uint64_t defer_end;    /* when a full queue is no more waited for */
-    uint8_t ttl, tos;
+    uint8_t ttl, tos, min_ttl;
     struct netns_path path;
     uint32_t path_generation;
 };

@@ -71,6 +71,7 @@ int ext_tcp_connect(struct net *n, const struct net_ep *local, const struct net_
     t->user = user;
     t->ttl = o->ttl;
     t->tos = o->tos;
+    t->min_ttl = o->min_ttl;
     tce_connect(&t->c, exttcp_iss(local, remote, now), now);
     done(t);
     *out = t;
@@ -87,6 +88,7 @@ void ext_tcp_attach(struct ext_tcp *t, const struct ext_tcp_options *o, ext_tcp_
     t->user = user;
     t->ttl = o->ttl;
     t->tos = o->tos;
+    t->min_ttl = o->min_ttl;
     const struct tce_config cfg =
         exttcp_config(o, t->c.cfg.mss + (family == AF_INET ? 40 : 60), family);
     tce_reconfigure(&t->c, &cfg, mono_now());
@@ -100,6 +102,7 @@ void ext_tcp_set_options(struct ext_tcp *t, const struct ext_tcp_options *o)
     mutex_lock(&t->mu);
     t->ttl = o->ttl;
     t->tos = o->tos;
+    t->min_ttl = o->min_ttl;
     const struct tce_config cfg =
         exttcp_config(o, t->c.cfg.mss + (family == AF_INET ? 40 : 60), family);
     tce_reconfigure(&t->c, &cfg, mono_now());

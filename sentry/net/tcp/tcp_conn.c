@@ -468,6 +468,7 @@ void tce_reconfigure(struct tce_conn *c, const struct tce_config *cfg, uint64_t 
 {
     const bool uncork = c->cfg.cork && !cfg->cork;
     const bool nodelay = !c->cfg.nodelay && cfg->nodelay;
+    const bool lowat = c->cfg.notsent_lowat != cfg->notsent_lowat;
     const uint32_t mss = c->cfg.mss, rcvbuf = c->cfg.rcvbuf, sndbuf = c->cfg.sndbuf;
 
     if (c->cfg.reno != cfg->reno) {
@@ -488,6 +489,8 @@ void tce_reconfigure(struct tce_conn *c, const struct tce_config *cfg, uint64_t 
         c->t_keep = c->last_in_ns + cfg->keep_idle_ns;
     if (uncork || nodelay)
         tce_output(c, now);
+    if (lowat && may_write(c) && tce_is_writable(c))
+        c->ops->event(c, EPOLLOUT | EPOLLWRNORM);
 }
 
 uint32_t tce_poll_events(const struct tce_conn *c)
