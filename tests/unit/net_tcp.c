@@ -373,6 +373,27 @@ Test(net_tcp, reno)
     cr_assert_gt(growths, 10);
 }
 
+/* No larger window is offered, and all comes through the small one. */
+Test(net_tcp, window_clamp)
+{
+    const uint64_t total = 300000;
+    struct tce_config cfg = config();
+
+    for (uint32_t clamp = 1152; clamp <= 8192; clamp += 7040) {
+        cfg.window_clamp = clamp;
+        begin(&cfg);
+        while (sim->a.read < total) {
+            if (sim->b.c.state == TCP_S_ESTABLISHED)
+                push(&sim->b, total);
+            cr_assert(step(sim));
+            cr_assert_leq(sim->b.c.snd_wnd, clamp);
+            (void)pull(&sim->a, SIZE_MAX);
+        }
+        teardown();
+        setup();
+    }
+}
+
 static struct lx_tcp_info info(struct end *e)
 {
     struct lx_tcp_info i;

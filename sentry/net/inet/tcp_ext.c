@@ -56,6 +56,7 @@ static void options_of(const struct tcp_sock *s, struct ext_tcp_options *o)
     o->rcvbuf = b->buf_lock & BUF_LOCK_RCV ? b->rcvbuf : 0;
     o->maxseg = s->opt.maxseg;
     o->notsent_lowat = s->opt.notsent_lowat;
+    o->window_clamp = s->opt.window_clamp;
     o->nodelay = s->opt.nodelay;
     o->cork = s->opt.cork;
     o->reno = strcmp(s->opt.congestion, "reno") == 0;

@@ -74,6 +74,7 @@ struct ext_tcp_options {
     uint32_t sndbuf, rcvbuf; /* bytes; 0: grow as needed */
     uint32_t maxseg;         /* TCP_MAXSEG, 0: of the path */
     uint32_t notsent_lowat;  /* 0: none */
+    uint32_t window_clamp;   /* 0: none */
     bool nodelay, cork, keepalive, oob_inline;
     bool reno;                                      /* TCP_CONGESTION; else cubic */
     uint32_t keep_idle_s, keep_intvl_s, keep_count; /* 0: defaults */

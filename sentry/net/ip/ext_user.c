@@ -21,6 +21,7 @@ struct tce_config exttcp_config(const struct ext_tcp_options *o, uint32_t mtu, u
         .sndbuf_fixed = o->sndbuf != 0,
         .rcvbuf_fixed = o->rcvbuf != 0,
         .notsent_lowat = o->notsent_lowat,
+        .window_clamp = o->window_clamp,
         .nodelay = o->nodelay,
         .cork = o->cork,
         .reno = o->reno,

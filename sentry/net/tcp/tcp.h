@@ -110,6 +110,7 @@ struct tce_config {
     uint32_t sndbuf, rcvbuf; /* largest; with the flags below they may grow to the bounds */
     bool sndbuf_fixed, rcvbuf_fixed;
     uint32_t notsent_lowat; /* bytes that may wait to be sent; 0: as many as the buffer takes */
+    uint32_t window_clamp;  /* no larger window is offered; 0: any */
     bool nodelay, cork, keepalive;
     bool reno;       /* controls congestion; else CUBIC does */
     bool oob_inline; /* urgent bytes stay in the stream */

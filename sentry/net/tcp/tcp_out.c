@@ -5,9 +5,19 @@
 
 /* ---- the window we tell ---- */
 
+/* The window when nothing waits to be read; one that the scale cannot tell would be none. */
+static uint32_t widest(const struct tce_conn *c)
+{
+    if (!c->cfg.window_clamp)
+        return c->cfg.rcvbuf;
+    return MIN(c->cfg.rcvbuf, MAX(c->cfg.window_clamp, 1u << c->rcv_scale));
+}
+
 uint32_t tce_rcv_space(const struct tce_conn *c)
 {
-    return c->in.used < c->cfg.rcvbuf ? c->cfg.rcvbuf - (uint32_t)c->in.used : 0;
+    const uint32_t room = c->in.used < c->cfg.rcvbuf ? c->cfg.rcvbuf - (uint32_t)c->in.used : 0;
+
+    return MIN(room, widest(c));
 }
 
 /* The right edge never moves back, and forward only by steps worth telling (RFC 9293, 3.8.6.2). */
@@ -17,7 +27,7 @@ static uint32_t window_edge(const struct tce_conn *c)
     const uint32_t most = 65535u << c->rcv_scale;
     const uint32_t space = MIN(tce_rcv_space(c), most) & ~(unit - 1);
     const uint32_t edge = c->rcv_nxt + space;
-    const uint32_t step = MIN(c->mss, c->cfg.rcvbuf / 2);
+    const uint32_t step = MIN(c->mss, widest(c) / 2);
 
     if (seq_leq(edge, c->rcv_adv))
         return c->rcv_adv;
@@ -46,8 +56,8 @@ void tce_maybe_window_update(struct tce_conn *c, uint64_t now)
     const uint32_t edge = window_edge(c), told = c->rcv_adv - c->rcv_nxt;
 
     /* Worth a segment of its own: the peer may be waiting for it. */
-    if (edge - c->rcv_adv >= MIN(2 * c->mss, c->cfg.rcvbuf / 2) &&
-        (told < c->cfg.rcvbuf / 2 || edge - c->rcv_adv >= c->cfg.rcvbuf / 4))
+    if (edge - c->rcv_adv >= MIN(2 * c->mss, widest(c) / 2) &&
+        (told < widest(c) / 2 || edge - c->rcv_adv >= widest(c) / 4))
         tce_send_ack(c, now);
 }
 
