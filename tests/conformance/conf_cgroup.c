@@ -90,8 +90,7 @@ static bool lists(const char *dir, const char *name, long pid)
 static void leave(void)
 {
     put(top, "cgroup.procs", "0");
-    for (int i = 0; i < 500 && rmdir(group) != 0 && errno == EBUSY; i++)
-        usleep(10000);
+    EVENTUALLY(rmdir(group) == 0 || errno != EBUSY);
     CHECK(!conf_exists(group));
 }
 
@@ -152,8 +151,7 @@ static void leave_v2(const char *controller)
         leave();
         return;
     }
-    for (int i = 0; i < 500 && rmdir(group) != 0 && errno == EBUSY; i++)
-        usleep(10000);
+    EVENTUALLY(rmdir(group) == 0 || errno != EBUSY);
     snprintf(text, sizeof(text), "-%s", controller);
     put(top, "cgroup.subtree_control", text);
     snprintf(text, sizeof(text), "%s", get(aside, "cgroup.procs"));
@@ -181,9 +179,7 @@ static void sleeper(void)
 
 static void await_member(pid_t pid)
 {
-    for (int i = 0; i < 1000 && !lists(group, "cgroup.procs", pid); i++)
-        usleep(5000);
-    CHECK(lists(group, "cgroup.procs", pid));
+    EVENTUALLY(lists(group, "cgroup.procs", pid));
 }
 
 /* ---- version 2, core ---- */
@@ -290,16 +286,12 @@ static void count(void)
 /* It has begun to count. */
 static void await_count(void)
 {
-    for (int i = 0; i < 2000 && !__atomic_load_n(counter, __ATOMIC_SEQ_CST); i++)
-        usleep(5000);
-    CHECK(__atomic_load_n(counter, __ATOMIC_SEQ_CST) != 0);
+    EVENTUALLY(__atomic_load_n(counter, __ATOMIC_SEQ_CST) != 0);
 }
 
 static void await_frozen(int want)
 {
-    for (int i = 0; i < 2000 && value(group, "cgroup.events", "frozen") != want; i++)
-        usleep(5000);
-    CHECK_EQ(value(group, "cgroup.events", "frozen"), want);
+    EVENTUALLY(value(group, "cgroup.events", "frozen") == want);
 }
 
 TEST_TIMEOUT(v2_freeze, 60)
@@ -316,9 +308,7 @@ TEST_TIMEOUT(v2_freeze, 60)
     CHECK_EQ(__atomic_load_n(counter, __ATOMIC_SEQ_CST), before);
     put(group, "cgroup.freeze", "0");
     await_frozen(0);
-    for (int i = 0; i < 2000 && __atomic_load_n(counter, __ATOMIC_SEQ_CST) == before; i++)
-        usleep(5000);
-    CHECK(__atomic_load_n(counter, __ATOMIC_SEQ_CST) != before);
+    EVENTUALLY(__atomic_load_n(counter, __ATOMIC_SEQ_CST) != before);
     /* What comes in is frozen too, and what is frozen can be killed. */
     put(group, "cgroup.freeze", "1");
     pid_t other = conf_fork();
@@ -372,8 +362,7 @@ TEST(v2_threads)
     thread_id = thread_word;
     pid_t pid = member(with_thread);
     await_member(pid);
-    for (int i = 0; i < 2000 && !*thread_id; i++)
-        usleep(5000);
+    EVENTUALLY(*thread_id != 0);
     CHECK(lists(group, "cgroup.threads", pid));
     CHECK(lists(group, "cgroup.threads", *thread_id));
     CHECK(!lists(group, "cgroup.procs", *thread_id));
@@ -671,9 +660,7 @@ TEST(v1_cpuacct)
 
 static void await_text(const char *name, const char *want)
 {
-    for (int i = 0; i < 2000 && strcmp(get(group, name), want) != 0; i++)
-        usleep(5000);
-    CHECK_STR(get(group, name), want);
+    EVENTUALLY(strcmp(get(group, name), want) == 0);
 }
 
 TEST_TIMEOUT(v1_freezer, 60)
@@ -720,7 +707,7 @@ static bool name_is_gone(void)
 {
     bool there = true;
 
-    for (int i = 0; i < 100 && there; i++) {
+    for (int i = 0; i < 500 && there; i++) {
         usleep(20000);
         there = strstr(get("/proc/self", "cgroup"), "name=conformance") != NULL;
     }

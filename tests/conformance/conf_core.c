@@ -152,7 +152,7 @@ TEST(contents)
         where[1] = b;
         for (int i = 0; i < 3; i++)
             CHECK_EQ(pthread_create(&t[i], NULL, wait_for_ever, NULL), 0);
-        conf_sleep_ms(50);
+        conf_await_others_asleep();
         abort();
     }
     CHECK_EQ(conf_wait(pid), SIGABRT | 0x80);

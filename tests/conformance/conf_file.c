@@ -542,7 +542,7 @@ TEST(record_lock_waits)
         _exit(*step == 2 ? 0 : 1);
     }
     conf_await(step, 1);
-    conf_sleep_ms(30);
+    conf_await_asleep(pid);
     *step = 2;
     OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
     CHECK_EXIT(pid, 0);

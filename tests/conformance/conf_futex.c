@@ -40,11 +40,19 @@ static void reap(int count)
     }
 }
 
-/* Till nobody of count children or threads runs: they are about to sleep when *started says so. */
+/* Till count threads sleep that counted themselves in *started before they went to. */
 static void await_sleepers(const volatile int *started, int count)
 {
     conf_await(started, count);
-    conf_sleep_ms(50);
+    conf_await_others_asleep();
+}
+
+/* The same for children. */
+static void await_children(const volatile int *started, const pid_t *pids, int count)
+{
+    conf_await(started, count);
+    for (int i = 0; i < count; i++)
+        conf_await_asleep(pids[i]);
 }
 
 TEST(wait_errors)
@@ -77,12 +85,12 @@ TEST(wait_timeouts)
     CHECK_ERRNO(futex(&word, FUTEX_WAIT_BITSET, 0, &past, NULL, 1), ETIMEDOUT);
     CHECK_ERRNO(futex(&word, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, &past, NULL, 1),
                 ETIMEDOUT);
+    start = conf_now();
     OK(clock_gettime(CLOCK_REALTIME, &ts));
     ts.tv_sec++;
-    start = conf_now();
     CHECK_ERRNO(futex(&word, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, &ts, NULL, 1), ETIMEDOUT);
     int64_t took = conf_now() - start;
-    CHECK(took > 900 * 1000 * 1000 && took < 5000 * 1000 * 1000LL);
+    CHECK(took > 900 * 1000 * 1000 && took < CONF_PATIENCE_NS);
 }
 
 struct sleeper {
@@ -179,13 +187,15 @@ TEST(between_processes)
 {
     uint32_t *word = conf_shared(CONF_PAGE);
     int *started = (int *)(word + 1);
+    pid_t pids[3];
     for (int i = 0; i < 3; i++) {
-        if (conf_fork() == 0) {
+        pids[i] = conf_fork();
+        if (pids[i] == 0) {
             __atomic_add_fetch(started, 1, __ATOMIC_SEQ_CST);
             _exit(futex(word, FUTEX_WAIT, 0, NULL, NULL, 0) == 0 ? 0 : 1);
         }
     }
-    await_sleepers(started, 3);
+    await_children(started, pids, 3);
     /* A private key is this address space's alone. */
     CHECK_EQ(futex(word, FUTEX_WAKE_PRIVATE, 3, NULL, NULL, 0), 0);
     CHECK_EQ(futex(word, FUTEX_WAKE, 3, NULL, NULL, 0), 3);
@@ -205,7 +215,7 @@ TEST(through_two_mappings_of_a_file)
         *started = 1;
         _exit(futex(b + 3, FUTEX_WAIT, 0, NULL, NULL, 0) == 0 ? 0 : 1);
     }
-    await_sleepers(started, 1);
+    await_children(started, &pid, 1);
     CHECK_EQ(futex(a + 3, FUTEX_WAKE, 1, NULL, NULL, 0), 0);
     CHECK_EQ(futex(a + 3 + CONF_PAGE / 4, FUTEX_WAKE, 1, NULL, NULL, 0), 1);
     CHECK_EXIT(pid, 0);
@@ -219,17 +229,18 @@ static void ignore_signal(int sig)
 TEST(interrupted)
 {
     uint32_t word = 0;
-    struct timespec ts = {10, 0};
-    struct itimerspec none = {{0, 0}, {0, 50 * 1000 * 1000}};
+    struct timespec ts = {CONF_PATIENCE_S, 0};
+    /* Again and again: the first may come before the call. */
+    const struct itimerspec often = {{0, 50 * 1000 * 1000}, {0, 50 * 1000 * 1000}};
     struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
     timer_t timer;
     OK(timer_create(CLOCK_MONOTONIC, &ev, &timer));
     conf_handler(SIGUSR1, ignore_signal, SA_RESTART);
-    OK(timer_settime(timer, 0, &none, NULL));
+    OK(timer_settime(timer, 0, &often, NULL));
     /* With a timeout it is not restarted once a handler has run. */
     CHECK_ERRNO(futex(&word, FUTEX_WAIT, 0, &ts, NULL, 0), EINTR);
     conf_handler(SIGUSR1, ignore_signal, 0);
-    OK(timer_settime(timer, 0, &none, NULL));
+    OK(timer_settime(timer, 0, &often, NULL));
     CHECK_ERRNO(futex(&word, FUTEX_WAIT, 0, NULL, NULL, 0), EINTR);
 }
 
@@ -244,12 +255,14 @@ TEST(pi_basics)
 {
     struct pi_shared *p = conf_shared(CONF_PAGE);
     const uint32_t self = (uint32_t)own_tid();
+    pid_t pids[2];
     CHECK_ERRNO(futex(&p->word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0), EPERM);
     OK(futex(&p->word, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
     CHECK_EQ(p->word & FUTEX_TID_MASK, self);
     CHECK_ERRNO(futex(&p->word, FUTEX_LOCK_PI, 0, NULL, NULL, 0), EDEADLK);
     for (int i = 0; i < 2; i++) {
-        if (conf_fork() == 0) {
+        pids[i] = conf_fork();
+        if (pids[i] == 0) {
             struct timespec past = {1, 0};
             CHECK_ERRNO(futex(&p->word, FUTEX_TRYLOCK_PI, 0, NULL, NULL, 0), EAGAIN);
             CHECK_ERRNO(futex(&p->word, FUTEX_LOCK_PI, 0, &past, NULL, 0), ETIMEDOUT);
@@ -262,7 +275,7 @@ TEST(pi_basics)
             _exit(0);
         }
     }
-    await_sleepers(&p->started, 2);
+    await_children(&p->started, pids, 2);
     CHECK_EQ(p->got, 0);
     CHECK(p->word & FUTEX_WAITERS);
     OK(futex(&p->word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
@@ -293,11 +306,14 @@ static void owner_ends(int protocol, bool while_waiting)
     if (pid == 0) {
         CHECK_EQ(pthread_mutex_lock(m), 0);
         *state = 1;
-        if (while_waiting)
-            conf_sleep_ms(100);
+        if (while_waiting) {
+            conf_await(state, 2);
+            conf_await_asleep(getppid());
+        }
         _exit(0);
     }
     conf_await(state, 1);
+    *state = 2;
     if (!while_waiting)
         CHECK_EXIT(pid, 0);
     CHECK_EQ(pthread_mutex_lock(m), EOWNERDEAD);
@@ -479,7 +495,7 @@ TEST(requeue_pi_timeout)
     pthread_t t[1];
     struct timespec ts;
     OK(clock_gettime(CLOCK_MONOTONIC, &ts));
-    ts.tv_sec++;
+    ts.tv_sec += 3;
     CHECK_ERRNO(futex(&mv.cond, FUTEX_WAIT_REQUEUE_PI_PRIVATE, 1, NULL, &mv.lock, 0), EAGAIN);
     CHECK_ERRNO(futex(&mv.cond, FUTEX_WAIT_REQUEUE_PI_PRIVATE, 0, NULL, &mv.cond, 0), EINVAL);
     movers_start(t, 1, &ts);

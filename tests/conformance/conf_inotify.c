@@ -376,7 +376,7 @@ TEST(a_reader_waits)
     watch(fd, "f", IN_ATTRIB);
     pid_t pid = conf_fork();
     if (pid == 0) {
-        conf_sleep_ms(50);
+        conf_await_asleep(getppid());
         OK(chmod("f", 0600));
         _exit(0);
     }

@@ -511,6 +511,7 @@ TEST(ports)
 
 TEST(scope_of_signals)
 {
+    volatile int *done = conf_shared(CONF_PAGE);
     pid_t outside = conf_fork();
     if (outside == 0)
         for (;;)
@@ -524,10 +525,11 @@ TEST(scope_of_signals)
         CHECK_EQ(kill(getppid(), 0), 0);
         enforce(OK(create(0, 0, SCOPE_SIGNAL)));
         CHECK_ERRNO(kill(getppid(), 0), EPERM);
+        *done = 1;
         for (;;)
             pause();
     }
-    conf_sleep_ms(20);
+    conf_await(done, 1);
     conf_kill(inside);
     /* The harness ends the whole group. */
 }

@@ -26,10 +26,7 @@ static void on_signal(int sig, siginfo_t *si, void *ctx)
 
 static void await(int count)
 {
-    const int64_t end = conf_now() + 10000000000;
-
-    while (got < count && conf_now() < end)
-        conf_sleep_ms(1);
+    EVENTUALLY(got >= count);
     CHECK_EQ(got, count);
 }
 
@@ -137,7 +134,7 @@ TEST(broken_by_open)
     CHECK_EXIT(opener("f", O_RDWR | O_NONBLOCK, EWOULDBLOCK), 0);
     CHECK_EQ(got, 1);
     pid_t pid = opener("f", O_WRONLY, 0);
-    conf_sleep_ms(50);
+    conf_await_asleep(pid);
     int status;
     CHECK_EQ(waitpid(pid, &status, WNOHANG), 0);
     OK(lease(fd, F_UNLCK));
@@ -246,7 +243,7 @@ TEST_TIMEOUT(times_out, 60)
     CHECK_EXIT(pid, 0);
     int64_t took = conf_now() - start;
     CHECK_EQ(pwrite(set, text, strlen(text), 0), strlen(text));
-    CHECK(took > 800000000 && took < 20000000000);
+    CHECK(took > 800000000 && took < 40000000000);
     CHECK_EQ(got, 1);
     CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
     CHECK_ERRNO(lease(fd, F_UNLCK), EAGAIN);
@@ -391,10 +388,7 @@ TEST_TIMEOUT(dnotify_against_close, 60)
     OK(fcntl(fd, F_NOTIFY, DN_CREATE));
     got_fd = -1;
     conf_put("d/g", "");
-    const int64_t end = conf_now() + 10000000000;
-    while (got_fd != fd && conf_now() < end)
-        conf_sleep_ms(1);
-    CHECK_EQ(got_fd, fd);
+    EVENTUALLY(got_fd == fd);
 }
 
 /* ---- write hints ---- */
@@ -472,9 +466,7 @@ TEST(proc_locks)
     }
     char c;
     CHECK_EQ(read(held[0], &c, 1), 1);
-    const int64_t end = conf_now() + 10000000000;
-    while (!lock_line(fd, "-> POSIX", NULL, 0) && conf_now() < end)
-        conf_sleep_ms(1);
+    EVENTUALLY(lock_line(fd, "-> POSIX", NULL, 0));
     CHECK(lock_line(fd, "-> POSIX", line, sizeof(line)));
     snprintf(want, sizeof(want), "-> POSIX  ADVISORY  READ %d %02x:%02x:%lu 0 EOF\n", pid,
              major(st.st_dev), minor(st.st_dev), st.st_ino);

@@ -137,7 +137,7 @@ TEST(setlkw_waits)
     }
     char c;
     CHECK_EQ(read(p[0], &c, 1), 1);
-    conf_sleep_ms(30);
+    conf_await_asleep(pid);
     CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
     OK(lock(fd, F_SETLK, F_UNLCK, 0, 1));
     CHECK_EXIT(pid, 0);
@@ -156,9 +156,10 @@ TEST(setlkw_is_interrupted)
     pid_t pid = conf_fork();
     if (pid == 0) {
         conf_handler(SIGALRM, nothing, 0);
-        (void)alarm(1);
         _exit(lock(fd, F_SETLKW, F_WRLCK, 0, 1) == -1 && errno == EINTR ? 0 : 9);
     }
+    conf_await_asleep(pid);
+    OK(kill(pid, SIGALRM));
     CHECK_EXIT(pid, 0);
 }
 
@@ -178,7 +179,7 @@ TEST(deadlock)
         _exit(r == 0 ? 0 : errno);
     }
     conf_await(held, 1);
-    conf_sleep_ms(100);
+    conf_await_asleep(pid);
     CHECK_ERRNO(lock(fd, F_SETLKW, F_WRLCK, 1, 1), EDEADLK);
     OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
     CHECK_EXIT(pid, 0);

@@ -221,6 +221,13 @@ TEST(rights)
     OK(k_unlink(name));
 }
 
+static long held_by(int fd)
+{
+    struct mq_attr a;
+    OK(k_attr(fd, NULL, &a));
+    return a.mq_curmsgs;
+}
+
 TEST(waiting)
 {
     char buf[64];
@@ -232,15 +239,14 @@ TEST(waiting)
             OK(k_send(fd, "fill", 0, NULL));
         _exit(0);
     }
-    conf_sleep_ms(30);
+    conf_await_asleep(pid);
     OK(k_send(fd, "late", 5, NULL));
-    conf_sleep_ms(50);
+    EVENTUALLY(held_by(fd) == 4);
+    conf_await_asleep(pid);
     CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
     OK(k_receive(fd, buf, 64, NULL, NULL));
     CHECK_EXIT(pid, 0);
-    struct mq_attr a;
-    OK(k_attr(fd, NULL, &a));
-    CHECK_EQ(a.mq_curmsgs, 4);
+    CHECK_EQ(held_by(fd), 4);
 }
 
 static void on_signal(int sig)
@@ -255,20 +261,21 @@ TEST(timeouts)
     int fd = make_queue(0);
     CHECK_ERRNO(k_receive(fd, buf, 64, NULL, &bad), EINVAL);
     CHECK_ERRNO(k_receive(fd, buf, 64, NULL, &past), ETIMEDOUT);
+    int64_t start = conf_now();
     OK(clock_gettime(CLOCK_REALTIME, &ts));
     ts.tv_nsec += 50 * 1000 * 1000;
     if (ts.tv_nsec >= 1000000000) {
         ts.tv_nsec -= 1000000000;
         ts.tv_sec++;
     }
-    int64_t start = conf_now();
     CHECK_ERRNO(k_receive(fd, buf, 64, NULL, &ts), ETIMEDOUT);
     CHECK(conf_now() - start >= 40 * 1000 * 1000);
     for (int i = 0; i < 4; i++)
         OK(k_send(fd, "x", 0, &past));
     CHECK_ERRNO(k_send(fd, "x", 0, &past), ETIMEDOUT);
     conf_handler(SIGALRM, on_signal, 0);
-    alarm(1);
+    /* Again and again: the first may come before the call. */
+    OK(ualarm(50000, 50000));
     CHECK_ERRNO(k_send(fd, "x", 0, NULL), EINTR);
 }
 
@@ -284,12 +291,12 @@ TEST(polling)
     CHECK_EQ(p.revents, POLLIN);
     pid_t pid = conf_fork();
     if (pid == 0) {
-        conf_sleep_ms(30);
+        conf_await_asleep(getppid());
         expect(fd, "x", 0);
         _exit(0);
     }
     p.events = POLLOUT;
-    CHECK_EQ(poll(&p, 1, 10000), 1);
+    CHECK_EQ(poll(&p, 1, -1), 1);
     CHECK_EQ(p.revents, POLLOUT);
     CHECK_EXIT(pid, 0);
 }
@@ -430,7 +437,7 @@ TEST(notification_and_receiver)
         expect(fd, "a", 0);
         _exit(0);
     }
-    conf_sleep_ms(50);
+    conf_await_asleep(pid);
     OK(k_notify(fd, &e));
     OK(k_send(fd, "a", 0, NULL));
     CHECK_EXIT(pid, 0);

@@ -383,7 +383,7 @@ TEST(ring_v2)
         volatile struct tpacket2_hdr *h = (void *)(p + i % FRAMES * FRAME);
         struct sockaddr_ll from;
         send_text(TYPE, i & 1 ? "odd" : "even");
-        CHECK_EQ(poll(&pfd, 1, 1000), 1);
+        CHECK_EQ(poll(&pfd, 1, CONF_PATIENCE_S * 1000), 1);
         CHECK_EQ(h->tp_status & TP_STATUS_USER, TP_STATUS_USER);
         CHECK_EQ(h->tp_len, i & 1 ? 3u : 4u);
         CHECK_EQ(h->tp_snaplen, h->tp_len);

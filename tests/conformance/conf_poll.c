@@ -27,18 +27,18 @@ static volatile int late_fd;
 
 static void *late_byte(void *arg)
 {
-    conf_sleep_ms((long)(intptr_t)arg);
+    conf_await_asleep(getpid());
     (void)!write(late_fd, "x", 1);
-    return NULL;
+    return arg;
 }
 
-/* Writes a byte to fd a little later. */
-static pthread_t later(int fd, long ms)
+/* Writes a byte to fd when the caller, the main thread, sleeps. */
+static pthread_t later(int fd)
 {
     pthread_t th;
 
     late_fd = fd;
-    CHECK_EQ(pthread_create(&th, NULL, late_byte, (void *)(intptr_t)ms), 0);
+    CHECK_EQ(pthread_create(&th, NULL, late_byte, NULL), 0);
     return th;
 }
 
@@ -140,7 +140,7 @@ TEST(poll_timeouts)
     CHECK_EQ(poll(&p, 1, 0), 0);
     CHECK_EQ(poll(NULL, 0, 30), 0);
     int64_t took = conf_now() - start;
-    CHECK(took >= 30000000 && took < 2000000000);
+    CHECK(took >= 30000000 && took < 20000000000);
 }
 
 TEST(poll_errors)
@@ -163,7 +163,7 @@ TEST(poll_wakes_up)
 
     OK(pipe(fds));
     p.fd = fds[0];
-    pthread_t th = later(fds[1], 30);
+    pthread_t th = later(fds[1]);
     CHECK_EQ(poll(&p, 1, -1), 1);
     CHECK_EQ(p.revents, POLLIN);
     CHECK_EQ(pthread_join(th, NULL), 0);
@@ -176,7 +176,7 @@ TEST(poll_same_descriptor_twice)
     OK(pipe(p));
     struct pollfd pf[3] = {
         {.fd = p[0], .events = POLLIN}, {.fd = p[0], .events = POLLIN}, {.fd = p[1]}};
-    pthread_t th = later(p[1], 20);
+    pthread_t th = later(p[1]);
     CHECK_EQ(poll(pf, 3, -1), 2);
     CHECK_EQ(pthread_join(th, NULL), 0);
 }
@@ -186,8 +186,8 @@ TEST(poll_interrupted)
     struct pollfd p = {.fd = -1};
 
     conf_handler(SIGALRM, noted, SA_RESTART);
-    ualarm(20000, 0);
-    CHECK_ERRNO(poll(&p, 1, 5000), EINTR);
+    ualarm(20000, 20000);
+    CHECK_ERRNO(poll(&p, 1, -1), EINTR);
 }
 
 TEST(poll_goes_on_after_a_stop)
@@ -202,7 +202,7 @@ TEST(poll_goes_on_after_a_stop)
         *done = r == 0 && conf_now() - start >= 200000000;
         _exit(0);
     }
-    conf_sleep_ms(30);
+    conf_await_asleep(pid);
     OK(kill(pid, SIGSTOP));
     conf_sleep_ms(30);
     OK(kill(pid, SIGCONT));
@@ -222,7 +222,7 @@ TEST(ppoll_mask_and_rest)
     OK(sigprocmask(SIG_BLOCK, &block, NULL));
     OK(raise(SIGUSR1));
     CHECK_ERRNO(syscall(SYS_ppoll, NULL, 0, &ts, &none, 8L), EINTR);
-    CHECK(ts.tv_sec == 4 || (ts.tv_sec == 5 && ts.tv_nsec == 0));
+    CHECK(ts.tv_sec < 5 || (ts.tv_sec == 5 && ts.tv_nsec == 0));
     sigset_t now;
     OK(sigprocmask(SIG_BLOCK, NULL, &now));
     CHECK_EQ(sigismember(&now, SIGUSR1), 1);
@@ -285,7 +285,7 @@ TEST(select_timeout_is_counted_down)
     FD_SET(p[0], &r);
     CHECK_EQ(write(p[1], "x", 1), 1);
     CHECK_EQ(select(p[0] + 1, &r, NULL, NULL, &tv), 1);
-    CHECK(tv.tv_sec == 9 || tv.tv_sec == 10);
+    CHECK(tv.tv_sec > 0 && tv.tv_sec <= 10);
 }
 
 TEST(select_errors)
@@ -436,7 +436,7 @@ TEST(epoll_wakes_up_and_times_out)
     int64_t start = conf_now();
     CHECK_EQ(epoll_wait(ep, &ev, 1, 30), 0);
     CHECK(conf_now() - start >= 30000000);
-    pthread_t th = later(p[1], 30);
+    pthread_t th = later(p[1]);
     CHECK_EQ(epoll_wait(ep, &ev, 1, -1), 1);
     CHECK_EQ(pthread_join(th, NULL), 0);
 }
@@ -531,8 +531,8 @@ TEST(epoll_interrupted)
     int ep = OK(epoll_create1(0));
 
     conf_handler(SIGALRM, noted, SA_RESTART);
-    ualarm(20000, 0);
-    CHECK_ERRNO(epoll_wait(ep, &ev, 1, 5000), EINTR);
+    ualarm(20000, 20000);
+    CHECK_ERRNO(epoll_wait(ep, &ev, 1, -1), EINTR);
 }
 
 TEST(epoll_pwait_mask)
@@ -582,7 +582,7 @@ TEST(epoll_add_while_waiting)
     void *n;
 
     CHECK_EQ(pthread_create(&th, NULL, epoll_waiter, &ep), 0);
-    conf_sleep_ms(30);
+    conf_await_others_asleep();
     OK(ep_add(ep, e, EPOLLIN));
     CHECK_EQ(pthread_join(th, &n), 0);
     CHECK_EQ((intptr_t)n, 1);
@@ -626,14 +626,16 @@ TEST(eventfd_semaphore)
 
 TEST(timerfd_fires_once)
 {
-    struct itimerspec it = {.it_value = {0, 20000000}}, got;
+    const struct itimerspec far = {.it_value = {100, 0}}, near = {.it_value = {0, 20000000}};
+    struct itimerspec got;
     int fd = OK(timerfd_create(CLOCK_MONOTONIC, 0));
-    int64_t start = conf_now();
 
-    OK(timerfd_settime(fd, 0, &it, NULL));
+    OK(timerfd_settime(fd, 0, &far, NULL));
     OK(timerfd_gettime(fd, &got));
-    CHECK(got.it_value.tv_nsec > 0 && got.it_value.tv_nsec <= 20000000);
+    CHECK(got.it_value.tv_sec > 0 && got.it_value.tv_sec <= 100);
     CHECK_EQ(ready(fd, POLLIN), 0);
+    int64_t start = conf_now();
+    OK(timerfd_settime(fd, 0, &near, NULL));
     CHECK_EQ(take(fd), 1);
     CHECK(conf_now() - start >= 20000000);
     OK(timerfd_gettime(fd, &got));
@@ -642,17 +644,19 @@ TEST(timerfd_fires_once)
 
 TEST(timerfd_interval_counts)
 {
-    struct itimerspec it = {.it_value = {0, 5000000}, .it_interval = {0, 5000000}}, old;
+    struct itimerspec it = {.it_value = {100, 0}, .it_interval = {0, 5000000}}, old;
     int fd = OK(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
     uint64_t n;
 
     CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
     OK(timerfd_settime(fd, 0, &it, NULL));
     CHECK_ERRNO(read(fd, &n, 8), EAGAIN);
+    it.it_value = it.it_interval;
+    OK(timerfd_settime(fd, 0, &it, NULL));
     conf_sleep_ms(40);
     CHECK_EQ(ready(fd, POLLIN), POLLIN);
     n = take(fd);
-    CHECK(n >= 7 && n < 1000);
+    CHECK(n >= 7 && n < CONF_PATIENCE_NS / 5000000);
     it = (struct itimerspec){0};
     OK(timerfd_settime(fd, 0, &it, &old));
     CHECK_EQ(old.it_interval.tv_nsec, 5000000);

@@ -583,15 +583,17 @@ TEST(restarted_calls)
     OK(pipe(fds));
     conf_handler(SIGUSR1, count_hit, SA_RESTART);
     pid_t noisy = pester(SIGUSR1, stop);
+    EVENTUALLY(hits > 0);
     pid_t writer = conf_fork();
     if (writer == 0) {
-        conf_sleep_ms(100);
+        /* Some signals come while the parent reads. */
+        conf_await_asleep(getppid());
+        conf_sleep_ms(50);
         CHECK_EQ(write(fds[1], "z", 1), 1);
         _exit(0);
     }
     CHECK_EQ(read(fds[0], &c, 1), 1);
     CHECK_EQ(c, 'z');
-    CHECK(hits > 0);
     CHECK_EXIT(writer, 0);
     /* poll and nanosleep are never restarted when a handler ran. */
     struct pollfd pfd = {.fd = fds[0], .events = POLLIN};
@@ -599,6 +601,7 @@ TEST(restarted_calls)
     pid_t slow = conf_fork();
     if (slow == 0) {
         conf_handler(SIGUSR1, SIG_IGN, 0);
+        conf_await_asleep(getppid());
         conf_sleep_ms(50);
         _exit(3);
     }
@@ -626,19 +629,22 @@ TEST(ignored_signal_does_not_interrupt)
 
 TEST(stop_does_not_fail_sleep)
 {
+    volatile int *stopped = conf_shared(CONF_PAGE);
     pid_t pid = conf_fork();
     if (pid == 0) {
         struct timespec ts = {.tv_nsec = 200000000};
         int64_t start = conf_now();
         OK(nanosleep(&ts, NULL));
         CHECK(conf_now() - start >= 200000000);
+        conf_await(stopped, 1);
         _exit(0);
     }
     int status;
-    conf_sleep_ms(20);
+    conf_await_asleep(pid);
     OK(kill(pid, SIGSTOP));
     CHECK_EQ(waitpid(pid, &status, WUNTRACED), pid);
     CHECK(WIFSTOPPED(status));
+    *stopped = 1;
     OK(kill(pid, SIGCONT));
     CHECK_EXIT(pid, 0);
 }
@@ -678,7 +684,7 @@ TEST(sigtimedwait_cases)
     pid_t pid = conf_fork();
     if (pid == 0) {
         union sigval v = {.sival_int = 77};
-        conf_sleep_ms(20);
+        conf_await_asleep(getppid());
         OK(sigqueue(getppid(), SIGRTMIN, v));
         _exit(0);
     }

@@ -313,6 +313,7 @@ TEST(interrupted_and_made_again)
     if (pid == 0) {
         for (int i = 0; i < 20; i++) {
             conf_sleep_ms(5);
+            conf_await_asleep(getppid());
             OK(kill(getppid(), SIGALRM));
         }
         CHECK_EQ(write(fds[1], "y", 1), 1);
@@ -538,7 +539,7 @@ TEST(numbers_after_a_parent_ended)
             often();
             CHECK_EQ(call_any(SYS_getppid, 0, 0, 0), up);
             CHECK_EQ(write(fds[1], "r", 1), 1);
-            const int64_t end = conf_now() + 10000000000;
+            const int64_t end = conf_now() + CONF_PATIENCE_NS;
             while (call_any(SYS_getppid, 0, 0, 0) == up && conf_now() < end)
                 continue;
             CHECK_EQ(call_any(SYS_getppid, 0, 0, 0), above);
@@ -791,7 +792,7 @@ static volatile int filter_state;
 
 static void *filtered_main(void *arg)
 {
-    const int64_t end = conf_now() + 10000000000;
+    const int64_t end = conf_now() + CONF_PATIENCE_NS;
 
     (void)arg;
     for (int i = 0; i < OFTEN; i++)

@@ -637,7 +637,7 @@ TEST(msg_full)
         OK(send_text(id, 2, "waited", 0));
         _exit(0);
     }
-    conf_sleep_ms(30);
+    conf_await_asleep(pid);
     CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
     OK(msgrcv(id, &big, 8192, 1, 0));
     CHECK_EXIT(pid, 0);
@@ -654,21 +654,26 @@ TEST(msg_full)
 TEST(msg_wait_removed_interrupted)
 {
     int id = OK(msgget(IPC_PRIVATE, 0600));
+    volatile int *step = conf_shared(CONF_PAGE);
     struct text_msg m;
     pid_t pid = conf_fork();
     if (pid == 0) {
         conf_handler(SIGUSR1, on_signal, SA_RESTART);
         CHECK_ERRNO(msgrcv(id, &m, 32, 0, 0), EINTR);
+        *step = 1;
         CHECK_EQ(msgrcv(id, &m, 32, 4, 0), 5);
         CHECK_STR(m.text, "four");
+        *step = 2;
         CHECK_ERRNO(msgrcv(id, &m, 32, 0, 0), EIDRM);
         _exit(0);
     }
-    conf_sleep_ms(50);
+    conf_await_asleep(pid);
     OK(kill(pid, SIGUSR1));
-    conf_sleep_ms(50);
+    conf_await(step, 1);
+    conf_await_asleep(pid);
     OK(send_text(id, 4, "four", 0));
-    conf_sleep_ms(50);
+    conf_await(step, 2);
+    conf_await_asleep(pid);
     OK(msgctl(id, IPC_RMID, NULL));
     CHECK_EXIT(pid, 0);
 }

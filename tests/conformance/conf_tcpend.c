@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
 #include <time.h>
@@ -60,7 +61,7 @@ TEST(close_with_unread_resets)
     pair(sv);
     CHECK_EQ(OK(send(sv[0], "abc", 3, 0)), 3);
     CHECK_EQ(OK(send(sv[1], "xyz", 3, 0)), 3);
-    ready(sv[1], POLLIN, 1000);
+    ready(sv[1], POLLIN, PATIENCE_MS);
     OK(close(sv[1]));
     await_state(sv[0], TCP_CLOSE);
     CHECK_EQ(ready(sv[0], POLLIN | POLLOUT, 0), POLLIN | POLLOUT | POLLERR | POLLHUP);
@@ -91,7 +92,7 @@ TEST(shutdown_read)
     OK(shutdown(sv[0], SHUT_RD));
     CHECK_EQ(OK(recv(sv[0], b, 8, 0)), 0);
     CHECK_EQ(OK(send(sv[1], "abc", 3, 0)), 3);
-    ready(sv[0], POLLIN, 100);
+    EVENTUALLY(conf_unread(sv[0]) == 3);
     CHECK_EQ(state_of(sv[0]), TCP_ESTABLISHED);
     CHECK_EQ(OK(recv(sv[0], b, 8, 0)), 3);
     CHECK_EQ(OK(recv(sv[0], b, 8, 0)), 0);
@@ -354,9 +355,8 @@ TEST(urgent)
     CHECK_EQ(OK(send(sv[0], "ab", 2, 0)), 2);
     CHECK_EQ(OK(send(sv[0], "cU", 2, MSG_OOB)), 2);
     CHECK_EQ(OK(send(sv[0], "de", 2, 0)), 2);
-    CHECK_EQ(ready(sv[1], POLLPRI, 1000), POLLPRI);
-    for (int i = 0, n = 0; i < 100 && n < 3; i++, conf_sleep_ms(2))
-        OK(ioctl(sv[1], FIONREAD, &n));
+    CHECK_EQ(ready(sv[1], POLLPRI, PATIENCE_MS), POLLPRI);
+    EVENTUALLY(conf_unread(sv[1]) >= 3);
     OK(ioctl(sv[1], SIOCATMARK, &at));
     CHECK_EQ(at, 0);
     CHECK_EQ(OK(recv(sv[1], b, 16, 0)), 3);
@@ -379,8 +379,7 @@ TEST(urgent_inline)
     set_int(sv[1], SOL_SOCKET, SO_OOBINLINE, 1);
     CHECK_EQ(OK(send(sv[0], "abU", 3, MSG_OOB)), 3);
     CHECK_EQ(OK(send(sv[0], "c", 1, 0)), 1);
-    for (int i = 0; i < 100 && recv(sv[1], b, 4, MSG_PEEK) < 2; i++)
-        conf_sleep_ms(2);
+    EVENTUALLY(recv(sv[1], b, 4, MSG_PEEK) >= 2);
     CHECK_EQ(OK(recv(sv[1], b, 16, 0)), 2);
     CHECK_ERRNO(recv(sv[1], b, 16, MSG_OOB), EINVAL);
     CHECK_EQ(OK(recv(sv[1], b, 1, 0)), 1);
@@ -414,12 +413,22 @@ TEST(edge_triggered)
     watch(ep, sv[1], EPOLLIN | EPOLLET);
     CHECK_EQ(wait_one(ep, 0), 0);
     CHECK_EQ(OK(send(sv[0], "ab", 2, 0)), 2);
-    CHECK_EQ(wait_one(ep, 1000), EPOLLIN);
+    CHECK_EQ(wait_one(ep, PATIENCE_MS), EPOLLIN);
     CHECK_EQ(wait_one(ep, 0), 0);
     CHECK_EQ(OK(recv(sv[1], b, 1, 0)), 1);
     CHECK_EQ(wait_one(ep, 0), 0);
     CHECK_EQ(OK(send(sv[0], "c", 1, 0)), 1);
-    CHECK_EQ(wait_one(ep, 1000), EPOLLIN);
+    CHECK_EQ(wait_one(ep, PATIENCE_MS), EPOLLIN);
+}
+
+/* After all that fd has was read, ep tells of output. */
+static bool output_after_reading(int ep, int fd)
+{
+    static char b[1 << 20];
+
+    while (recv(fd, b, sizeof(b), 0) > 0)
+        ;
+    return wait_one(ep, 20) == EPOLLOUT;
 }
 
 TEST(edge_triggered_output)
@@ -436,13 +445,7 @@ TEST(edge_triggered_output)
         ;
     CHECK_EQ(wait_one(ep, 0), 0);
     nonblock(sv[1]);
-    for (int i = 0; i < 100; i++) {
-        while (recv(sv[1], b, sizeof(b), 0) > 0)
-            ;
-        if (wait_one(ep, 20) == EPOLLOUT)
-            return;
-    }
-    CHECK(false);
+    EVENTUALLY(output_after_reading(ep, sv[1]));
 }
 
 TEST(epoll_listener_oneshot)
@@ -451,22 +454,34 @@ TEST(epoll_listener_oneshot)
 
     watch(ep, l, EPOLLIN | EPOLLONESHOT);
     OK(try_connect(tcp(), port_of(l)));
-    CHECK_EQ(wait_one(ep, 1000), EPOLLIN);
+    CHECK_EQ(wait_one(ep, PATIENCE_MS), EPOLLIN);
     OK(try_connect(tcp(), port_of(l)));
     CHECK_EQ(wait_one(ep, 20), 0);
 }
 
+/* v[1]: whose event came. */
 static void *wait_thread(void *arg)
 {
+    struct epoll_event e;
     int *v = arg;
 
-    v[1] = wait_one(v[0], 300) != 0;
+    CHECK_EQ(OK(epoll_wait(v[0], &e, 1, -1)), 1);
+    __atomic_store_n(&v[1], e.data.fd, __ATOMIC_SEQ_CST);
     return NULL;
+}
+
+static int count_woken(int v[4][2], int fd)
+{
+    int woken = 0;
+
+    for (int i = 0; i < 4; i++)
+        woken += __atomic_load_n(&v[i][1], __ATOMIC_SEQ_CST) == fd;
+    return woken;
 }
 
 TEST(epoll_exclusive_wakes_one)
 {
-    int l = listener(4);
+    int l = listener(4), over = OK(eventfd(0, 0));
     int v[4][2];
     pthread_t t[4];
 
@@ -474,16 +489,18 @@ TEST(epoll_exclusive_wakes_one)
         v[i][0] = OK(epoll_create1(0));
         v[i][1] = 0;
         watch(v[i][0], l, EPOLLIN | EPOLLEXCLUSIVE | EPOLLET);
+        watch(v[i][0], over, EPOLLIN);
         CHECK_EQ(pthread_create(&t[i], NULL, wait_thread, v[i]), 0);
     }
-    conf_sleep_ms(100);
+    conf_await_others_asleep();
     OK(try_connect(tcp(), port_of(l)));
-    int woken = 0;
-    for (int i = 0; i < 4; i++) {
+    EVENTUALLY(count_woken(v, l) > 0);
+    conf_sleep_ms(20);
+    OK(eventfd_write(over, 1));
+    for (int i = 0; i < 4; i++)
         OK(pthread_join(t[i], NULL));
-        woken += v[i][1];
-    }
-    CHECK_EQ(woken, 1);
+    CHECK_EQ(count_woken(v, l), 1);
+    CHECK_EQ(count_woken(v, over), 3);
 }
 
 /* ---- many ---- */

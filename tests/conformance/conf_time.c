@@ -346,17 +346,17 @@ TEST(sleep_interrupted)
 {
     struct timespec ts = {10, 0}, rem = {0, 0};
     conf_handler(SIGALRM, count_hit, SA_RESTART);
-    arm_real(50 * MS, 0);
+    /* Again and again: the first may come before the call. */
+    arm_real(50 * MS, 50 * MS);
     CHECK_ERRNO(nanosleep(&ts, &rem), EINTR);
-    CHECK(ns_of(&rem) > 9 * SEC && ns_of(&rem) < 10 * SEC);
+    CHECK(ns_of(&rem) > 0 && ns_of(&rem) < 10 * SEC);
     /* An absolute one leaves rem alone. */
     int64_t until = clock_ns(CLOCK_MONOTONIC) + 10 * SEC;
     ts = (struct timespec){until / SEC, until % SEC};
     rem.tv_sec = 77;
-    arm_real(50 * MS, 0);
     CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, &rem), EINTR);
     CHECK_EQ(rem.tv_sec, 77);
-    CHECK_EQ(hits, 2);
+    CHECK(hits >= 2);
 }
 
 TEST(sleep_goes_on_after_a_stop)
@@ -369,15 +369,17 @@ TEST(sleep_goes_on_after_a_stop)
         *state = 1;
         OK(nanosleep(&ts, NULL));
         CHECK(conf_now() - start >= 400 * MS);
-        CHECK(conf_now() - start < 3000 * MS);
+        CHECK(conf_now() - start < CONF_PATIENCE_NS);
+        conf_await(state, 2);
         _exit(0);
     }
     conf_await(state, 1);
-    conf_sleep_ms(50);
+    conf_await_asleep(pid);
     OK(kill(pid, SIGSTOP));
     int status;
     CHECK_EQ(OK(waitpid(pid, &status, WUNTRACED)), pid);
     CHECK(WIFSTOPPED(status));
+    *state = 2;
     conf_sleep_ms(50);
     OK(kill(pid, SIGCONT));
     CHECK_EXIT(pid, 0);
@@ -447,8 +449,9 @@ TEST(alarm_counts_seconds)
 {
     conf_handler(SIGALRM, count_hit, 0);
     CHECK_EQ(alarm(100), 0);
-    CHECK_EQ(alarm(1), 100);
-    pause();
+    const unsigned int left = alarm(1);
+    CHECK(left > 100 - CONF_PATIENCE_S && left <= 100);
+    EVENTUALLY(hits > 0);
     CHECK_EQ(hits, 1);
     CHECK_EQ(alarm(0), 0);
 }
@@ -458,7 +461,7 @@ HELPER(await_alarm)
 {
     (void)argc;
     (void)argv;
-    struct timespec ts = {5, 0};
+    struct timespec ts = {CONF_PATIENCE_S, 0};
     nanosleep(&ts, NULL);
     return 1;
 }
@@ -504,10 +507,11 @@ TEST(timer_fires)
         timer_t t = timer_new(timer_clocks[i], SIGRTMIN + 1, 1000 + (int)i);
         struct itimerspec it;
         hits = 0;
+        timer_arm(t, 100 * SEC, 0);
+        OK(timer_gettime(t, &it));
+        CHECK(ns_of(&it.it_value) > 0 && ns_of(&it.it_value) <= 100 * SEC);
         int64_t start = conf_now();
         timer_arm(t, 30 * MS, 0);
-        OK(timer_gettime(t, &it));
-        CHECK(ns_of(&it.it_value) > 0 && ns_of(&it.it_value) <= 30 * MS);
         while (hits == 0)
             conf_sleep_ms(5);
         CHECK(conf_now() - start >= 30 * MS);
@@ -529,15 +533,17 @@ TEST(timer_overrun)
     sigaddset(&set, SIGRTMIN + 2);
     block(SIGRTMIN + 2);
     timer_t t = timer_new(CLOCK_MONOTONIC, SIGRTMIN + 2, 5);
+    const int64_t start = conf_now();
     timer_arm(t, 10 * MS, 10 * MS);
     conf_sleep_ms(120);
     CHECK_EQ(OK(sigwaitinfo(&set, &si)), SIGRTMIN + 2);
     CHECK_EQ(si.si_code, SI_TIMER);
     CHECK(si.si_overrun >= 8);
     CHECK_EQ(timer_getoverrun(t), si.si_overrun);
-    /* It goes on from where it is. */
+    const int64_t first = 1 + si.si_overrun;
+    /* It goes on from where it is: what was told is not told again. */
     CHECK_EQ(OK(sigwaitinfo(&set, &si)), SIGRTMIN + 2);
-    CHECK(si.si_overrun < 8);
+    CHECK(first + 1 + si.si_overrun <= (conf_now() - start) / (10 * MS));
     OK(timer_delete(t));
 }
 
@@ -556,7 +562,7 @@ TEST(timer_absolute_and_old)
     timer_arm(t, 100 * SEC, 7 * SEC);
     it = (struct itimerspec){{0, 0}, {0, 0}};
     OK(timer_settime(t, 0, &it, &old));
-    CHECK(ns_of(&old.it_value) > 99 * SEC && ns_of(&old.it_value) <= 100 * SEC);
+    CHECK(ns_of(&old.it_value) > 0 && ns_of(&old.it_value) <= 100 * SEC);
     CHECK(ns_of(&old.it_interval) == 7 * SEC);
     OK(timer_gettime(t, &old));
     CHECK(ns_of(&old.it_value) == 0);
@@ -568,9 +574,10 @@ TEST(timer_notify_none)
     struct itimerspec it;
     timer_t t;
     OK(timer_create(CLOCK_MONOTONIC, &ev, &t));
-    timer_arm(t, 20 * MS, 0);
+    timer_arm(t, 100 * SEC, 0);
     OK(timer_gettime(t, &it));
     CHECK(ns_of(&it.it_value) > 0);
+    timer_arm(t, 20 * MS, 0);
     conf_sleep_ms(40);
     OK(timer_gettime(t, &it));
     CHECK(ns_of(&it.it_value) == 0);
@@ -592,7 +599,7 @@ static void *thread_wait_main(void *arg)
     sigemptyset(&set);
     sigaddset(&set, SIGUSR2);
     __atomic_store_n(&w->tid, (int32_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
-    struct timespec ts = {5, 0};
+    struct timespec ts = {CONF_PATIENCE_S, 0};
     w->got = sigtimedwait(&set, NULL, &ts);
     return NULL;
 }
@@ -716,7 +723,7 @@ HELPER(timer_gone)
     (void)argc;
     int id = atoi(argv[0]);
     CHECK_ERRNO(syscall(SYS_timer_getoverrun, id), EINVAL);
-    conf_sleep_ms(1100);
+    conf_sleep_ms(3100);
     return 0;
 }
 
@@ -728,7 +735,7 @@ TEST(timer_exec)
         char text[16];
         OK((int)syscall(SYS_timer_create, CLOCK_MONOTONIC, NULL, &id));
         /* Far longer than an execve takes. */
-        struct itimerspec it = {{0, 0}, {1, 0}};
+        struct itimerspec it = {{0, 0}, {3, 0}};
         OK((int)syscall(SYS_timer_settime, id, 0, &it, NULL));
         text[0] = (char)('0' + id % 10);
         text[1] = '\0';

@@ -17,21 +17,25 @@ static void run_calls(void)
     _exit(r == 4242 ? 0 : 1);
 }
 
-static void change_actions(void)
+static void change_actions(volatile int *rounds)
 {
     const uint64_t action[4] = {0};
-    for (;;)
+    for (;;) {
         (void)syscall(SYS_rt_sigaction, SIGUSR2, action, NULL, 8L);
+        if (*rounds < 1000)
+            ++*rounds;
+    }
 }
 
 /* Calls that may have been short cuts till then are all seen from the attachment on. */
 TEST(attaching_to_who_changes_actions)
 {
     struct user_regs_struct regs;
+    volatile int *rounds = conf_shared(CONF_PAGE);
     pid_t pid = conf_fork();
     if (pid == 0)
-        change_actions();
-    conf_sleep_ms(20);
+        change_actions(rounds);
+    conf_await(rounds, 1000);
     OK(pt(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD));
     OK(pt(PTRACE_INTERRUPT, pid, 0, 0));
     CHECK_EQ(wait_stop(pid), EVENT_STATUS(PTRACE_EVENT_STOP));
@@ -228,18 +232,23 @@ TEST(sysemu)
     CHECK_EXIT(pid, 0);
 }
 
+static volatile int *sleeps;
+
 static void run_sleep(void)
 {
-    struct timespec ts = {0, 300000000};
+    struct timespec ts = {2, 0};
+    *sleeps = 1;
     int r = nanosleep(&ts, NULL);
     _exit(r == 0 ? 0 : 1);
 }
 
 TEST(interrupted_call_restarts)
 {
+    sleeps = conf_shared(CONF_PAGE);
     pid_t pid = traced_child(run_sleep);
     OK(pt(PTRACE_CONT, pid, 0, 0));
-    conf_sleep_ms(50);
+    conf_await(sleeps, 1);
+    conf_await_asleep(pid);
     OK(kill(pid, SIGUSR1));
     CHECK_EQ(wait_stop(pid), SIGUSR1);
     struct user_regs_struct regs;
@@ -295,10 +304,7 @@ TEST(attach_to_a_stopped_process)
     /* And it stays stopped after all. */
     OK(pt(PTRACE_DETACH, pid, 0, 0));
     conf_sleep_ms(20);
-    char path[64], text[512];
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    conf_get(path, text, sizeof(text));
-    CHECK_EQ(strrchr(text, ')')[2], 'T');
+    EVENTUALLY(conf_state(pid) == 'T');
     conf_kill(pid);
 }
 

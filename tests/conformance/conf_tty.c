@@ -77,7 +77,7 @@ static void expect_bytes(int line, int fd, const char *text, size_t len)
     char got[512];
     size_t n = 0;
     while (n < len) {
-        if (!(events(fd, POLLIN, 5000) & POLLIN))
+        if (!(events(fd, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN))
             conf_fail(__FILE__, line, "only %zu of %zu bytes: \"%.*s\"", n, len, (int)n, got);
         ssize_t r = read(fd, got + n, len - n);
         if (r <= 0)
@@ -519,7 +519,7 @@ TEST(canonical_mode_comes_and_goes)
     SEND(p.m, "abc");
     EXPECT_QUIET(p.s);
     set_flags(p.s, 0, 0, 0);
-    CHECK(events(p.s, POLLIN, 5000) & POLLIN);
+    CHECK(events(p.s, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
     CHECK_EQ(read(p.s, buf, 2), 2);
     set_flags(p.s, ICANON, 0, 0);
     /* What was there before is read at once. */
@@ -582,12 +582,12 @@ TEST(stop_and_start_keys)
     struct pair p = open_pair();
     set_flags(p.s, ICANON, IXON, 0);
     SEND(p.m, "\x13");
-    conf_sleep_ms(30);
+    EVENTUALLY(!(events(p.s, POLLOUT, 0) & POLLOUT));
     OK(fcntl(p.s, F_SETFL, O_NONBLOCK));
     CHECK_ERRNO(write(p.s, "abc", 3), EAGAIN);
     CHECK_EQ(events(p.s, POLLOUT, 0) & POLLOUT, 0);
     SEND(p.m, "\x11");
-    CHECK(events(p.s, POLLOUT, 5000) & POLLOUT);
+    CHECK(events(p.s, POLLOUT, CONF_PATIENCE_S * 1000) & POLLOUT);
     SEND(p.s, "abc");
     EXPECT(p.m, "abc");
     /* Neither key is input. */
@@ -600,10 +600,10 @@ TEST(any_key_starts)
     struct pair p = open_pair();
     set_flags(p.s, ICANON, IXON | IXANY, 0);
     SEND(p.m, "\x13");
-    conf_sleep_ms(30);
+    EVENTUALLY(!(events(p.s, POLLOUT, 0) & POLLOUT));
     SEND(p.m, "x");
     OK(fcntl(p.s, F_SETFL, O_NONBLOCK));
-    CHECK(events(p.s, POLLOUT, 5000) & POLLOUT);
+    CHECK(events(p.s, POLLOUT, CONF_PATIENCE_S * 1000) & POLLOUT);
     SEND(p.s, "abc");
     EXPECT(p.m, "abc");
     SEND(p.m, "\n");
@@ -648,8 +648,10 @@ TEST(raw_minimum)
     set_raw(p.s, 3, 0);
     pid_t pid = conf_fork();
     if (pid == 0) {
+        conf_await_asleep(getppid());
         SEND(p.m, "a");
         conf_sleep_ms(50);
+        conf_await_asleep(getppid());
         SEND(p.m, "bc");
         _exit(0);
     }
@@ -710,11 +712,11 @@ TEST(raw_input_fills_up)
     CHECK(n >= 4095);
     ssize_t got = 0;
     while (got < n) {
-        CHECK(events(p.s, POLLIN, 5000) & POLLIN);
+        CHECK(events(p.s, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
         got += OK(read(p.s, big, sizeof(big)));
     }
     CHECK_EQ(got, n);
-    CHECK(events(p.m, POLLOUT, 5000) & POLLOUT);
+    CHECK(events(p.m, POLLOUT, CONF_PATIENCE_S * 1000) & POLLOUT);
 }
 
 TEST(output_fills_up)
@@ -730,10 +732,10 @@ TEST(output_fills_up)
     CHECK(n >= 4096);
     ssize_t got = 0;
     while (got < n) {
-        CHECK(events(p.m, POLLIN, 5000) & POLLIN);
+        CHECK(events(p.m, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
         got += OK(read(p.m, big, sizeof(big)));
     }
-    CHECK(events(p.s, POLLOUT, 5000) & POLLOUT);
+    CHECK(events(p.s, POLLOUT, CONF_PATIENCE_S * 1000) & POLLOUT);
 }
 
 TEST(writer_waits_for_reader)
@@ -765,7 +767,7 @@ TEST(bytes_ready)
     OK(ioctl(p.s, FIONREAD, &n));
     CHECK_EQ(n, 4);
     SEND(p.s, "xyz");
-    CHECK(events(p.m, POLLIN, 5000) & POLLIN);
+    CHECK(events(p.m, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
     OK(ioctl(p.m, FIONREAD, &n));
     CHECK_EQ(n, 3);
     OK(ioctl(p.s, TIOCOUTQ, &n));
@@ -786,7 +788,7 @@ TEST(flush_input)
     EXPECT(p.s, "x\n");
     struct termios t = settings(p.s);
     SEND(p.m, "y\n");
-    CHECK(events(p.s, POLLIN, 5000) & POLLIN);
+    CHECK(events(p.s, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
     OK(tcsetattr(p.s, TCSAFLUSH, &t));
     EXPECT_QUIET(p.s);
 }
@@ -795,7 +797,7 @@ TEST(flush_output)
 {
     struct pair p = open_pair();
     SEND(p.s, "abc");
-    CHECK(events(p.m, POLLIN, 5000) & POLLIN);
+    CHECK(events(p.m, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
     OK(tcflush(p.m, TCIFLUSH));
     EXPECT_QUIET(p.m);
 }
@@ -816,7 +818,7 @@ TEST(master_hears_of_the_last_slave)
     EXPECT(p.m, "last");
     CHECK_ERRNO(read(p.m, buf, sizeof(buf)), EAGAIN);
     OK(close(second));
-    CHECK(events(p.m, POLLIN, 5000) & POLLHUP);
+    CHECK(events(p.m, POLLIN, CONF_PATIENCE_S * 1000) & POLLHUP);
     CHECK_ERRNO(read(p.m, buf, sizeof(buf)), EIO);
     /* A slave that is opened again makes it whole. */
     p.s = OK(open(p.name, O_RDWR | O_NOCTTY));
@@ -848,7 +850,7 @@ TEST(reader_wakes_when_the_master_goes)
         CHECK_EQ(read(p.s, &c, 1), 0);
         _exit(0);
     }
-    conf_sleep_ms(50);
+    conf_await_asleep(pid);
     OK(close(p.m));
     CHECK_EXIT(pid, 0);
 }
@@ -864,11 +866,11 @@ TEST(packets_of_data)
     OK(ioctl(p.m, TIOCGPKT, &v));
     CHECK_EQ(v, 1);
     SEND(p.s, "abc");
-    CHECK(events(p.m, POLLIN, 5000) & POLLIN);
+    CHECK(events(p.m, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
     CHECK_EQ(read(p.m, buf, sizeof(buf)), 4);
     CHECK_EQ(memcmp(buf, "\0abc", 4), 0);
     SEND(p.s, "wxyz");
-    CHECK(events(p.m, POLLIN, 5000) & POLLIN);
+    CHECK(events(p.m, POLLIN, CONF_PATIENCE_S * 1000) & POLLIN);
     CHECK_EQ(read(p.m, buf, 3), 3);
     CHECK_EQ(memcmp(buf, "\0wx", 3), 0);
     CHECK_EQ(read(p.m, buf, 3), 3);
@@ -882,13 +884,13 @@ TEST(packets_of_state)
     unsigned char buf[16];
     OK(ioctl(p.m, TIOCPKT, &one));
     OK(tcflush(p.s, TCIFLUSH));
-    CHECK(events(p.m, POLLPRI, 5000) & POLLPRI);
+    CHECK(events(p.m, POLLPRI, CONF_PATIENCE_S * 1000) & POLLPRI);
     CHECK_EQ(read(p.m, buf, sizeof(buf)), 1);
     CHECK_EQ(buf[0], TIOCPKT_FLUSHREAD);
     struct termios t = settings(p.s);
     t.c_iflag &= ~(tcflag_t)IXON;
     OK(tcsetattr(p.s, TCSANOW, &t));
-    CHECK(events(p.m, POLLPRI, 5000) & POLLPRI);
+    CHECK(events(p.m, POLLPRI, CONF_PATIENCE_S * 1000) & POLLPRI);
     CHECK_EQ(read(p.m, buf, sizeof(buf)), 1);
     CHECK_EQ(buf[0], TIOCPKT_NOSTOP);
     t.c_iflag |= IXON;

@@ -230,7 +230,7 @@ static void check_keys(struct pair *p)
         board->hits = 0;
         /* Input typed before is dropped. */
         CHECK_EQ(write(p->m, "ab\n", 3), 3);
-        conf_sleep_ms(30);
+        EVENTUALLY(conf_unread(p->m) == 4);
         OK(tcflush(p->m, TCIFLUSH));
         CHECK_EQ(write(p->m, keys[i].key, 1), 1);
         conf_await(&board->hits, 1);
@@ -285,19 +285,22 @@ static void check_interrupted_read(struct pair *p)
     conf_handler(SIGINT, note, 0);
     pid_t pid = conf_fork();
     if (pid == 0) {
-        conf_sleep_ms(50);
+        signal(SIGINT, SIG_IGN);
+        conf_await_asleep(getppid());
         CHECK_EQ(write(p->m, "\x03", 1), 1);
         _exit(0);
     }
     signal(SIGCHLD, SIG_IGN);
     CHECK_ERRNO(read(p->s, &c, 1), EINTR);
     conf_handler(SIGINT, note, SA_RESTART);
+    board->hits = 0;
     pid = conf_fork();
     if (pid == 0) {
         signal(SIGINT, SIG_IGN);
-        conf_sleep_ms(50);
+        conf_await_asleep(getppid());
         CHECK_EQ(write(p->m, "\x03", 1), 1);
-        conf_sleep_ms(50);
+        conf_await(&board->hits, 1);
+        conf_await_asleep(getppid());
         CHECK_EQ(write(p->m, "x\n", 2), 2);
         _exit(0);
     }
@@ -503,9 +506,7 @@ static void check_orphan(struct pair *p)
     }
     CHECK_EXIT(pid, 0);
     board->go[0] = 1;
-    for (int i = 0; i < 1000 && board->go[1] == 0; i++)
-        conf_sleep_ms(5);
-    CHECK_EQ(board->go[1], 1);
+    conf_await(&board->go[1], 1);
 }
 
 TEST(background_orphans_get_errors)
@@ -567,18 +568,7 @@ TEST(hangup_kills_the_session)
     OK(close(p.m));
     CHECK_KILLED(pid, SIGHUP);
     /* The foreground group goes with its leader. */
-    for (int i = 0; i < 1000 && kill(board->value, 0) == 0; i++) {
-        char path[64], text[512];
-        snprintf(path, sizeof(path), "/proc/%d/stat", board->value);
-        if (!conf_exists(path))
-            break;
-        conf_get(path, text, sizeof(text));
-        const char *rest = strrchr(text, ')');
-        if (rest == NULL || rest[2] == 'Z')
-            break;
-        CHECK(i < 999);
-        conf_sleep_ms(5);
-    }
+    EVENTUALLY(conf_state(board->value) == 'X' || conf_state(board->value) == 'Z');
 }
 
 TEST(leaders_end_is_told_to_the_foreground)
@@ -604,10 +594,8 @@ TEST(leaders_end_is_told_to_the_foreground)
         _exit(0);
     }
     CHECK_EXIT(pid, 0);
-    for (int i = 0; i < 1000 && board->go[1] == 0; i++)
-        conf_sleep_ms(5);
+    conf_await(&board->go[1], 1);
     CHECK_EQ(board->last, SIGHUP);
-    CHECK_EQ(board->go[1], 1);
     CHECK_EQ(tcgetpgrp(p.m), 0);
 }
 
@@ -622,23 +610,26 @@ TEST(stopped_job_goes_on)
         pid_t job = fork_group();
         if (job == 0) {
             char buf[8];
-            board->go[0] = 1;
+            conf_await(&board->go[0], 1);
+            board->go[1] = 1;
             CHECK_EQ(read(p.s, buf, sizeof(buf)), 3);
             _exit(4);
         }
         conf_handler(SIGTTOU, SIG_IGN, 0);
         OK(tcsetpgrp(p.s, job));
-        conf_await(&board->go[0], 1);
-        conf_sleep_ms(30);
+        board->go[0] = 1;
+        conf_await(&board->go[1], 1);
+        conf_await_asleep(job);
         CHECK_EQ(write(p.m, "\x1a", 1), 1);
         int status;
         CHECK_EQ(waitpid(job, &status, WUNTRACED), job);
-        /* It may have read from the background before it became the foreground. */
         CHECK(WIFSTOPPED(status));
+        CHECK_EQ(WSTOPSIG(status), SIGTSTP);
         OK(tcsetpgrp(p.s, getpid()));
         OK(tcsetpgrp(p.s, job));
         OK(kill(-job, SIGCONT));
         conf_sleep_ms(30);
+        conf_await_asleep(job);
         CHECK_EQ(write(p.m, "on\n", 3), 3);
         CHECK_EXIT(job, 4);
         _exit(0);

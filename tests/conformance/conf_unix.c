@@ -246,7 +246,7 @@ static void *late_writer(void *arg)
 {
     int fd = *(int *)arg;
 
-    conf_sleep_ms(50);
+    conf_await_asleep(getpid());
     (void)!write(fd, "def", 3);
     return NULL;
 }
@@ -294,15 +294,17 @@ TEST(interrupted_receive_restarts_or_not)
 
     pair(SOCK_STREAM, sv);
     conf_handler(SIGALRM, noted, 0);
-    ualarm(20000, 0);
+    ualarm(20000, 20000);
     CHECK_ERRNO(read(sv[0], &c, 1), EINTR);
     conf_handler(SIGALRM, noted, SA_RESTART);
     pid_t pid = conf_fork();
     if (pid == 0) {
+        /* Some signals come while the parent reads. */
+        conf_await_asleep(getppid());
         conf_sleep_ms(60);
         _exit(write(sv[1], "r", 1) != 1);
     }
-    ualarm(20000, 0);
+    ualarm(20000, 20000);
     CHECK_EQ(read(sv[0], &c, 1), 1);
     CHECK_EQ(c, 'r');
     CHECK_EXIT(pid, 0);
@@ -675,7 +677,7 @@ TEST(accept_blocks_till_connected)
     void *fd;
 
     CHECK_EQ(pthread_create(&th, NULL, accepts, &l), 0);
-    conf_sleep_ms(30);
+    conf_await_others_asleep();
     (void)connected(SOCK_STREAM, "l");
     CHECK_EQ(pthread_join(th, &fd), 0);
     CHECK((intptr_t)fd >= 0);

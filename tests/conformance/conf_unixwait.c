@@ -80,7 +80,7 @@ static void fill(int fd)
     CHECK_EQ(errno, EAGAIN);
 }
 
-/* What a thread does a little later. */
+/* What a thread does when the main thread sleeps. */
 struct later {
     pthread_t th;
     void (*fn)(int fd);
@@ -91,7 +91,7 @@ static void *later_run(void *arg)
 {
     struct later *l = arg;
 
-    conf_sleep_ms(30);
+    conf_await_asleep(getpid());
     l->fn(l->fd);
     return NULL;
 }
@@ -144,6 +144,8 @@ TEST(accept_interrupted)
     alarm_soon(SA_RESTART);
     pid_t pid = conf_fork();
     if (pid == 0) {
+        /* Some signals come while the parent accepts. */
+        conf_await_asleep(getppid());
         conf_sleep_ms(70);
         (void)client("l");
         _exit(0);
@@ -223,7 +225,7 @@ TEST(killed_while_waiting)
         (void)!read(sv[0], &c, 1);
         _exit(0);
     }
-    conf_sleep_ms(20);
+    conf_await_asleep(pid);
     OK(kill(pid, SIGKILL));
     CHECK_KILLED(pid, SIGKILL);
 }
@@ -319,6 +321,14 @@ TEST(listener_close_wakes_a_connecter)
     later_done(&s);
 }
 
+static volatile int *closed;
+
+static void do_close_and_tell(int fd)
+{
+    do_close(fd);
+    *closed = 1;
+}
+
 TEST(descriptor_closed_while_reading)
 {
     struct later s;
@@ -326,14 +336,15 @@ TEST(descriptor_closed_while_reading)
     char c = 0;
 
     /* The call keeps the socket: it ends when something comes. */
+    closed = conf_shared(CONF_PAGE);
     pair(SOCK_STREAM, sv);
     pid_t pid = conf_fork();
     if (pid == 0) {
-        conf_sleep_ms(80);
+        conf_await(closed, 1);
         do_write(sv[1]);
         _exit(0);
     }
-    later(&s, do_close, sv[0]);
+    later(&s, do_close_and_tell, sv[0]);
     CHECK_EQ(read(sv[0], &c, 1), 1);
     CHECK_EQ(c, 'w');
     later_done(&s);
@@ -348,16 +359,17 @@ TEST(poll_sees_a_connection_and_its_end)
 
     pid_t pid = conf_fork();
     if (pid == 0) {
-        conf_sleep_ms(30);
+        conf_await_asleep(getppid());
         int c = client("l");
         conf_sleep_ms(30);
+        conf_await_asleep(getppid());
         OK(close(c));
         _exit(0);
     }
-    CHECK_EQ(poll(&p, 1, 10000), 1);
+    CHECK_EQ(poll(&p, 1, -1), 1);
     int c = OK(accept(l, NULL, NULL));
     p = (struct pollfd){.fd = c, .events = POLLRDHUP};
-    CHECK_EQ(poll(&p, 1, 10000), 1);
+    CHECK_EQ(poll(&p, 1, -1), 1);
     CHECK(p.revents & POLLRDHUP);
     CHECK_EXIT(pid, 0);
 }
@@ -377,13 +389,13 @@ TEST(connected_datagram_becomes_writable)
     CHECK_EQ(epoll_wait(ep, &ev, 1, 0), 0);
     pid_t pid = conf_fork();
     if (pid == 0) {
-        conf_sleep_ms(30);
+        conf_await_asleep(getppid());
         while (recv(sv[1], buf, sizeof(buf), MSG_DONTWAIT) > 0)
             ;
         _exit(0);
     }
-    CHECK_EQ(epoll_wait(ep, &ev, 1, 10000), 1);
-    CHECK_EQ(poll(&p, 1, 10000), 1);
+    CHECK_EQ(epoll_wait(ep, &ev, 1, -1), 1);
+    CHECK_EQ(poll(&p, 1, -1), 1);
     CHECK_EXIT(pid, 0);
 }
 

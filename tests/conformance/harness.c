@@ -1,8 +1,10 @@
 #include "harness.h"
 
+#include <dirent.h>
 #include <ftw.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -12,7 +14,7 @@
 enum {
     STATUS_FAILED = 1,
     STATUS_SKIPPED = 77,
-    DEFAULT_TIMEOUT_S = 30,
+    DEFAULT_TIMEOUT_S = CONF_PATIENCE_S + 30,
     MAX_CASES = 256,
     MAX_ARGS = 16,
 };
@@ -146,12 +148,67 @@ void *conf_pages(size_t count)
 
 void conf_await(const volatile int *word, int value)
 {
-    for (int i = 0; i < 10000; i++) {
-        if (__atomic_load_n(word, __ATOMIC_SEQ_CST) == value)
-            return;
+    const int64_t end = conf_now() + CONF_PATIENCE_NS;
+    while (__atomic_load_n(word, __ATOMIC_SEQ_CST) != value) {
+        if (conf_now() > end)
+            conf_fail(__FILE__, __LINE__, "waited %d s for %d, still %d", CONF_PATIENCE_S, value,
+                      *word);
         conf_sleep_ms(1);
     }
-    conf_fail(__FILE__, __LINE__, "waited 10 s for %d, still %d", value, *word);
+}
+
+/* What a file like /proc/1/stat says; 'X' when it is not there, or no longer. */
+static char state_in(const char *path)
+{
+    char text[1024];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd == -1) {
+        CHECK(errno == ENOENT || errno == ESRCH);
+        return 'X';
+    }
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    (void)close(fd);
+    if (n <= 0)
+        return 'X';
+    text[n] = '\0';
+    const char *end = strrchr(text, ')');
+    CHECK(end != NULL && end[1] == ' ');
+    return end[2];
+}
+
+char conf_state(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    return state_in(path);
+}
+
+void conf_await_asleep(pid_t pid)
+{
+    char state;
+    EVENTUALLY((state = conf_state(pid)) == 'S' || state == 'Z');
+}
+
+static bool others_rest(void)
+{
+    const long self = syscall(SYS_gettid);
+    char path[320];
+    bool rest = true;
+    DIR *d = opendir("/proc/self/task");
+    CHECK(d != NULL);
+    for (const struct dirent *e; rest && (e = readdir(d)) != NULL;) {
+        if (e->d_name[0] == '.' || atol(e->d_name) == self)
+            continue;
+        snprintf(path, sizeof(path), "/proc/self/task/%s/stat", e->d_name);
+        rest = strchr("SZX", state_in(path)) != NULL;
+    }
+    (void)closedir(d);
+    return rest;
+}
+
+void conf_await_others_asleep(void)
+{
+    EVENTUALLY(others_rest());
 }
 
 void conf_handler(int sig, void (*handler)(int), int flags)
@@ -187,6 +244,13 @@ size_t conf_get(const char *path, char *buf, size_t size)
     buf[len] = '\0';
     OK(close(fd));
     return len;
+}
+
+int conf_unread(int fd)
+{
+    int n = -1;
+    OK(ioctl(fd, FIONREAD, &n));
+    return n;
 }
 
 bool conf_exists(const char *path)
@@ -295,7 +359,7 @@ static int await_case(pid_t pid, unsigned int timeout_s, int *out_status)
 static void reap_strays(pid_t group)
 {
     kill(-group, SIGKILL);
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 10000; i++) {
         pid_t r = waitpid(-1, NULL, WNOHANG);
         if (r == -1)
             return;
@@ -362,7 +426,8 @@ static int run_all(const struct options *o)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     say("1..%zu", count - first);
     for (size_t i = first; i < count; i++) {
-        unsigned int timeout_s = cases[i]->timeout_s ? cases[i]->timeout_s : o->timeout_s;
+        unsigned int timeout_s =
+            cases[i]->timeout_s > o->timeout_s ? cases[i]->timeout_s : o->timeout_s;
         int result = run_forked(cases[i], timeout_s);
         report(i - first + 1, cases[i], result);
         failures += result == STATUS_FAILED;

@@ -31,7 +31,7 @@ struct conf_case {
     const char *name;
     void (*run)(void);
     int line;
-    unsigned int timeout_s; /* 0: the default */
+    unsigned int timeout_s; /* if longer than the default */
 };
 
 /* A program that cases execute again: `program --helper NAME args...`. */
@@ -131,12 +131,36 @@ void conf_kill(pid_t pid);
 int64_t conf_now(void);
 void conf_sleep_ms(long ms);
 
+/* How long the cases wait for what must come: a limit for what hangs, not for what is slow. */
+#define CONF_PATIENCE_S 60
+#define CONF_PATIENCE_NS (CONF_PATIENCE_S * INT64_C(1000000000))
+
+/* Evaluates cond, every millisecond, until it is true; fails after CONF_PATIENCE_S. */
+#define EVENTUALLY(cond)                                                                           \
+    do {                                                                                           \
+        const int64_t ev_end = conf_now() + CONF_PATIENCE_NS;                                      \
+        while (!(cond)) {                                                                          \
+            if (conf_now() > ev_end)                                                               \
+                conf_fail(__FILE__, __LINE__, "never came: %s", #cond);                            \
+            conf_sleep_ms(1);                                                                      \
+        }                                                                                          \
+    } while (0)
+
 /* Zeroed memory shared with children. */
 void *conf_shared(size_t size);
 /* Private anonymous pages, read and write. */
 void *conf_pages(size_t count);
-/* Spins (with sleeps) until *word == value; fails after 10 seconds. */
+/* Spins (with sleeps) until *word == value; fails after CONF_PATIENCE_S. */
 void conf_await(const volatile int *word, int value);
+
+/* The letter of proc_pid_stat(5) for the main thread of pid; 'X' when there is no such process. */
+char conf_state(pid_t pid);
+/* Waits till the main thread of pid sleeps in a call, or has ended: what follows tells which. Who
+ * was just woken, or sent a signal, may still look asleep: wait for what it does then first. And as
+ * conf_await sleeps too, nobody may be in it whose next call is meant. */
+void conf_await_asleep(pid_t pid);
+/* The same for all threads of this process but the caller. */
+void conf_await_others_asleep(void);
 
 /* Installs handler with flags, empty mask. */
 void conf_handler(int sig, void (*handler)(int), int flags);
@@ -146,6 +170,8 @@ void conf_sigaction(int sig, void (*handler)(int, siginfo_t *, void *), int flag
 void conf_put(const char *path, const char *text);
 /* Returns the length; buf always gets a NUL; content past size - 1 is not read. */
 size_t conf_get(const char *path, char *buf, size_t size);
+/* How many bytes FIONREAD says that fd has to read. */
+int conf_unread(int fd);
 /* True when path can be lstat'ed. */
 bool conf_exists(const char *path);
 

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sys/socket.h>
 
+#define PATIENCE_MS (CONF_PATIENCE_S * 1000)
 #define TCP_HELP __attribute__((unused)) static
 
 TCP_HELP struct sockaddr_in in4(uint16_t port)
@@ -107,9 +108,7 @@ TCP_HELP int state_of(int fd)
 /* Waits for a state that the other end's doing brings about. */
 TCP_HELP void await_state(int fd, int state)
 {
-    for (int i = 0; i < 200 && state_of(fd) != state; i++)
-        conf_sleep_ms(5);
-    CHECK_EQ(state_of(fd), state);
+    EVENTUALLY(state_of(fd) == state);
 }
 
 TCP_HELP void nonblock(int fd)
@@ -117,7 +116,7 @@ TCP_HELP void nonblock(int fd)
     OK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK));
 }
 
-/* A thread that does something to fd, or port, a little later. */
+/* A thread that does something to fd, or port, when the main thread sleeps. */
 struct late {
     int fd;
     uint16_t port;
@@ -128,7 +127,7 @@ TCP_HELP void *later(void *arg)
 {
     struct late *l = arg;
 
-    conf_sleep_ms(30);
+    conf_await_asleep(getpid());
     l->fn(l);
     return NULL;
 }
