@@ -141,15 +141,23 @@ TEST(slave_goes_with_its_master)
     CHECK_ERRNO(access(p.name, F_OK), ENOENT);
 }
 
-TEST(number_is_used_again)
+static bool reopened_alike(void)
 {
     struct pair p = open_pair();
     OK(close(p.s));
     OK(close(p.m));
     struct pair q = open_pair();
-    CHECK_EQ(q.index, p.index);
     SEND(q.m, "x\n");
     EXPECT(q.s, "x\n");
+    OK(close(q.s));
+    OK(close(q.m));
+    return q.index == p.index;
+}
+
+TEST(number_is_used_again)
+{
+    /* Unless somebody else who uses this /dev/pts is faster. */
+    EVENTUALLY(reopened_alike());
 }
 
 TEST(locked_slave_does_not_open)
