@@ -137,7 +137,7 @@ TEST(least_ttl4)
 
 TEST(least_ttl6)
 {
-    least_ttl(AF_INET6, SOL_IPV6, IPV6_UNICAST_HOPS, 73 /* IPV6_MINHOPCOUNT */);
+    least_ttl(AF_INET6, SOL_IPV6, IPV6_UNICAST_HOPS, IPV6_MINHOPCOUNT);
 }
 
 /* ---- bind, listen ---- */

@@ -20,7 +20,6 @@
 #define LX_IPV6_FREEBIND 78
 #define LX_IPV6_MULTICAST_ALL 29
 #define LX_IPV6_ADDR_PREFERENCES 72
-#define LX_IPV6_MINHOPCOUNT 73
 #define LX_IPV6_AUTOFLOWLABEL 70
 #define LX_IPV6_RECVFLOWINFO 11
 
@@ -406,7 +405,7 @@ static int set_ip6_number(struct inet_sock *s, int name, int v)
         return 0;
     case IPV6_MTU:
         return v && v < 1280 ? -EINVAL : 0;
-    case LX_IPV6_MINHOPCOUNT:
+    case IPV6_MINHOPCOUNT:
         if (v < 0 || v > 255)
             return -EINVAL;
         atomic_store(&s->min_hops, (uint8_t)v);
@@ -456,7 +455,7 @@ static int get_ip6(struct inet_sock *s, int name, void *buf, socklen_t *len)
         return inet_put_int(buf, len, s->pmtu6);
     case IPV6_MTU:
         return s->remote.addr.family ? inet_put_int(buf, len, inet_mtu(s)) : -ENOTCONN;
-    case LX_IPV6_MINHOPCOUNT:
+    case IPV6_MINHOPCOUNT:
         return inet_put_int(buf, len, s->min_hops);
     case LX_IPV6_ADDR_PREFERENCES:
         return inet_put_int(buf, len, (int)s->src_prefs);
