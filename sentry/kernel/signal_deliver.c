@@ -13,6 +13,8 @@
 /* x86's page fault, and the bit of its error code that says write. */
 #define TRAP_PAGE_FAULT 14u
 #define PF_WRITE 2u
+/* How often memory for a frame is missing before the stack is as good as none. */
+#define FRAME_TRIES 8u
 
 struct sig_delivery {
     struct lx_siginfo info;
@@ -173,10 +175,23 @@ static enum sig_step sig_show(struct task *t, struct sig_delivery *d)
 
 /* ---- delivering ---- */
 
+/* A stack that has no memory for the frame, as one that was shared with a child, gets it from whom
+ * the killer picks. */
+static bool sig_push(struct task *t, const struct sig_delivery *d)
+{
+    for (unsigned i = 0; i < FRAME_TRIES; i++) {
+        if (sig_frame_push(t, &d->act, &d->info) == 0)
+            return true;
+        if (!task_oom(t) || task_dying(t))
+            return false;
+    }
+    return false;
+}
+
 static void sig_handle(struct task *t, const struct sig_delivery *d)
 {
     restart_with_handler(t, &d->act);
-    if (sig_frame_push(t, &d->act, &d->info) != 0) {
+    if (!sig_push(t, d)) {
         sig_force_segv(t, d->info.signo);
         return;
     }

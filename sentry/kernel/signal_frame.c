@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/heap.h"
 #include "sentry/kernel/signal.h"
 #include "sentry/kernel/signal_priv.h"
 
@@ -90,6 +91,15 @@ struct frame_build {
     size_t xstate_size;
 };
 
+/* For a moment, and not refused: to a guest that has no memory left the answer would be SIGSEGV. */
+static void *frame_alloc(size_t size)
+{
+    heap_exempt(true);
+    void *p = calloc(1, size);
+    heap_exempt(false);
+    return p;
+}
+
 static int frame_save_xstate(struct task *t, struct frame_build *b)
 {
     const size_t room = t->ctx->plat->xstate_size;
@@ -98,7 +108,7 @@ static int frame_save_xstate(struct task *t, struct frame_build *b)
 
     if (room < FX_SIZE)
         return 0;
-    b->xstate = calloc(1, room + sizeof(magic2));
+    b->xstate = frame_alloc(room + sizeof(magic2));
     if (!b->xstate)
         return -ENOMEM;
     int64_t n = plat_ctx_xstate_get(t->ctx, b->xstate, room);
@@ -281,7 +291,7 @@ static int frame_restore_xstate(struct task *t, uint64_t fp)
     const size_t size = frame_xstate_size(t, fp, legacy);
     if (size == FX_SIZE)
         return plat_ctx_xstate_set(t->ctx, legacy, FX_SIZE);
-    uint8_t *all = malloc(size);
+    uint8_t *all = frame_alloc(size);
     if (!all)
         return -ENOMEM;
     r = copyin(&t->ua, all, uaddr(fp), size);
