@@ -226,7 +226,8 @@ int pma_host_fd(const struct mm *mm, const struct pma *pma);
 /* Queues the mapping of [start, end) of it with its effective access. */
 MUST_CHECK int pma_map(struct mm *mm, const struct vma *vma, struct pma *pma, uint64_t start,
                        uint64_t end, unsigned flags);
-/* Queue; retry once after a commit. When an unmap cannot be queued, freed memory is held. */
+/* Queue; retry once after a commit. When an unmap cannot be queued, freed memory is held. What the
+ * platform has reserved stays. */
 void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end);
 MUST_CHECK int mm_as_protect(struct mm *mm, uint64_t start, uint64_t end, unsigned access);
 

@@ -243,7 +243,7 @@ int pma_map(struct mm *mm, const struct vma *v, struct pma *p, uint64_t start, u
     return err;
 }
 
-void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end)
+static void as_unmap_piece(struct mm *mm, uint64_t start, uint64_t end)
 {
     mm->changes++;
     int err = plat_as_unmap(mm->as, uaddr(start), end - start);
@@ -252,6 +252,22 @@ void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end)
     if (err) {
         log_warn("mm: cannot take a mapping away (%d), its memory is kept", -err);
         mm->stale = true;
+    }
+}
+
+/* The platform's own memory may lie between what a guest unmaps at once: it stays. */
+void mm_as_unmap(struct mm *mm, uint64_t start, uint64_t end)
+{
+    while (start < end) {
+        struct plat_range next = {end, end};
+        for (size_t i = 0; i < mm->plat->reserved_count; i++) {
+            const struct plat_range *r = &mm->plat->reserved[i];
+            if (r->end > start && r->start < next.start)
+                next = *r;
+        }
+        if (start < next.start)
+            as_unmap_piece(mm, start, next.start);
+        start = next.end;
     }
 }
 

@@ -331,6 +331,25 @@ TEST(interrupted_and_made_again)
     CHECK_EQ(call_any(SYS_read, fds[0], (long)&c, 1), -1);
 }
 
+/* ---- what is around ---- */
+
+/* A mapping goes, with much where nothing is mapped: whatever makes sites work is not among it. */
+TEST(around_is_unmapped)
+{
+    char *const low = (char *)(uintptr_t)0x50000000;
+    const size_t size = 0x30000000;
+
+    for (int i = 0; i < 3; i++) {
+        often();
+        char *p = mmap(low, CONF_PAGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        CHECK(p == low);
+        p[0] = 1;
+        OK(munmap(low, size));
+    }
+    often();
+}
+
 /* ---- the code itself ---- */
 
 static void code_is(const char *copy)
