@@ -414,20 +414,14 @@ static enum plat_event run_turns(struct kvm_ctx *c, bool single_step, struct pla
 /* What patches bring about is not told. False: guest code is to be entered again. */
 static bool run_told(struct kvm_ctx *c, enum plat_event *event, const struct plat_fault *f)
 {
+    bool call;
+
     if (LIKELY(*event != PLAT_EVENT_FAULT))
         return true;
-    switch (patch_fault(&c->patch, f)) {
-    case PATCH_FAULT_AGAIN:
-        return false;
-    case PATCH_FAULT_CALL:
-        c->regs.orig_rax = c->regs.rax;
-        c->regs.rax = (uint64_t)-ENOSYS;
+    const bool told = patch_fault(&c->patch, f, &call);
+    if (call)
         *event = PLAT_EVENT_SYSCALL;
-        return true;
-    case PATCH_FAULT_GUEST:
-        break;
-    }
-    return true;
+    return told;
 }
 
 enum plat_event kvm_ctx_run(struct plat_ctx *base, bool single_step, struct plat_fault *out)

@@ -204,12 +204,9 @@ bool patch_answered(struct patch_ctx *d, uint64_t after);
 /* Guest code was stopped: rip is where the program thinks it is. True: that is inside the code of a
  * site. */
 bool patch_put_right(struct patch_ctx *d);
-enum patch_fault {
-    PATCH_FAULT_GUEST, /* has nothing to do with patches */
-    PATCH_FAULT_AGAIN, /* guest code is to be entered again */
-    PATCH_FAULT_CALL,  /* it is a system call; orig_rax is for the caller to set */
-};
-enum patch_fault patch_fault(struct patch_ctx *d, const struct plat_fault *f);
+/* Guest code has faulted. True: that is to be told; *out_call: as a system call, whose registers
+ * are set. False: patches brought it about, and guest code is to be entered again. */
+bool patch_fault(struct patch_ctx *d, const struct plat_fault *f, bool *out_call);
 /* Guest code is to be run step by step: the program itself is to be seen. */
 static inline void patch_step(struct patch_ctx *d)
 {

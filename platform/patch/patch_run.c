@@ -1,5 +1,6 @@
 /* Patches as the thread sees them that runs a context: its guest code can be found by the FS base
  * while it runs, and what comes out of the code of sites is told as if it came from the site. */
+#include <errno.h>
 #include <signal.h>
 
 #include "platform/patch/patch.h"
@@ -224,34 +225,40 @@ bool patch_put_right(struct patch_ctx *d)
     return true;
 }
 
-enum patch_fault patch_fault(struct patch_ctx *d, const struct plat_fault *f)
+enum fault {
+    FAULT_GUEST, /* has nothing to do with patches */
+    FAULT_AGAIN, /* guest code is to be entered again */
+    FAULT_CALL,  /* it is a system call */
+};
+
+static enum fault fault_kind(struct patch_ctx *d, const struct plat_fault *f)
 {
     unsigned off;
     uint64_t code;
 
     if (!atomic_load(&d->as->on))
-        return PATCH_FAULT_GUEST;
+        return FAULT_GUEST;
     if (patch_put_right(d)) {
         if (f->signo != SIGTRAP)
-            return PATCH_FAULT_GUEST;
+            return FAULT_GUEST;
         /* Step by step, the program itself is to be seen. */
         patch_stop(d->as);
-        return PATCH_FAULT_AGAIN;
+        return FAULT_AGAIN;
     }
     if (f->trapno == PATCH_TRAP_PAGE)
-        return (f->errcode & PATCH_PF_KEY) && patch_restore(d->as, f->addr) ? PATCH_FAULT_AGAIN
-                                                                            : PATCH_FAULT_GUEST;
+        return (f->errcode & PATCH_PF_KEY) && patch_restore(d->as, f->addr) ? FAULT_AGAIN
+                                                                            : FAULT_GUEST;
     if (f->trapno != PATCH_TRAP_OPCODE && f->trapno != PATCH_TRAP_PROTECTION)
-        return PATCH_FAULT_GUEST;
+        return FAULT_GUEST;
     const struct patch_site *s = patch_find_site(d->as, d->regs->rip, &off, &code);
     if (s == NULL || off == 0)
-        return PATCH_FAULT_GUEST;
+        return FAULT_GUEST;
     if (s->shape.loads && off + 2 == s->shape.call_end) {
         /* The call itself was jumped to. */
         d->regs->rip += 2;
         d->regs->rcx = d->regs->rip;
         d->regs->r11 = d->regs->eflags;
-        return PATCH_FAULT_CALL;
+        return FAULT_CALL;
     }
     for (unsigned i = 0; i < s->shape.move_count; i++) {
         if (s->shape.moves[i] != off)
@@ -259,7 +266,19 @@ enum patch_fault patch_fault(struct patch_ctx *d, const struct plat_fault *f)
         d->back = d->regs->rip;
         d->back_code = code + s->code.after + (off - s->shape.call_end);
         d->gen = atomic_load(&d->as->gen);
-        return PATCH_FAULT_AGAIN;
+        return FAULT_AGAIN;
     }
-    return PATCH_FAULT_GUEST;
+    return FAULT_GUEST;
+}
+
+bool patch_fault(struct patch_ctx *d, const struct plat_fault *f, bool *out_call)
+{
+    const enum fault kind = fault_kind(d, f);
+
+    *out_call = kind == FAULT_CALL;
+    if (*out_call) {
+        d->regs->orig_rax = d->regs->rax;
+        d->regs->rax = (uint64_t)-ENOSYS;
+    }
+    return kind != FAULT_AGAIN;
 }

@@ -339,24 +339,18 @@ static enum plat_event run_turn(struct st_ctx *c, bool trap_flag, struct plat_fa
 /* What patches bring about is not told. False: guest code is to be entered again. */
 static bool run_told(struct st_ctx *c, enum plat_event *event, const struct plat_fault *f)
 {
+    bool call;
+
     if (LIKELY(*event == PLAT_EVENT_SYSCALL))
         return true;
     if (*event != PLAT_EVENT_FAULT) {
         (void)patch_put_right(&c->patch);
         return true;
     }
-    switch (patch_fault(&c->patch, f)) {
-    case PATCH_FAULT_AGAIN:
-        return false;
-    case PATCH_FAULT_CALL:
-        c->regs.orig_rax = c->regs.rax;
-        c->regs.rax = (uint64_t)-ENOSYS;
+    const bool told = patch_fault(&c->patch, f, &call);
+    if (call)
         *event = PLAT_EVENT_SYSCALL;
-        return true;
-    case PATCH_FAULT_GUEST:
-        break;
-    }
-    return true;
+    return told;
 }
 
 /* By the stub thread itself. False: it has ended. */
