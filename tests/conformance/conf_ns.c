@@ -25,13 +25,8 @@ CONF_FAMILY("ns");
 
 static int put(const char *path, const char *text)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    ssize_t n = write(fd, text, strlen(text));
-    int e = errno;
-    close(fd);
-    return n < 0 ? -e : 0;
+    int n = conf_try_put(path, text);
+    return n < 0 ? n : 0;
 }
 
 /* A child in new namespaces; ids are mapped to 0 by itself. */

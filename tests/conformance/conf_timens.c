@@ -19,17 +19,6 @@ CONF_FAMILY("timens");
 #define BOOT_OFF 3000000
 #define OFFSETS "/proc/self/timens_offsets"
 
-static int put(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    ssize_t n = write(fd, text, strlen(text));
-    int e = errno;
-    close(fd);
-    return n < 0 ? -e : (int)n;
-}
-
 static int64_t ns_of(const struct timespec *ts)
 {
     return ts->tv_sec * SEC + ts->tv_nsec;
@@ -60,7 +49,7 @@ static void set_offsets(int64_t mono, int64_t boot)
     char text[128];
     snprintf(text, sizeof(text), "monotonic %lld 0\nboottime %lld 0\n", (long long)mono,
              (long long)boot);
-    CHECK_EQ(put(OFFSETS, text), strlen(text));
+    CHECK_EQ(conf_try_put(OFFSETS, text), strlen(text));
 }
 
 struct moment {
@@ -113,15 +102,15 @@ TEST(offsets_are_shown_and_set)
     unshare_time();
     conf_get(OFFSETS, text, sizeof(text));
     CHECK_STR(text, "monotonic           0         0\nboottime            0         0\n");
-    CHECK_EQ(put(OFFSETS, "monotonic 12 34\nboottime 56 78\n"), 31);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 12 34\nboottime 56 78\n"), 31);
     conf_get(OFFSETS, text, sizeof(text));
     CHECK_STR(text, "monotonic          12        34\nboottime           56        78\n");
     /* By number, one alone, without an end of line; only two are taken at once. */
-    CHECK_EQ(put(OFFSETS, "7 1000 999999999"), 16);
-    CHECK_EQ(put(OFFSETS, "1 7 8\n1 9 10\nboottime 1 1\n"), 13);
+    CHECK_EQ(conf_try_put(OFFSETS, "7 1000 999999999"), 16);
+    CHECK_EQ(conf_try_put(OFFSETS, "1 7 8\n1 9 10\nboottime 1 1\n"), 13);
     conf_get(OFFSETS, text, sizeof(text));
     CHECK_STR(text, "monotonic           9        10\nboottime         1000 999999999\n");
-    CHECK_EQ(put(OFFSETS, "monotonic -1 5"), 14);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic -1 5"), 14);
     conf_get(OFFSETS, text, sizeof(text));
     CHECK_STR(text, "monotonic          -1         5\nboottime         1000 999999999\n");
 }
@@ -129,19 +118,19 @@ TEST(offsets_are_shown_and_set)
 TEST(offsets_that_are_refused)
 {
     /* Those of the first namespace are for ever what they are. */
-    int r = put(OFFSETS, "monotonic 1 0");
+    int r = conf_try_put(OFFSETS, "monotonic 1 0");
     CHECK(r == -EPERM || r == -EACCES);
     unshare_time();
-    CHECK_EQ(put(OFFSETS, "monotonic 1"), -EINVAL);
-    CHECK_EQ(put(OFFSETS, "monotonic 1 1000000000"), -EINVAL);
-    CHECK_EQ(put(OFFSETS, "realtime 1 0"), -EINVAL);
-    CHECK_EQ(put(OFFSETS, "0 1 0"), -EINVAL);
-    CHECK_EQ(put(OFFSETS, "monotonic x 0"), -EINVAL);
-    CHECK_EQ(put(OFFSETS, "monotonic 1 0\nnonsense"), -EINVAL);
-    CHECK_EQ(put(OFFSETS, "monotonic 9223372037 0"), -ERANGE);
-    CHECK_EQ(put(OFFSETS, "monotonic 4611686019 0"), -ERANGE);
-    CHECK_EQ(put(OFFSETS, "monotonic -1000000000 0"), -ERANGE);
-    CHECK_EQ(put(OFFSETS, "monotonic 1 0\nboottime -1000000000 0"), -ERANGE);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 1"), -EINVAL);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 1 1000000000"), -EINVAL);
+    CHECK_EQ(conf_try_put(OFFSETS, "realtime 1 0"), -EINVAL);
+    CHECK_EQ(conf_try_put(OFFSETS, "0 1 0"), -EINVAL);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic x 0"), -EINVAL);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 1 0\nnonsense"), -EINVAL);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 9223372037 0"), -ERANGE);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 4611686019 0"), -ERANGE);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic -1000000000 0"), -ERANGE);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 1 0\nboottime -1000000000 0"), -ERANGE);
     char text[256];
     conf_get(OFFSETS, text, sizeof(text));
     CHECK_STR(text, "monotonic           0         0\nboottime            0         0\n");
@@ -150,13 +139,13 @@ TEST(offsets_that_are_refused)
     CHECK_EXIT(({
                    pid_t pid = conf_fork();
                    if (pid == 0) {
-                       CHECK_EQ(put(OFFSETS, "monotonic 2 0"), -EACCES);
+                       CHECK_EQ(conf_try_put(OFFSETS, "monotonic 2 0"), -EACCES);
                        _exit(0);
                    }
                    pid;
                }),
                0);
-    CHECK_EQ(put(OFFSETS, "monotonic 2 0"), -EACCES);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 2 0"), -EACCES);
     CHECK_ERRNO(open("/proc/thread-self/timens_offsets", O_RDONLY), ENOENT);
 }
 
@@ -200,7 +189,7 @@ TEST(clocks_may_be_behind)
 TEST(fractions_carry)
 {
     unshare_time();
-    CHECK(put(OFFSETS, "monotonic 10 999999999\nboottime -1 1") > 0);
+    CHECK(conf_try_put(OFFSETS, "monotonic 10 999999999\nboottime -1 1") > 0);
     const int64_t mono = by_call(CLOCK_MONOTONIC), boot = by_call(CLOCK_BOOTTIME);
     pid_t pid = conf_fork();
     if (pid == 0) {
@@ -504,7 +493,7 @@ TEST(setns_moves_at_once)
     CHECK_ERRNO(setns(other, CLONE_NEWUTS), EINVAL);
     OK(setns(other, CLONE_NEWTIME));
     check_clocks(&m, MONO_OFF, BOOT_OFF);
-    CHECK_EQ(put(OFFSETS, "monotonic 2 0"), -EACCES);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 2 0"), -EACCES);
     CHECK_EQ(ns_number("/proc/self/ns/time"), ns_number("/proc/self/ns/time_for_children"));
     OK(setns(other, 0));
     check_clocks(&m, MONO_OFF, BOOT_OFF);
@@ -576,7 +565,7 @@ TEST(setns_needs_rights)
     int own = OK(open("/proc/self/ns/time", O_RDONLY));
     OK(unshare(CLONE_NEWUSER));
     CHECK_ERRNO(setns(own, CLONE_NEWTIME), EPERM);
-    CHECK_EQ(put(OFFSETS, "monotonic 1 0"), -EPERM);
+    CHECK_EQ(conf_try_put(OFFSETS, "monotonic 1 0"), -EPERM);
 }
 
 TEST(unshare_needs_rights)
@@ -601,7 +590,7 @@ TEST(clone3_makes_and_enters)
     if (pid == 0) {
         CHECK(ns_number("/proc/self/ns/time") != first);
         CHECK_EQ(ns_number("/proc/self/ns/time"), ns_number("/proc/self/ns/time_for_children"));
-        CHECK_EQ(put(OFFSETS, "monotonic 1 0"), -EACCES);
+        CHECK_EQ(conf_try_put(OFFSETS, "monotonic 1 0"), -EACCES);
         check_clocks(&m, 0, 0);
         _exit(0);
     }

@@ -231,6 +231,17 @@ void conf_put(const char *path, const char *text)
     OK(close(fd));
 }
 
+int conf_try_put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, text, strlen(text));
+    int e = errno;
+    close(fd);
+    return n < 0 ? -e : (int)n;
+}
+
 size_t conf_get(const char *path, char *buf, size_t size)
 {
     int fd = OK(open(path, O_RDONLY | O_CLOEXEC));

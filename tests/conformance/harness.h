@@ -168,6 +168,8 @@ void conf_sigaction(int sig, void (*handler)(int, siginfo_t *, void *), int flag
 
 /* Creates or truncates a file and writes the string; reads a whole small file as a string. */
 void conf_put(const char *path, const char *text);
+/* One write to a file that is there: how much of the string was taken, or a negative errno. */
+int conf_try_put(const char *path, const char *text);
 /* Returns the length; buf always gets a NUL; content past size - 1 is not read. */
 size_t conf_get(const char *path, char *buf, size_t size);
 /* How many bytes FIONREAD says that fd has to read. */
