@@ -172,6 +172,11 @@ static bool run_in_ring3(const struct kvm_vcpu *v)
     return (v->run->s.regs.sregs.cs.selector & 3) == 3;
 }
 
+static bool run_reads_port(const struct kvm_vcpu *v)
+{
+    return v->run->exit_reason == KVM_EXIT_IO && v->run->io.direction == KVM_EXIT_IO_IN;
+}
+
 /* SYSCALL left the return address in rcx and the flags in r11, or all registers are in the exchange
  * page. A guest in ring 3 that writes to either port itself makes a call like any other, with
  * registers of its choice. */
@@ -188,8 +193,9 @@ static enum run_result run_exit_io(struct kvm_ctx *c, struct kvm_vcpu *v, struct
                                    enum plat_event *event)
 {
     const unsigned port = v->run->io.port;
+    const bool writes = !run_reads_port(v);
 
-    if (port == KVM_PORT_SYSCALL || port == KVM_PORT_LEFT) {
+    if (writes && (port == KVM_PORT_SYSCALL || port == KVM_PORT_LEFT)) {
         *event = run_exit_call(c, v, port);
         return RUN_DONE;
     }
@@ -278,9 +284,31 @@ static enum run_result run_exit(struct kvm_ctx *c, struct kvm_vcpu *v, int error
 
 /* ---- a turn ---- */
 
+/* The host would end the instruction at the next entry, with its own instruction pointer and into
+ * memory of whoever runs then. It ends here, and the guest's registers are as before. */
+static void run_end_read(struct kvm_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    const struct kvm_regs regs = run->s.regs.regs;
+    int r;
+
+    do {
+        memset((uint8_t *)run + run->io.data_offset, 0xff, (size_t)run->io.size * run->io.count);
+        __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+        r = ioctl(v->fd, KVM_RUN, 0);
+    } while (r == 0 && run_reads_port(v));
+    run->s.regs.regs = regs;
+    run->exit_reason = KVM_EXIT_IO;
+    run->io.direction = KVM_EXIT_IO_IN;
+}
+
 int kvm_run_once(struct kvm_vcpu *v)
 {
-    return ioctl(v->fd, KVM_RUN, 0) == 0 ? 0 : errno;
+    if (ioctl(v->fd, KVM_RUN, 0) != 0)
+        return errno;
+    if (UNLIKELY(run_reads_port(v)))
+        run_end_read(v);
+    return 0;
 }
 
 /* On v until something is to be told, or somebody else wants v. fresh: from c->regs; else v goes on

@@ -14,6 +14,7 @@
 #include "tests/unit/plat_rig.h"
 
 GUEST(code_port, "    out %al, (%dx)\n");
+GUEST(code_port_in, "    in (%dx), %al\n");
 GUEST(code_forge, "    mov $39, %eax\n    out %al, $0x81\n");
 GUEST(code_jump, "    jmp *%rax\n");
 GUEST(code_read, "1:  mov (%rdi), %rax\n    syscall\n    jmp 1b\n");
@@ -54,6 +55,120 @@ Test(kvm_machine, no_port_is_open)
         cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "port %#lx", (unsigned long)port);
         cr_assert_eq(plat_ctx_regs(r.ctx)->rip, CODE);
     }
+    rig_end(&r);
+}
+
+/* ... and none can be read, those of system calls among them. */
+Test(kvm_machine, no_port_can_be_read)
+{
+    struct rig r;
+
+    RIG_START(&r, code_port_in);
+    for (uint64_t port = 0; port < 0x10000; port += port < 0x200 ? 1 : 0x3ff) {
+        plat_ctx_regs(r.ctx)->rdx = port;
+        const struct plat_fault f = rig_fault(&r);
+        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "port %#lx", (unsigned long)port);
+        cr_assert_eq(plat_ctx_regs(r.ctx)->rip, CODE);
+    }
+    rig_end(&r);
+}
+
+/* By the port of system calls (0x81, in dx too): in and out of one byte, two and four; the same
+ * with memory, once and again and again. */
+static const uint8_t code_ports[][4] = {
+    {0xe4, 0x81},
+    {0xe5, 0x81},
+    {0x66, 0xe5, 0x81},
+    {0xec},
+    {0xed},
+    {0x66, 0xed},
+    {0xe6, 0x81},
+    {0xe7, 0x81},
+    {0x66, 0xe7, 0x81},
+    {0xee},
+    {0xef},
+    {0x66, 0xef},
+    {0x6c},
+    {0x6d},
+    {0x66, 0x6d},
+    {0xf3, 0x6c},
+    {0xf3, 0x66, 0x6d},
+    {0x6e},
+    {0x6f},
+    {0x66, 0x6f},
+    {0xf3, 0x6e},
+    {0xf3, 0x66, 0x6f},
+};
+
+/* The next context on the processor: its registers are its own. */
+static void port_neighbour(struct rig *r, struct plat_ctx *other, uint64_t rip)
+{
+    struct plat_regs *regs = plat_ctx_regs(other);
+    const struct plat_regs want = {.rip = rip,
+                                   .rax = 39,
+                                   .rbx = 1,
+                                   .rdx = 2,
+                                   .rsi = 3,
+                                   .rdi = 4,
+                                   .rsp = 5,
+                                   .rbp = 6,
+                                   .r8 = 7,
+                                   .eflags = KVM_EFLAGS};
+
+    *regs = want;
+    cr_assert_eq(rig_call(other), 39);
+    cr_assert_eq(regs->rip, rip + 2);
+    cr_assert(regs->rbx == 1 && regs->rdx == 2 && regs->rsi == 3 && regs->rdi == 4 &&
+              regs->rsp == 5 && regs->rbp == 6 && regs->r8 == 7);
+    cr_assert_eq(kvm_plat(r->plat)->cpu_count, 1);
+}
+
+static void port_try(struct rig *r, struct plat_ctx *other, uint64_t at, uint64_t rdi)
+{
+    struct plat_fault f;
+    struct plat_regs *regs = plat_ctx_regs(r->ctx);
+
+    *regs = (struct plat_regs){.rip = at,
+                               .rax = 0x55,
+                               .rcx = 5,
+                               .rdx = KVM_PORT_SYSCALL,
+                               .rsi = DATA,
+                               .rdi = rdi,
+                               .rsp = DATA + 2048,
+                               .r11 = KVM_EFLAGS,
+                               .eflags = KVM_EFLAGS};
+    const enum plat_event e = plat_ctx_run(r->ctx, false, &f);
+    cr_assert(e == PLAT_EVENT_SYSCALL || (e == PLAT_EVENT_FAULT && f.signo == SIGSEGV));
+    port_neighbour(r, other, CODE + 16 * ARRAY_SIZE(code_ports));
+}
+
+/* What a guest began at a port is over when another one comes to its processor. */
+Test(kvm_machine, ports_end_with_who_used_them)
+{
+    uint8_t page[16 * ARRAY_SIZE(code_ports) + 16];
+    struct plat_as *as;
+    struct plat_ctx *other[2];
+    struct rig r;
+
+    memset(page, 0x90, sizeof(page));
+    for (size_t i = 0; i < ARRAY_SIZE(code_ports); i++)
+        for (size_t n = 0; n < sizeof(code_ports[i]) && code_ports[i][n] != 0; n++)
+            page[16 * i + n] = code_ports[i][n];
+    memcpy(page + 16 * ARRAY_SIZE(code_ports), "\x0f\x05", 2);
+    rig_start(&r, page, sizeof(page));
+    kvm_plat(r.plat)->cpu_max = 1;
+    cr_assert_eq(plat_ctx_fork(r.ctx, &as, &other[0]), 0);
+    cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &other[1]), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(other) * ARRAY_SIZE(code_ports); i++) {
+        const uint64_t at = CODE + 16 * (i % ARRAY_SIZE(code_ports));
+        struct plat_ctx *next = other[i / ARRAY_SIZE(code_ports)];
+        port_try(&r, next, at, DATA);
+        port_try(&r, next, at, DATA + PAGE_SIZE - 3);
+        port_try(&r, next, at, 0);
+    }
+    plat_ctx_destroy(other[0]);
+    plat_ctx_destroy(other[1]);
+    plat_as_put(as);
     rig_end(&r);
 }
 
