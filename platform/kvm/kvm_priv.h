@@ -81,6 +81,7 @@ enum {
     KVM_VECTOR_DE = 0,
     KVM_VECTOR_DB = 1,
     KVM_VECTOR_BP = 3,
+    KVM_VECTOR_OF = 4,
     KVM_VECTOR_UD = 6,
     KVM_VECTOR_NP = 11,
     KVM_VECTOR_SS = 12,

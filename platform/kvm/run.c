@@ -46,6 +46,17 @@ uint64_t kvm_run_flags(const struct kvm_ctx *c, bool single_step)
     return (c->regs.eflags & KVM_USER_FLAGS) | 2 | KVM_FLAG_IF | (single_step ? KVM_FLAG_TF : 0);
 }
 
+/* The host has an exception for the guest that it has not come to deliver: it would, at the next
+ * entry, wherever that is. It does not tell of those of instructions that ask for one, but of their
+ * number, which stays till it is set. */
+static bool run_exception_waits(const struct kvm_vcpu *v)
+{
+    const struct kvm_vcpu_events *e = &v->run->s.regs.events;
+
+    return e->exception.injected || e->exception.pending || e->exception.nr == KVM_VECTOR_BP ||
+           e->exception.nr == KVM_VECTOR_OF;
+}
+
 /* The processor is in ring 0, at the end of an exception: it returns by a frame of our making. */
 static void run_load_frame(struct kvm_vcpu *v, struct kvm_regs *r)
 {
@@ -86,6 +97,11 @@ void kvm_run_load(struct kvm_ctx *c, struct kvm_vcpu *v, bool single_step)
     };
     if ((s->cs.selector & 3) == 0)
         run_load_frame(v, r);
+    if (UNLIKELY(run_exception_waits(v))) {
+        /* Of who was here before, or told already. */
+        v->run->s.regs.events = (struct kvm_vcpu_events){.flags = 0};
+        v->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+    }
     /* What was to be loaded last time and was not, since there was no need to run, is still to be:
      * the host takes the bits away. */
     v->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
@@ -200,7 +216,7 @@ static enum run_result run_exit_io(struct kvm_ctx *c, struct kvm_vcpu *v, struct
         return RUN_DONE;
     }
     kvm_run_save(c, v);
-    if (port < KVM_VECTORS && !run_in_ring3(v))
+    if (writes && port < KVM_VECTORS && !run_in_ring3(v))
         *event = run_exception(c, v, port, out);
     else
         *event = kvm_trap(c, v, KVM_VECTOR_GP, 0, out);
@@ -218,13 +234,16 @@ static enum run_result run_interrupted(struct kvm_ctx *c, enum plat_event *event
     return RUN_DONE;
 }
 
-/* A signal. In the middle of the way out there is nothing to save: it must be gone to its end. On
- * the way in nothing has happened yet, and c->regs are what they were. */
+/* A signal. In the middle of the way out there is nothing to save: it must be gone to its end,
+ * which begins where the host has an exception to deliver. On the way in nothing has happened yet,
+ * and c->regs are what they were. */
 static enum run_result run_exit_signal(struct kvm_ctx *c, struct kvm_vcpu *v,
                                        enum plat_event *event)
 {
     const uint64_t rip = v->run->s.regs.regs.rip;
 
+    if (run_exception_waits(v))
+        return RUN_AGAIN;
     if (!run_in_ring3(v)) {
         if (rip == KVM_STUB_VA + (uint64_t)(kvm_stub_return - kvm_stub_vectors))
             return run_interrupted(c, event);

@@ -143,7 +143,7 @@ static int vcpu_set_sregs(struct kvm_vcpu *v, uint64_t desc_va)
         return -errno;
     /* What the exits keep current from now on. */
     v->run->s.regs.sregs = s;
-    v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     return 0;
 }
 

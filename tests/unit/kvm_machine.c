@@ -287,6 +287,69 @@ Test(kvm_machine, returns_to_other_rings)
     rig_end(&r);
 }
 
+/* ---- exceptions and kicks ---- */
+
+/* in, ud2, a read of what is not there, int3, nop; and a call. */
+static const uint8_t code_faults[][16] = {
+    {0xe4, 0x10}, {0x0f, 0x0b}, {0x48, 0x8b, 0x07}, {0xcc}, {0x90}, {0xb8, 5, 0, 0, 0, 0x0f, 0x05},
+};
+#define FAULTS_COUNT 5u
+#define FAULT_CALL (CODE + 16 * FAULTS_COUNT)
+#define FAULT_ROUNDS 6000u
+
+static _Atomic bool faults_end;
+
+static void *faults_kick(void *arg)
+{
+    const struct rig *r = arg;
+
+    for (unsigned i = 0; !atomic_load(&faults_end); i++) {
+        plat_ctx_interrupt(r->ctx);
+        usleep(20 + i % 37);
+    }
+    return NULL;
+}
+
+/* A kick comes first or the exception does, as a whole: what is run next, in the place of the
+ * instruction, does not meet it, and none is lost. */
+static void fault_or_kick(struct rig *r, unsigned n, unsigned long *kicks)
+{
+    struct plat_regs *regs = plat_ctx_regs(r->ctx);
+    const uint64_t at = CODE + 16 * n;
+    struct plat_fault f;
+    enum plat_event e;
+
+    *regs = (struct plat_regs){.rip = at, .rsp = DATA + 2048, .eflags = KVM_EFLAGS};
+    e = plat_ctx_run(r->ctx, code_faults[n][0] == 0x90, &f);
+    if (e == PLAT_EVENT_FAULT)
+        return;
+    cr_assert_eq(e, PLAT_EVENT_INTERRUPT);
+    cr_assert_eq(regs->rip, at, "instruction %u was executed: its exception is lost", n);
+    regs->rip = FAULT_CALL;
+    while ((e = plat_ctx_run(r->ctx, false, &f)) == PLAT_EVENT_INTERRUPT)
+        continue;
+    cr_assert_eq(e, PLAT_EVENT_SYSCALL, "exception %lu of instruction %u at %#lx",
+                 (unsigned long)f.trapno, n, (unsigned long)regs->rip);
+    ++*kicks;
+}
+
+Test(kvm_machine, exceptions_and_kicks, .timeout = 600)
+{
+    pthread_t kicker;
+    struct rig r;
+
+    rig_start(&r, code_faults, sizeof(code_faults));
+    cr_assert_eq(pthread_create(&kicker, NULL, faults_kick, &r), 0);
+    for (unsigned n = 0; n < FAULTS_COUNT; n++) {
+        unsigned long kicks = 0;
+        for (unsigned i = 0; i < FAULT_ROUNDS || kicks < FAULT_ROUNDS / 100; i++)
+            fault_or_kick(&r, n, &kicks);
+    }
+    atomic_store(&faults_end, true);
+    cr_assert_eq(pthread_join(kicker, NULL), 0);
+    rig_end(&r);
+}
+
 /* ---- translations ---- */
 
 static uint64_t rig_read(struct rig *r, uint64_t addr)
