@@ -127,7 +127,8 @@ static size_t files_split(struct kvm_as *as, uint64_t addr)
     return at + 1;
 }
 
-/* Forgets what showed files in [start, end); room for two was reserved. */
+/* Forgets what showed files in [start, end), which no entry points to any more; room for two was
+ * reserved. */
 static void files_cut(struct kvm_as *as, uint64_t start, uint64_t end)
 {
     size_t from = files_split(as, start), to = files_split(as, end);
@@ -147,18 +148,15 @@ struct map_request {
     unsigned flags;
 };
 
-/* What the first done bytes replace goes; room was reserved. -ENOMEM: all is as before. */
+/* Patches of what the first done bytes replace go. -ENOMEM: all is as before. */
 static int map_cut(struct kvm_as *as, const struct map_request *m, uint64_t done)
 {
     const bool patch = kvm_plat(as->base.plat)->patch.ops != NULL;
     const bool file = m->fd != kvm_plat(as->base.plat)->mem_fd;
     const struct stub_change change =
         stub_change_map((uaddr_t){m->addr}, done, m->access, m->fd, m->off, m->flags);
-    int r = patch_cut(&as->patch, &change, patch && file && (m->flags & PLAT_MAP_CODE));
 
-    if (r == 0)
-        files_cut(as, m->addr, m->addr + done);
-    return r;
+    return patch_cut(&as->patch, &change, patch && file && (m->flags & PLAT_MAP_CODE));
 }
 
 /* One piece of the memory file; sets *done to its size. */
@@ -175,6 +173,7 @@ static int map_memory(struct kvm_as *as, const struct map_request *m, uint64_t *
     if (r != 0)
         return r;
     kvm_table_set(as, m->addr, m->addr + *done, gpa, m->access);
+    files_cut(as, m->addr, m->addr + *done);
     return 0;
 }
 
@@ -195,8 +194,9 @@ static int map_file(struct kvm_as *as, const struct map_request *m, uint64_t *do
         return r;
     }
     const struct kvm_file_range f = {.start = m->addr, .end = m->addr + *done, .window = w};
-    files_insert(as, files_find(as, m->addr), &f);
     kvm_table_set(as, m->addr, m->addr + *done, w->gpa, m->access);
+    files_cut(as, m->addr, m->addr + *done);
+    files_insert(as, files_find(as, m->addr), &f);
     return 0;
 }
 

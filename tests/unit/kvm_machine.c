@@ -431,6 +431,69 @@ Test(kvm_machine, files)
     rig_end(&r);
 }
 
+GUEST(code_watch, "1:  mov $100000, %ecx\n2:  mov (%rdi), %rax\n    dec %ecx\n    jnz 2b\n"
+                  "    syscall\n    jmp 1b\n");
+
+#define SHOWN UINT64_C(0x30000000)
+#define SHOWN_PAGES 512u
+
+struct watcher {
+    struct plat_ctx *ctx;
+    _Atomic bool ends;
+};
+
+static void *watch_last_page(void *arg)
+{
+    struct watcher *w = arg;
+
+    plat_ctx_regs(w->ctx)->rip = CODE;
+    plat_ctx_regs(w->ctx)->rdi = SHOWN + (SHOWN_PAGES - 1) * PAGE_SIZE;
+    while (!atomic_load(&w->ends)) {
+        const uint64_t value = rig_call(w->ctx);
+        cr_assert(value == 7 || value == 9, "%lu", (unsigned long)value);
+    }
+    return NULL;
+}
+
+static void show(struct rig *r, uint64_t page, uint64_t pages, int fd, uint64_t off)
+{
+    cr_assert_eq(plat_as_map(r->as, (uaddr_t){SHOWN + page * PAGE_SIZE}, pages * PAGE_SIZE,
+                             PLAT_READ, fd, off, 0),
+                 0);
+}
+
+/* A file that another mapping replaces, in many pieces, is in the machine till none of its pages is
+ * shown any more: another thread sees one or the other. */
+Test(kvm_machine, files_go_when_nothing_shows_them, .timeout = 600)
+{
+    const uint64_t size = SHOWN_PAGES * PAGE_SIZE, seven = 7;
+    struct watcher w = {.ends = false};
+    pthread_t thread;
+    struct rig r;
+    uint64_t off;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+
+    RIG_START(&r, code_watch);
+    cr_assert_eq(ftruncate(fd, (off_t)size), 0);
+    cr_assert_eq(pwrite(fd, &seven, sizeof(seven), (off_t)(size - PAGE_SIZE)), 8);
+    cr_assert_eq(memfile_alloc(r.mf, NULL, size, &off), 0);
+    *(uint64_t *)(void *)((char *)memfile_ptr(r.mf, off) + size - PAGE_SIZE) = 9;
+    show(&r, 0, SHOWN_PAGES, fd, 0);
+    cr_assert_eq(plat_ctx_fork(r.ctx, NULL, &w.ctx), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, watch_last_page, &w), 0);
+    for (int round = 0; round < 100; round++) {
+        for (uint64_t page = 0; page < SHOWN_PAGES; page += 2)
+            show(&r, page, 1, memfile_fd(r.mf), off + page * PAGE_SIZE);
+        show(&r, 0, SHOWN_PAGES, round % 2 ? fd : memfile_fd(r.mf), round % 2 ? 0 : off);
+        cr_assert_eq(plat_as_commit(r.as, r.ctx), 0);
+    }
+    atomic_store(&w.ends, true);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    plat_ctx_destroy(w.ctx);
+    close(fd);
+    rig_end(&r);
+}
+
 /* The sentry looks at code and stacks of guests now and then: those may be a file's that has become
  * shorter since the machine looked. */
 Test(kvm_machine, looks_at_files_that_became_shorter)
