@@ -214,13 +214,10 @@ bool patch_put_right(struct patch_ctx *d)
         d->regs->rip = s->start;
         return true;
     }
-    d->regs->rip = s->start + s->shape.call_end;
-    if (off <= s->code.after) {
-        d->regs->rcx = d->regs->rip;
-        return true;
-    }
-    /* Between what was moved; the jump back is the end of it. */
-    const unsigned moved = s->shape.call_end + (off - s->code.after);
+    if (off < s->code.after)
+        d->regs->rcx = s->start + s->shape.call_end;
+    /* In what was moved, rcx may be the program's; the jump back is the end of it. */
+    const unsigned moved = s->shape.call_end + (MAX(off, s->code.after) - s->code.after);
     d->regs->rip = s->start + MIN(moved, s->shape.size);
     return true;
 }

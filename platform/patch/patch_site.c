@@ -190,7 +190,7 @@ void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *
     SITE_PUT(&o, 0xe3, 4);                       /* jrcxz over the next two */
     SITE_PUT(&o, 0x0f, 0x05);                    /* syscall */
     code->trap_end = o.size;
-    SITE_PUT(&o, 0xeb); /* jmp after */
+    SITE_PUT(&o, 0xeb); /* jmp answered */
     const unsigned jump = o.size;
     site_put8(&o, 0);
     site_put_find(&o, areas);
@@ -200,10 +200,10 @@ void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *
     SITE_PUT(&o, 0xff, 0x24, 0x25);              /* jmp *(table), the platform's code */
     site_put32(&o, PATCH_TABLE);
     code->answered = o.size;
+    out[jump] = (uint8_t)(o.size - jump - 1);
     SITE_PUT(&o, 0x48, 0xb9); /* movabs $call_end, %rcx */
     site_put64(&o, start + shape->call_end);
     code->after = o.size;
-    out[jump] = (uint8_t)(o.size - jump - 1);
     site_put(&o, text + shape->call_end, shape->size - shape->call_end);
     site_put_jump(&o, start + shape->size);
     code->size = o.size;

@@ -25,6 +25,7 @@ __asm__(".pushsection .text\n"
         "    .balign 4096\n"
         ".globl page_start, page_end, call_getpid, call_getpid_inside, call_getpgrp, call_any\n"
         ".globl call_any_site, call_any_behind, call_moved, call_kept, call_kept_behind\n"
+        ".globl call_rcx, call_rcx_behind\n"
         "page_start:\n"
         "    nop\n"
         "call_getpid:\n"
@@ -60,6 +61,16 @@ __asm__(".pushsection .text\n"
         "    mov %rax, %rcx\n"
         "    mov %rcx, %rdx\n"
         "    lea (%rdx,%rcx), %rax\n"
+        "    ret\n"
+        "    .balign 16\n"
+        /* Gives what the call has left in rcx, or who goes on behind it has there. */
+        "call_rcx:\n"
+        "    mov %rdi, %rax\n"
+        "    syscall\n"
+        "call_rcx_behind:\n"
+        "    mov %rcx, %rdx\n"
+        "    cmp $-4095, %rax\n"
+        "    mov %rdx, %rax\n"
         "    ret\n"
         "    .balign 16\n"
         /* rdi: the number; rsi: where all registers go afterwards. Their values, the flags and the
@@ -116,13 +127,14 @@ __asm__(".pushsection .text\n"
         ".popsection\n");
 
 extern const char page_start[], page_end[], call_getpid_inside[], call_any_site[],
-    call_any_behind[], call_kept_behind[];
+    call_any_behind[], call_kept_behind[], call_rcx_behind[];
 extern uint64_t kept_rcx, kept_r11;
 long call_getpid(void);
 long call_getpgrp(void);
 long call_any(long nr, long a, long b, long c);
 /* Twice the result. */
 long call_moved(long nr);
+long call_rcx(long nr);
 void call_kept(long nr, uint64_t to[33]);
 
 /* The call of call_any, entered from elsewhere. */
@@ -298,6 +310,26 @@ TEST(signals_meet_sites)
     with_signals(round_any, getpgrp());
     with_signals(round_nested, getppid());
     with_signals(round_moved, 2L * getpgrp());
+}
+
+static long round_jump(void)
+{
+    long r, rcx = 0x1234;
+
+    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tcall *%2\n\tlea 128(%%rsp), %%rsp"
+                     : "=a"(r), "+c"(rcx)
+                     : "r"(call_rcx_behind)
+                     : "rdx", "r11", "memory", "cc");
+    return r;
+}
+
+/* No call was made: registers that calls do not keep are kept. */
+TEST(signals_meet_jumps)
+{
+    for (int i = 0; i < OFTEN; i++)
+        CHECK_EQ(call_rcx(SYS_getpgrp), (intptr_t)call_rcx_behind);
+    conf_sigaction(SIGALRM, on_signal, SA_RESTART);
+    with_signals(round_jump, 0x1234);
 }
 
 TEST(interrupted_and_made_again)
