@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -131,14 +132,17 @@ static struct shim *new_shim(const struct options *o)
 {
     struct shim *s = calloc(1, sizeof(*s));
     char *root = NULL;
+    pthread_condattr_t clock;
 
     if (s == NULL)
         return NULL;
     (void)pthread_mutex_init(&s->mu, NULL);
     (void)pthread_mutex_init(&s->event_mu, NULL);
-    (void)pthread_cond_init(&s->changed, NULL);
+    (void)pthread_condattr_init(&clock);
+    (void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&s->changed, &clock);
     list_init(&s->containers);
-    s->event_fd = -1;
+    s->event_fd = s->watch_fd = s->watch = -1;
     s->ns = o->ns;
     s->address = o->address;
     s->runsc = find_runsc();
@@ -149,7 +153,18 @@ static struct shim *new_shim(const struct options *o)
     return s->runsc != NULL ? s : NULL;
 }
 
-static NORETURN void daemon_main(const struct options *o, const char *path, int listener)
+/* The descriptor to learn by that the bundle, the working directory, goes away; out: the watch. */
+static int watch_bundle(int *out)
+{
+    int fd = inotify_init1(IN_CLOEXEC);
+
+    *out = fd >= 0 ? inotify_add_watch(fd, ".", SHIM_BUNDLE_GONE) : -1;
+    return fd;
+}
+
+/* watch_fd is from before the fork: whoever started us may have given up meanwhile. */
+static NORETURN void daemon_main(const struct options *o, const char *path, int listener,
+                                 int watch_fd, int watch)
 {
     sigset_t set;
 
@@ -165,9 +180,13 @@ static NORETURN void daemon_main(const struct options *o, const char *path, int 
         (void)dup2(null_fd, i);
     (void)!chdir("/");
     struct shim *s = new_shim(o);
-    if (s == NULL || shim_reaper_start(s) != 0)
+    if (s == NULL)
         _exit(1);
     s->socket = path;
+    s->watch_fd = watch_fd;
+    s->watch = watch;
+    if (shim_reaper_start(s) != 0 || shim_end_start(s) != 0)
+        _exit(1);
     shim_serve(s, listener);
 }
 
@@ -194,9 +213,10 @@ static int start(const struct options *o)
     if (listener < 0 && errno != EADDRINUSE)
         return complain(path);
     if (listener >= 0) {
+        int watch, watch_fd = watch_bundle(&watch);
         pid_t pid = fork();
         if (pid == 0)
-            daemon_main(o, path, listener);
+            daemon_main(o, path, listener, watch_fd, watch);
         if (pid < 0)
             return complain("fork");
     }

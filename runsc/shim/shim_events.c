@@ -76,6 +76,18 @@ void shim_publish(struct shim *s, const char *topic, const char *type, struct pb
     pb_free(&request);
 }
 
+void shim_publish_delete(struct shim *s, const struct shim_proc *p)
+{
+    struct pb_out e = {0};
+
+    pb_text(&e, 1, p->container->id);
+    pb_uint(&e, 2, (uint64_t)p->pid);
+    pb_uint(&e, 3, (uint64_t)p->exit_status);
+    shim_put_time(&e, 4, &p->exited_at);
+    pb_text(&e, 5, p->exec_id);
+    shim_publish(s, "/tasks/delete", "containerd.events.TaskDelete", &e);
+}
+
 void shim_publish_exit(struct shim *s, const struct shim_proc *p)
 {
     struct pb_out e = {0};

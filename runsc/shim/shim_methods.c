@@ -69,6 +69,25 @@ static int find(struct call *k, const char *exec_id, struct shim_container **out
     return *out_p != NULL ? TTRPC_OK : fail(k, TTRPC_NOT_FOUND, "no such container or process");
 }
 
+/* The same, and mu is let go of: the caller is a user of the container till `leave`. */
+static int enter(struct call *k, const char *exec_id, struct shim_container **out_c,
+                 struct shim_proc **out_p)
+{
+    pthread_mutex_lock(&k->s->mu);
+    int code = find(k, exec_id, out_c, out_p);
+    if (code == TTRPC_OK)
+        (*out_c)->users++;
+    pthread_mutex_unlock(&k->s->mu);
+    return code;
+}
+
+static void leave(struct call *k, struct shim_container *c)
+{
+    pthread_mutex_lock(&k->s->mu);
+    shim_container_let_go(k->s, c);
+    pthread_mutex_unlock(&k->s->mu);
+}
+
 static int runsc(struct call *k, const char *bundle, const char *const *args, const char *input)
 {
     static const int none[3] = {-1, -1, -1};
@@ -113,14 +132,17 @@ static char *bundle_file(const char *bundle, const struct shim_proc *p, const ch
 
 /*
  * Runs `create` or `exec` (words: what stands between the common options and the id) and learns the
- * pid. mu is not held; the process is the caller's till its state is set.
+ * pid. *out_made: the runtime has made it, even if that fails. mu is not held; the process is the
+ * caller's till its state is set.
  */
 static int launch(struct call *k, const char *id, const char *bundle, struct shim_proc *p,
-                  const char *const *words)
+                  const char *const *words, bool *out_made)
 {
     const char *args[24];
     size_t n = 0;
     int fds[3] = {-1, -1, -1}, listener = -1, r;
+
+    *out_made = false;
     char *pid_file = bundle_file(bundle, p, "pid"), *console = NULL;
 
     while (*words != NULL)
@@ -146,6 +168,7 @@ static int launch(struct call *k, const char *id, const char *bundle, struct shi
     if (r == 0)
         r = shim_runsc(k->s, bundle, args, p->io.terminal ? none : fds, NULL, NULL, k->error,
                        k->error_size);
+    *out_made = r == 0;
     if (r == 0 && listener >= 0)
         r = proc_console_receive(listener, &p->io.master);
     p->pid = r == 0 ? read_pid(pid_file) : 0;
@@ -199,17 +222,6 @@ static int mount_root(struct call *k, const char *bundle, bool *out_mounted)
     return r == 0 ? TTRPC_OK : TTRPC_UNKNOWN;
 }
 
-static void unmount_root(struct shim_container *c)
-{
-    char *target = NULL;
-
-    if (!c->mounted || asprintf(&target, "%s/rootfs", c->bundle) < 0)
-        return;
-    shim_unmount(target);
-    free(target);
-    c->mounted = false;
-}
-
 static void publish_create(struct call *k, const struct shim_proc *p)
 {
     struct pb_out e = {0}, io = {0};
@@ -232,25 +244,33 @@ static int m_create(struct call *k)
     const uint64_t since = shim_now();
     struct shim_container *c;
     struct shim_proc *p;
+    bool made = false;
 
     pthread_mutex_lock(&k->s->mu);
     c = shim_find(k->s, text(k, 1)) == NULL ? shim_container_new(k->s, text(k, 1), bundle) : NULL;
     p = c != NULL ? shim_proc_new(c, "") : NULL;
+    if (p != NULL)
+        shim_watch_bundle(k->s, c);
+    else if (c != NULL)
+        shim_container_remove(k->s, c);
     pthread_mutex_unlock(&k->s->mu);
     if (p == NULL)
         return fail(k, TTRPC_EXISTS, "the container exists already");
     take_io(k, &p->io, 5, k->number[4] != 0);
     int code = mount_root(k, bundle, &c->mounted);
     if (code == TTRPC_OK)
-        code = launch(k, c->id, bundle, p, words);
+        code = launch(k, c->id, bundle, p, words, &made);
+    if (code != TTRPC_OK && made)
+        shim_delete_made(k->s, c);
     pthread_mutex_lock(&k->s->mu);
     if (code == TTRPC_OK) {
         publish_create(k, p);
         pb_uint(k->reply, 1, (uint64_t)p->pid);
         adopt(k->s, p, PROC_CREATED, since);
+        shim_container_let_go(k->s, c);
     } else {
-        unmount_root(c);
-        shim_container_free(c);
+        shim_unmount_root(c);
+        shim_container_remove(k->s, c);
     }
     pthread_mutex_unlock(&k->s->mu);
     return code;
@@ -316,9 +336,10 @@ static int start_exec(struct call *k, struct shim_container *c, struct shim_proc
     char *path = bundle_file(c->bundle, p, "json");
     const char *words[] = {"exec", "--detach", "--process", path, NULL};
     int code = path != NULL ? write_spec(k, path, p->spec) : TTRPC_UNKNOWN;
+    bool made;
 
     if (code == TTRPC_OK)
-        code = launch(k, c->id, c->bundle, p, words);
+        code = launch(k, c->id, c->bundle, p, words, &made);
     if (path != NULL)
         (void)unlink(path);
     free(path);
@@ -341,13 +362,18 @@ static int m_start(struct call *k)
 
     pthread_mutex_lock(&k->s->mu);
     int code = find(k, text(k, 2), &c, &p);
-    if (code == TTRPC_OK && p->state != (init ? PROC_CREATED : PROC_NEW))
+    if (code == TTRPC_OK && (p->state != (init ? PROC_CREATED : PROC_NEW) || p->starting))
         code = fail(k, TTRPC_PRECONDITION, "the process was started already");
+    if (code == TTRPC_OK) {
+        p->starting = true;
+        c->users++;
+    }
     pthread_mutex_unlock(&k->s->mu);
     if (code != TTRPC_OK)
         return code;
     code = init ? start_init(k, c) : start_exec(k, c, p);
     pthread_mutex_lock(&k->s->mu);
+    p->starting = false;
     if (code == TTRPC_OK) {
         publish_start(k, p);
         p->announced = true;
@@ -362,8 +388,8 @@ static int m_start(struct call *k)
     } else if (!init) {
         p->state = PROC_STOPPED;
         proc_io_end(&p->io);
-        pthread_cond_broadcast(&k->s->changed);
     }
+    shim_container_let_go(k->s, c);
     pthread_mutex_unlock(&k->s->mu);
     return code;
 }
@@ -376,16 +402,19 @@ static void put_end(struct call *k, const struct shim_proc *p, unsigned first)
     shim_put_time(k->reply, first + 1, &p->exited_at);
 }
 
-static void publish_delete(struct call *k, const struct shim_proc *p)
+/* mu held, and let go of. */
+static int delete_init(struct call *k, struct shim_container *c, const struct shim_proc *p)
 {
-    struct pb_out e = {0};
-
-    pb_text(&e, 1, p->container->id);
-    pb_uint(&e, 2, (uint64_t)p->pid);
-    pb_uint(&e, 3, (uint64_t)p->exit_status);
-    shim_put_time(&e, 4, &p->exited_at);
-    pb_text(&e, 5, p->exec_id);
-    shim_publish(k->s, "/tasks/delete", "containerd.events.TaskDelete", &e);
+    c->users++;
+    int code = shim_end_container(k->s, c, true, k->error, k->error_size);
+    if (code != TTRPC_OK) {
+        shim_container_let_go(k->s, c);
+        return code;
+    }
+    pb_uint(k->reply, 1, (uint64_t)p->pid);
+    put_end(k, p, 2);
+    shim_forget_container(k->s, c);
+    return TTRPC_OK;
 }
 
 static int m_delete(struct call *k)
@@ -396,33 +425,23 @@ static int m_delete(struct call *k)
 
     pthread_mutex_lock(&k->s->mu);
     int code = find(k, text(k, 2), &c, &p);
+    /* Who asks has given up on what is still being made or started. */
+    while (code == TTRPC_OK && (init ? p->state == PROC_NEW : p->starting)) {
+        pthread_cond_wait(&k->s->changed, &k->s->mu);
+        code = find(k, text(k, 2), &c, &p);
+    }
     if (code == TTRPC_OK && p->state == PROC_RUNNING)
         code = fail(k, TTRPC_PRECONDITION, "the process is running");
-    pthread_mutex_unlock(&k->s->mu);
-    if (code != TTRPC_OK)
-        return code;
-    if (init) {
-        const char *args[] = {"delete", "--force", c->id, NULL};
-        code = runsc(k, c->bundle, args, NULL);
-        if (code != TTRPC_OK)
-            return code;
-    }
-    pthread_mutex_lock(&k->s->mu);
-    /* One that was never started ends by this; its exit is on its way. */
-    while (init && p->state == PROC_CREATED)
-        pthread_cond_wait(&k->s->changed, &k->s->mu);
-    pb_uint(k->reply, 1, (uint64_t)p->pid);
-    put_end(k, p, 2);
-    if (init) {
-        publish_delete(k, p);
-        unmount_root(c);
-        shim_container_free(c);
-    } else {
+    if (code == TTRPC_OK && init) {
+        code = delete_init(k, c, p);
+    } else if (code == TTRPC_OK) {
+        pb_uint(k->reply, 1, (uint64_t)p->pid);
+        put_end(k, p, 2);
         shim_proc_free(p);
+        pthread_cond_broadcast(&k->s->changed);
     }
-    pthread_cond_broadcast(&k->s->changed);
     pthread_mutex_unlock(&k->s->mu);
-    return TTRPC_OK;
+    return code;
 }
 
 static int m_wait(struct call *k)
@@ -456,6 +475,8 @@ static int m_kill(struct call *k)
     /* An exec's process passes signals on; it is our child, so its number is nobody else's. */
     if (code == TTRPC_OK && exec && kill(p->pid, (int)k->number[3]) != 0)
         code = fail(k, TTRPC_NOT_FOUND, "process already finished");
+    if (code == TTRPC_OK && !exec)
+        c->users++;
     pthread_mutex_unlock(&k->s->mu);
     if (code != TTRPC_OK || exec)
         return code;
@@ -463,6 +484,7 @@ static int m_kill(struct call *k)
     const char *all[] = {"kill", "--all", c->id, number, NULL},
                *one[] = {"kill", c->id, number, NULL};
     code = runsc(k, c->bundle, k->number[4] != 0 ? all : one, NULL);
+    leave(k, c);
     return code != TTRPC_OK && strstr(k->error, "not running") != NULL ? TTRPC_NOT_FOUND : code;
 }
 
@@ -533,20 +555,21 @@ static int freeze(struct call *k, bool on)
     struct shim_proc *p;
     struct pb_out e = {0};
 
-    pthread_mutex_lock(&k->s->mu);
-    int code = find(k, "", &c, &p);
-    pthread_mutex_unlock(&k->s->mu);
+    int code = enter(k, "", &c, &p);
     if (code != TTRPC_OK)
         return code;
     const char *args[] = {on ? "pause" : "resume", c->id, NULL};
     code = runsc(k, c->bundle, args, NULL);
-    if (code != TTRPC_OK)
-        return code;
-    c->paused = on;
-    pb_text(&e, 1, c->id);
-    shim_publish(k->s, on ? "/tasks/paused" : "/tasks/resumed",
-                 on ? "containerd.events.TaskPaused" : "containerd.events.TaskResumed", &e);
-    return TTRPC_OK;
+    pthread_mutex_lock(&k->s->mu);
+    if (code == TTRPC_OK) {
+        c->paused = on;
+        pb_text(&e, 1, c->id);
+        shim_publish(k->s, on ? "/tasks/paused" : "/tasks/resumed",
+                     on ? "containerd.events.TaskPaused" : "containerd.events.TaskResumed", &e);
+    }
+    shim_container_let_go(k->s, c);
+    pthread_mutex_unlock(&k->s->mu);
+    return code;
 }
 
 static int m_pause(struct call *k)
@@ -595,17 +618,17 @@ static int m_update(struct call *k)
     struct pb_field f;
     char *resources = NULL;
 
-    pthread_mutex_lock(&k->s->mu);
-    int code = find(k, "", &c, &p);
-    pthread_mutex_unlock(&k->s->mu);
+    int code = enter(k, "", &c, &p);
+    if (code != TTRPC_OK)
+        return code;
     while (pb_next(&any, &f))
         if (f.number == 2 && resources == NULL)
             resources = pb_dup(&f);
-    const char *args[] = {"update", "--resources", "-", code == TTRPC_OK ? c->id : "", NULL};
-    if (code == TTRPC_OK)
-        code = resources != NULL ? runsc(k, c->bundle, args, resources)
-                                 : fail(k, TTRPC_INVALID, "no resources");
+    const char *args[] = {"update", "--resources", "-", c->id, NULL};
+    code = resources != NULL ? runsc(k, c->bundle, args, resources)
+                             : fail(k, TTRPC_INVALID, "no resources");
     free(resources);
+    leave(k, c);
     return code;
 }
 
@@ -614,14 +637,12 @@ static int m_stats(struct call *k)
     struct shim_container *c;
     struct shim_proc *p;
 
-    pthread_mutex_lock(&k->s->mu);
-    int code = find(k, "", &c, &p);
-    pthread_mutex_unlock(&k->s->mu);
+    int code = enter(k, "", &c, &p);
     if (code != TTRPC_OK)
         return code;
-    return shim_stats(k->s, c->id, c->bundle, k->reply, k->error, k->error_size) == 0
-               ? TTRPC_OK
-               : TTRPC_UNKNOWN;
+    int r = shim_stats(k->s, c->id, c->bundle, k->reply, k->error, k->error_size);
+    leave(k, c);
+    return r == 0 ? TTRPC_OK : TTRPC_UNKNOWN;
 }
 
 static int m_connect(struct call *k)

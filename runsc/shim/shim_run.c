@@ -203,8 +203,9 @@ int shim_runsc(struct shim *s, const char *bundle, const char *const *args, cons
     int own[3] = {fds[0], fds[1], fds[2]};
     size_t n = 7;
     char *log = NULL;
+    int made = bundle != NULL ? asprintf(&log, "%s/log.json", bundle) : asprintf(&log, "/dev/null");
 
-    if (asprintf(&log, "%s/log.json", bundle) < 0)
+    if (made < 0)
         return -1;
     argv[4] = log;
     while (*args != NULL && n + 1 < ARRAY_SIZE(argv))

@@ -50,6 +50,7 @@ static void *job_main(void *arg)
     /* Who asked for the end is told before it comes; others that are answered now are not in time.
      */
     const bool may_end = method != NULL && strcmp(method, "Shutdown") == 0;
+
     free(method);
     pthread_mutex_lock(&j->c->mu);
     int r = ttrpc_reply(j->c->fd, j->r.stream, code, error, &reply);
@@ -59,10 +60,10 @@ static void *job_main(void *arg)
     free(j);
     /* A shim of a pod ends with its last container; one that is being made is there already. */
     pthread_mutex_lock(&s->mu);
-    if (may_end && r <= 0 && list_empty(&s->containers)) {
-        (void)unlink(s->socket);
-        _exit(0);
-    }
+    if (may_end && r <= 0 && list_empty(&s->containers))
+        shim_exit(s);
+    s->requests--;
+    pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->mu);
     return NULL;
 }
@@ -80,6 +81,15 @@ static int spawn(void *(*fn)(void *), void *arg)
     return -r;
 }
 
+static void count_request(struct shim *s, int change)
+{
+    pthread_mutex_lock(&s->mu);
+    s->requests += (unsigned)change;
+    s->served++;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->mu);
+}
+
 static void *conn_main(void *arg)
 {
     struct conn *c = arg;
@@ -92,7 +102,9 @@ static void *conn_main(void *arg)
         }
         ref_get(&c->ref);
         j->c = c;
+        count_request(c->s, 1);
         if (spawn(job_main, j) != 0) {
+            count_request(c->s, -1);
             ttrpc_request_free(&j->r);
             free(j);
             conn_put(c);

@@ -1,6 +1,7 @@
 /* The containers of a shim and their processes. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 
 #include "runsc/shim/shim.h"
 
@@ -38,13 +39,21 @@ struct shim_proc *shim_proc_new(struct shim_container *c, const char *exec_id)
     return p;
 }
 
-void shim_proc_free(struct shim_proc *p)
+static void proc_release(struct shim_proc *p)
 {
-    list_del(&p->node);
     proc_io_free(&p->io);
     free(p->exec_id);
     free(p->spec);
     free(p);
+}
+
+void shim_proc_free(struct shim_proc *p)
+{
+    list_del(&p->node);
+    p->container = NULL;
+    /* Else by who passes its output on. */
+    if (!p->draining)
+        proc_release(p);
 }
 
 struct shim_container *shim_container_new(struct shim *s, const char *id, const char *bundle)
@@ -62,17 +71,32 @@ struct shim_container *shim_container_new(struct shim *s, const char *id, const 
         return NULL;
     }
     list_init(&c->procs);
+    c->watch = -1;
+    c->users = 1;
     list_add_tail(&c->node, &s->containers);
+    s->used = true;
     return c;
 }
 
-void shim_container_free(struct shim_container *c)
+void shim_container_let_go(struct shim *s, struct shim_container *c)
+{
+    c->users--;
+    pthread_cond_broadcast(&s->changed);
+}
+
+void shim_container_remove(struct shim *s, struct shim_container *c)
 {
     struct shim_proc *p, *next;
 
+    list_del(&c->node);
+    c->gone = true;
+    if (c->watch >= 0)
+        (void)inotify_rm_watch(s->watch_fd, c->watch);
+    shim_container_let_go(s, c);
+    while (c->users > 0)
+        pthread_cond_wait(&s->changed, &s->mu);
     list_for_each_entry_safe (p, next, &c->procs, node)
         shim_proc_free(p);
-    list_del(&c->node);
     free(c->id);
     free(c->bundle);
     free(c);
@@ -121,7 +145,9 @@ void shim_proc_drained(struct shim *s, struct shim_proc *p)
 {
     pthread_mutex_lock(&s->mu);
     p->draining = false;
-    if (p->ending)
+    if (p->container == NULL)
+        proc_release(p);
+    else if (p->ending)
         stopped(s, p);
     pthread_mutex_unlock(&s->mu);
 }
@@ -138,6 +164,7 @@ bool shim_proc_exited(struct shim *s, const struct shim_exit *x)
             p->ending = true;
             p->exit_status = x->status;
             p->exited_at = x->at;
+            p->draining = p->draining || proc_io_settle(s, p);
             if (!p->draining)
                 stopped(s, p);
             return true;

@@ -62,6 +62,16 @@ class Storm(Case):
     def shims(self):
         return set(processes_naming(self.cd.address)) - {self.cd.process.pid}
 
+    def described(self, pid):
+        """What there is to see of a process that should have ended."""
+        proc = pathlib.Path(f"/proc/{pid}")
+        text = f"{pid}: " + (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        for task in sorted((proc / "task").iterdir()):
+            text += f"\n  {task.name}: " + " ".join((task / n).read_text().strip() for n in ("wchan", "syscall"))
+        for fd in sorted((proc / "fd").iterdir(), key=lambda f: int(f.name)):
+            text += f"\n  {fd.name} -> {os.readlink(fd)}"
+        return text
+
     def end_orphans(self, seed):
         """A client that is killed between the start of a shim and that of its task leaves containerd's own
         shim with nothing to do, whatever the runtime; ours ends."""
@@ -69,7 +79,7 @@ class Storm(Case):
             eventually(lambda: not self.shims(), what="no shim left")
         left = self.shims()
         if OWN_SHIM:
-            self.assertEqual(left, set(), f"seed {seed}")
+            self.assertEqual([self.described(pid) for pid in left], [], f"seed {seed}")
         for pid in left:
             children = "".join(c.read_text() for c in pathlib.Path(f"/proc/{pid}/task").glob("*/children"))
             self.assertEqual(children, "", f"a shim's processes, seed {seed}")
