@@ -109,8 +109,7 @@ static void *lost_main(void *arg)
     pthread_mutex_lock(&l.s->mu);
     while (!l.c->gone && init->state == PROC_NEW)
         pthread_cond_wait(&l.s->changed, &l.s->mu);
-    if (!l.c->gone &&
-        shim_end_container(l.s, l.c, false, error, sizeof(error)) == TTRPC_OK)
+    if (!l.c->gone && shim_end_container(l.s, l.c, false, error, sizeof(error)) == TTRPC_OK)
         shim_forget_container(l.s, l.c);
     else
         shim_container_let_go(l.s, l.c);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 
 /* The waits double up to this; all of them together are as long. */
 #define READER_WAIT_MS 8192
+#define UNREAD_WAIT_MS 1024
 
 void proc_io_init(struct proc_io *io)
 {
@@ -187,6 +189,50 @@ int proc_io_copy(struct shim *s, struct shim_proc *p)
     if (r == 0)
         close_fd(&io->hold[1]);
     return r;
+}
+
+/* ---- what has not been read yet ---- */
+
+static bool unread(const struct proc_io *io)
+{
+    for (int i = 1; i < 3; i++) {
+        int n;
+        if (io->hold[i] >= 0 && ioctl(io->hold[i], FIONREAD, &n) == 0 && n > 0)
+            return true;
+    }
+    return false;
+}
+
+struct settling {
+    struct shim *s;
+    struct shim_proc *p;
+};
+
+static void *settle_main(void *arg)
+{
+    struct settling w = *(struct settling *)arg;
+
+    free(arg);
+    for (unsigned ms = 1; unread(&w.p->io) && ms <= UNREAD_WAIT_MS; ms *= 2)
+        (void)poll(NULL, 0, (int)ms);
+    shim_proc_drained(w.s, w.p);
+    return NULL;
+}
+
+bool proc_io_settle(struct shim *s, struct shim_proc *p)
+{
+    struct settling *w = unread(&p->io) ? malloc(sizeof(*w)) : NULL;
+    pthread_t t;
+
+    if (w == NULL)
+        return false;
+    *w = (struct settling){s, p};
+    if (pthread_create(&t, NULL, settle_main, w) != 0) {
+        free(w);
+        return false;
+    }
+    (void)pthread_detach(t);
+    return true;
 }
 
 void proc_io_close_input(struct proc_io *io)

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,4 +81,50 @@ Test(shim_streams, a_reader_that_never_comes_is_not_waited_for_without_end)
     struct proc_io io = new_io(NULL);
 
     run_short_process(&io);
+}
+
+/* ---- the end of a process ---- */
+
+static enum proc_state state_of(struct shim *s, const struct shim_proc *p)
+{
+    pthread_mutex_lock(&s->mu);
+    enum proc_state state = p->state;
+    pthread_mutex_unlock(&s->mu);
+    return state;
+}
+
+/* A client that hears of the end sooner gives up on what it has not read. */
+Test(shim_streams, the_end_waits_for_output_to_be_read)
+{
+    struct shim s = {.mu = PTHREAD_MUTEX_INITIALIZER,
+                     .changed = PTHREAD_COND_INITIALIZER,
+                     .event_mu = PTHREAD_MUTEX_INITIALIZER,
+                     .event_fd = -1};
+    int fds[3] = {-1, -1, -1}, fd = open(out, O_RDONLY | O_NONBLOCK);
+    char text[8];
+
+    list_init(&s.containers);
+    pthread_mutex_lock(&s.mu);
+    struct shim_container *c = shim_container_new(&s, "c", "/nowhere");
+    struct shim_proc *p = shim_proc_new(c, "");
+    pthread_mutex_unlock(&s.mu);
+    p->io.out = strdup(out);
+    p->pid = 7;
+    p->state = PROC_RUNNING;
+    cr_assert_eq(proc_io_open(&p->io, fds), 0);
+    cr_assert_eq(write(fds[1], "late", 4), 4);
+    (void)close(fds[1]);
+
+    pthread_mutex_lock(&s.mu);
+    cr_assert(shim_proc_exited(&s, &(struct shim_exit){.pid = 7, .status = 3}));
+    pthread_mutex_unlock(&s.mu);
+    cr_assert_eq(state_of(&s, p), PROC_RUNNING);
+    cr_assert_eq(read(fd, text, sizeof(text)), 4);
+    while (state_of(&s, p) != PROC_STOPPED)
+        (void)usleep(1000);
+    cr_assert_eq(p->exit_status, 3);
+    (void)close(fd);
+    pthread_mutex_lock(&s.mu);
+    shim_container_remove(&s, c);
+    pthread_mutex_unlock(&s.mu);
 }
