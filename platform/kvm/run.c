@@ -193,9 +193,35 @@ static bool run_reads_port(const struct kvm_vcpu *v)
     return v->run->exit_reason == KVM_EXIT_IO && v->run->io.direction == KVM_EXIT_IO_IN;
 }
 
+/* It was written to by the code that system calls come to. */
+static bool run_writes_call(const struct kvm_vcpu *v)
+{
+    const uint64_t rip = v->run->s.regs.regs.rip;
+    const unsigned port = v->run->io.port;
+
+    return (port == KVM_PORT_SYSCALL || port == KVM_PORT_LEFT) && !run_reads_port(v) &&
+           (!run_in_ring3(v) || rip - KVM_SYSCALL3_VA < PAGE_SIZE || kvm_hand_inside(rip));
+}
+
+/* A guest wrote to one of these ports itself: the processor would not have let it, and would not
+ * have gone on. With a prefix for repetition it has not. */
+static void run_undo_write(struct kvm_ctx *c, const struct kvm_vcpu *v)
+{
+    const uint64_t rip = c->regs.rip;
+    uint8_t last, before;
+
+    if (!kvm_as_read(c->as, rip - 1, &last, 1))
+        return;
+    if ((last & 0xfe) == 0xee || (last & 0xfe) == 0x6e)
+        c->regs.rip = rip - (v->run->io.size == 2 ? 2 : 1);
+    else if (last == v->run->io.port && kvm_as_read(c->as, rip - 2, &before, 1) &&
+             (before & 0xfe) == 0xe6)
+        c->regs.rip = rip - (v->run->io.size == 2 ? 3 : 2);
+}
+
 /* SYSCALL left the return address in rcx and the flags in r11, or all registers are in the exchange
- * page. A guest in ring 3 that writes to either port itself makes a call like any other, with
- * registers of its choice. */
+ * page. A guest in ring 3 that jumps there makes a call like any other, with registers of its
+ * choice. */
 static enum plat_event run_exit_call(struct kvm_ctx *c, struct kvm_vcpu *v, unsigned port)
 {
     const bool handing = run_in_ring3(v) && kvm_hand_inside(v->run->s.regs.regs.rip);
@@ -209,17 +235,19 @@ static enum run_result run_exit_io(struct kvm_ctx *c, struct kvm_vcpu *v, struct
                                    enum plat_event *event)
 {
     const unsigned port = v->run->io.port;
-    const bool writes = !run_reads_port(v);
 
-    if (writes && (port == KVM_PORT_SYSCALL || port == KVM_PORT_LEFT)) {
+    if (LIKELY(run_writes_call(v))) {
         *event = run_exit_call(c, v, port);
         return RUN_DONE;
     }
     kvm_run_save(c, v);
-    if (writes && port < KVM_VECTORS && !run_in_ring3(v))
+    if (port < KVM_VECTORS && !run_in_ring3(v)) {
         *event = run_exception(c, v, port, out);
-    else
-        *event = kvm_trap(c, v, KVM_VECTOR_GP, 0, out);
+        return RUN_DONE;
+    }
+    if (!run_reads_port(v))
+        run_undo_write(c, v);
+    *event = kvm_trap(c, v, KVM_VECTOR_GP, 0, out);
     return RUN_DONE;
 }
 

@@ -6,6 +6,7 @@
 #include <cpuid.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 
 CONF_FAMILY("insn");
@@ -143,6 +144,12 @@ TEST_TIMEOUT(ports, 60)
         PRIVILEGED("out %eax, (%dx)", 0xef),
         PRIVILEGED("in $0x80, %al", 0xe4, 0x80),
         PRIVILEGED("out %al, $0x80", 0xe6, 0x80),
+        /* Where a platform has its own use for a port. */
+        PRIVILEGED("in $0x81, %al", 0xe4, 0x81),
+        PRIVILEGED("out %al, $0x81", 0xe6, 0x81),
+        PRIVILEGED("out %ax, $0x81", 0x66, 0xe7, 0x81),
+        PRIVILEGED("in $0x82, %al", 0xe4, 0x82),
+        PRIVILEGED("out %al, $0x82", 0xe6, 0x82),
         PRIVILEGED("insb", 0x6c),
         PRIVILEGED("outsb", 0x6e),
         PRIVILEGED("rep outsl", 0xf3, 0x6f),
@@ -196,6 +203,58 @@ TEST_TIMEOUT(addresses, 60)
     };
 
     check_all(list, ARRAY_SIZE(list));
+}
+
+/* ---- faults and signals ---- */
+
+__asm__(".pushsection .text\n"
+        ".globl fault_at, fault_behind\n"
+        "fault_at:\n"
+        "    ud2\n"
+        "fault_behind:\n"
+        "    ret\n"
+        ".popsection\n");
+
+void fault_at(void);
+extern const char fault_behind[];
+
+static volatile sig_atomic_t alarms, faults, strays;
+
+static void on_alarm(int sig)
+{
+    (void)sig;
+    alarms++;
+}
+
+static void on_own_fault(int sig, siginfo_t *si, void *arg)
+{
+    ucontext_t *uc = arg;
+
+    (void)sig;
+    (void)si;
+    faults++;
+    if (uc->uc_mcontext.gregs[REG_RIP] != (greg_t)(uintptr_t)fault_at)
+        strays++;
+    else
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)fault_behind;
+}
+
+/* Whichever comes first: an exception is that of its own instruction, once, and not of what a
+ * signal has brought to its place. */
+TEST_TIMEOUT(faults_meet_signals, 60)
+{
+    const struct itimerval often = {.it_interval = {0, 300}, .it_value = {0, 300}};
+    const struct itimerval never = {{0, 0}, {0, 0}};
+
+    conf_sigaction(SIGILL, on_own_fault, 0);
+    conf_handler(SIGALRM, on_alarm, SA_RESTART);
+    OK(setitimer(ITIMER_REAL, &often, NULL));
+    for (int made = 1; alarms < 500; made++) {
+        fault_at();
+        CHECK_EQ(faults, made);
+    }
+    OK(setitimer(ITIMER_REAL, &never, NULL));
+    CHECK_EQ(strays, 0);
 }
 
 /* Jumps to where nothing can be: the processor says at the jump or at its target. */
