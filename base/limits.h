@@ -114,5 +114,9 @@
 #define LIMIT_CONFIG_SIZE (4UL * 1024 * 1024)
 /* Payload of one gofer message. */
 #define LIMIT_GOFER_MESSAGE 65536
+/* Files of the host that one gofer watches for its sentry: ENOSPC. Events that wait in it: then the
+ * sentry is told that some are lost. */
+#define LIMIT_GOFER_WATCHES 8192
+#define LIMIT_GOFER_EVENTS 4096
 
 #endif

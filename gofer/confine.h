@@ -9,10 +9,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <sys/inotify.h>
+
 #include "base/compiler.h"
 
 /* Where /proc/self/fd is in a confined gofer: the filter names it. */
 #define GOFER_PROC_FD 3
+/* Of every watch on the host; the filter names it. Reading changes nothing, and the gofer reads all
+ * the time. */
+#define GOFER_WATCH_MASK                                                                           \
+    (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVE | IN_CREATE | IN_DELETE | IN_MOVE_SELF |     \
+     IN_EXCL_UNLINK)
 /* Descriptors that are enough for every handle a sentry may hold. */
 #define GOFER_NOFILE (512u * 1024)
 

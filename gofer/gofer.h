@@ -10,8 +10,9 @@
 
 #include "base/compiler.h"
 
-/* Sockets between one sentry and its gofer, each with a server thread of its own. */
-#define GOFER_CHANNELS 4
+/* Sockets between one sentry and its gofer, each with a server thread of its own. On the last the
+ * sentry waits for what happens on the host. */
+#define GOFER_CHANNELS 5
 
 /* One tree, or one file, that the sentry may attach to, by its place in the list. */
 struct gofer_export {

@@ -5,8 +5,9 @@
 
 #include "gofer/server_priv.h"
 
-void handle_table_init(struct handle_table *t, size_t max)
+void handle_table_init(struct handle_table *t, size_t max, struct watch_set *watches)
 {
+    t->watches = watches;
     mutex_init(&t->mu, LOCK_RANK_LEAF);
     t->max = (uint32_t)MIN(max, (size_t)GOF_HANDLE_MAX);
 }
@@ -92,49 +93,61 @@ struct handle *handle_get(struct handle_table *t, uint64_t id)
     return h;
 }
 
-/* Frees the slot; the descriptors are the caller's to close, without the lock. */
-static void free_locked(struct handle_table *t, struct handle *h, int fds[2])
+/* What a handle had, for its last user to give back, without the lock. */
+struct leftover {
+    int fd, list_fd;
+    struct watch *watch;
+};
+
+#define NO_LEFTOVER                                                                                \
+    {                                                                                              \
+        .fd = -1, .list_fd = -1                                                                    \
+    }
+
+static void free_locked(struct handle_table *t, struct handle *h, struct leftover *out)
 {
-    fds[0] = h->fd;
-    fds[1] = h->list_fd;
+    *out = (struct leftover){.fd = h->fd, .list_fd = h->list_fd, .watch = h->watch};
     h->fd = -1;
     h->list_fd = -1;
+    h->watch = NULL;
     h->generation++;
     h->next_free = t->free;
     t->free = h->index + 1;
     t->used--;
 }
 
-static void close_both(const int fds[2])
+static void give_back(struct handle_table *t, const struct leftover *l)
 {
-    for (int i = 0; i < 2; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
+    watch_put(t->watches, l->watch);
+    if (l->fd >= 0)
+        close(l->fd);
+    if (l->list_fd >= 0)
+        close(l->list_fd);
 }
 
 void handle_put(struct handle_table *t, struct handle *h)
 {
-    int fds[2] = {-1, -1};
+    struct leftover left = NO_LEFTOVER;
 
     mutex_lock(&t->mu);
     if (--h->busy == 0 && h->closed)
-        free_locked(t, h, fds);
+        free_locked(t, h, &left);
     mutex_unlock(&t->mu);
-    close_both(fds);
+    give_back(t, &left);
 }
 
 int handle_close(struct handle_table *t, uint64_t id)
 {
-    int fds[2] = {-1, -1};
+    struct leftover left = NO_LEFTOVER;
 
     mutex_lock(&t->mu);
     struct handle *h = find_locked(t, id);
     if (h && h->busy == 0)
-        free_locked(t, h, fds);
+        free_locked(t, h, &left);
     else if (h)
         h->closed = true;
     mutex_unlock(&t->mu);
-    close_both(fds);
+    give_back(t, &left);
     return h ? 0 : -EBADF;
 }
 

@@ -165,6 +165,11 @@ static int confine(struct gofer *g, const char **step)
         r = gofer_rlimits(&g->nofile, step);
     if (!r)
         r = gofer_drop_capabilities(step);
+    /* inotify_add_watch(2) takes a path, not a directory: ours are numbers of descriptors. */
+    if (!r && fchdir(g->proc_fd)) {
+        *step = "chdir to the descriptors";
+        r = -errno;
+    }
     return r;
 }
 
@@ -184,6 +189,7 @@ int gofer_main(const struct gofer_config *cfg)
             .exports = g.exports,
             .export_count = cfg->export_count,
             .proc_fd = g.proc_fd,
+            .fd_path = "",
             .handle_max = g.nofile > 2 * RESERVED_FDS ? g.nofile - RESERVED_FDS : RESERVED_FDS,
             .one_id = g.one_id,
         };

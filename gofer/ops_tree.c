@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -249,9 +250,13 @@ static int create_other(struct req *q, const struct handle *h, const struct crea
     return r;
 }
 
+/* Events of a new name in its directory, and of one that could not be finished. */
+#define MADE (IN_CREATE | IN_ATTRIB | IN_MODIFY | IN_CLOSE_WRITE | IN_DELETE)
+
 int srv_create(struct req *q)
 {
     struct creation c;
+    struct quiet quiet;
     struct handle *h;
     struct gof_node n;
 
@@ -267,7 +272,10 @@ int srv_create(struct req *q)
     int r = get_writable_dir(q, dir, &h);
     if (r)
         return r;
+    quiet_begin(q->s, &quiet);
+    quiet_name(&quiet, h->fd, c.name, MADE);
     r = S_ISREG(c.mode) ? create_regular(q, h, &c, &n) : create_other(q, h, &c, &n);
+    quiet_end(q->s, &quiet);
     handle_put(&q->s->handles, h);
     if (r == 0)
         gof_put_node(&q->w, &n);
@@ -301,6 +309,7 @@ int srv_symlink(struct req *q)
 {
     struct creation c = {.mode = S_IFLNK | 0777};
     char *target = (char *)q->conn->scratch;
+    struct quiet quiet;
     struct handle *h;
     struct gof_node n;
 
@@ -316,12 +325,15 @@ int srv_symlink(struct req *q)
     int r = get_writable_dir(q, dir, &h);
     if (r)
         return r;
+    quiet_begin(q->s, &quiet);
+    quiet_name(&quiet, h->fd, c.name, MADE);
     r = symlinkat(target, h->fd, c.name) ? -errno : 0;
     if (r == 0) {
         r = adopt(q, h, &c, &n);
         if (r && r != -EIO)
             (void)!unlinkat(h->fd, c.name, 0);
     }
+    quiet_end(q->s, &quiet);
     handle_put(&q->s->handles, h);
     if (r == 0)
         gof_put_node(&q->w, &n);
@@ -331,6 +343,7 @@ int srv_symlink(struct req *q)
 int srv_link(struct req *q)
 {
     char name[GOF_NAME_MAX + 1];
+    struct quiet quiet;
     struct handle *h;
     struct gof_attr a;
 
@@ -348,7 +361,11 @@ int srv_link(struct req *q)
         goto out_put;
     }
     /* A second name in a writable place must not make a read-only file writable. */
+    quiet_begin(q->s, &quiet);
+    quiet_name(&quiet, h->fd, name, IN_CREATE);
+    quiet_self(&quiet, t->fd, IN_ATTRIB);
     r = t->readonly ? -EXDEV : host_link(q->s, t->fd, h->fd, name);
+    quiet_end(q->s, &quiet);
     if (r == 0)
         r = host_stat(t->fd, &a);
     handle_put(&q->s->handles, t);
@@ -362,6 +379,7 @@ out_put:
 int srv_unlink(struct req *q)
 {
     char name[GOF_NAME_MAX + 1];
+    struct quiet quiet;
     struct handle *h;
 
     uint64_t dir = rbuf_u64(&q->r);
@@ -372,15 +390,30 @@ int srv_unlink(struct req *q)
     int r = get_writable_dir(q, dir, &h);
     if (r)
         return r;
+    quiet_begin(q->s, &quiet);
+    quiet_name(&quiet, h->fd, name, IN_DELETE);
+    quiet_child(&quiet, h->fd, name, IN_ATTRIB);
     r = unlinkat(h->fd, name, flags) ? -errno : 0;
+    quiet_end(q->s, &quiet);
     handle_put(&q->s->handles, h);
     return r;
+}
+
+/* Of both names, which may change places. */
+static void quiet_rename(struct quiet *quiet, int from, const char *name, int to,
+                         const char *new_name)
+{
+    quiet_name(quiet, from, name, IN_MOVE);
+    quiet_name(quiet, to, new_name, IN_MOVE);
+    quiet_child(quiet, from, name, IN_MOVE_SELF);
+    quiet_child(quiet, to, new_name, IN_MOVE_SELF | IN_ATTRIB);
 }
 
 int srv_rename(struct req *q)
 {
     char name[GOF_NAME_MAX + 1], new_name[GOF_NAME_MAX + 1];
     struct handle *from, *to;
+    struct quiet quiet;
 
     uint64_t dir = rbuf_u64(&q->r);
     gof_get_name(&q->r, name);
@@ -397,8 +430,11 @@ int srv_rename(struct req *q)
         return r;
     r = get_writable_dir(q, new_dir, &to);
     if (r == 0) {
+        quiet_begin(q->s, &quiet);
+        quiet_rename(&quiet, from->fd, name, to->fd, new_name);
         /* The raw call: glibc's makes another one when there are no flags. */
         r = syscall(SYS_renameat2, from->fd, name, to->fd, new_name, flags) ? -errno : 0;
+        quiet_end(q->s, &quiet);
         handle_put(&q->s->handles, to);
     }
     handle_put(&q->s->handles, from);

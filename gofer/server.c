@@ -27,7 +27,8 @@ static const req_fn functions[GOF_OP_END] = {
     [GOF_GETXATTR] = srv_getxattr,   [GOF_SETXATTR] = srv_setxattr,
     [GOF_LISTXATTR] = srv_listxattr, [GOF_REMOVEXATTR] = srv_removexattr,
     [GOF_FSYNC] = srv_fsync,         [GOF_SYNCFS] = srv_syncfs,
-    [GOF_CLOSE] = srv_close,
+    [GOF_CLOSE] = srv_close,         [GOF_WATCH] = srv_watch,
+    [GOF_EVENTS] = srv_events,
 };
 
 int gof_server_new(const struct gof_server_args *a, struct gof_server **out_server)
@@ -37,7 +38,12 @@ int gof_server_new(const struct gof_server_args *a, struct gof_server **out_serv
     struct gof_server *s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
-    handle_table_init(&s->handles, a->handle_max);
+    int r = watch_init(&s->watches, a->handle_max / 4, a->fd_path);
+    if (r) {
+        free(s);
+        return r;
+    }
+    handle_table_init(&s->handles, a->handle_max, &s->watches);
     memcpy(s->exports, a->exports, a->export_count * sizeof(*a->exports));
     s->export_count = a->export_count;
     s->proc_fd = a->proc_fd;
@@ -51,6 +57,7 @@ void gof_server_free(struct gof_server *s)
     for (size_t i = 0; i < s->export_count; i++)
         close(s->exports[i].fd);
     handle_table_fini(&s->handles);
+    watch_fini(&s->watches);
     free(s);
 }
 
@@ -66,6 +73,7 @@ int gof_conn_init(struct gof_conn *c, struct gof_server *s)
 {
     c->s = s;
     c->cpu = c->wanted_cpu = GOF_CPU_NONE;
+    c->sock = -1;
     c->in = malloc(GOF_MESSAGE_MAX);
     c->out = malloc(GOF_MESSAGE_MAX);
     c->scratch = malloc(GOF_MESSAGE_MAX);
@@ -178,6 +186,7 @@ int gof_server_channel(struct gof_server *s, int sock)
     struct gof_conn c;
     int r = gof_conn_init(&c, s);
 
+    c.sock = sock;
     while (r == 0) {
         int fd;
         await_request(sock, &settling);

@@ -22,6 +22,9 @@ struct gof_server_args {
     const struct gof_server_export *exports; /* array borrowed for the call */
     size_t export_count;
     int proc_fd; /* directory /proc/self/fd of this process; borrowed */
+    /* The same directory as a path, with a slash at its end; "": the working directory. Borrowed.
+     */
+    const char *fd_path;
     /* Handles at most; more gives ENFILE. */
     size_t handle_max;
     bool one_id; /* files can have no other owner than ours: owners are not set */
@@ -38,6 +41,7 @@ struct gof_conn {
     struct gof_server *s;
     uint8_t *in, *out, *scratch; /* GOF_MESSAGE_MAX each */
     uint32_t cpu, wanted_cpu;    /* where it is served, is to be served: GOF_CPU_NONE anywhere */
+    int sock;                    /* or -1: a request for events does not wait */
 };
 MUST_CHECK int gof_conn_init(struct gof_conn *c, struct gof_server *s);
 void gof_conn_fini(struct gof_conn *c);

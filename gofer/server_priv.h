@@ -8,6 +8,7 @@
 #include "base/lock.h"
 #include "gofer/proto/proto.h"
 #include "gofer/server.h"
+#include "gofer/watch.h"
 
 struct handle {
     int fd;         /* O_PATH; -1: the slot is free. Immutable while in use */
@@ -20,20 +21,22 @@ struct handle {
     uint32_t busy;       /* requests that use it */
     bool closed;         /* freed with the last busy */
     uint32_t next_free;  /* index + 1, 0: none */
+    struct watch *watch; /* owned, or NULL; guarded by the lock of watches while in use */
 };
 
 #define HANDLE_CHUNK 512
 #define HANDLE_CHUNKS (GOF_HANDLE_MAX / HANDLE_CHUNK)
 
 struct handle_table {
-    struct mutex mu; /* rank LEAF */
+    struct watch_set *watches; /* immutable */
+    struct mutex mu;           /* rank LEAF */
     struct handle *chunks[HANDLE_CHUNKS];
     uint32_t slots;     /* made so far */
     uint32_t used, max; /* handles */
     uint32_t free;      /* index + 1 of the first free slot, 0: none */
 };
 
-void handle_table_init(struct handle_table *t, size_t max);
+void handle_table_init(struct handle_table *t, size_t max, struct watch_set *watches);
 /* No request is under way. */
 void handle_table_fini(struct handle_table *t);
 /* Takes fd on success. -ENFILE, -ENOMEM. */
@@ -41,6 +44,7 @@ MUST_CHECK int handle_new(struct handle_table *t, int fd, uint32_t type, bool re
                           uint64_t *out_id);
 /* NULL: there is no such handle. Otherwise handle_put follows. */
 struct handle *handle_get(struct handle_table *t, uint64_t id);
+/* Neither is called with the lock of watches held. */
 void handle_put(struct handle_table *t, struct handle *h);
 /* -EBADF: there is no such handle. */
 MUST_CHECK int handle_close(struct handle_table *t, uint64_t id);
@@ -51,6 +55,7 @@ void handle_keep_list(struct handle_table *t, struct handle *h, int fd);
 
 struct gof_server {
     struct handle_table handles;
+    struct watch_set watches;
     struct gof_server_export exports[GOF_EXPORT_MAX];
     size_t export_count;
     int proc_fd;
@@ -94,6 +99,8 @@ int srv_removexattr(struct req *q);
 int srv_fsync(struct req *q);
 int srv_syncfs(struct req *q);
 int srv_close(struct req *q);
+int srv_watch(struct req *q);
+int srv_events(struct req *q);
 
 /* ---- host.c: the only functions that resolve a name or a descriptor number ---- */
 

@@ -12,9 +12,12 @@
 /* So many requests from elsewhere, and a channel moves. */
 #define CHANNEL_STRANGERS 8
 
-int gof_client_new(const int *fds, size_t count, struct gof_client **out_client)
+int gof_client_new(const int *fds, size_t total, struct gof_client **out_client)
 {
-    if (count == 0 || count > GOF_CHANNEL_MAX)
+    /* The last one is for events. */
+    const size_t count = total > 1 ? total - 1 : total;
+
+    if (total == 0 || total > GOF_CHANNEL_MAX)
         return -EINVAL;
     struct gof_client *c = calloc(1, sizeof(*c));
     if (!c)
@@ -24,6 +27,8 @@ int gof_client_new(const int *fds, size_t count, struct gof_client **out_client)
         if (!c->channels[i].buf)
             goto out_buffers;
     }
+    if (total > 1 && watcher_new(c, fds[count], &c->watcher))
+        goto out_buffers;
     for (size_t i = 0; i < count; i++) {
         mutex_init(&c->channels[i].mu, LOCK_RANK_GOFER_CHANNEL);
         c->channels[i].fd = fds[i];
@@ -57,6 +62,7 @@ void gof_client_put(struct gof_client *c)
         free(c->channels[i].buf);
         mutex_destroy(&c->channels[i].mu);
     }
+    watcher_end(c->watcher);
     mutex_destroy(&c->close_mu);
     free(c);
 }
@@ -76,14 +82,15 @@ uint64_t gof_client_requests(const struct gof_client *c)
     return atomic_load_explicit(&c->requests, memory_order_relaxed);
 }
 
-/* Ends every channel, so that nobody waits for an answer that cannot be trusted. */
-static void client_die(struct gof_client *c, const char *why)
+void client_die(struct gof_client *c, const char *why)
 {
     if (atomic_exchange_explicit(&c->dead, true, memory_order_acq_rel))
         return;
     log_error("gofer: %s", why);
     for (size_t i = 0; i < c->count; i++)
         shutdown(c->channels[i].fd, SHUT_RDWR);
+    if (c->watcher)
+        shutdown(c->watcher->fd, SHUT_RDWR);
 }
 
 /* A free channel that is served on cpu; GOF_CPU_NONE: one without a place. Its lock is held. */

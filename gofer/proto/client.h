@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/list.h"
 #include "gofer/proto/proto.h"
 
 struct gof_client;
@@ -18,9 +19,10 @@ struct gof_client;
 /* Calls return 0 or a negative errno: that of the host call in the gofer, -EIO once the gofer is
  * dead or has broken the protocol. */
 
-/* Takes the count sockets (1..GOF_CHANNEL_MAX) on success. -EINVAL, -ENOMEM. */
+/* Takes the count sockets (1..GOF_CHANNEL_MAX) on success; the last of several is for events.
+ * -EINVAL, -ENOMEM. */
 
-MUST_CHECK int gof_client_new(const int *fds, size_t count, struct gof_client **out_client);
+MUST_CHECK int gof_client_new(const int *fds, size_t total, struct gof_client **out_client);
 struct gof_client *gof_client_get(struct gof_client *c);
 /* The last reference closes the channels, which ends the gofer. NULL is allowed. */
 void gof_client_put(struct gof_client *c);
@@ -79,6 +81,29 @@ MUST_CHECK int gof_removexattr(struct gof_client *c, uint64_t node, const char *
 MUST_CHECK int gof_fsync(struct gof_client *c, uint64_t node, bool data_only);
 /* Everything that was written to the file system that node is on. */
 MUST_CHECK int gof_syncfs(struct gof_client *c, uint64_t node);
+/* Whoever wants to know what others do on the host to a node, and to the entries of a directory. */
+struct gof_watch {
+    const struct gof_watch_ops *ops;
+    struct list node; /* the client's */
+    uint32_t wd;      /* the client's */
+};
+
+struct gof_watch_ops {
+    /* A leaf lock is held. True: keeps what the watch is in till event was called. */
+    bool (*hold)(struct gof_watch *w);
+    /* In a thread of the client's own, in order; requests are allowed. */
+    void (*event)(struct gof_watch *w, const struct gof_event *e);
+    /* Some events of this client were too many. */
+    void (*lost)(void);
+};
+
+/* Tells w, whose ops are set, till it is dropped; borrowed till then. -ENOSPC: too many watches.
+ * -EACCES, -ENOMEM. */
+MUST_CHECK int gof_watch(struct gof_client *c, uint64_t node, struct gof_watch *w);
+/* The node is about to be closed. */
+void gof_watch_drop(struct gof_client *c, struct gof_watch *w);
+/* The node stays open. */
+void gof_unwatch(struct gof_client *c, uint64_t node, struct gof_watch *w);
 /* The handle is closed with the next request. 0 is allowed. */
 void gof_close(struct gof_client *c, uint64_t handle);
 /* Sends the closes that wait. */

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "base/list.h"
 #include "base/lock.h"
 #include "base/ref.h"
 #include "gofer/proto/client.h"
@@ -21,10 +22,26 @@ struct gof_channel {
     uint8_t *buf;       /* GOF_MESSAGE_MAX, request and then answer; guarded by mu */
 };
 
+#define WATCHER_BUCKETS 256
+
+/* Outlives the client by as long as its thread has something to tell. */
+struct gof_watcher {
+    struct ref ref;                       /* the client's and the thread's */
+    struct mutex mu;                      /* rank LEAF: guards what follows */
+    struct list watches[WATCHER_BUCKETS]; /* gof_watch.node by wd; weak */
+    struct gof_client *client;            /* weak; NULL once it is gone */
+    bool running;                         /* the thread is */
+    /* the thread's */
+    int fd;
+    uint32_t seq;
+    uint8_t *buf;
+};
+
 struct gof_client {
     struct ref ref;
     struct gof_channel channels[GOF_CHANNEL_MAX];
     size_t count;
+    struct gof_watcher *watcher; /* NULL: no channel for it */
     _Atomic bool dead;
     _Atomic uint64_t requests;
     struct mutex close_mu; /* rank LEAF: guards what follows */
@@ -39,6 +56,14 @@ struct gof_call {
     struct rbuf r;
     int fd; /* that came with the answer, or -1 */
 };
+
+/* Ends every channel, so that nobody waits for an answer that cannot be trusted. */
+void client_die(struct gof_client *c, const char *why);
+
+/* Takes fd on success. */
+MUST_CHECK int watcher_new(struct gof_client *c, int fd, struct gof_watcher **out);
+/* The client goes. NULL is allowed. */
+void watcher_end(struct gof_watcher *w);
 
 /* Takes a channel and starts a request. */
 void gof_call_begin(struct gof_client *c, enum gof_op op, struct gof_call *call);

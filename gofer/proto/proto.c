@@ -90,6 +90,18 @@ void gof_put_statfs(struct wbuf *w, const struct gof_statfs *s)
         wbuf_u64(w, v[i]);
 }
 
+void gof_put_event(struct wbuf *w, const struct gof_event *e)
+{
+    wbuf_u32(w, e->wd);
+    wbuf_u32(w, e->mask);
+    wbuf_u32(w, e->cookie);
+    wbuf_u32(w, e->nlink);
+    wbuf_u64(w, e->dev);
+    wbuf_u64(w, e->ino);
+    put_time(w, &e->ctime);
+    gof_put_text(w, e->name, strlen(e->name));
+}
+
 size_t gof_get_text(struct rbuf *r, char *out, size_t max)
 {
     size_t len = rbuf_u16(r);
@@ -172,6 +184,20 @@ void gof_get_statfs(struct rbuf *r, struct gof_statfs *out)
         *v[i] = rbuf_u64(r);
 }
 
+void gof_get_event(struct rbuf *r, struct gof_event *out)
+{
+    out->wd = rbuf_u32(r);
+    out->mask = rbuf_u32(r);
+    out->cookie = rbuf_u32(r);
+    out->nlink = rbuf_u32(r);
+    out->dev = rbuf_u64(r);
+    out->ino = rbuf_u64(r);
+    get_time(r, &out->ctime);
+    size_t len = gof_get_text(r, out->name, GOF_NAME_MAX);
+    if (len && !gof_name_ok(out->name, len))
+        r->failed = true;
+}
+
 const char *gof_op_name(unsigned op)
 {
     static const char *const names[GOF_OP_END] = {
@@ -185,7 +211,8 @@ const char *gof_op_name(unsigned op)
         [GOF_GETXATTR] = "getxattr",   [GOF_SETXATTR] = "setxattr",
         [GOF_LISTXATTR] = "listxattr", [GOF_REMOVEXATTR] = "removexattr",
         [GOF_FSYNC] = "fsync",         [GOF_SYNCFS] = "syncfs",
-        [GOF_CLOSE] = "close",
+        [GOF_CLOSE] = "close",         [GOF_WATCH] = "watch",
+        [GOF_EVENTS] = "events",
     };
 
     return op < GOF_OP_END && names[op] ? names[op] : "?";

@@ -60,6 +60,8 @@ enum gof_op {
     GOF_TMPFILE, /* u64 dir, u32 mode, u32 uid, u32 gid -> node; descriptor (O_RDWR): a regular file
                     without a name */
     GOF_CLOSE,   /* nothing: for what rides along */
+    GOF_WATCH,   /* u64 node, u8 on -> u32 wd: what others do to it is told, till it is closed */
+    GOF_EVENTS,  /* nothing -> u8 some are lost, u16 count, events: as soon as there is one */
     GOF_OP_END,
 };
 
@@ -99,6 +101,17 @@ struct gof_statfs {
     uint64_t type, bsize, blocks, bfree, bavail, files, ffree, fsid, namelen, frsize;
 };
 
+/* Something that others did to what is watched: inotify(7). */
+struct gof_event {
+    uint32_t wd, mask, cookie, nlink; /* mask: IN_* */
+    uint64_t dev, ino;           /* of what IN_MODIFY, IN_ATTRIB and IN_CLOSE_WRITE are about */
+    struct gof_time ctime;       /* when it was looked at; all 0: it is not there any more */
+    char name[GOF_NAME_MAX + 1]; /* in the directory that is watched; empty: that itself */
+};
+
+/* Bytes of the largest event in a message. */
+#define GOF_EVENT_SIZE (4u * 4 + 2u * 8 + 12 + 2 + GOF_NAME_MAX)
+
 /* Bytes of a node in a message. */
 #define GOF_NODE_SIZE (8u + 5u * 8u + 5u * 4u + 4u * 12u)
 
@@ -112,6 +125,8 @@ void gof_put_node(struct wbuf *w, const struct gof_node *n);
 void gof_put_setattr(struct wbuf *w, const struct gof_setattr *s);
 void gof_put_statfs(struct wbuf *w, const struct gof_statfs *s);
 
+void gof_put_event(struct wbuf *w, const struct gof_event *e);
+
 /* Readers fail the rbuf on what is out of bounds. out has room for GOF_NAME_MAX + 1. */
 void gof_get_name(struct rbuf *r, char *out);
 /* At most max bytes without a NUL into out (room for max + 1), which is terminated: the length. */
@@ -120,6 +135,7 @@ void gof_get_attr(struct rbuf *r, struct gof_attr *out);
 void gof_get_node(struct rbuf *r, struct gof_node *out);
 void gof_get_setattr(struct rbuf *r, struct gof_setattr *out);
 void gof_get_statfs(struct rbuf *r, struct gof_statfs *out);
+void gof_get_event(struct rbuf *r, struct gof_event *out);
 
 /* Name of an op for logs, or "?". */
 const char *gof_op_name(unsigned op);

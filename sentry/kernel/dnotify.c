@@ -24,7 +24,7 @@ static void dnotify_event(struct notify_group *g, const struct notify_mark *m, u
                           uint32_t cookie, const char *name)
 {
     (void)m, (void)cookie, (void)name;
-    if (mask & NOTIFY_ALL)
+    if (mask & (NOTIFY_ALL | NOTIFY_OVERFLOW))
         file_signal_raise(&container_of(g, struct dnotify, group)->signal);
 }
 

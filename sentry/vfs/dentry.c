@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/objcount.h"
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs_priv.h"
 
 #define HASH_BUCKETS 16384u

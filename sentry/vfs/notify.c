@@ -110,8 +110,8 @@ static int mark_change(struct notify_mark *m, uint32_t mask, bool add, bool crea
     return m->wd;
 }
 
-int notify_mark_set(struct notify_group *g, struct inode *i, const void *key, uint32_t mask,
-                    bool add, bool create)
+static int mark_set(struct notify_group *g, struct inode *i, const void *key, uint32_t mask,
+                    bool add, bool create, bool *out_fresh)
 {
     struct notify_mark *fresh = calloc(1, sizeof(*fresh)), *m;
     int r;
@@ -133,9 +133,24 @@ int notify_mark_set(struct notify_group *g, struct inode *i, const void *key, ui
         atomic_fetch_add(&mark_count, 1);
         atomic_store_explicit(&i->watches, fresh, memory_order_release);
         fresh = NULL;
+        *out_fresh = true;
     }
     mutex_unlock(&notify_mu);
     free(fresh);
+    return r;
+}
+
+int notify_mark_set(struct notify_group *g, struct inode *i, const void *key, uint32_t mask,
+                    bool add, bool create)
+{
+    bool fresh = false;
+    int wd = mark_set(g, i, key, mask, add, create, &fresh);
+    int r = wd >= 0 && i->ops->watch != NULL ? i->ops->watch(i) : 0;
+
+    if (r == 0)
+        return wd;
+    if (fresh)
+        notify_mark_drop(g, i, key);
     return r;
 }
 
@@ -208,6 +223,27 @@ static void inode_event(struct inode *i, uint32_t mask, uint32_t cookie, const c
             !(unlinked && (m->mask & NOTIFY_EXCL_UNLINK) != 0))
             mark_event_locked(m, mask, cookie, name);
     }
+    mutex_unlock(&notify_mu);
+}
+
+bool notify_watched(const struct inode *i)
+{
+    return marks_of(i) != NULL;
+}
+
+void notify_foreign(struct inode *i, uint32_t mask, uint32_t cookie, const char *name)
+{
+    inode_event(i, mask, cookie, name, false);
+}
+
+void notify_lost(void)
+{
+    struct notify_mark *m;
+
+    mutex_lock(&notify_mu);
+    list_for_each_entry (m, &all_marks, all)
+        if (m->inode->ops->watch != NULL)
+            m->group->event(m->group, m, NOTIFY_OVERFLOW, 0, NULL);
     mutex_unlock(&notify_mu);
 }
 

@@ -22,6 +22,7 @@
 #define NOTIFY_DELETE_SELF 0x400u
 #define NOTIFY_MOVE_SELF 0x800u
 #define NOTIFY_UNMOUNT 0x2000u
+#define NOTIFY_OVERFLOW 0x4000u /* of a group: some were lost */
 #define NOTIFY_IGNORED 0x8000u
 #define NOTIFY_EXCL_UNLINK 0x04000000u
 #define NOTIFY_ONESHOT 0x80000000u
@@ -41,7 +42,8 @@ struct notify_mark {
 };
 
 struct notify_group {
-    /* Lock held. name is NULL for what happened to the inode itself. NOTIFY_IGNORED: m goes. */
+    /* Lock held. name is NULL for what happened to the inode itself. NOTIFY_IGNORED: m goes.
+     * NOTIFY_OVERFLOW concerns all marks of the group. */
     void (*event)(struct notify_group *g, const struct notify_mark *m, uint32_t mask,
                   uint32_t cookie, const char *name);
     struct list marks; /* guard: the lock */
@@ -54,11 +56,20 @@ void notify_group_fini(struct notify_group *g);
 void notify_lock(void);
 void notify_unlock(void);
 /* The wd of g's mark on i (with this key), made when there is none. add: mask is or'ed in; create:
- * -EEXIST when there is one. -ENOSPC at the limit. */
+ * -EEXIST when there is one. -ENOSPC at the limit. Or an error of the inode's watch op. */
 MUST_CHECK int notify_mark_set(struct notify_group *g, struct inode *i, const void *key,
                                uint32_t mask, bool add, bool create);
 /* -EINVAL: no such mark. Says NOTIFY_IGNORED. */
 MUST_CHECK int notify_mark_remove(struct notify_group *g, int wd);
+/* Somebody has a mark on i. */
+bool notify_watched(const struct inode *i);
+/* What others did to i without vfs, or to name in it: mask is one of NOTIFY_ALL, with NOTIFY_ISDIR.
+ */
+void notify_foreign(struct inode *i, uint32_t mask, uint32_t cookie, const char *name);
+/* i has no name and no user left: its marks say so and go. The caller has a reference. */
+void notify_gone(struct inode *i);
+/* Some of it was lost: told to everybody whom it may concern. */
+void notify_lost(void);
 /* F_NOTIFY: without a word; nothing when there is none. */
 void notify_mark_drop(struct notify_group *g, const struct inode *i, const void *key);
 

@@ -189,6 +189,10 @@ struct inode_ops {
                                int flags);
     MUST_CHECK int64_t (*listxattr)(struct inode *i, char *buf, size_t size);
     MUST_CHECK int (*removexattr)(struct inode *i, const char *name);
+    /* Somebody has a mark on i (notify.h): notify_foreign is to be called for what others do to it
+     * without vfs, as long as notify_watched. Called for each mark; may block. NULL: nobody else
+     * does anything. -ENOSPC, -EACCES, -ENOMEM. */
+    MUST_CHECK int (*watch)(struct inode *i);
     /* Last reference gone: free. */
     void (*release)(struct inode *i);
 };

@@ -267,7 +267,6 @@ void notify_file(const struct file *f, uint32_t mask);
 void notify_setattr(struct dentry *d, uint32_t valid);
 uint32_t notify_cookie(void);
 /* The last name and the last user of i are gone. */
-void notify_gone(struct inode *i);
 /* sb is mounted nowhere any more. */
 void notify_unmount(struct super *sb);
 

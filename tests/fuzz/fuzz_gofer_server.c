@@ -74,8 +74,11 @@ static int export_fd(const char *name)
 static struct gof_server *new_server(void)
 {
     const struct gof_server_export exports[2] = {{export_fd("rw"), false}, {export_fd("ro"), true}};
-    const struct gof_server_args args = {
-        .exports = exports, .export_count = 2, .proc_fd = proc_fd, .handle_max = 64};
+    const struct gof_server_args args = {.fd_path = "/proc/self/fd/",
+                                         .exports = exports,
+                                         .export_count = 2,
+                                         .proc_fd = proc_fd,
+                                         .handle_max = 64};
     struct gof_server *s;
 
     if (gof_server_new(&args, &s))

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "sentry/vfs/special.h"
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs.h"
 
 const struct vfs_special_ops *vfs_special(void)
@@ -136,6 +137,27 @@ int64_t vfs_path_text(const struct vpath *root, const struct vpath *p, char *buf
 }
 
 void vfs_acl_forget(struct inode *i)
+{
+    (void)i;
+}
+
+/* Nobody watches. */
+bool notify_watched(const struct inode *i)
+{
+    (void)i;
+    return false;
+}
+
+void notify_foreign(struct inode *i, uint32_t mask, uint32_t cookie, const char *name)
+{
+    (void)i, (void)mask, (void)cookie, (void)name;
+}
+
+void notify_lost(void)
+{
+}
+
+void notify_gone(struct inode *i)
 {
     (void)i;
 }

@@ -113,8 +113,11 @@ static inline void fixture_up(void)
         {fx_open_dir(fx_path("rw")), false},
         {fx_open_dir(fx_path("ro")), true},
     };
-    struct gof_server_args args = {
-        .exports = exports, .export_count = 2, .proc_fd = fx.proc_fd, .handle_max = 4096};
+    struct gof_server_args args = {.exports = exports,
+                                   .export_count = 2,
+                                   .proc_fd = fx.proc_fd,
+                                   .fd_path = "/proc/self/fd/",
+                                   .handle_max = 4096};
     cr_assert_eq(gof_server_new(&args, &fx.server), 0);
     cr_assert_eq(pthread_create(&fx.thread, NULL, fx_serve, &fx), 0);
     fx_connect(mine);

@@ -17,7 +17,7 @@ static char rootfs[64];
 static struct oci_mount mounts[4];
 static struct oci_spec spec;
 static struct sandbox_args args;
-static const int channels[GOFER_CHANNELS] = {10, 11, 12, 13};
+static const int channels[GOFER_CHANNELS] = {10, 11, 12, 13, 14};
 
 static const char *at(const char *rel)
 {

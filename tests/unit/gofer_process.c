@@ -189,7 +189,7 @@ static void expect_confined(const char *caps)
     expect_field("CapInh", "0000000000000000");
     expect_field("CapAmb", "0000000000000000");
 #ifndef __SANITIZE_THREAD__
-    expect_field("Threads", "4");
+    expect_field("Threads", "5");
 #endif
     expect_own_namespace("mnt");
     expect_own_namespace("net");

@@ -83,7 +83,8 @@ static void inotify_event(struct notify_group *g, const struct notify_mark *m, u
 {
     struct inotify *in = container_of(g, struct inotify, group);
     size_t len = name != NULL ? strlen(name) : 0;
-    struct event *e = in->count < LIMIT_INOTIFY_QUEUE ? calloc(1, sizeof(*e) + len + 1) : NULL;
+    const bool room = in->count < LIMIT_INOTIFY_QUEUE && (mask & NOTIFY_OVERFLOW) == 0;
+    struct event *e = room ? calloc(1, sizeof(*e) + len + 1) : NULL;
 
     if (e == NULL) {
         queue_overflow(in);

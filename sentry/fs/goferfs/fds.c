@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "sentry/fs/goferfs/goferfs_priv.h"
+#include "sentry/vfs/notify.h"
 
 static void idle_del(struct goferfs_super *gs, struct goferfs_inode *gi)
 {
@@ -41,8 +42,10 @@ static void close_fds_locked(struct goferfs_inode *gi)
     mutex_assert_held(&gi->data_mu);
     if (gi->rd_fd >= 0)
         close(gi->rd_fd);
-    if (gi->rw_fd >= 0)
+    if (gi->rw_fd >= 0) {
+        goferfs_own_close_locked(gi);
         close(gi->rw_fd);
+    }
     gi->rd_fd = -1;
     gi->rw_fd = -1;
 }
@@ -61,6 +64,27 @@ static void evict(struct goferfs_inode *gi)
         close_fds_locked(gi);
     mutex_unlock(&gi->data_mu);
     inode_put(&gi->inode);
+}
+
+void goferfs_fds_retire(struct goferfs_super *gs)
+{
+    struct goferfs_inode *gi;
+
+    do {
+        gi = NULL;
+        mutex_lock(&gs->mu);
+        while (!gi && !list_empty(&gs->idle)) {
+            gi = list_first_entry(&gs->idle, struct goferfs_inode, idle);
+            list_del(&gi->idle);
+            gs->idle_count--;
+            /* On its way out: it closes its descriptors itself. */
+            if (!ref_tryget(&gi->inode.ref))
+                gi = NULL;
+        }
+        mutex_unlock(&gs->mu);
+        if (gi)
+            evict(gi);
+    } while (gi);
 }
 
 int goferfs_fd_get(struct goferfs_inode *gi, bool write, int *out_fd)
@@ -94,14 +118,22 @@ void goferfs_fd_hold(struct goferfs_inode *gi)
 void goferfs_fd_put(struct goferfs_inode *gi)
 {
     struct goferfs_inode *old = NULL;
+    bool gone = false;
 
     mutex_lock(&gi->data_mu);
     BUG_ON(gi->users == 0);
-    if (--gi->users == 0)
-        old = idle_add(goferfs_super(gi->inode.sb), gi);
+    if (--gi->users == 0) {
+        gone = gi->nameless;
+        if (goferfs_closes_early(gi))
+            close_fds_locked(gi);
+        else
+            old = idle_add(goferfs_super(gi->inode.sb), gi);
+    }
     mutex_unlock(&gi->data_mu);
     if (old)
         evict(old);
+    if (UNLIKELY(gone))
+        notify_gone(&gi->inode);
 }
 
 void goferfs_fd_adopt(struct goferfs_inode *gi, int fd)

@@ -91,8 +91,10 @@ static void restore_mode(struct inode *i, uint32_t mode)
     const struct gof_setattr s = {.valid = GOF_SET_MODE, .mode = mode & 07777};
     struct gof_attr a;
 
-    if (gof_set_attr(goferfs_client(i), goferfs_inode(i)->handle, &s, &a) == 0)
+    if (gof_set_attr(goferfs_client(i), goferfs_inode(i)->handle, &s, &a) == 0) {
         goferfs_update(i, &a);
+        goferfs_own_change(i, &a);
+    }
 }
 
 /* What a write that ended at end means to the attributes. */
@@ -142,6 +144,7 @@ static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const stru
     n = room ? uio_host_io(u, false, MIN(u->left, room), host_write, &t) : -EFBIG;
     if (n > 0) {
         *pos = t.pos + n;
+        goferfs_own_change_fd(i, t.fd);
         written(i, *pos);
     }
 out_unlock:
@@ -201,8 +204,10 @@ static int reg_fallocate(struct file *f, int mode, int64_t off, int64_t size)
     do
         r = fallocate(fd, mode, off, size) ? -errno : 0;
     while (r == -EINTR);
-    if (r == 0)
+    if (r == 0) {
         goferfs_update_fd(i, fd);
+        goferfs_own_change_fd(i, fd);
+    }
     mutex_unlock(&gi->rw_mu);
     return r;
 }
@@ -279,6 +284,7 @@ static int truncate_fd(struct inode *i, uint64_t size, bool *out_done)
     while (r == -EINTR);
     if (r == 0) {
         goferfs_update_fd(i, fd);
+        goferfs_own_change_fd(i, fd);
         *out_done = true;
     }
     goferfs_fd_put(gi);
@@ -301,8 +307,15 @@ static int setattr_locked(struct inode *i, struct gof_setattr *s)
     if (s->valid == 0)
         return 0;
     r = gof_set_attr(goferfs_client(i), goferfs_inode(i)->handle, s, &a);
-    if (r == 0)
+    if (r == 0) {
         goferfs_update(i, &a);
+        goferfs_own_change(i, &a);
+    }
+    if (r == 0 && s->valid & GOF_SET_SIZE) {
+        mutex_lock(&goferfs_inode(i)->data_mu);
+        goferfs_own_close_locked(goferfs_inode(i));
+        mutex_unlock(&goferfs_inode(i)->data_mu);
+    }
     return r;
 }
 

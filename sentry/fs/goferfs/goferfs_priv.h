@@ -36,6 +36,7 @@ struct goferfs_super {
     /* atomic */
     _Atomic uint64_t changes;   /* creations, removals and renames so far */
     _Atomic uint64_t list_kept; /* bytes of listings kept at inodes */
+    _Atomic bool watching;      /* somebody had a mark on an inode: watch.c */
     /* guarded by mu (rank LEAF) */
     struct mutex mu;
     struct list inodes[GOFERFS_BUCKETS]; /* of goferfs_inode.hash; weak */
@@ -64,6 +65,8 @@ struct goferfs_list {
     size_t names_size, names_room;
 };
 
+struct goferfs_watch;
+
 struct goferfs_inode {
     struct inode inode;
     struct mappable map;
@@ -77,11 +80,18 @@ struct goferfs_inode {
     struct mutex rw_mu;
     /* guarded by data_mu (rank INODE_DATA) */
     struct mutex data_mu;
-    int rd_fd, rw_fd;          /* -1: not open. Once open they stay while users > 0 */
-    uint32_t users;            /* open files and references of the mappable */
-    struct goferfs_list *list; /* exclusive directories: owned; NULL: not known */
-    char *map_path;            /* for /proc/<pid>/maps; owned */
-    char *link;                /* text of a symlink once it was read; owned */
+    int rd_fd, rw_fd;            /* -1: not open. Once open they stay while users > 0 */
+    uint32_t users;              /* open files and references of the mappable */
+    uint16_t own_closes;         /* after writing, that the host has not told of yet */
+    bool foreign;                /* others have written and not closed yet */
+    bool nameless;               /* others took its last name away */
+    struct goferfs_list *list;   /* exclusive directories: owned; NULL: not known */
+    char *map_path;              /* for /proc/<pid>/maps; owned */
+    char *link;                  /* text of a symlink once it was read; owned */
+    struct goferfs_watch *watch; /* owned, or NULL; immutable once made */
+    /* atomic */
+    _Atomic bool watched;       /* the gofer tells of it; changed under data_mu */
+    _Atomic int64_t own_change; /* its ctime after our own last change, in ns: watch.c */
 };
 
 static inline struct goferfs_super *goferfs_super(struct super *sb)
@@ -113,6 +123,8 @@ bool goferfs_make_room(struct goferfs_super *gs, int r, int *tries);
 /* The inode of a node, found or made. Takes the node's handle, on failure too. Owned result. */
 MUST_CHECK int goferfs_inode_of(struct goferfs_super *gs, const struct gof_node *n,
                                 struct inode **out);
+/* The inode of the host's file, if it is known: owned, or NULL. */
+struct goferfs_inode *goferfs_inode_find(struct goferfs_super *gs, uint64_t dev, uint64_t ino);
 /* Cached attributes from the host's. Takes i->mu. */
 void goferfs_update(struct inode *i, const struct gof_attr *a);
 /* As goferfs_update, with fstat of one of the inode's descriptors. */
@@ -136,6 +148,8 @@ void goferfs_fd_hold(struct goferfs_inode *gi);
 void goferfs_fd_put(struct goferfs_inode *gi);
 /* Takes a descriptor (O_RDWR) that came with the inode's creation. */
 void goferfs_fd_adopt(struct goferfs_inode *gi, int fd);
+/* Closes the descriptors that nobody has open. */
+void goferfs_fds_retire(struct goferfs_super *gs);
 /* The inode dies: closes what is open. */
 void goferfs_fd_release(struct goferfs_inode *gi);
 
@@ -159,6 +173,19 @@ MUST_CHECK int goferfs_rename(struct inode *old_dir, const char *old_name, struc
 /* ---- map.c ---- */
 /* Remembers the path under which the inode was mapped first. */
 void goferfs_map_name(struct goferfs_inode *gi, struct file *f);
+
+/* ---- watch.c ---- */
+MUST_CHECK int goferfs_watch(struct inode *i);
+void goferfs_watch_release(struct goferfs_inode *gi);
+/* We have changed i, not by its name: it is now as a says; as fd says; as the gofer will say. With
+ * rw_mu held, so that the change and this are one to who is told of it. */
+void goferfs_own_change(struct inode *i, const struct gof_attr *a);
+void goferfs_own_change_fd(struct inode *i, int fd);
+void goferfs_own_change_ask(struct inode *i);
+/* rw_fd is about to be closed, or was one that the gofer opened to set the size. */
+void goferfs_own_close_locked(struct goferfs_inode *gi);
+/* Its descriptors are not kept: the host tells when they are closed. */
+bool goferfs_closes_early(struct goferfs_inode *gi);
 
 /* ---- file.c ---- */
 MUST_CHECK int goferfs_open(struct inode *i, struct file *f, const struct vfs_caller *c);

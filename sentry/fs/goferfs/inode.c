@@ -83,6 +83,20 @@ static struct goferfs_inode *find_locked(struct goferfs_super *gs, const struct 
     return NULL;
 }
 
+struct goferfs_inode *goferfs_inode_find(struct goferfs_super *gs, uint64_t dev, uint64_t ino)
+{
+    struct goferfs_inode *gi, *found = NULL;
+
+    mutex_lock(&gs->mu);
+    list_for_each_entry (gi, bucket(gs, dev, ino), hash)
+        if (gi->inode.ino == ino && gi->host_dev == dev && ref_tryget(&gi->inode.ref)) {
+            found = gi;
+            break;
+        }
+    mutex_unlock(&gs->mu);
+    return found;
+}
+
 /* A number of the sandbox for each file system of the host, so that equal inode numbers stay apart.
  */
 static uint64_t dev_of_locked(struct goferfs_super *gs, uint64_t host)
@@ -268,7 +282,13 @@ static int64_t getxattr_op(struct inode *i, const char *name, void *buf, size_t 
 
 static int setxattr_op(struct inode *i, const char *name, const void *buf, size_t size, int flags)
 {
-    return gof_setxattr(goferfs_client(i), goferfs_inode(i)->handle, name, buf, size, flags);
+    struct goferfs_inode *gi = goferfs_inode(i);
+
+    mutex_lock(&gi->rw_mu);
+    int r = gof_setxattr(goferfs_client(i), gi->handle, name, buf, size, flags);
+    goferfs_own_change_ask(i);
+    mutex_unlock(&gi->rw_mu);
+    return r;
 }
 
 static int64_t listxattr_op(struct inode *i, char *buf, size_t size)
@@ -278,7 +298,13 @@ static int64_t listxattr_op(struct inode *i, char *buf, size_t size)
 
 static int removexattr_op(struct inode *i, const char *name)
 {
-    return gof_removexattr(goferfs_client(i), goferfs_inode(i)->handle, name);
+    struct goferfs_inode *gi = goferfs_inode(i);
+
+    mutex_lock(&gi->rw_mu);
+    int r = gof_removexattr(goferfs_client(i), gi->handle, name);
+    goferfs_own_change_ask(i);
+    mutex_unlock(&gi->rw_mu);
+    return r;
 }
 
 static void release(struct inode *i)
@@ -289,6 +315,7 @@ static void release(struct inode *i)
     mutex_lock(&gs->mu);
     list_del(&gi->hash);
     mutex_unlock(&gs->mu);
+    goferfs_watch_release(gi);
     goferfs_fd_release(gi);
     if (gi->list)
         goferfs_list_put(gi->list);
@@ -322,5 +349,6 @@ const struct inode_ops goferfs_inode_ops = {
     .setxattr = setxattr_op,
     .listxattr = listxattr_op,
     .removexattr = removexattr_op,
+    .watch = goferfs_watch,
     .release = release,
 };

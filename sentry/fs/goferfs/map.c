@@ -83,6 +83,9 @@ static int punch(struct mappable *m, uint64_t off, uint64_t size)
                 ? -errno
                 : 0;
     while (r == -EINTR);
+    /* Without rw_mu, which ranks before what our caller holds: at worst it is told twice. */
+    if (r == 0)
+        goferfs_own_change_fd(&gi->inode, fd);
     goferfs_fd_put(gi);
     return r;
 }

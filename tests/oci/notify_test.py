@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""inotify(7) of a guest on files of the host: what others do there is told, once, and what the guest
+does itself is told once, too."""
+import os
+import subprocess
+
+from harness import Case, main
+
+# Prints the events of the files named after its first argument, one a line. When "go" is created it
+# changes files itself, if the first argument is "change"; when "end" is created it ends.
+WATCHER = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+#define CHANGES (IN_ALL_EVENTS & ~(IN_ACCESS | IN_OPEN | IN_CLOSE_NOWRITE))
+static const struct { unsigned bit; const char *name; } names[] = {
+    {IN_MODIFY, "modify"}, {IN_ATTRIB, "attrib"}, {IN_CLOSE_WRITE, "close_write"},
+    {IN_MOVED_FROM, "moved_from"}, {IN_MOVED_TO, "moved_to"}, {IN_CREATE, "create"},
+    {IN_DELETE, "delete"}, {IN_DELETE_SELF, "delete_self"}, {IN_MOVE_SELF, "move_self"},
+    {IN_IGNORED, "ignored"}, {IN_Q_OVERFLOW, "overflow"}};
+static void change(void)
+{
+    int fd = open("/m/own", O_CREAT | O_RDWR, 0600);
+    for (int i = 0; i < 3; i++) {
+        (void)!write(fd, "12345", 5);
+        (void)!ftruncate(fd, 3);
+    }
+    (void)!fallocate(fd, 0, 0, 100);
+    fchmod(fd, 0640);
+    fsetxattr(fd, "user.x", "1", 1, 0);
+    close(fd);
+    rename("/m/own", "/m/own2");
+    link("/m/own2", "/m/link");
+    symlink("text", "/m/symlink");
+    mkdir("/m/dir", 0700);
+    chmod("/m/dir", 0755);
+    (void)!truncate("/m/own2", 1);
+    utimensat(AT_FDCWD, "/m/own2", NULL, 0);
+    renameat2(AT_FDCWD, "/m/own2", AT_FDCWD, "/m/dir", RENAME_EXCHANGE);
+    rename("/m/link", "/m/symlink");
+    rmdir("/m/own2");
+    unlink("/m/dir");
+    unlink("/m/symlink");
+}
+int main(int argc, char **argv)
+{
+    char buf[65536];
+    unsigned first_cookie = 0;
+    int in = inotify_init1(0);
+    for (int i = 2; i < argc; i++)
+        if (inotify_add_watch(in, argv[i], CHANGES) != i - 1)
+            return 1;
+    printf("ready\n");
+    for (;;) {
+        fflush(stdout);
+        long n = read(in, buf, sizeof(buf));
+        if (n <= 0)
+            return 2;
+        for (char *p = buf; p < buf + n;) {
+            struct inotify_event *e = (void *)p;
+            p += sizeof(*e) + e->len;
+            const char *name = e->len ? e->name : ".";
+            printf("%d ", e->wd);
+            for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+                if (e->mask & names[i].bit)
+                    printf("%s ", names[i].name);
+            printf("%s%s", e->mask & IN_ISDIR ? "dir " : "", name);
+            if (e->mask & IN_MOVED_FROM)
+                first_cookie = e->cookie;
+            printf(e->mask & IN_MOVED_TO && e->cookie != first_cookie ? " unpaired\n" : "\n");
+            if (!strcmp(name, "go") && e->mask & IN_CREATE && !strcmp(argv[1], "change")) {
+                change();
+                printf("changed\n");
+            }
+            if (!strcmp(name, "end") && e->mask & IN_CREATE)
+                return 0;
+        }
+    }
+}
+"""
+
+OWN = """create own
+modify own
+attrib own
+close_write own
+moved_from own
+moved_to own2
+create link
+create symlink
+create dir dir
+attrib dir dir
+modify own2
+attrib own2
+moved_from own2
+moved_to dir
+moved_from dir dir
+moved_to dir own2
+moved_from link
+moved_to symlink
+delete dir own2
+delete dir
+delete symlink
+""".splitlines()
+
+
+class Watched(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(cls.rootfs / "bin/watcher")],
+                       input=WATCHER, text=True, check=True)
+
+    def watch(self, mode, *files):
+        """A guest that watches files of self.files, which it has as /m: once it does."""
+        self.files = self.dir / "shared"
+        self.files.mkdir(exist_ok=True)
+        self.write(["/bin/watcher", mode, *files], lambda c: c["mounts"].append(
+            {"destination": "/m", "type": "bind", "source": str(self.files), "options": ["bind"]}))
+        p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual(p.stdout.readline(), "ready\n")
+        return p
+
+    def events(self, p):
+        (self.files / "end").touch()
+        text = p.stdout.read()
+        self.assertEqual(p.wait(), 0, text)
+        lines = text.splitlines()
+        self.assertEqual(lines[-1], "1 create end")
+        return lines[:-1]
+
+    def test_what_others_do(self):
+        p = self.watch("only", "/m")
+        a, b = self.files / "a", self.files / "b"
+        a.write_text("text")
+        a.rename(b)
+        b.chmod(0o600)
+        os.utime(b)
+        (self.files / "dir").mkdir()
+        os.link(b, self.files / "c")
+        os.symlink("x", self.files / "l")
+        with b.open("a") as f:
+            f.write("more")
+        b.unlink()
+        (self.files / "dir").rmdir()
+        self.assertEqual([x[2:] for x in self.events(p)], [
+            "create a", "modify a", "close_write a", "moved_from a", "moved_to b", "attrib b",
+            "create dir dir", "create c", "create l", "modify b", "close_write b", "delete b",
+            "delete dir dir"])
+
+    def test_what_the_guest_does(self):
+        p = self.watch("change", "/m")
+        (self.files / "go").mkdir()
+        self.assertEqual(p.stdout.readline(), "1 create dir go\n")
+        self.assertEqual(p.stdout.readline(), "changed\n")
+        self.assertEqual([x[2:] for x in self.events(p)], OWN)
+
+    def test_a_file(self):
+        self.files = self.dir / "shared"
+        self.files.mkdir()
+        f = self.files / "f"
+        f.write_text("old")
+        p = self.watch("only", "/m", "/m/f")
+        with f.open("a") as out:
+            out.write("new")
+        f.chmod(0o600)
+        f.rename(self.files / "g")
+        own = []
+        while not own or own[-1] != "2 move_self .":
+            own += [x for x in [p.stdout.readline().rstrip()] if x.startswith("2")]
+        (self.files / "g").unlink()
+        own += [x for x in self.events(p) if x.startswith("2")]
+        self.assertEqual([x[2:] for x in own], ["modify .", "close_write .", "attrib .", "move_self .",
+                                                "attrib .", "delete_self .", "ignored ."])
+
+
+if __name__ == "__main__":
+    main()
