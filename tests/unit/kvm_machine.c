@@ -639,6 +639,39 @@ Test(kvm_machine, calls_arrive_where_the_probe_says)
     rig_end(&r);
 }
 
+/* As if SYSCALL had come to ring 0, as it does on ordinary hosts: the stub's page there tells of
+ * the call, and guest code is gone back to from ring 0. */
+Test(kvm_machine, calls_in_ring_0)
+{
+    struct rig r;
+
+    RIG_START(&r, code_call);
+    cr_assert_eq(rig_call(r.ctx), 5);
+    struct kvm_vcpu *v = atomic_load(&kvm_ctx(r.ctx)->vcpu);
+    struct kvm_sregs *s = &v->run->s.regs.sregs;
+    for (uint64_t i = 0; i < 100; i++) {
+        s->cs.selector = KVM_KERNEL_CS;
+        s->ss.selector = KVM_KERNEL_SS;
+        s->cs.dpl = s->ss.dpl = 0;
+        v->run->s.regs.regs = (struct kvm_regs){.rip = KVM_SYSCALL0_VA,
+                                                .rax = i,
+                                                .rcx = CODE,
+                                                .rsp = i,
+                                                .r11 = KVM_EFLAGS,
+                                                .rflags = 2};
+        v->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+        __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+        cr_assert_eq(kvm_run_once(v), 0);
+        cr_assert(v->run->exit_reason == KVM_EXIT_IO && v->run->io.port == KVM_PORT_SYSCALL);
+        cr_assert(v->run->s.regs.regs.rax == i && v->run->s.regs.regs.rcx == CODE);
+        cr_assert_eq(s->cs.selector & 3, 0);
+        plat_ctx_regs(r.ctx)->rsp = DATA + i;
+        cr_assert_eq(rig_call(r.ctx), 5);
+        cr_assert_eq(plat_ctx_regs(r.ctx)->rsp, DATA + i);
+    }
+    rig_end(&r);
+}
+
 /* ---- what CPUID says ---- */
 
 /* Instructions that programs choose by: none that the processor lacks, and nobody introduces
