@@ -47,7 +47,7 @@ MUST_CHECK int gofer_empty_root(const char **step);
 MUST_CHECK int gofer_rlimits(size_t *out_nofile, const char **step);
 /* Only what opening and changing files of any owner takes; no new privileges, not dumpable. */
 MUST_CHECK int gofer_drop_capabilities(const char **step);
-/* Loads the allow-list of seccomp_gofer.def. */
-MUST_CHECK int gofer_seccomp(const char **step);
+/* Loads the allow-list of seccomp_gofer.def. host_uds: sockets may be connected to. */
+MUST_CHECK int gofer_seccomp(bool host_uds, const char **step);
 
 #endif

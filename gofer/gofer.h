@@ -26,8 +26,9 @@ struct gofer_config {
     size_t channel_count;
     struct gofer_export *exports;
     size_t export_count;
-    int log_fd;  /* or -1 */
-    int peer_fd; /* pidfd of a gofer of the same sandbox, whose empty namespaces will do; or -1 */
+    int log_fd;    /* or -1 */
+    int peer_fd;   /* pidfd of a gofer of the same sandbox, whose empty namespaces will do; or -1 */
+    bool host_uds; /* the sentry may connect to sockets in the exports */
     bool log_json, debug;
 };
 

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "gofer/server_priv.h"
@@ -113,4 +115,22 @@ int host_stat(int fd, struct gof_attr *out)
     if (st.stx_mask & STATX_BTIME)
         out->btime = time_of(&st.stx_btime);
     return 0;
+}
+
+int host_connect(const struct gof_server *s, int fd, int type)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int r;
+
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s%d", s->watches.fd_path, fd);
+    int sock = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (sock < 0)
+        return errno == EMFILE ? -ENFILE : -errno;
+    do
+        r = connect(sock, (const struct sockaddr *)&a, sizeof(a)) ? -errno : 0;
+    while (r == -EINTR);
+    if (r == 0)
+        return sock;
+    close(sock);
+    return r;
 }

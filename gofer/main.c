@@ -191,13 +191,14 @@ int gofer_main(const struct gofer_config *cfg)
             .proc_fd = g.proc_fd,
             .fd_path = "",
             .handle_max = g.nofile > 2 * RESERVED_FDS ? g.nofile - RESERVED_FDS : RESERVED_FDS,
+            .host_uds = cfg->host_uds,
             .one_id = g.one_id,
         };
         step = "server";
         r = gof_server_new(&args, &s);
     }
     if (r == 0)
-        r = gofer_seccomp(&step);
+        r = gofer_seccomp(cfg->host_uds, &step);
     if (r) {
         log_error("gofer: %s: %s", step, strerror(-r));
         return 1;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
@@ -339,4 +340,24 @@ int srv_syncfs(struct req *q)
 int srv_close(struct req *q)
 {
     return rbuf_done(&q->r) ? 0 : SRV_MALFORMED;
+}
+
+int srv_connect(struct req *q)
+{
+    uint64_t id = rbuf_u64(&q->r);
+    uint32_t type = rbuf_u32(&q->r);
+
+    if (!rbuf_done(&q->r) || (type != SOCK_STREAM && type != SOCK_DGRAM && type != SOCK_SEQPACKET))
+        return SRV_MALFORMED;
+    struct handle *h = handle_get(&q->s->handles, id);
+    if (!h)
+        return -EBADF;
+    int fd = -ECONNREFUSED;
+    if (q->s->host_uds && h->type == S_IFSOCK)
+        fd = host_connect(q->s, h->fd, (int)type);
+    handle_put(&q->s->handles, h);
+    if (fd < 0)
+        return fd;
+    q->fd = fd;
+    return 0;
 }

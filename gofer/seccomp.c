@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "gofer/confine.h"
 
 struct rule {
+    bool host_uds; /* with --host-uds=open only */
     int nr;
     unsigned count;
     struct scmp_arg_cmp cmp[3];
@@ -29,8 +31,16 @@ struct rule {
     }
 #define COUNT(...)                                                                                 \
     (sizeof((const struct scmp_arg_cmp[]){__VA_ARGS__}) / sizeof(struct scmp_arg_cmp))
-#define ALLOW(name, owner, reason) {SCMP_SYS(name), 0, {{0}}},
-#define ALLOW_IF(name, owner, reason, ...) {SCMP_SYS(name), COUNT(__VA_ARGS__), {__VA_ARGS__}},
+#define ALLOW(name, owner, reason) {false, SCMP_SYS(name), 0, {{0}}},
+#define ALLOW_IF(name, owner, reason, ...)                                                         \
+    {false, SCMP_SYS(name), COUNT(__VA_ARGS__), {__VA_ARGS__}},
+#define ALLOW_UDS(name, owner, reason) {true, SCMP_SYS(name), 0, {{0}}},
+#define ALLOW_UDS_IF(name, owner, reason, ...)                                                     \
+    {true, SCMP_SYS(name), COUNT(__VA_ARGS__), {__VA_ARGS__}},
+
+#define GOFER_STREAM (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
+#define GOFER_DGRAM (SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
+#define GOFER_SEQPACKET (SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK)
 
 static const struct rule rules[] = {
 #include "gofer/seccomp_gofer.def"
@@ -43,9 +53,11 @@ static const struct rule rules[] = {
 #define OTHER_CALLS SCMP_ACT_KILL_PROCESS
 #endif
 
-static int add_rules(scmp_filter_ctx ctx)
+static int add_rules(scmp_filter_ctx ctx, bool host_uds)
 {
     for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+        if (rules[i].host_uds && !host_uds)
+            continue;
         int r = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].count,
                                              rules[i].cmp);
         if (r)
@@ -55,7 +67,7 @@ static int add_rules(scmp_filter_ctx ctx)
     return seccomp_rule_add_exact(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 }
 
-int gofer_seccomp(const char **step)
+int gofer_seccomp(bool host_uds, const char **step)
 {
     *step = "seccomp_init";
     scmp_filter_ctx ctx = seccomp_init(OTHER_CALLS);
@@ -65,7 +77,7 @@ int gofer_seccomp(const char **step)
     int r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (!r) {
         *step = "seccomp rules";
-        r = add_rules(ctx);
+        r = add_rules(ctx, host_uds);
     }
     if (!r) {
         *step = "seccomp_load";

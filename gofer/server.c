@@ -28,7 +28,7 @@ static const req_fn functions[GOF_OP_END] = {
     [GOF_LISTXATTR] = srv_listxattr, [GOF_REMOVEXATTR] = srv_removexattr,
     [GOF_FSYNC] = srv_fsync,         [GOF_SYNCFS] = srv_syncfs,
     [GOF_CLOSE] = srv_close,         [GOF_WATCH] = srv_watch,
-    [GOF_EVENTS] = srv_events,
+    [GOF_EVENTS] = srv_events,       [GOF_CONNECT] = srv_connect,
 };
 
 int gof_server_new(const struct gof_server_args *a, struct gof_server **out_server)
@@ -48,6 +48,7 @@ int gof_server_new(const struct gof_server_args *a, struct gof_server **out_serv
     s->export_count = a->export_count;
     s->proc_fd = a->proc_fd;
     s->one_id = a->one_id;
+    s->host_uds = a->host_uds;
     *out_server = s;
     return 0;
 }

@@ -59,7 +59,7 @@ struct gof_server {
     struct gof_server_export exports[GOF_EXPORT_MAX];
     size_t export_count;
     int proc_fd;
-    bool one_id;
+    bool one_id, host_uds;
 };
 
 /* One request: r reads its fields, w takes those of the answer. */
@@ -101,6 +101,7 @@ int srv_syncfs(struct req *q);
 int srv_close(struct req *q);
 int srv_watch(struct req *q);
 int srv_events(struct req *q);
+int srv_connect(struct req *q);
 
 /* ---- host.c: the only functions that resolve a name or a descriptor number ---- */
 
@@ -116,5 +117,7 @@ MUST_CHECK int host_chmod(const struct gof_server *s, int fd, uint32_t mode);
 /* A new name for what fd stands for. */
 MUST_CHECK int host_link(const struct gof_server *s, int fd, int dir, const char *name);
 MUST_CHECK int host_stat(int fd, struct gof_attr *out);
+/* A non-blocking socket of type SOCK_x, connected to the one that fd (O_PATH) stands for. */
+MUST_CHECK int host_connect(const struct gof_server *s, int fd, int type);
 
 #endif

@@ -71,27 +71,30 @@ static void main_usage(FILE *f)
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         main_print_command(f, &commands[i]);
     fputs("  help [COMMAND]\n      print this, or the usage of one command\n", f);
-    fputs("\nOptions:\n"
-          "  --root DIR            where the state of containers is kept\n"
-          "  --platform NAME       how guest code runs: systrap, ptrace, kvm, or auto, the\n"
-          "                        best that can be used here (default)\n"
-          "  --patch-sites WHAT    on: system call instructions that are executed often hand over\n"
-          "                        without a trap, in the programs' memory (default); off:\n"
-          "                        code is never changed\n"
-          "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
-          "                        container's network namespace; none: loopback only;\n"
-          "                        host: sockets of that namespace itself\n"
-          "  --log FILE            append log lines to FILE instead of standard error\n"
-          "  --log-format F        text or json\n"
-          "  --debug               log more\n"
-          "  --overlay WHERE       root:memory[,size=N]: changes of the root file system stay in\n"
-          "                        the sandbox; none: they are written to the image\n"
-          "  --strace              log every system call of the guest\n"
-          "  --ignore-cgroups      make no cgroup and set no limit of the host\n"
-          "  --systemd-cgroup      accepted; cgroups are written directly\n"
-          "  --rootless            accepted; an ordinary user is told by the user id\n"
-          "  --version, --help\n",
-          f);
+    fputs(
+        "\nOptions:\n"
+        "  --root DIR            where the state of containers is kept\n"
+        "  --platform NAME       how guest code runs: systrap, ptrace, kvm, or auto, the\n"
+        "                        best that can be used here (default)\n"
+        "  --patch-sites WHAT    on: system call instructions that are executed often hand over\n"
+        "                        without a trap, in the programs' memory (default); off:\n"
+        "                        code is never changed\n"
+        "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
+        "                        container's network namespace; none: loopback only;\n"
+        "                        host: sockets of that namespace itself\n"
+        "  --host-uds WHAT       open: guests may connect to Unix sockets of the host that mounts\n"
+        "                        show; none: they may not (default)\n"
+        "  --log FILE            append log lines to FILE instead of standard error\n"
+        "  --log-format F        text or json\n"
+        "  --debug               log more\n"
+        "  --overlay WHERE       root:memory[,size=N]: changes of the root file system stay in\n"
+        "                        the sandbox; none: they are written to the image\n"
+        "  --strace              log every system call of the guest\n"
+        "  --ignore-cgroups      make no cgroup and set no limit of the host\n"
+        "  --systemd-cgroup      accepted; cgroups are written directly\n"
+        "  --rootless            accepted; an ordinary user is told by the user id\n"
+        "  --version, --help\n",
+        f);
 }
 
 static const struct cmd *main_find(const char *name)
@@ -198,6 +201,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
         {"platform", 0, NULL, &g->platform, NULL, NULL},
         {"patch-sites", 0, NULL, &patch, NULL, NULL},
         {"network", 0, NULL, &g->network, NULL, NULL},
+        {"host-uds", 0, NULL, &g->host_uds, NULL, NULL},
         {"log", 0, NULL, &g->log_path, NULL, NULL},
         {"log-format", 0, NULL, &format, NULL, NULL},
         {"debug", 0, &g->debug, NULL, NULL, NULL},
@@ -221,13 +225,18 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0 &&
         strcmp(g->network, "host") != 0)
         return err_set(e, EINVAL, "--network must be sandbox, none or host");
+    if (strcmp(g->host_uds, "none") != 0 && strcmp(g->host_uds, "open") != 0)
+        return err_set(e, EINVAL, "--host-uds must be none or open");
     return main_open_log(g, format, e);
 }
 
 int main(int argc, char **argv)
 {
-    struct cmd_global g = {
-        .platform = "auto", .overlay = "root:memory", .network = "sandbox", .log_fd = -1};
+    struct cmd_global g = {.platform = "auto",
+                           .overlay = "root:memory",
+                           .network = "sandbox",
+                           .host_uds = "none",
+                           .log_fd = -1};
     struct err e = {0};
     bool version = false, help = false;
     char *default_root = main_default_root();

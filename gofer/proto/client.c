@@ -126,6 +126,38 @@ int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd)
     return 0;
 }
 
+/* As take_fd for a socket. */
+static int take_socket(struct gof_call *call)
+{
+    struct stat st;
+    int fd = call->fd;
+
+    if (fd < 0 || fstat(fd, &st) || !S_ISSOCK(st.st_mode)) {
+        call->r.failed = true;
+        return -1;
+    }
+    call->fd = -1;
+    return fd;
+}
+
+int gof_connect(struct gof_client *c, uint64_t node, int type, int *out_fd)
+{
+    struct gof_call call;
+    int fd = -1;
+
+    gof_call_begin(c, GOF_CONNECT, &call);
+    wbuf_u64(&call.w, node);
+    wbuf_u32(&call.w, (uint32_t)type);
+    int r = gof_call_send(&call);
+    if (r == 0)
+        fd = take_socket(&call);
+    r = call_end_fd(&call, r, fd);
+    if (r)
+        return r;
+    *out_fd = fd;
+    return 0;
+}
+
 int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev,
                uint32_t uid, uint32_t gid, struct gof_node *out, int *out_fd)
 {

@@ -43,6 +43,9 @@ MUST_CHECK int gof_walk(struct gof_client *c, uint64_t dir, const char *const *n
                         struct gof_node *out, size_t *out_done, int *out_why);
 /* A regular file only; write: O_RDWR, else O_RDONLY. */
 MUST_CHECK int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd);
+/* Connects to a socket: *out_fd, non-blocking, of type SOCK_x. -ECONNREFUSED: nobody listens, or it
+ * is not allowed; -EPROTOTYPE, -EAGAIN. */
+MUST_CHECK int gof_connect(struct gof_client *c, uint64_t node, int type, int *out_fd);
 /* mode with S_IFMT: regular, directory, FIFO, socket, or a device where allowed. out_fd NULL, or
  * for a regular file an O_RDWR descriptor. Owner and mode are set exactly. */
 MUST_CHECK int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mode,

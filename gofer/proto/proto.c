@@ -212,7 +212,7 @@ const char *gof_op_name(unsigned op)
         [GOF_LISTXATTR] = "listxattr", [GOF_REMOVEXATTR] = "removexattr",
         [GOF_FSYNC] = "fsync",         [GOF_SYNCFS] = "syncfs",
         [GOF_CLOSE] = "close",         [GOF_WATCH] = "watch",
-        [GOF_EVENTS] = "events",
+        [GOF_EVENTS] = "events",       [GOF_CONNECT] = "connect",
     };
 
     return op < GOF_OP_END && names[op] ? names[op] : "?";

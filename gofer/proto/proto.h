@@ -62,6 +62,7 @@ enum gof_op {
     GOF_CLOSE,   /* nothing: for what rides along */
     GOF_WATCH,   /* u64 node, u8 on -> u32 wd: what others do to it is told, till it is closed */
     GOF_EVENTS,  /* nothing -> u8 some are lost, u16 count, events: as soon as there is one */
+    GOF_CONNECT, /* u64 socket, u32 SOCK_x -> descriptor: connected to it, non-blocking */
     GOF_OP_END,
 };
 

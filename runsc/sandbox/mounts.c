@@ -82,6 +82,7 @@ int mounts_gofer_config(const struct sandbox_args *a, const int *channels, size_
     struct gofer_config cfg = {.channel_count = count,
                                .log_fd = a->log_fd,
                                .peer_fd = a->peer_fd,
+                               .host_uds = a->host_uds,
                                .log_json = a->log_json,
                                .debug = a->debug};
 

@@ -34,6 +34,7 @@ struct sandbox_args {
     struct guest_seccomp seccomp; /* of spec; borrowed */
     bool overlay;                 /* changes of the root file system stay in the sandbox */
     const char *overlay_options;  /* of the file system they go to: "size=..." */
+    bool host_uds;                /* sockets of the host in mounts may be connected to */
     bool host_network;            /* sockets are those of the container's network namespace */
     bool attached;                /* the sentry dies when the caller dies */
     int stdio[3];                 /* the guest's 0, 1, 2 (all the pty slave with a terminal) */

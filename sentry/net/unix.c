@@ -57,6 +57,7 @@ static void unix_release(struct sock *base)
     mutex_lock(&base->net->mu);
     list_del(&s->all);
     mutex_unlock(&base->net->mu);
+    unix_host_free(atomic_load(&s->host));
     unix_name_put(atomic_load(&s->name));
     ident_put(&s->self_ident);
     ident_put(&s->peer_ident);
@@ -229,9 +230,12 @@ static void unix_close(struct sock *base)
 static int unix_shutdown(struct sock *base, int how)
 {
     struct unix_sock *s = unix_of(base), *peer;
+    struct unix_host *host = unix_host_of(s);
 
     if (how < SHUT_RD || how > SHUT_RDWR)
         return -EINVAL;
+    if (UNLIKELY(host != NULL))
+        return unix_host_shutdown(s, host, how);
     const unsigned bits = (unsigned)how + 1;
     mutex_lock(&s->mu);
     s->shutdown |= bits;
@@ -356,7 +360,7 @@ static int unix_stream_connect(struct sock *base, const struct sock_addr *a, boo
     if (r == 0)
         r = unix_find(base->net, a, base->type, c, &to);
     if (r)
-        return r;
+        return r == -ECONNREFUSED ? unix_host_connect(s, a, nonblock, c) : r;
     r = unix_scope(to, c);
     if (r == 0)
         r = connect_to(s, to, nonblock, c);
@@ -370,16 +374,17 @@ static int unix_dgram_connect(struct sock *base, const struct sock_addr *a, bool
     struct unix_sock *s = unix_of(base), *to = NULL, *old;
     int r = 0;
 
-    (void)nonblock;
     if (a->len < sizeof(sa_family_t))
         return -EINVAL;
+    if (unix_host_of(s))
+        return -EISCONN;
     if (a->family != AF_UNSPEC) {
         if (unix_passes_cred(s))
             r = unix_autobind(s);
         if (r == 0)
             r = unix_find(base->net, a, SOCK_DGRAM, c, &to);
         if (r)
-            return r;
+            return r == -ECONNREFUSED ? unix_host_connect(s, a, nonblock, c) : r;
         mutex_lock(&to->mu);
         const bool taken = to->peer && to->peer != s;
         mutex_unlock(&to->mu);
@@ -459,6 +464,10 @@ static int unix_getname(struct sock *base, bool peer, struct sock_addr *out)
 
     if (!peer) {
         unix_get_addr(s, out);
+        return 0;
+    }
+    if (unix_host_of(s)) {
+        unix_host_peer(unix_host_of(s), out);
         return 0;
     }
     mutex_lock(&s->mu);
@@ -544,6 +553,8 @@ static int64_t unix_readable(struct sock *base)
     struct unix_sock *s = unix_of(base);
     int64_t n = 0;
 
+    if (unix_host_of(s))
+        return unix_host_readable(unix_host_of(s));
     mutex_lock(&s->mu);
     if (s->state == UNIX_LISTENING)
         n = -EINVAL;
@@ -592,6 +603,8 @@ static uint32_t unix_poll(struct sock *base, struct waiter *w)
 
     if (w)
         waitq_add(&s->wq, w);
+    if (unix_host_of(s))
+        return unix_host_poll(unix_host_of(s));
     const bool takes = base->type == SOCK_STREAM || unix_peer_takes(s, true);
     mutex_lock(&s->mu);
     if (atomic_load(&base->error))

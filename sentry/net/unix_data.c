@@ -175,8 +175,11 @@ int64_t unix_stream_send(struct sock *base, struct sock_msg *m, bool nonblock,
 {
     struct unix_sock *s = unix_of(base), *peer;
     const deadline_t deadline = sock_deadline(base->sndtimeo_ns);
+    struct unix_host *host = unix_host_of(s);
     int64_t done = 0, r = 0;
 
+    if (UNLIKELY(host != NULL))
+        return unix_host_send(s, host, m, nonblock, c);
     if (m->flags & MSG_OOB && m->u->left == 0)
         return -EOPNOTSUPP;
     const enum unix_state state = send_state(s, &peer);
@@ -323,10 +326,13 @@ int64_t unix_packet_send(struct sock *base, struct sock_msg *m, bool nonblock,
     struct unix_sock *s = unix_of(base), *to;
     const deadline_t deadline = sock_deadline(base->sndtimeo_ns);
     const uint64_t size = m->u->left;
+    struct unix_host *host = unix_host_of(s);
     struct unix_msg *msg;
 
     if (m->flags & MSG_OOB)
         return -EOPNOTSUPP;
+    if (UNLIKELY(host != NULL))
+        return unix_host_send(s, host, m, nonblock, c);
     int r = packet_target(s, m, c, &to);
     if (r)
         return r;
@@ -656,9 +662,12 @@ int64_t unix_stream_recv(struct sock *base, struct sock_msg *m, bool nonblock,
     const deadline_t deadline = sock_deadline(base->rcvtimeo_ns);
     const uint64_t size = m->u->left;
     const uint64_t target = m->flags & MSG_WAITALL ? size : MIN(size, (uint64_t)base->rcvlowat);
+    struct unix_host *host = unix_host_of(s);
     struct unix_recv x;
     int err;
 
+    if (UNLIKELY(host != NULL))
+        return unix_host_recv(s, host, m, nonblock, c);
     if (m->flags & MSG_OOB)
         return recv_oob(s, m);
     recv_init(&x, m);
@@ -753,11 +762,14 @@ int64_t unix_packet_recv(struct sock *base, struct sock_msg *m, bool nonblock,
 {
     struct unix_sock *s = unix_of(base);
     const deadline_t deadline = sock_deadline(base->rcvtimeo_ns);
+    struct unix_host *host = unix_host_of(s);
     struct unix_recv x;
     int64_t n = 0;
 
     if (m->flags & MSG_OOB)
         return -EOPNOTSUPP;
+    if (UNLIKELY(host != NULL))
+        return unix_host_recv(s, host, m, nonblock, c);
     recv_init(&x, m);
     while (!packet_pass(s, &x, nonblock, &n)) {
         n = recv_wait(s, &x, nonblock, deadline, c);

@@ -54,6 +54,7 @@ struct unix_sock {
     struct sock base;
     struct waitq wq;                  /* who reads, writes, accepts, connects or polls here */
     _Atomic(struct unix_name *) name; /* owned; set once */
+    struct unix_host *_Atomic host;   /* owned; set once, with state UNIX_CONNECTED; NULL: none */
     _Atomic bool passes_pidfd;        /* SO_PASSPIDFD */
     _Atomic size_t out_bytes;         /* cost of own messages that nobody read yet */
     struct mutex mu;                  /* rank SOCKET: guards what follows */
@@ -114,6 +115,27 @@ void unix_name_get(struct unix_name *n);
 void unix_name_put(struct unix_name *n);
 /* The bound name of s as getsockname(2) gives it. */
 void unix_get_addr(struct unix_sock *s, struct sock_addr *out);
+
+/* ---- unix_host.c ---- */
+/* The socket of the host that s is connected to, or NULL. */
+static inline struct unix_host *unix_host_of(const struct unix_sock *s)
+{
+    return atomic_load_explicit(&s->host, memory_order_acquire);
+}
+/* Connects s to a socket of the host, when a names one that may be reached. -ECONNREFUSED: it does
+ * not. */
+MUST_CHECK int unix_host_connect(struct unix_sock *s, const struct sock_addr *a, bool nonblock,
+                                 const struct vfs_caller *c);
+MUST_CHECK int64_t unix_host_send(struct unix_sock *s, struct unix_host *h, struct sock_msg *m,
+                                  bool nonblock, const struct vfs_caller *c);
+MUST_CHECK int64_t unix_host_recv(struct unix_sock *s, struct unix_host *h, struct sock_msg *m,
+                                  bool nonblock, const struct vfs_caller *c);
+MUST_CHECK int unix_host_shutdown(struct unix_sock *s, struct unix_host *h, int how);
+void unix_host_peer(const struct unix_host *h, struct sock_addr *out);
+uint32_t unix_host_poll(struct unix_host *h);
+MUST_CHECK int64_t unix_host_readable(struct unix_host *h);
+/* NULL is allowed. */
+void unix_host_free(struct unix_host *h);
 
 /* ---- unix_scm.c ---- */
 /* Takes files and credentials of ctl into m, which goes to the queue of to. -ETOOMANYREFS, -ENOMEM;

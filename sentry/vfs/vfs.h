@@ -193,6 +193,10 @@ struct inode_ops {
      * without vfs, as long as notify_watched. Called for each mark; may block. NULL: nobody else
      * does anything. -ENOSPC, -EACCES, -ENOMEM. */
     MUST_CHECK int (*watch)(struct inode *i);
+    /* connect(2) to the socket of the host that i stands for, nobody of the sandbox being bound to
+     * it: *out_fd, non-blocking, of type SOCK_x. NULL: there is none. -ECONNREFUSED, -EPROTOTYPE;
+     * -EAGAIN: no room among its connections. */
+    MUST_CHECK int (*connect)(struct inode *i, int type, int *out_fd);
     /* Last reference gone: free. */
     void (*release)(struct inode *i);
 };

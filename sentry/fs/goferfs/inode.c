@@ -307,6 +307,11 @@ static int removexattr_op(struct inode *i, const char *name)
     return r;
 }
 
+static int connect_op(struct inode *i, int type, int *out_fd)
+{
+    return gof_connect(goferfs_client(i), goferfs_inode(i)->handle, type, out_fd);
+}
+
 static void release(struct inode *i)
 {
     struct goferfs_super *gs = goferfs_super(i->sb);
@@ -350,5 +355,6 @@ const struct inode_ops goferfs_inode_ops = {
     .listxattr = listxattr_op,
     .removexattr = removexattr_op,
     .watch = goferfs_watch,
+    .connect = connect_op,
     .release = release,
 };

@@ -121,6 +121,11 @@ static int host_sock_new(struct net *n, int family, int type, int protocol, int 
     return 0;
 }
 
+int host_adopt(struct net *n, int family, int type, int fd, struct sock **out_sock)
+{
+    return host_sock_new(n, family, type, 0, fd, out_sock);
+}
+
 static int host_protocol(int type, int protocol)
 {
     if (protocol != 0)

@@ -20,6 +20,9 @@ bool host_net_serves(int family, int protocol);
 /* socket(2) in a namespace that has a host_net. Owned result. */
 MUST_CHECK int host_create(struct net *n, int family, int type, int protocol,
                            const struct vfs_caller *c, struct sock **out_sock);
+/* A socket of the host that somebody else has made and connected. Takes fd, on failure too. Owned
+ * result. */
+MUST_CHECK int host_adopt(struct net *n, int family, int type, int fd, struct sock **out_sock);
 /* An ioctl about links by a socket that is not the host's. -ENOTTY: not one that is known. */
 MUST_CHECK int64_t host_ifioctl(struct net *n, unsigned cmd, uint64_t arg,
                                 const struct uaccess *ua);

@@ -221,7 +221,8 @@ int64_t host_recv(struct sock *s, struct sock_msg *m, bool nonblock, const struc
 
     if (m->from)
         io.h.msg_name = &m->from->storage;
-    if (m->control) {
+    /* Where descriptors could come along there is no room for them: the host drops them. */
+    if (m->control && s->family != AF_UNIX) {
         io.h.msg_control = control;
         io.control_space = sizeof(control);
     }
@@ -240,7 +241,7 @@ int64_t host_recv(struct sock *s, struct sock_msg *m, bool nonblock, const struc
         if (r)
             return done > 0 ? done : r;
         /* Datagrams: one that waits learns of shutdown(2), one that asks does not. */
-        if (n == -EAGAIN && !nonblock && s->type != SOCK_STREAM &&
+        if (n == -EAGAIN && !nonblock && s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET &&
             (hostwatch_ready(io.s->fd) & EPOLLRDHUP) != 0)
             return 0;
     }
