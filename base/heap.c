@@ -67,6 +67,12 @@ void heap_set_marks(uint64_t mark, uint64_t limit)
     atomic_store_explicit(&heap_pressed_flag, heap_used() > mark, memory_order_relaxed);
 }
 
+void heap_press(void)
+{
+    if (!heap_pressed())
+        atomic_store_explicit(&heap_pressed_flag, true, memory_order_relaxed);
+}
+
 int64_t heap_taken(void)
 {
     const int64_t n = heap_mine;

@@ -25,6 +25,8 @@ bool heap_admits(uint64_t bytes);
 uint64_t heap_used(void);
 /* heap_pressed is true once more than mark bytes are in use, and malloc fails from limit on. */
 void heap_set_marks(uint64_t mark, uint64_t limit);
+/* heap_pressed is true from now on, till the marks are set. */
+void heap_press(void);
 /* Gives back to the host what is free in it: slow. */
 void heap_trim(void);
 /* By how much the calling thread has changed that since it asked last. */

@@ -65,9 +65,10 @@ struct plat_sigaction {
 };
 
 struct plat_config {
-    int mem_fd;    /* the memory file */
-    int device_fd; /* what open gave; borrowed till create returns */
-    bool patch;    /* system call sites of programs may be patched, where that helps */
+    int mem_fd;      /* the memory file */
+    int device_fd;   /* what open gave; borrowed till create returns */
+    uint64_t memory; /* bytes that the host lets the sandbox have, 0: all */
+    bool patch;      /* system call sites of programs may be patched, where that helps */
 };
 
 struct plat;
@@ -181,7 +182,7 @@ struct plat {
      * space and in the memory file: their difference is a multiple of it. 0: it is all the same. */
     uint64_t large;
     /* Page tables that the host has for the memory file, once for all address spaces and besides
-     * the sentry's. */
+     * the sentry's; they stay when its pages go. */
     unsigned mem_tables;
     /* Host vDSO inside every address space (0: none): entry of its ELF image, for our vDSO. */
     uint64_t host_vdso;

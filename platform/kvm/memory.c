@@ -5,7 +5,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include "base/heap.h"
 #include "platform/kvm/kvm_priv.h"
+
+/* What such a host takes for a page of a slot. */
+#define KVM_SLOT_PAGE_BYTES 10
 
 uint64_t kvm_slot_gpa(uint32_t slot)
 {
@@ -30,6 +34,9 @@ int kvm_slot_add_locked(struct kvm_plat *p, uint8_t *hva, uint64_t size, uint32_
         return -ENOMEM;
     if (ioctl(p->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) != 0)
         return -errno;
+    /* A host that shadows tables remembers where each page is mapped, and which are tables. */
+    if (p->ring3_syscall)
+        heap_add((int64_t)(size >> PAGE_SHIFT) * KVM_SLOT_PAGE_BYTES);
     p->slot_hva[p->slot_count] = hva;
     *out_slot = p->slot_count++;
     return 0;

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "platform/kvm/kvm_priv.h"
 #include "platform/stub/host.h"
@@ -270,7 +271,8 @@ static int plat_probe_syscall(struct kvm_plat *p)
     /* Such a host runs the guest beside itself and shadows its tables: an entry of 2 MiB could not
      * be taken apart again, see docs/kvm.md. */
     p->base.large = p->ring3_syscall ? 0 : KVM_LARGE;
-    p->base.mem_tables = 1;
+    /* Of the machine's memory in the sentry, and of the second stage. */
+    p->base.mem_tables = p->ring3_syscall ? 1 : 2;
     return kvm_vcpu_set_syscall(v);
 }
 
@@ -378,6 +380,25 @@ static int plat_make_machine(struct kvm_plat *p, int kvm_fd)
     return r != 0 ? r : plat_show_vdso(p);
 }
 
+/* A shadow of a page table, whose entry each of its entries is, and what the host knows of both. */
+#define SHADOW_BYTES (2 * PAGE_SIZE + 256)
+#define SHADOW_PART 16u
+#define SHADOWS_MIN 256u
+
+/* Shadows stay when what they show is gone. With a limit the host keeps so many and no more, and
+ * makes the others anew when they are used. */
+static int plat_bound_shadows(struct kvm_plat *p, uint64_t memory)
+{
+    const uint64_t count = MAX(memory / SHADOW_PART / SHADOW_BYTES, (uint64_t)SHADOWS_MIN);
+
+    if (memory == 0 || !p->ring3_syscall)
+        return 0;
+    if (ioctl(p->vm_fd, KVM_SET_NR_MMU_PAGES, count) != 0)
+        return -errno;
+    heap_add((int64_t)(count * SHADOW_BYTES));
+    return 0;
+}
+
 static int plat_patch(struct kvm_plat *p)
 {
     p->patch.areas = KVM_AREAS_VA;
@@ -412,6 +433,8 @@ static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
     r = plat_take_signal();
     if (r == 0)
         r = plat_make_machine(p, cfg->device_fd);
+    if (r == 0)
+        r = plat_bound_shadows(p, cfg->memory);
     /* Where SYSCALL comes to ring 0, it is as good. */
     if (r == 0 && cfg->patch && p->runner_max > 0 && patch_supported())
         r = plat_patch(p);

@@ -216,6 +216,15 @@ static void start_platform(struct boot *b, const struct plat_config *cfg)
     }
 }
 
+/* Of the first container, which is the sandbox's; 0: none. */
+static uint64_t memory_limit(const struct boot *b)
+{
+    const struct oci_resources *res = &b->root.spec->lx.resources;
+    const bool limited = res->present && res->memory_limit > 0 && res->memory_limit != INT64_MAX;
+
+    return limited ? (uint64_t)res->memory_limit : 0;
+}
+
 /* Stage 2: no capability, no new privilege, no path; then what must exist before the filter; then
  * the filter. Guest-controlled bytes are looked at only after it. */
 static void confine(struct boot *b)
@@ -234,6 +243,7 @@ static void confine(struct boot *b)
         boot_fail(b, r, "memory file");
     cfg.mem_fd = memfile_fd(b->mf);
     cfg.device_fd = b->args->plat_fd;
+    cfg.memory = memory_limit(b);
     cfg.patch = b->args->sandbox->patch_sites;
     r = safecopy_init();
     if (r)
@@ -246,7 +256,7 @@ static void confine(struct boot *b)
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
     start_platform(b, &cfg);
-    memfile_set_tables(b->mf, 1 + b->plat->mem_tables);
+    memfile_set_tables(b->mf, b->plat->mem_tables);
     if (b->args->plat_fd >= 0)
         close(b->args->plat_fd);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
@@ -309,15 +319,13 @@ uint64_t boot_memory_for_guest(uint64_t limit)
 
 static void start_kernel(struct boot *b, uint64_t host_memory)
 {
-    const struct oci_resources *res = &b->root.spec->lx.resources;
-    uint64_t limit = host_memory;
+    const uint64_t bound = memory_limit(b);
+    const uint64_t limit = bound != 0 && bound < host_memory ? bound : host_memory;
     struct boot_text t;
 
-    if (res->present && res->memory_limit > 0 && (uint64_t)res->memory_limit < limit) {
-        limit = (uint64_t)res->memory_limit;
-        /* The guest's program ends before the host's cgroup would end all of the sandbox. */
+    /* The guest's program ends before the host's cgroup would end all of the sandbox. */
+    if (limit < host_memory)
         memfile_set_limit(b->mf, boot_memory_for_guest(limit));
-    }
     int r = net_new(b->mf, &b->net);
     if (r == 0)
         r = loopback_up(b->net);

@@ -134,7 +134,7 @@ static int shm_make(struct ipc_ns *ns, const struct ipc_caller *c, const struct 
         return -ENOSPC;
     struct memacct *acct = c->mm ? mm_account(c->mm) : NULL;
     s = calloc(1, sizeof(*s));
-    r = s ? memfile_alloc(ns->mf, acct, whole, &s->off) : -ENOMEM;
+    r = s ? memfile_alloc_flags(ns->mf, acct, whole, MEMFILE_LAZY, &s->off, NULL) : -ENOMEM;
     memacct_put(acct);
     if (r) {
         free(s);

@@ -238,7 +238,7 @@ struct kernel {
     struct task_pool pool;
     _Atomic uint64_t memory; /* bytes the guest sees */
     _Atomic uint64_t oom_kills;
-    _Atomic bool oom_choosing;
+    _Atomic bool oom_choosing, oom_taking;
     _Atomic uint32_t sigqueue_count;
     _Atomic bool tsc_used;   /* ... or may not read the time stamp counter though its task may */
     _Atomic bool sched_used; /* some thread of the host may not be where it wants */

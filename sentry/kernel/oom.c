@@ -137,6 +137,53 @@ static void oom_count_locked(struct thread_group *tg)
     }
 }
 
+/* ---- what nobody uses ---- */
+
+/* Everybody has memory that was handed out and not touched: it is taken back. */
+static void oom_take_back_all(struct kernel *k)
+{
+    for (int32_t id = kernel_next_tgid(k, 1); id >= 0; id = kernel_next_tgid(k, id + 1)) {
+        struct thread_group *tg;
+        if (kernel_find_tg(k, id, &tg))
+            continue;
+        mutex_lock(&k->mu);
+        struct mm *mm = tg->state == TG_LIVE ? oom_mm_locked(tg) : NULL;
+        mutex_unlock(&k->mu);
+        if (mm)
+            (void)mm_take_back(mm);
+        mm_put(mm);
+        tg_put(tg);
+    }
+}
+
+/* One at a time, who comes second finds what the first one left. */
+static void oom_take_back(struct task *t)
+{
+    struct kernel *k = t->k;
+    bool waited = false;
+
+    while (atomic_exchange(&k->oom_taking, true)) {
+        waited = true;
+        if (blocker_wait_killable(&t->blocker, mono_now() + OOM_STEP_NS) == -EINTR)
+            return;
+    }
+    if (!waited)
+        oom_take_back_all(k);
+    atomic_store(&k->oom_taking, false);
+}
+
+void task_memory_look(struct task *t)
+{
+    struct memfile *mf = t->k->cfg.mf;
+
+    if (memfile_slack(mf))
+        oom_take_back(t);
+    if (memfile_heap_full(mf) && !task_oom(t))
+        log_debug("task %d: no memory, and nobody to end", t->tid);
+}
+
+/* ---- who ends ---- */
+
 static void oom_kill(struct kernel *k, struct thread_group *tg)
 {
     atomic_fetch_add(&k->oom_kills, 1);
@@ -254,10 +301,14 @@ struct cgroup *cgroup_of_account(struct kernel *k, const struct memacct *acct)
     return found;
 }
 
-/* What is remembered about files can be asked for again: it goes before anybody ends. As much as
- * there may be and no more, since others go on filling it. True: there is memory again. */
+/* What nobody uses, and what is remembered about files and can be asked for again, goes before
+ * anybody ends. As much as there may be and no more, since others go on filling it. True: there is
+ * memory again. */
 static bool oom_give_back(struct task *t)
 {
+    oom_take_back(t);
+    if (!oom_still_full(t))
+        return true;
     heap_exempt(true);
     vfs_shrink_cache(LIMIT_DENTRY_CACHE);
     heap_trim();

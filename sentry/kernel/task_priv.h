@@ -258,6 +258,9 @@ void io_ctx_put(struct io_ctx *io);
 /* A page could not be had. The process that takes most memory is killed when it is the limit that
  * is reached. True: try again, or t itself ends. Owner, no lock held. */
 MUST_CHECK bool task_oom(struct task *t);
+/* heap_pressed(), at a place where t holds nothing: what is not used is taken back, and when the
+ * limit is reached all the same a process ends. */
+void task_memory_look(struct task *t);
 
 /* ---- session.c ---- */
 /* tg, about to become a zombie, leads a session: its terminal is given up. tree held. */

@@ -55,8 +55,8 @@ static int64_t syscall_call(struct task *t)
     /* Where Linux has lazy mappings and a copy that waits for memory, the killer comes first. */
     if (UNLIKELY(ret == -ENOMEM || ret == -EFAULT) && task_oom(t))
         ret = -ERESTARTNOINTR;
-    else if (UNLIKELY(heap_pressed()) && memfile_heap_full(t->k->cfg.mf) && !task_oom(t))
-        log_debug("task %d: no memory, and nobody to end", t->tid);
+    else if (UNLIKELY(heap_pressed()))
+        task_memory_look(t);
     if (trace)
         st->trace(t, nr, a, true, ret);
     return ret;
@@ -115,6 +115,8 @@ static bool fault_served(struct task *t, const struct plat_fault *f, struct plat
     for (unsigned i = 0; i < FAULT_TRIES; i++) {
         if (mm_fault(t->ua.mm, t->ctx, f, &lim, sig) == 0) {
             atomic_fetch_add_explicit(&task_priv(t)->min_flt, 1, memory_order_relaxed);
+            if (UNLIKELY(heap_pressed()))
+                task_memory_look(t);
             return true;
         }
         if (sig->signo != SIGKILL || task_oom(t))

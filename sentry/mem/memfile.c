@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/heap.h"
 #include "base/log.h"
 #include "sentry/mem/memacct.h"
 #include "sentry/mem/memfile_priv.h"
@@ -32,21 +31,6 @@
 #define MF_PUNCH_BATCH 16
 /* Runs of pages that are there, this long, are worth remembering. */
 #define MF_FULL_MIN (1024u * 1024)
-/* What the sentry's heap may have without taking it from guests, at most and as part of the limit;
- * what it may grow by between two looks, at least; what is left to it when there is nothing more,
- * for who has to give memory back. */
-#define MF_HEAP_FREE (4u * 1024 * 1024)
-#define MF_HEAP_FREE_PART 32u
-#define MF_HEAP_STEP (256u * 1024)
-#define MF_HEAP_SLACK (2u * 1024 * 1024)
-#define MF_HEAP_SLACK_PART 64u
-/* What may be handed out between two looks at a limit, at most: less than what is left to the host.
- */
-#define MF_CHECK_STEP (UINT64_C(4) << 20)
-/* What a node of the host's index of a file in memory covers, and takes; and a page table. */
-#define MF_NODE_SPAN (UINT64_C(256) << 10)
-#define MF_NODE_BYTES 592u
-#define MF_TABLE_SPAN (UINT64_C(2) << 20)
 
 /* ---- segments ---- */
 
@@ -113,6 +97,12 @@ static void mf_insert(struct memfile *mf, struct mf_seg *s)
     rb_insert_color(&s->node, &mf->segs);
 }
 
+static void mf_erase(struct memfile *mf, struct mf_seg *s)
+{
+    rb_erase(&s->node, &mf->segs);
+    mf_node_give(mf, s);
+}
+
 static unsigned mf_bin_of(uint64_t size)
 {
     unsigned b = 63u - (unsigned)__builtin_clzll(size >> PAGE_SHIFT);
@@ -152,6 +142,8 @@ static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t of
     hi->refs = s->refs;
     hi->state = s->state;
     hi->full = s->full;
+    hi->lazy = s->lazy;
+    hi->hidden = s->hidden;
     hi->acct = s->acct;
     s->size = off - s->off;
     mf_insert(mf, hi);
@@ -160,8 +152,8 @@ static struct mf_seg *mf_split(struct memfile *mf, struct mf_seg *s, uint64_t of
 
 static bool mf_same(const struct mf_seg *a, const struct mf_seg *b)
 {
-    return a->state == b->state && a->refs == b->refs && a->full == b->full && a->acct == b->acct &&
-           a->state != MF_BUSY;
+    return a->state == b->state && a->refs == b->refs && a->full == b->full && a->lazy == b->lazy &&
+           a->hidden == b->hidden && a->acct == b->acct && a->state != MF_BUSY;
 }
 
 /* Merges s (not in a bin) with an equal predecessor; the result is not in a bin. */
@@ -172,9 +164,8 @@ static struct mf_seg *mf_merge_prev(struct memfile *mf, struct mf_seg *s)
         return s;
     if (mf_is_free(prev))
         mf_bin_del(mf, prev);
-    rb_erase(&s->node, &mf->segs);
     prev->size += s->size;
-    mf_node_give(mf, s);
+    mf_erase(mf, s);
     return prev;
 }
 
@@ -186,9 +177,8 @@ static struct mf_seg *mf_merge(struct memfile *mf, struct mf_seg *s)
     if (next && mf_same(s, next)) {
         if (mf_is_free(next))
             mf_bin_del(mf, next);
-        rb_erase(&next->node, &mf->segs);
         s->size += next->size;
-        mf_node_give(mf, next);
+        mf_erase(mf, next);
     }
     return s;
 }
@@ -197,12 +187,17 @@ static void mf_free_seg(struct memfile *mf, struct mf_seg *s, enum mf_state stat
 {
     s->state = state;
     s->refs = 0;
-    s->full = false;
+    s->full = s->lazy = s->hidden = false;
     s->acct = NULL;
     mf_bin_add(mf, mf_merge(mf, s));
 }
 
 /* ---- life ---- */
+
+static size_t mf_spans_size(const struct memfile *mf)
+{
+    return (mf->size / MF_SPAN + 1) * sizeof(mf->spans[0]);
+}
 
 int memfile_new(uint64_t size, struct memfile **out_mf)
 {
@@ -211,7 +206,7 @@ int memfile_new(uint64_t size, struct memfile **out_mf)
     if (!mf)
         return -ENOMEM;
     mf->size = ALIGN_UP(size, PAGE_SIZE);
-    mf->tables = 1;
+    mf->press_at = UINT64_MAX;
     mf->host_ram = (uint64_t)sysconf(_SC_PHYS_PAGES) << PAGE_SHIFT;
     mf->fd = memfd_create("ringwall-memory", MFD_CLOEXEC);
     if (mf->fd < 0 || ftruncate(mf->fd, (off_t)mf->size) != 0) {
@@ -223,6 +218,12 @@ int memfile_new(uint64_t size, struct memfile **out_mf)
         err = -errno;
         goto out_fd;
     }
+    mf->spans = mmap(NULL, mf_spans_size(mf), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mf->spans == MAP_FAILED) {
+        err = -errno;
+        goto out_map;
+    }
     mem_commit_init(&mf->commit);
     mutex_init(&mf->mu, LOCK_RANK_MEMFILE);
     list_init(&mf->spares);
@@ -231,13 +232,15 @@ int memfile_new(uint64_t size, struct memfile **out_mf)
         list_init(&mf->bins[MF_DIRTY][i]);
     }
     if (!mf_stock_locked(mf))
-        goto out_map;
+        goto out_spans;
     struct mf_seg *all = mf_node_take(mf);
     *all = (struct mf_seg){.size = mf->size, .state = MF_CLEAN};
     mf_insert(mf, all);
     mf_bin_add(mf, all);
     *out_mf = mf;
     return 0;
+out_spans:
+    (void)munmap(mf->spans, mf_spans_size(mf));
 out_map:
     (void)munmap(mf->base, mf->size);
 out_fd:
@@ -261,6 +264,7 @@ void memfile_free(struct memfile *mf)
         list_del(&s->bin);
         free(s);
     }
+    (void)munmap(mf->spans, mf_spans_size(mf));
     (void)munmap(mf->base, mf->size);
     (void)close(mf->fd);
     free(mf);
@@ -297,80 +301,6 @@ bool memfile_may_commit(struct memfile *mf, uint64_t size, uint64_t own, bool ad
     return mem_commit_may(&mf->commit, size, own, memfile_budget(mf), mf->host_ram, admin);
 }
 
-void memfile_set_limit(struct memfile *mf, uint64_t limit)
-{
-    mutex_lock(&mf->mu);
-    mf->limit = limit;
-    mf->since_check = UINT64_MAX;
-    mutex_unlock(&mf->mu);
-    (void)memfile_heap_full(mf);
-}
-
-void memfile_set_tables(struct memfile *mf, unsigned tables)
-{
-    mf->tables = tables;
-}
-
-/* Bytes of the sentry's heap that count as the guests'; an eighth more is lost between blocks. */
-static uint64_t mf_heap(uint64_t limit)
-{
-    const uint64_t own = MIN(limit / MF_HEAP_FREE_PART, MF_HEAP_FREE);
-    const uint64_t used = heap_used() / 8 * 9;
-
-    return used > own ? used - own : 0;
-}
-
-/* What the host needs to keep track of resident bytes of the file, at most: a node of its index for
- * each piece, and page tables. Pages that lie far apart have one of their own each. */
-static uint64_t mf_index(const struct memfile *mf, uint64_t resident)
-{
-    const uint64_t reserved = atomic_load_explicit(&mf->reserved, memory_order_relaxed);
-    const uint64_t pages = resident / PAGE_SIZE;
-
-    return MIN(pages, reserved / MF_NODE_SPAN) * MF_NODE_BYTES +
-           MIN(pages, reserved / MF_TABLE_SPAN) * PAGE_SIZE * mf->tables;
-}
-
-static uint64_t mf_taken(const struct memfile *mf, uint64_t limit)
-{
-    const uint64_t resident = memfile_resident(mf);
-
-    return resident + mf_index(mf, resident) + mf_heap(limit);
-}
-
-/* What guests may still have. */
-static uint64_t mf_room(const struct memfile *mf)
-{
-    uint64_t limit = atomic_load_explicit(&mf->limit, memory_order_relaxed), taken;
-
-    if (limit == 0) {
-        limit = mf->host_ram / 2;
-        taken = mf_heap(limit);
-    } else {
-        taken = mf_taken(mf, limit);
-    }
-    return taken < limit ? limit - taken : 0;
-}
-
-bool memfile_full(const struct memfile *mf)
-{
-    return mf_room(mf) == 0;
-}
-
-bool memfile_heap_full(struct memfile *mf)
-{
-    const uint64_t room = mf_room(mf), used = heap_used();
-    const uint64_t slack = MIN(memfile_budget(mf) / MF_HEAP_SLACK_PART, (uint64_t)MF_HEAP_SLACK);
-
-    heap_set_marks(used + MIN(MAX(room / 4, (uint64_t)MF_HEAP_STEP), room), used + room + slack);
-    return room == 0;
-}
-
-bool memfile_limited(const struct memfile *mf)
-{
-    return atomic_load_explicit(&mf->limit, memory_order_relaxed) != 0;
-}
-
 void *memfile_ptr(const struct memfile *mf, uint64_t off)
 {
     BUG_ON(off >= mf->size);
@@ -389,28 +319,6 @@ static void mf_punch(struct memfile *mf, uint64_t off, uint64_t size)
 }
 
 /* ---- allocation ---- */
-
-static bool mf_over_limit_locked(struct memfile *mf, uint64_t size)
-{
-    if (mf->limit == 0)
-        return false;
-    if (mf->since_check >= MIN(mf->limit / 64, MF_CHECK_STEP) || mf->resident_seen >= mf->limit) {
-        mf->resident_seen = mf_taken(mf, mf->limit);
-        mf->since_check = 0;
-    }
-    mf->since_check += size;
-    return mf->resident_seen >= mf->limit;
-}
-
-bool memfile_admits(struct memfile *mf, uint64_t size)
-{
-    if (!memfile_limited(mf))
-        return true;
-    mutex_lock(&mf->mu);
-    const bool over = mf_over_limit_locked(mf, size);
-    mutex_unlock(&mf->mu);
-    return !over;
-}
 
 /* A free segment of the kind with at least size bytes, or NULL. */
 static struct mf_seg *mf_pick(struct memfile *mf, enum mf_state kind, uint64_t size)
@@ -431,9 +339,10 @@ static struct mf_seg *mf_pick(struct memfile *mf, enum mf_state kind, uint64_t s
 
 /* Makes [off, off+size) of the free segment s allocated with one reference. */
 static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_t size,
-                     struct memacct *acct)
+                     unsigned flags, struct memacct *acct)
 {
     enum mf_state kind = s->state;
+    const bool hidden = flags & MEMFILE_LAZY && kind == MF_CLEAN;
     mf_bin_del(mf, s);
     if (off + size < s->off + s->size)
         mf_bin_add(mf, mf_split(mf, s, off + size));
@@ -446,9 +355,13 @@ static void mf_claim(struct memfile *mf, struct mf_seg *s, uint64_t off, uint64_
     s->state = MF_USED;
     s->refs = 1;
     s->acct = acct;
+    s->lazy = flags & MEMFILE_LAZY;
+    s->hidden = hidden;
     memacct_charge_locked(acct, size);
     (void)mf_merge(mf, s);
     mf->reserved += size;
+    if (!hidden)
+        mf_shown_locked(mf, off, size, true);
 }
 
 /* Zeroes the pages that are there; the others read as zeros anyhow. Bytes that were there. */
@@ -492,10 +405,10 @@ int memfile_alloc_flags(struct memfile *mf, struct memacct *acct, uint64_t size,
         return -EINVAL;
     if (size > mf->size || !memacct_admits(mf, acct, size))
         return -ENOMEM;
-    bool zero = !(flags & MEMFILE_RAW);
+    bool zero = !(flags & MEMFILE_RAW), lazy = flags & MEMFILE_LAZY;
     bool small = size <= (zero ? MF_ZERO_BY_HAND : MF_DIRTY_RANGE_MAX);
     mutex_lock(&mf->mu);
-    if (!mf_stock_locked(mf) || mf_over_limit_locked(mf, size))
+    if ((!lazy && mf_refuses_locked(mf, size)) || !mf_stock_locked(mf))
         goto out_unlock;
     struct mf_seg *s = mf_pick(mf, small ? MF_DIRTY : MF_CLEAN, size);
     if (!s)
@@ -506,7 +419,7 @@ int memfile_alloc_flags(struct memfile *mf, struct memacct *acct, uint64_t size,
     /* From the high end: address spaces fill downwards, so neighbours there stay neighbours here.
      */
     uint64_t off = flags & MEMFILE_UP ? s->off : s->off + s->size - size;
-    mf_claim(mf, s, off, size, acct);
+    mf_claim(mf, s, off, size, flags, acct);
     mutex_unlock(&mf->mu);
     if (dirty && zero)
         warm = mf_clear(mf, off, size);
@@ -531,13 +444,13 @@ int memfile_alloc_at(struct memfile *mf, struct memacct *acct, uint64_t off, uin
     if (off >= mf->size || size == 0 || size > mf->size - off || !memacct_admits(mf, acct, size))
         return -ENOMEM;
     mutex_lock(&mf->mu);
-    if (!mf_stock_locked(mf) || mf_over_limit_locked(mf, size))
+    if (mf_refuses_locked(mf, size) || !mf_stock_locked(mf))
         goto out_unlock;
     struct mf_seg *s = mf_find(mf, off);
     if (!mf_is_free(s) || s->off + s->size - off < size)
         goto out_unlock;
     bool dirty = s->state == MF_DIRTY;
-    mf_claim(mf, s, off, size, acct);
+    mf_claim(mf, s, off, size, flags, acct);
     mutex_unlock(&mf->mu);
     if (dirty && !(flags & MEMFILE_RAW))
         warm = mf_clear(mf, off, size);
@@ -602,7 +515,7 @@ static void mf_punch_batch_locked(struct memfile *mf, struct mf_seg **segs, unsi
         mf_free_seg(mf, segs[i], MF_CLEAN);
 }
 
-static void mf_trim_locked(struct memfile *mf, uint64_t keep)
+void mf_trim_locked(struct memfile *mf, uint64_t keep)
 {
     while (mf->dirty > keep) {
         struct mf_seg *batch[MF_PUNCH_BATCH];
@@ -634,6 +547,8 @@ static struct mf_seg *mf_drop(struct memfile *mf, struct mf_seg *s, struct mf_se
         return mf_entry(rb_next(&mf_merge_prev(mf, s)->node));
     struct mf_seg *next = mf_entry(rb_next(&s->node));
     mf->reserved -= s->size;
+    if (!s->hidden)
+        mf_shown_locked(mf, s->off, s->size, false);
     memacct_uncharge_locked(s->acct, s->size);
     s->acct = NULL;
     if (s->size <= MF_DIRTY_RANGE_MAX) {
@@ -715,6 +630,96 @@ void memfile_zero(struct memfile *mf, uint64_t off, uint64_t size)
     mutex_unlock(&mf->mu);
 }
 
+/* ---- what guests can touch ---- */
+
+/* Bytes of [off, off+size) that nobody can touch. */
+static uint64_t mf_hidden_locked(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    uint64_t end = off + size, sum = 0;
+    for (struct mf_seg *s = mf_find(mf, off); s && s->off < end; s = mf_entry(rb_next(&s->node)))
+        if (s->hidden)
+            sum += MIN(s->off + s->size, end) - MAX(s->off, off);
+    return sum;
+}
+
+int memfile_show(struct memfile *mf, uint64_t off, uint64_t size)
+{
+    int err = -ENOMEM;
+    mutex_lock(&mf->mu);
+    if (mf_refuses_locked(mf, mf_hidden_locked(mf, off, size)) || !mf_stock_locked(mf))
+        goto out_unlock;
+    err = 0;
+    if (mf_hidden_locked(mf, off, size) == 0)
+        goto out_unlock;
+    struct mf_seg *s = mf_isolate(mf, off, size), *last = NULL;
+    while (s && s->off < off + size) {
+        if (s->hidden)
+            mf_shown_locked(mf, s->off, s->size, true);
+        s->hidden = false;
+        last = mf_merge_prev(mf, s);
+        s = mf_entry(rb_next(&last->node));
+    }
+    if (last)
+        (void)mf_merge(mf, last);
+out_unlock:
+    mutex_unlock(&mf->mu);
+    return err;
+}
+
+/* First run without pages in [off, end). False: there is none. */
+static bool mf_hole(const struct memfile *mf, uint64_t off, uint64_t end, uint64_t *out_off,
+                    uint64_t *out_size)
+{
+    off_t hole = off < end ? lseek(mf->fd, (off_t)off, SEEK_HOLE) : -1;
+    if (hole < 0 || (uint64_t)hole >= end)
+        return false;
+    off_t data = lseek(mf->fd, hole, SEEK_DATA);
+    if (data < 0 && errno != ENXIO)
+        return false;
+    *out_off = (uint64_t)hole;
+    *out_size = (data < 0 ? end : MIN((uint64_t)data, end)) - (uint64_t)hole;
+    return *out_size > 0;
+}
+
+/* The object's reference is the only one on [off, end): nobody maps it, and nobody can while mu is
+ * held. Bytes. */
+static uint64_t mf_hide_locked(struct memfile *mf, uint64_t off, uint64_t end)
+{
+    uint64_t sum = 0, size;
+    while (mf_hole(mf, off, end, &off, &size) && mf_stock_locked(mf)) {
+        struct mf_seg *s = mf_isolate(mf, off, size);
+        s->hidden = true;
+        (void)mf_merge(mf, s);
+        mf_shown_locked(mf, off, size, false);
+        sum += size;
+        off += size;
+    }
+    return sum;
+}
+
+uint64_t memfile_hide(struct memfile *mf)
+{
+    uint64_t at = 0, sum = 0;
+    mutex_lock(&mf->mu);
+    while (at < mf->size) {
+        const struct mf_seg *s = mf_find(mf, at);
+        const uint64_t end = s->off + s->size;
+        if (s->state == MF_USED && s->lazy && !s->hidden && !s->full && s->refs == 1)
+            sum += mf_hide_locked(mf, at, end);
+        at = end;
+    }
+    mutex_unlock(&mf->mu);
+    return sum;
+}
+
+bool memfile_is_lazy(struct memfile *mf, uint64_t off)
+{
+    mutex_lock(&mf->mu);
+    const bool lazy = mf_find(mf, off)->lazy;
+    mutex_unlock(&mf->mu);
+    return lazy;
+}
+
 /* ---- figures ---- */
 
 uint64_t memfile_resident(const struct memfile *mf)
@@ -787,6 +792,18 @@ uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size)
             mf_note_full(mf, (uint64_t)data, off, zeroed);
     }
     return sum;
+}
+
+bool memfile_hole(struct memfile *mf, uint64_t off, uint64_t size, uint64_t *out_off,
+                  uint64_t *out_size)
+{
+    uint64_t end = off + size, zeroed;
+    off = mf_known_full(mf, off, end, &zeroed);
+    if (!mf_hole(mf, off, end, out_off, out_size))
+        return false;
+    if (*out_off - off >= MF_FULL_MIN)
+        mf_note_full(mf, off, *out_off, zeroed);
+    return true;
 }
 
 size_t mf_charged_ranges(struct memfile *mf, const struct memacct *a, uint64_t *at,

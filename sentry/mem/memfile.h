@@ -25,15 +25,19 @@ uint64_t memfile_host_ram(const struct memfile *mf);
 /* The smaller of that and the limit: what file systems in memory take half of. */
 uint64_t memfile_budget(const struct memfile *mf);
 void memfile_set_limit(struct memfile *mf, uint64_t limit);
-/* How many page tables the host has for a piece of the file, whoever looks at it: 1, the sentry's,
- * when it is made. Before the file is used. */
+/* How many page tables the host has for a piece of the file besides the sentry's, and keeps when
+ * its pages go: none when it is made. Before the file is used. */
 void memfile_set_tables(struct memfile *mf, unsigned tables);
-/* The limit is reached at this moment, by guest memory and what the sentry's heap takes for guests
- * together (base/heap.h). Without a limit the heap alone may take half of the host's memory. */
+/* Nothing worth mentioning is left of the limit, should guests touch all that was shown to them:
+ * with what the sentry's heap takes for guests (base/heap.h), and the host's tables. Without a
+ * limit the heap alone may take half of the host's memory. */
 bool memfile_full(const struct memfile *mf);
-/* Within the limit, as far as known without looking too often, while size bytes of what was
- * allocated before are shown to a guest. */
+/* Much of the limit is in use, and a good part of that by pages that were shown and not touched. */
+bool memfile_slack(const struct memfile *mf);
+/* size bytes more would keep within the limit. */
 bool memfile_admits(struct memfile *mf, uint64_t size);
+/* How much one fault may bring at present: a power of two, from a page to max (bytes). */
+uint64_t memfile_piece(const struct memfile *mf, uint64_t max);
 /* heap_pressed() was true: full, or the marks of the heap are set anew by what is left. */
 bool memfile_heap_full(struct memfile *mf);
 /* Whether a limit is set. */
@@ -55,6 +59,8 @@ MUST_CHECK int memfile_alloc(struct memfile *mf, struct memacct *acct, uint64_t 
  * so that mapping them at once costs no memory. */
 #define MEMFILE_RAW 1u
 #define MEMFILE_UP 2u
+/* Of an object: nobody can touch it, and it does not count for the limit, till memfile_show. */
+#define MEMFILE_LAZY 4u
 MUST_CHECK int memfile_alloc_flags(struct memfile *mf, struct memacct *acct, uint64_t size,
                                    unsigned flags, uint64_t *out_off, bool *out_warm);
 /* Exactly this range, or -ENOMEM when a part of it is in use: keeps what is adjacent in an address
@@ -64,6 +70,19 @@ MUST_CHECK int memfile_alloc_at(struct memfile *mf, struct memacct *acct, uint64
 /* One more / one less reference for every page in the range, which must be allocated. */
 MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
 void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
+/* A part of an object, on which the caller has a reference besides the object's, is going to be
+ * mapped. -ENOMEM: it would pass the limit. */
+MUST_CHECK int memfile_show(struct memfile *mf, uint64_t off, uint64_t size);
+/* Of all objects, what nobody maps any more and has no page is not shown any more. Bytes. */
+uint64_t memfile_hide(struct memfile *mf);
+/* Was allocated with MEMFILE_LAZY. */
+bool memfile_is_lazy(struct memfile *mf, uint64_t off);
+/* First run of pages in the range, which is allocated, that the host has not committed. */
+bool memfile_hole(struct memfile *mf, uint64_t off, uint64_t size, uint64_t *out_off,
+                  uint64_t *out_size);
+/* bytes more, or less, were shown and will be left though nobody touched them. From now on pages
+ * that are there count for them, which is looked at more seldom. */
+void memfile_left_add(struct memfile *mf, int64_t bytes);
 /* Longest prefix of the range whose pages all have exactly one owner; 0 when the first is shared.
  */
 uint64_t memfile_sole_owner(struct memfile *mf, uint64_t off, uint64_t size);

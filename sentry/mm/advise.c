@@ -315,6 +315,7 @@ int mm_reap(struct mm *mm)
     int err = mm_begin(mm, NULL);
     if (err)
         return err;
+    mm->reaped = true;
     for (struct vma *v = vma_first(mm, 0); v && !err; v = vma_next(v))
         if (vma_private(v))
             err = v->m ? advise_drop_copies(mm, v, v->start, v->end)

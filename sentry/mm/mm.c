@@ -178,6 +178,8 @@ static void mm_destroy(struct mm *mm)
     rwlock_wrlock(&mm->lock);
     mm_clear_locked(mm);
     BUG_ON(mm->tables != 0);
+    memfile_left_add(mm->mf, -(int64_t)mm->left);
+    heap_add(-(int64_t)mm->heap_owed);
     rwlock_unlock(&mm->lock);
     mm_put_vmas(&mm->dead_vmas);
     mm_free_spares(mm);

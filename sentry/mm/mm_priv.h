@@ -63,6 +63,7 @@ struct pma {
     enum pma_kind kind;
     bool cow;        /* PMA_ANON: may be shared with another mm, look before writing */
     bool writable;   /* PMA_MEM, PMA_HOST: translated for writing */
+    bool taken;      /* mm_take_back is about to give it back */
     unsigned access; /* PLAT_* of the mapping in the stub */
 };
 
@@ -127,6 +128,9 @@ struct mm {
     struct mm_hot *hot;                            /* reference owned; NULL before the first fork */
     uint64_t cow_end, cow_size; /* end and size of the last copy of shared pages */
     uint64_t changes;           /* of the stub's mappings so far */
+    uint64_t left;              /* bytes of holes that were not taken back */
+    bool reaped;                /* the process ends, what it had is taken away already */
+    uint64_t heap_owed;         /* counted as heap till the stub is gone */
     struct mm_spurious spurious[MM_SPURIOUS];
 };
 
@@ -135,6 +139,8 @@ struct mm {
 #define MM_EAGER_NORESERVE_MAX (UINT64_C(64) << 20)
 /* Piece populated by one fault in bigger ones: what a page table of the host covers. */
 #define MM_CHUNK (UINT64_C(2) << 20)
+/* The first piece of somewhere, with a limit. */
+#define MM_FIRST_PIECE (UINT64_C(64) << 10)
 #define MM_COW_WINDOW (UINT64_C(64) << 10)
 /* The largest piece copied at a time for who writes on and on. */
 #define MM_COW_WINDOW_MAX (UINT64_C(1) << 20)
@@ -252,6 +258,10 @@ unsigned vma_access(const struct vma *vma);
 /* [start, end) had to be copied, or made writable again, after a fork. */
 void mm_hot_note(struct mm *mm, uint64_t start, uint64_t end);
 void mm_hot_put(struct mm_hot *hot); /* NULL: nothing */
+
+/* ---- takeback.c ---- */
+/* mm_take_back inside an operation. Cuts PMAs and commits; VMAs stay. */
+uint64_t mm_take_back_locked(struct mm *mm);
 
 /* ---- fault.c ---- */
 /* The VMA for addr, growing a stack down to it when that is allowed; NULL. */

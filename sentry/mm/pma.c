@@ -6,6 +6,9 @@
 #include "base/log.h"
 #include "sentry/mm/mm_priv.h"
 
+/* What the host has for a mapping of a stub: counted as heap. */
+#define PMA_HOST_BYTES 256
+
 static struct pma *pma_entry(struct rb_node *n)
 {
     return n ? container_of(n, struct pma, node) : NULL;
@@ -72,6 +75,15 @@ static int64_t pma_tables(struct pma *p)
     return (int64_t)(end - first);
 }
 
+/* What the host has for a stub that ends is there till it has ended. */
+static void pma_count_heap(struct mm *mm, int64_t bytes)
+{
+    if (bytes < 0 && mm->reaped)
+        mm->heap_owed += (uint64_t)-bytes;
+    else
+        heap_add(bytes);
+}
+
 static void pma_insert(struct mm *mm, struct pma *p)
 {
     struct rb_node **link = &mm->pmas.node, *parent = NULL;
@@ -82,12 +94,14 @@ static void pma_insert(struct mm *mm, struct pma *p)
     rb_link_node(&p->node, parent, link);
     rb_insert_color(&p->node, &mm->pmas);
     mm->pma_count++;
+    pma_count_heap(mm, PMA_HOST_BYTES);
 }
 
 static void pma_erase(struct mm *mm, struct pma *p)
 {
     rb_erase(&p->node, &mm->pmas);
     mm->pma_count--;
+    pma_count_heap(mm, -PMA_HOST_BYTES);
 }
 
 static void pma_count_tables(struct mm *mm, int64_t tables)
@@ -95,7 +109,7 @@ static void pma_count_tables(struct mm *mm, int64_t tables)
     if (tables == 0)
         return;
     mm->tables += (uint64_t)tables;
-    heap_add(tables * (int64_t)PAGE_SIZE);
+    pma_count_heap(mm, tables * (int64_t)PAGE_SIZE);
 }
 
 void pma_link(struct mm *mm, struct pma *p)

@@ -15,7 +15,7 @@ bool mm_is_eager(const struct vma *v, uint64_t size)
     /* What is handed out at once escapes the memory limit until the next look at it, and counts
      * with all the page tables that it may need. */
     if (memfile_limited(v->mm->mf) || memacct_limited(v->mm->acct))
-        return size <= MM_CHUNK;
+        return size <= memfile_piece(v->mm->mf, MM_CHUNK);
     if (v->m)
         return true;
     if (size > MM_CHUNK && memfile_crowded(v->mm->mf))
@@ -122,14 +122,21 @@ static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uin
 {
     struct mappable_range r = {.acct = mm->acct, .fd = -1};
     unsigned access = PLAT_READ | (vma_access(v) & PLAT_EXEC);
-    if (!memfile_admits(mm->mf, end - start))
-        return -ENOMEM;
     if (!vma_private(v) && (v->prot & PROT_WRITE))
         access |= PLAT_WRITE;
     int err = v->m->ops->translate(v->m, v->off + (start - v->start), end - start, access, &r);
     if (err)
         return err;
     BUG_ON(r.size == 0 || r.size % PAGE_SIZE != 0 || r.size > end - start);
+    if (r.in_memfile)
+        err = memfile_show(mm->mf, r.off, r.size);
+    else if (!memfile_admits(mm->mf, 0))
+        err = -ENOMEM;
+    if (err) {
+        if (r.in_memfile)
+            memfile_unref(mm->mf, r.off, r.size);
+        return err;
+    }
     struct pma *p = pma_take_spare(mm);
     p->kind = r.in_memfile ? PMA_MEM : PMA_HOST;
     p->start = start;
@@ -204,7 +211,9 @@ static uint64_t cow_window_least(const struct mm *mm)
 {
     if (mm->pma_count > LIMIT_MAP_COUNT / 4)
         return MM_CHUNK;
-    return mm->pma_count > LIMIT_MAP_COUNT / 16 ? MM_COW_WINDOW * 4 : MM_COW_WINDOW;
+    if (mm->pma_count > LIMIT_MAP_COUNT / 16)
+        return MM_COW_WINDOW * 4;
+    return memfile_piece(mm->mf, MM_COW_WINDOW);
 }
 
 /* The piece around page that is copied: its surroundings, or for who comes from the end of the last
@@ -315,10 +324,28 @@ static int mm_allow_write(struct mm *mm, struct vma *v, struct pma *p, uint64_t 
 
 /* ---- one page ---- */
 
-static int populate_around(struct mm *mm, struct vma *v, uint64_t page)
+/* How much to bring at once: where memory is limited, little to who begins somewhere, and as much
+ * as is there already to who goes on. */
+static uint64_t populate_piece(struct mm *mm, uint64_t page)
 {
-    uint64_t lo = MAX(v->start, ALIGN_DOWN(page, MM_CHUNK));
-    uint64_t hi = MIN(v->end, ALIGN_DOWN(page, MM_CHUNK) + MM_CHUNK);
+    const uint64_t most = memfile_piece(mm->mf, MM_CHUNK);
+    if (!memfile_limited(mm->mf))
+        return most;
+    const struct pma *next = pma_first(mm, page), *prev = page > 0 ? pma_find(mm, page - 1) : NULL;
+    uint64_t there = MM_FIRST_PIECE;
+    if (prev)
+        there = MAX(there, prev->end - prev->start);
+    if (next && next->start == page + PAGE_SIZE)
+        there = MAX(there, next->end - next->start);
+    while (there & (there - 1))
+        there &= there - 1;
+    return MIN(most, there);
+}
+
+static int populate_hole(struct mm *mm, struct vma *v, uint64_t page, uint64_t piece)
+{
+    uint64_t lo = MAX(v->start, ALIGN_DOWN(page, piece));
+    uint64_t hi = MIN(v->end, ALIGN_DOWN(page, piece) + piece);
     struct pma *next = pma_first(mm, page);
     if (next && next->start < hi)
         hi = next->start;
@@ -333,7 +360,23 @@ static int populate_around(struct mm *mm, struct vma *v, uint64_t page)
     return err;
 }
 
-int mm_make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access, bool *out_changed)
+static int populate_around(struct mm *mm, struct vma *v, uint64_t page)
+{
+    const uint64_t piece = populate_piece(mm, page);
+    int err = populate_hole(mm, v, page, piece);
+    const struct pma *p = pma_find(mm, page);
+    /* The pages of a host file are there or not, whoever maps them. */
+    if (p && p->kind == PMA_HOST && piece < MM_CHUNK) {
+        const uint64_t lo = MAX(v->start, ALIGN_DOWN(page, MM_CHUNK));
+        int more = mm_populate(mm, v, lo, MIN(v->end, ALIGN_DOWN(page, MM_CHUNK) + MM_CHUNK), 0,
+                               MM_EAGER_TRANSLATIONS);
+        (void)more;
+    }
+    return err;
+}
+
+static int make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access,
+                       bool *out_changed)
 {
     uint64_t page = ALIGN_DOWN(addr, PAGE_SIZE);
     struct pma *p = pma_find(mm, page);
@@ -365,5 +408,13 @@ int mm_make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access,
         err = mm_allow_write(mm, v, p, page);
     if (!err)
         *out_changed = true;
+    return err;
+}
+
+int mm_make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access, bool *out_changed)
+{
+    int err = make_usable(mm, v, addr, access, out_changed);
+    if (err == -ENOMEM && mm_take_back_locked(mm) > 0)
+        err = make_usable(mm, v, addr, access, out_changed);
     return err;
 }

@@ -88,7 +88,7 @@ int mm_shmem_new(struct memfile *mf, struct memacct *acct, uint64_t size, bool p
     struct shmem *s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
-    int err = memfile_alloc(mf, acct, size, &s->off);
+    int err = memfile_alloc_flags(mf, acct, size, MEMFILE_LAZY, &s->off, NULL);
     if (err) {
         free(s);
         return err;

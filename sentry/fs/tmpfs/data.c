@@ -33,7 +33,10 @@ static int chunk_new(struct tmpfs_inode *t, struct memacct *acct, uint64_t index
 
     if (c == NULL)
         return -ENOMEM;
-    int r = memfile_alloc_flags(data_fs(t)->mf, acct, CHUNK_SIZE, MEMFILE_UP, &c->off, NULL);
+    /* With a limit only those pages count that were written or mapped. */
+    struct memfile *mf = data_fs(t)->mf;
+    const unsigned flags = MEMFILE_UP | (memfile_limited(mf) ? MEMFILE_LAZY : 0);
+    int r = memfile_alloc_flags(mf, acct, CHUNK_SIZE, flags, &c->off, NULL);
     if (r != 0) {
         free(c);
         return r;
@@ -79,6 +82,16 @@ static int chunk_charge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)
     return 0;
 }
 
+/* Pages of c are going to be written. */
+static int chunk_show(struct tmpfs_inode *t, struct chunk *c, uint64_t first, uint64_t count)
+{
+    struct memfile *mf = data_fs(t)->mf;
+
+    if (!memfile_limited(mf))
+        return 0;
+    return memfile_show(mf, c->off + (first << PAGE_SHIFT), count << PAGE_SHIFT);
+}
+
 static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size,
                            const struct tmpfs_alloc *alloc, uint64_t *out_off, uint64_t *out_size,
                            bool *out_hole)
@@ -103,6 +116,8 @@ static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size,
         if (alloc->ua)
             memacct_put(acct);
     }
+    if (r == 0 && alloc)
+        r = chunk_show(t, c, first, last - first + 1);
     if (r == 0 && alloc)
         r = chunk_charge(t, c, page_mask(first, last - first + 1));
     if (r == 0)

@@ -286,10 +286,16 @@ bool memfile_may_commit(struct memfile *mf, uint64_t size, uint64_t own, bool ad
     return true;
 }
 
+int memfile_alloc_flags(struct memfile *mf, struct memacct *acct, uint64_t size, unsigned flags,
+                        uint64_t *out_off, bool *out_warm)
+{
+    (void)mf, (void)acct, (void)size, (void)flags, (void)out_off, (void)out_warm;
+    return -ENOMEM;
+}
+
 int memfile_alloc(struct memfile *mf, struct memacct *acct, uint64_t size, uint64_t *out_off)
 {
-    (void)mf, (void)acct, (void)size, (void)out_off;
-    return -ENOMEM;
+    return memfile_alloc_flags(mf, acct, size, 0, out_off, NULL);
 }
 
 /* Accounts without anything in them. */
@@ -420,6 +426,18 @@ bool memfile_full(const struct memfile *mf)
 {
     (void)mf;
     return false;
+}
+
+bool memfile_slack(const struct memfile *mf)
+{
+    (void)mf;
+    return false;
+}
+
+uint64_t mm_take_back(struct mm *mm)
+{
+    (void)mm;
+    return 0;
 }
 
 size_t mm_peek(struct mm *mm, uaddr_t addr, void *buf, size_t size)
