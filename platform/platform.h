@@ -142,6 +142,10 @@ struct plat_ctx_ops {
     /* The context and its thread run on those of the sandbox's CPUs only, bit n for the n-th of
      * them; they may do so already. Owner thread, between runs. NULL: wherever the host wants. */
     void (*affinity)(struct plat_ctx *ctx, const uint64_t *mask, size_t words);
+    /* For a while the context and its thread run on that CPU of the host: whoever keeps waking it
+     * is there. False: it may not. cpu < 0: no longer. Owner thread, between runs. NULL: it cannot.
+     */
+    bool (*follow)(struct plat_ctx *ctx, int cpu);
     /* Guest code gets the share of its CPU that this nice value says, as far as the host permits:
      * 0 (as at first) to 19. The context or its thread may have another by now. Owner thread,
      * between runs. NULL: they are all alike. */
@@ -321,6 +325,11 @@ static inline void plat_ctx_affinity(struct plat_ctx *ctx, const uint64_t *mask,
 {
     if (ctx->plat->ops->ctx->affinity)
         ctx->plat->ops->ctx->affinity(ctx, mask, words);
+}
+
+static inline bool plat_ctx_follow(struct plat_ctx *ctx, int cpu)
+{
+    return ctx->plat->ops->ctx->follow && ctx->plat->ops->ctx->follow(ctx, cpu);
 }
 
 static inline void plat_ctx_nice(struct plat_ctx *ctx, int nice)

@@ -370,6 +370,11 @@ static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t wor
     stub_seat_limit(&pt_ctx(base)->seat, mask, words);
 }
 
+static bool ctx_follow(struct plat_ctx *base, int cpu)
+{
+    return stub_seat_follow(&pt_ctx(base)->seat, cpu);
+}
+
 static void ctx_nice(struct plat_ctx *base, int nice)
 {
     stub_seat_nice(&pt_ctx(base)->seat, nice);
@@ -460,6 +465,7 @@ const struct plat_ctx_ops pt_ctx_ops = {
     .debugreg_get = ctx_debugreg_get,
     .debugreg_set = ctx_debugreg_set,
     .affinity = ctx_affinity,
+    .follow = ctx_follow,
     .nice = ctx_nice,
     .tsc = ctx_tsc,
     .cpu_time = ctx_cpu_time,

@@ -6,7 +6,8 @@
  *   guest calls often again;
  * - a pair that calls often is let go for one turn from time to time, so that the host can put it
  *   where there is room, and is bound again wherever it then is;
- * - it moves at once when it keeps meeting others of the sandbox while another CPU has nobody.
+ * - it moves at once when it keeps meeting others of the sandbox while another CPU has nobody,
+ *   unless it follows one of them (sentry/wait/pairing.h).
  * New threads and stubs inherit their parent's place. */
 #include <errno.h>
 #include <sched.h>
@@ -102,6 +103,7 @@ static void place_bind(struct stub_seat *s, int cpu, uint64_t now)
     cpu_set_t set;
 
     s->cpu = STUB_CPU_FREE;
+    s->follows = false;
     s->company = 0;
     s->quick = 0;
     if (cpu >= 0 && cpu < CPU_SETSIZE && !CPU_ISSET((size_t)cpu, &s->cpus))
@@ -138,6 +140,7 @@ static void place_free(struct stub_seat *s, int state)
     if (!atomic_exchange(&s->let_go, false))
         (void)sched_setaffinity(s->tid, sizeof(s->cpus), &s->cpus);
     s->cpu = state;
+    s->follows = false;
     s->quick = 0;
     if (state == STUB_CPU_FREE)
         s->bond_ns = 0;
@@ -173,12 +176,34 @@ static int place_empty(const struct stub_seat *s, int not )
 static void place_company(struct stub_seat *s, const struct stub_placer *p, uint64_t now)
 {
     if (LIKELY(atomic_load_explicit(&p->cpu_guests[s->cpu], memory_order_relaxed) == 0) ||
-        ++s->company < PLACE_PATIENCE)
+        s->follows || ++s->company < PLACE_PATIENCE)
         return;
     s->company = 0;
     int cpu = place_empty(s, s->cpu);
     if (cpu >= 0)
         place_bind(s, cpu, now);
+}
+
+bool stub_seat_follow(struct stub_seat *s, int cpu)
+{
+    const uint64_t now = stub_now();
+
+    if (s->split || !s->entered || s->placer->cpu_count < 2)
+        return false;
+    if (cpu < 0) {
+        if (s->follows)
+            place_free(s, STUB_CPU_NEW);
+        return true;
+    }
+    if (cpu >= CPU_SETSIZE || !CPU_ISSET((size_t)cpu, &s->cpus))
+        return false;
+    if (s->cpu != cpu)
+        place_bind(s, cpu, now);
+    if (s->cpu != cpu)
+        return false;
+    s->follows = true;
+    s->bond_end_ns = now + PLACE_BOND_LAST_NS;
+    return true;
 }
 
 bool stub_seat_split(struct stub_seat *s)
@@ -187,7 +212,7 @@ bool stub_seat_split(struct stub_seat *s)
     const int cpu = sched_getcpu();
     cpu_set_t mine, others = s->cpus;
 
-    if (cpu < 0 || cpu >= CPU_SETSIZE || place_empty(s, cpu) < 0)
+    if (s->follows || cpu < 0 || cpu >= CPU_SETSIZE || place_empty(s, cpu) < 0)
         return false;
     if (2 * (atomic_fetch_add(&p->splits, 1) + 1) > p->cpu_count)
         goto out_no;

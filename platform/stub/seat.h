@@ -49,6 +49,7 @@ struct stub_seat {
     /* owner */
     int cpu;                       /* where it is bound, or STUB_CPU_* */
     bool split;                    /* the stub thread is kept off our CPU */
+    bool follows;                  /* bound where somebody else is, whom it is not to avoid */
     bool placed;                   /* is in stub_placer.placed */
     bool nice_stays;               /* the stub thread must not become another seat's */
     bool entered;                  /* at least once: the owner's thread is where it should be */
@@ -80,6 +81,9 @@ void stub_seat_inherit(struct stub_seat *s, const struct stub_seat *parent);
 void stub_cpus_pick(const cpu_set_t *from, const uint64_t *mask, size_t words, cpu_set_t *out);
 /* From now on it has only these of the placer's CPUs, named so. Owner, between turns. */
 void stub_seat_limit(struct stub_seat *s, const uint64_t *mask, size_t words);
+/* Both threads have that CPU for as long as a bond lasts at most, whoever else is there; false if
+ * it may not be had. cpu < 0: no longer. Owner, between turns; not while split. */
+MUST_CHECK bool stub_seat_follow(struct stub_seat *s, int cpu);
 /* Its stub thread gets that nice value, 0 to 19, as far as the host permits. Owner, between turns.
  */
 void stub_seat_nice(struct stub_seat *s, int nice);

@@ -220,6 +220,15 @@ static void ctx_affinity(struct plat_ctx *base, const uint64_t *mask, size_t wor
     stub_seat_limit(&st_ctx(base)->seat, mask, words);
 }
 
+static bool ctx_follow(struct plat_ctx *base, int cpu)
+{
+    struct st_ctx *c = st_ctx(base);
+
+    if (cpu >= 0)
+        st_pace_join(c);
+    return stub_seat_follow(&c->seat, cpu);
+}
+
 static void ctx_nice(struct plat_ctx *base, int nice)
 {
     stub_seat_nice(&st_ctx(base)->seat, nice);
@@ -249,6 +258,7 @@ const struct plat_ctx_ops st_ctx_ops = {
     .sigactions_offer = st_sigactions_offer,
     .sigactions_taken = st_sigactions_taken,
     .affinity = ctx_affinity,
+    .follow = ctx_follow,
     .nice = ctx_nice,
     .tsc = ctx_tsc,
     .cpu_time = ctx_cpu_time,

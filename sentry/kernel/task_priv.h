@@ -10,6 +10,7 @@
 
 #include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/kernel_priv.h"
+#include "sentry/wait/pairing.h"
 
 struct trace_work;
 struct seccomp_filter;
@@ -68,10 +69,12 @@ struct task_priv {
     int exit_code;                     /* as wait(2) encodes it */
     uint64_t set_child_tid; /* CLONE_CHILD_SETTID: stored by the child before its first step */
     struct plat_ctx *start_ctx;
-    bool sig_offered; /* guest code may set default actions by itself: sig_offer_end */
-    bool in_exec;     /* an execve cannot fail any more */
-    bool exec_failed; /* ... but did: SIGKILL */
-    bool no_guest;    /* killed from outside, or never started: no user state to return to */
+    struct pairing pairing;
+    uint32_t paired_sleeps; /* blocker.sleeps when that was last looked at */
+    bool sig_offered;       /* guest code may set default actions by itself: sig_offer_end */
+    bool in_exec;           /* an execve cannot fail any more */
+    bool exec_failed;       /* ... but did: SIGKILL */
+    bool no_guest;          /* killed from outside, or never started: no user state to return to */
 
     /* atomic */
     _Atomic uint32_t sys_work; /* SYS_WORK_*: what is to be done around system calls */

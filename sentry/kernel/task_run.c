@@ -1,6 +1,7 @@
 /* The life of a task's thread: guest code, system calls, faults, signals, stops, until it ends. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -195,10 +196,39 @@ static void task_work(struct task *t)
         job_work(t);
 }
 
+/* It has slept. */
+static void task_slept(struct task *t, struct task_priv *p, uint32_t sleeps)
+{
+    const uint64_t now = mono_now();
+    const struct blocker_round round = blocker_round(now);
+    const struct pairing_wake w = {
+        .own = (uint32_t)t->tid,
+        .waker = atomic_load_explicit(&t->blocker.waker, memory_order_relaxed),
+        .own_cpu = sched_getcpu(),
+        .waker_cpu = atomic_load_explicit(&t->blocker.waker_cpu, memory_order_relaxed),
+        .now = now,
+        .overlap_ns = round.overlap_ns,
+        .answered = round.wakes > 0};
+
+    p->paired_sleeps = sleeps;
+    switch (pairing_woken(&p->pairing, &w)) {
+    case PAIRING_JOIN:
+        if (!plat_ctx_follow(t->ctx, w.waker_cpu))
+            pairing_refused(&p->pairing, w.now);
+        break;
+    case PAIRING_LEAVE:
+        (void)plat_ctx_follow(t->ctx, -1);
+        break;
+    case PAIRING_STAY:
+        break;
+    }
+}
+
 static void task_loop(struct task *t)
 {
     struct task_priv *p = task_priv(t);
 
+    blocker_waker_id((uint32_t)t->tid);
     /* The thread may be one that was kept somewhere for another task. */
     if (atomic_load(&t->k->sched_used))
         atomic_store(&p->sched_due, true);
@@ -215,6 +245,9 @@ static void task_loop(struct task *t)
             task_sched_apply(t);
             task_answers(t);
         }
+        const uint32_t sleeps = atomic_load_explicit(&t->blocker.sleeps, memory_order_relaxed);
+        if (UNLIKELY(sleeps != p->paired_sleeps))
+            task_slept(t, p, sleeps);
         /* Either this thread sees the bit now, or who sets it sees the odd number and interrupts
          * the context (task_interrupt_locked). */
         atomic_fetch_add_explicit(&p->guest_seq, 1, memory_order_acq_rel);

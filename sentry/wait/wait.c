@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -46,6 +47,39 @@ void blocker_init(struct blocker *b)
 {
     atomic_init(&b->word, 0);
     atomic_init(&b->sleeps, 0);
+    atomic_init(&b->slept_ns, 0);
+    atomic_init(&b->waker, 0);
+    atomic_init(&b->waker_cpu, -1);
+}
+
+static _Thread_local struct {
+    uint32_t id;
+    uint64_t since_ns;
+    struct blocker_round round;
+} waker;
+
+void blocker_waker_id(uint32_t id)
+{
+    waker.id = id;
+}
+
+struct blocker_round blocker_round(uint64_t now)
+{
+    const struct blocker_round r = waker.round;
+
+    waker.round = (struct blocker_round){0};
+    waker.since_ns = now;
+    return r;
+}
+
+static void note_wake(struct blocker *b)
+{
+    const uint64_t slept = atomic_load_explicit(&b->slept_ns, memory_order_relaxed);
+
+    atomic_store_explicit(&b->waker_cpu, sched_getcpu(), memory_order_relaxed);
+    atomic_store_explicit(&b->waker, waker.id, memory_order_relaxed);
+    if (waker.round.wakes++ == 0 && slept > waker.since_ns)
+        waker.round.overlap_ns = slept - waker.since_ns;
 }
 
 static int sleep_until(struct blocker *b, deadline_t deadline, uint32_t stop_bits)
@@ -69,6 +103,8 @@ static int sleep_until(struct blocker *b, deadline_t deadline, uint32_t stop_bit
             continue;
         const uint32_t sleeps = atomic_load_explicit(&b->sleeps, memory_order_relaxed);
         atomic_store_explicit(&b->sleeps, sleeps + 1, memory_order_relaxed);
+        atomic_store_explicit(&b->slept_ns, mono_now(), memory_order_relaxed);
+        atomic_store_explicit(&b->waker, 0, memory_order_relaxed);
         if (futex_wait(b, w | BLOCKER_SLEEPING, deadline) != -ETIMEDOUT)
             continue;
         w = atomic_fetch_and_explicit(&b->word, ~(BLOCKER_WOKEN | BLOCKER_SLEEPING),
@@ -91,8 +127,10 @@ static void blocker_set(struct blocker *b, uint32_t bits)
 {
     uint32_t old = atomic_fetch_or_explicit(&b->word, bits, memory_order_acq_rel);
 
-    if ((old & BLOCKER_SLEEPING) && (old & bits) != bits)
+    if ((old & BLOCKER_SLEEPING) && (old & bits) != bits) {
+        note_wake(b);
         futex_wake(b);
+    }
 }
 
 void blocker_wake(struct blocker *b)

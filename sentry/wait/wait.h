@@ -24,8 +24,12 @@ uint64_t mono_now(void);
 /* What one task sleeps on. INTERRUPT stays set until the owner clears it, so an interruption
  * before the sleep is not lost. */
 struct blocker {
-    _Atomic uint32_t word;   /* BLOCKER_* bits; the futex */
-    _Atomic uint32_t sleeps; /* how often the owner has slept; changed by the owner */
+    _Atomic uint32_t word;     /* BLOCKER_* bits; the futex */
+    _Atomic uint32_t sleeps;   /* how often the owner has slept; changed by the owner */
+    _Atomic uint64_t slept_ns; /* since when it has, mono_now */
+    /* Who ended the last sleep, if it was a thread with an id, and on which CPU. */
+    _Atomic uint32_t waker;
+    _Atomic int waker_cpu;
 };
 #define BLOCKER_WOKEN 1u
 #define BLOCKER_INTERRUPT 2u
@@ -35,6 +39,14 @@ struct blocker {
 #define BLOCKER_SLEEPING 8u /* the owner is about to sleep: a waker must make the host call */
 
 void blocker_init(struct blocker *b);
+/* The id by which those whom the calling thread wakes know it; 0, as at first: none. */
+void blocker_waker_id(uint32_t id);
+/* What the calling thread has done since it was last asked. */
+struct blocker_round {
+    uint32_t wakes;      /* sleepers woken */
+    uint64_t overlap_ns; /* how long the first of them had still been awake in that time */
+};
+struct blocker_round blocker_round(uint64_t now);
 /* Sleeps until woken (0), interrupted (-EINTR) or past the deadline (-ETIMEDOUT). Consumes WOKEN
  * only. No lock may be held. */
 MUST_CHECK int blocker_wait(struct blocker *b, deadline_t deadline);
