@@ -140,7 +140,7 @@ static void oom_count_locked(struct thread_group *tg)
 /* ---- what nobody uses ---- */
 
 /* Everybody has memory that was handed out and not touched: it is taken back. */
-static void oom_take_back_all(struct kernel *k)
+static void oom_take_back_all(struct kernel *k, bool coarse)
 {
     for (int32_t id = kernel_next_tgid(k, 1); id >= 0; id = kernel_next_tgid(k, id + 1)) {
         struct thread_group *tg;
@@ -150,14 +150,14 @@ static void oom_take_back_all(struct kernel *k)
         struct mm *mm = tg->state == TG_LIVE ? oom_mm_locked(tg) : NULL;
         mutex_unlock(&k->mu);
         if (mm)
-            (void)mm_take_back(mm);
+            (void)mm_take_back(mm, coarse);
         mm_put(mm);
         tg_put(tg);
     }
 }
 
 /* One at a time, who comes second finds what the first one left. */
-static void oom_take_back(struct task *t)
+static void oom_take_back(struct task *t, bool coarse)
 {
     struct kernel *k = t->k;
     bool waited = false;
@@ -168,7 +168,7 @@ static void oom_take_back(struct task *t)
             return;
     }
     if (!waited)
-        oom_take_back_all(k);
+        oom_take_back_all(k, coarse);
     atomic_store(&k->oom_taking, false);
 }
 
@@ -177,7 +177,7 @@ void task_memory_look(struct task *t)
     struct memfile *mf = t->k->cfg.mf;
 
     if (memfile_slack(mf))
-        oom_take_back(t);
+        oom_take_back(t, true);
     if (memfile_heap_full(mf) && !task_oom(t))
         log_debug("task %d: no memory, and nobody to end", t->tid);
 }
@@ -306,7 +306,7 @@ struct cgroup *cgroup_of_account(struct kernel *k, const struct memacct *acct)
  * memory again. */
 static bool oom_give_back(struct task *t)
 {
-    oom_take_back(t);
+    oom_take_back(t, false);
     if (!oom_still_full(t))
         return true;
     heap_exempt(true);

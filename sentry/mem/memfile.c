@@ -29,6 +29,8 @@
 /* Up to this, without a look at what is there. */
 #define MF_ZERO_BLINDLY (64u * 1024)
 #define MF_PUNCH_BATCH 16
+/* Looked at with one call. */
+#define MF_LOOK_PAGES UINT64_C(512)
 /* Runs of pages that are there, this long, are worth remembering. */
 #define MF_FULL_MIN (1024u * 1024)
 
@@ -666,19 +668,38 @@ out_unlock:
     return err;
 }
 
-/* First run without pages in [off, end). False: there is none. */
+/* First page from off on that is not in memory, or end. */
+static uint64_t mf_absent(const struct memfile *mf, uint64_t off, uint64_t end)
+{
+    unsigned char there[MF_LOOK_PAGES];
+    while (off < end) {
+        const uint64_t pages = MIN((end - off) / PAGE_SIZE, MF_LOOK_PAGES);
+        if (mincore(mf->base + off, pages * PAGE_SIZE, there) != 0)
+            return end;
+        for (uint64_t i = 0; i < pages; i++)
+            if (!(there[i] & 1))
+                return off + i * PAGE_SIZE;
+        off += pages * PAGE_SIZE;
+    }
+    return end;
+}
+
+/* First run without pages in [off, end). False: there is none. SEEK_HOLE would look beyond end, for
+ * all that is there in one piece; but a page that is not in memory may be swapped out. */
 static bool mf_hole(const struct memfile *mf, uint64_t off, uint64_t end, uint64_t *out_off,
                     uint64_t *out_size)
 {
-    off_t hole = off < end ? lseek(mf->fd, (off_t)off, SEEK_HOLE) : -1;
-    if (hole < 0 || (uint64_t)hole >= end)
-        return false;
-    off_t data = lseek(mf->fd, hole, SEEK_DATA);
-    if (data < 0 && errno != ENXIO)
-        return false;
-    *out_off = (uint64_t)hole;
-    *out_size = (data < 0 ? end : MIN((uint64_t)data, end)) - (uint64_t)hole;
-    return *out_size > 0;
+    for (off = mf_absent(mf, off, end); off < end; off = mf_absent(mf, off + PAGE_SIZE, end)) {
+        off_t data = lseek(mf->fd, (off_t)off, SEEK_DATA);
+        if (data < 0 && errno != ENXIO)
+            return false;
+        if (data >= 0 && (uint64_t)data <= off)
+            continue;
+        *out_off = off;
+        *out_size = (data < 0 ? end : MIN((uint64_t)data, end)) - off;
+        return true;
+    }
+    return false;
 }
 
 /* The object's reference is the only one on [off, end): nobody maps it, and nobody can while mu is
@@ -799,11 +820,11 @@ bool memfile_hole(struct memfile *mf, uint64_t off, uint64_t size, uint64_t *out
 {
     uint64_t end = off + size, zeroed;
     off = mf_known_full(mf, off, end, &zeroed);
-    if (!mf_hole(mf, off, end, out_off, out_size))
-        return false;
-    if (*out_off - off >= MF_FULL_MIN)
-        mf_note_full(mf, off, *out_off, zeroed);
-    return true;
+    const bool any = mf_hole(mf, off, end, out_off, out_size);
+    const uint64_t full = any ? *out_off : end;
+    if (full >= off + MF_FULL_MIN)
+        mf_note_full(mf, off, full, zeroed);
+    return any;
 }
 
 size_t mf_charged_ranges(struct memfile *mf, const struct memacct *a, uint64_t *at,

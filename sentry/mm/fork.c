@@ -144,6 +144,7 @@ static void hot_drop(struct mm *mm, struct mm *to, const struct fork_hot *h)
 /* What the child gets besides the memory itself. */
 static void fork_copy_facts(struct mm *from, struct mm *to)
 {
+    to->given = from->given;
     if (from->hot) {
         ref_get(&from->hot->ref);
         to->hot = from->hot;

@@ -138,8 +138,9 @@ MUST_CHECK int mm_clear_referenced(struct mm *mm, bool anon, bool objects);
 void mm_reset_peak(struct mm *mm);
 /* process_mrelease(2): private memory of a process that ends is given back. */
 MUST_CHECK int mm_reap(struct mm *mm);
-/* What was handed out and never touched is handed out no more, where there is a limit. Bytes. */
-uint64_t mm_take_back(struct mm *mm);
+/* What was handed out and never touched is handed out no more, where there is a limit; coarse: only
+ * large pieces, which costs little. Bytes. */
+uint64_t mm_take_back(struct mm *mm, bool coarse);
 /* mseal(2): the range may be used, but neither unmapped, moved, replaced nor protected otherwise.
  */
 MUST_CHECK int mm_seal(struct mm *mm, struct plat_ctx *ctx, uaddr_t addr, uint64_t size);

@@ -129,8 +129,9 @@ struct mm {
     uint64_t cow_end, cow_size; /* end and size of the last copy of shared pages */
     uint64_t changes;           /* of the stub's mappings so far */
     uint64_t left;              /* bytes of holes that were not taken back */
-    bool reaped;                /* the process ends, what it had is taken away already */
-    uint64_t heap_owed;         /* counted as heap till the stub is gone */
+    _Atomic uint64_t given; /* bytes handed out since it was looked for holes; written under lock */
+    bool reaped;            /* the process ends, what it had is taken away already */
+    uint64_t heap_owed;     /* counted as heap till the stub is gone */
     struct mm_spurious spurious[MM_SPURIOUS];
 };
 
@@ -261,7 +262,7 @@ void mm_hot_put(struct mm_hot *hot); /* NULL: nothing */
 
 /* ---- takeback.c ---- */
 /* mm_take_back inside an operation. Cuts PMAs and commits; VMAs stay. */
-uint64_t mm_take_back_locked(struct mm *mm);
+uint64_t mm_take_back_locked(struct mm *mm, bool coarse);
 
 /* ---- fault.c ---- */
 /* The VMA for addr, growing a stack down to it when that is allowed; NULL. */

@@ -113,6 +113,7 @@ static int populate_anon(struct mm *mm, const struct vma *v, uint64_t start, uin
     p->start = start;
     p->end = end;
     p->off = off;
+    mm->given += end - start;
     /* Pages that are there already cost a fault each if they are not mapped now. */
     return populate_install(mm, v, p, warm ? flags | PLAT_MAP_POPULATE : flags);
 }
@@ -128,6 +129,7 @@ static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uin
     if (err)
         return err;
     BUG_ON(r.size == 0 || r.size % PAGE_SIZE != 0 || r.size > end - start);
+    mm->given += r.in_memfile ? r.size : 0;
     if (r.in_memfile)
         err = memfile_show(mm->mf, r.off, r.size);
     else if (!memfile_admits(mm->mf, 0))
@@ -414,7 +416,7 @@ static int make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned acc
 int mm_make_usable(struct mm *mm, struct vma *v, uint64_t addr, unsigned access, bool *out_changed)
 {
     int err = make_usable(mm, v, addr, access, out_changed);
-    if (err == -ENOMEM && mm_take_back_locked(mm) > 0)
+    if (err == -ENOMEM && mm_take_back_locked(mm, false) > 0)
         err = make_usable(mm, v, addr, access, out_changed);
     return err;
 }

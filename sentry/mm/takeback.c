@@ -6,12 +6,15 @@
 #include "base/log.h"
 #include "sentry/mm/mm_priv.h"
 
+/* Has so much been handed out, some of it may be untouched. */
+#define TAKE_WORTH (4 * MM_FIRST_PIECE)
+
 /* What is taken out of the middle costs mappings, of which the host has so many and no more. */
-static uint64_t take_least(const struct mm *mm)
+static uint64_t take_least(const struct mm *mm, bool coarse)
 {
-    if (mm->pma_count < LIMIT_MAP_COUNT / 4)
+    if (mm->pma_count < LIMIT_MAP_COUNT / 4 && !coarse)
         return PAGE_SIZE;
-    return mm->pma_count < LIMIT_MAP_COUNT / 2 ? MM_COW_WINDOW : MM_CHUNK;
+    return mm->pma_count < LIMIT_MAP_COUNT / 2 ? MM_FIRST_PIECE : MM_CHUNK;
 }
 
 /* Whether holes of p, as v has it, can be taken. An object that fills its memory without being
@@ -37,7 +40,8 @@ static bool take_cut(struct mm *mm, uint64_t lo, uint64_t hi)
 }
 
 /* The holes of what backs [lo, hi), part of one VMA and one PMA. Bytes that have to stay. */
-static uint64_t take_holes(struct mm *mm, const struct vma *v, uint64_t lo, uint64_t hi, bool *any)
+static uint64_t take_holes(struct mm *mm, const struct vma *v, uint64_t lo, uint64_t hi,
+                           bool coarse, bool *any)
 {
     const struct pma *p = pma_find(mm, lo);
     const bool may = take_may(mm, v, p);
@@ -45,7 +49,7 @@ static uint64_t take_holes(struct mm *mm, const struct vma *v, uint64_t lo, uint
     uint64_t off, size, left = 0;
     while (lo < hi && memfile_hole(mm->mf, lo + delta, hi - lo, &off, &size)) {
         lo = off - delta;
-        if (may && size >= take_least(mm) && take_cut(mm, lo, lo + size))
+        if (may && size >= take_least(mm, coarse) && take_cut(mm, lo, lo + size))
             *any = true;
         else
             left += size;
@@ -62,7 +66,7 @@ static bool take_concerns(const struct vma *v, const struct pma *p)
 }
 
 /* First: nobody can touch the holes any more. True: there are some. */
-static bool take_unmap(struct mm *mm)
+static bool take_unmap(struct mm *mm, bool coarse)
 {
     uint64_t left = 0, at = 0;
     bool any = false;
@@ -71,9 +75,11 @@ static bool take_unmap(struct mm *mm)
         const struct vma *v = vma_find(mm, at);
         const uint64_t end = v ? MIN(v->end, p->end) : p->end;
         if (v && take_concerns(v, p))
-            left += take_holes(mm, v, at, end, &any);
+            left += take_holes(mm, v, at, end, coarse, &any);
         at = end;
     }
+    if (coarse)
+        return any;
     memfile_left_add(mm->mf, (int64_t)(left - mm->left));
     mm->left = left;
     return any;
@@ -109,30 +115,42 @@ static uint64_t take_unmapped(struct mm *mm)
     return sum + memfile_hide(mm->mf);
 }
 
-uint64_t mm_take_back_locked(struct mm *mm)
+/* The stub may still have what no PMA says. */
+static void take_forget(struct mm *mm)
+{
+    for (struct pma *p = pma_first(mm, 0); p; p = pma_next(p))
+        p->taken = false;
+    mm->unprotected = true;
+}
+
+uint64_t mm_take_back_locked(struct mm *mm, bool coarse)
 {
     if (!memfile_limited(mm->mf) || mm->fresh || mm->stale || mm->unprotected)
         return 0;
     uint64_t sum = 0;
+    mm->given = 0;
     heap_exempt(true);
-    if (take_unmap(mm)) {
+    if (take_unmap(mm, coarse)) {
         if (mm_commit_locked(mm) == 0 && !mm->stale)
             sum = take_unmapped(mm);
         else
-            mm->unprotected = true; /* the stub may still have what no PMA says */
+            take_forget(mm);
     }
     heap_exempt(false);
     return sum;
 }
 
-uint64_t mm_take_back(struct mm *mm)
+uint64_t mm_take_back(struct mm *mm, bool coarse)
 {
+    /* Each address space costs a turn of its stub. */
+    if (coarse && atomic_load_explicit(&mm->given, memory_order_relaxed) < TAKE_WORTH)
+        return 0;
     heap_exempt(true);
     int err = mm_begin(mm, NULL);
     heap_exempt(false);
     if (err)
         return 0;
-    const uint64_t sum = mm_take_back_locked(mm);
+    const uint64_t sum = mm_take_back_locked(mm, coarse);
     mm_end(mm);
     return sum;
 }

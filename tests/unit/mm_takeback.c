@@ -25,9 +25,9 @@ Test(mm_takeback, what_was_touched_stays)
     cr_assert_eq(guest_write(&g, at + 5 * P, 7), 0);
     cr_assert_eq(guest_write(&g, at + 40 * P, 8), 0);
     const uint64_t before = room();
-    cr_assert_geq(mm_take_back(g.mm), 62 * P);
+    cr_assert_geq(mm_take_back(g.mm, false), 62 * P);
     cr_assert_gt(room(), before);
-    cr_assert_eq(mm_take_back(g.mm), 0u, "nothing is left to take");
+    cr_assert_eq(mm_take_back(g.mm, false), 0u, "nothing is left to take");
     const long faults = g.faults;
     cr_assert_eq(guest_read(&g, at + 5 * P), 7);
     cr_assert_eq(guest_read(&g, at + 40 * P), 8);
@@ -69,8 +69,8 @@ Test(mm_takeback, shared_memory)
         guest_map_ok(&g, 0, 64 * LIMIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
     cr_assert_eq(guest_write(&g, at, 3), 0);
     cr_assert_eq(guest_write(&g, at + 30 * LIMIT, 4), 0);
-    cr_assert_gt(mm_take_back(g.mm), 0u);
-    cr_assert_eq(mm_take_back(g.mm), 0u);
+    cr_assert_gt(mm_take_back(g.mm, false), 0u);
+    cr_assert_eq(mm_take_back(g.mm, false), 0u);
     cr_assert_eq(guest_read(&g, at), 3);
     cr_assert_eq(guest_read(&g, at + 30 * LIMIT), 4);
     cr_assert_eq(guest_read(&g, at + 30 * LIMIT + 3 * P), 0);
@@ -85,9 +85,9 @@ Test(mm_takeback, after_a_fork)
     const uint64_t at = guest_map_ok(&g, 0, MIB / 4, PROT_READ | PROT_WRITE, ANON);
     cr_assert_eq(guest_write(&g, at, 5), 0);
     cr_assert_eq(guest_fork(&g, &c), 0);
-    (void)mm_take_back(c.mm);
+    (void)mm_take_back(c.mm, false);
     cr_assert_eq(guest_write(&g, at + 9 * P, 6), 0);
-    (void)mm_take_back(g.mm);
+    (void)mm_take_back(g.mm, false);
     cr_assert_eq(guest_read(&c, at), 5);
     cr_assert_eq(guest_read(&c, at + 9 * P), 0);
     cr_assert_eq(guest_read(&g, at + 9 * P), 6);
@@ -106,8 +106,8 @@ Test(mm_takeback, queues_that_are_full)
     for (uint64_t i = 0; i < 64; i += 2)
         cr_assert_eq(guest_write(&g, at + i * P, (unsigned char)i), 0);
     fake_queue_limit = 3;
-    cr_assert_eq(mm_take_back(g.mm), 3 * P);
-    cr_assert_eq(mm_take_back(g.mm), 3 * P);
+    cr_assert_eq(mm_take_back(g.mm, false), 3 * P);
+    cr_assert_eq(mm_take_back(g.mm, false), 3 * P);
     for (uint64_t i = 0; i < 64; i++)
         cr_assert_eq(guest_read(&g, at + i * P), i % 2 ? 0 : (int)i);
     guest_end(&g);
@@ -121,7 +121,7 @@ Test(mm_takeback, locked_memory_stays)
     guest_new(&g);
     const uint64_t at = guest_map_ok(&g, 0, 8 * P, PROT_READ | PROT_WRITE, ANON);
     cr_assert_eq(mm_mlock(g.mm, g.ctx, uaddr(at), 8 * P, MM_LOCK, &g.lim), 0);
-    cr_assert_eq(mm_take_back(g.mm), 0u);
+    cr_assert_eq(mm_take_back(g.mm, false), 0u);
     guest_end(&g);
 }
 
@@ -134,7 +134,7 @@ Test(mm_takeback, memory_without_access)
     const uint64_t at = guest_map_ok(&g, 0, 8 * P, PROT_READ | PROT_WRITE, ANON);
     cr_assert_eq(guest_write(&g, at + P, 4), 0);
     cr_assert_eq(guest_mprotect(&g, at, 8 * P, PROT_NONE), 0);
-    cr_assert_eq(mm_take_back(g.mm), 7 * P);
+    cr_assert_eq(mm_take_back(g.mm, false), 7 * P);
     cr_assert_eq(guest_read(&g, at + P), -SIGSEGV);
     cr_assert_eq(guest_mprotect(&g, at, 8 * P, PROT_READ), 0);
     cr_assert_eq(guest_read(&g, at + P), 4);

@@ -153,7 +153,7 @@ size_t copyin_partial(const struct uaccess *ua, void *dst, uaddr_t src, size_t s
 
 size_t copyout_partial(const struct uaccess *ua, uaddr_t dst, const void *src, size_t size)
 {
-    const size_t n = user_range(dst, size);
+    const size_t n = atomic_load(&fake_memory_gone) ? 0 : user_range(dst, size);
 
     mutex_lock(&ua->mm->mu);
     if (n)
@@ -416,6 +416,8 @@ uint64_t memfile_resident_range(struct memfile *mf, uint64_t off, uint64_t size)
     return 0;
 }
 
+_Atomic bool fake_memory_gone;
+
 bool memfile_heap_full(struct memfile *mf)
 {
     (void)mf;
@@ -425,7 +427,7 @@ bool memfile_heap_full(struct memfile *mf)
 bool memfile_full(const struct memfile *mf)
 {
     (void)mf;
-    return false;
+    return atomic_load(&fake_memory_gone);
 }
 
 bool memfile_slack(const struct memfile *mf)
@@ -434,9 +436,10 @@ bool memfile_slack(const struct memfile *mf)
     return false;
 }
 
-uint64_t mm_take_back(struct mm *mm)
+uint64_t mm_take_back(struct mm *mm, bool coarse)
 {
-    (void)mm;
+    (void)mm, (void)coarse;
+    atomic_store(&fake_memory_gone, false);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #define RINGWALL_TESTS_FAKES_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "platform/platform.h"
@@ -55,6 +56,9 @@ extern fake_guest_fn fake_programs[8];
 struct plat *fake_plat(void);
 /* Live address spaces and contexts of the platform. */
 extern _Atomic int fake_as_live, fake_ctx_live, fake_mm_live, fake_file_live;
+
+/* Guest memory cannot be written, there is none, till what nobody uses is taken back. */
+extern _Atomic bool fake_memory_gone;
 
 /* Runs init, program "/0" of a new container, to its end: its wait status. Fails the test when
  * anything is left over. */
