@@ -152,6 +152,8 @@ static void keep_fds_only(struct boot *b)
         keep[n++] = a->life_fd;
     if (a->plat_fd >= 0)
         keep[n++] = a->plat_fd;
+    if (b->oom_fd >= 0)
+        keep[n++] = b->oom_fd;
     if (a->net_fd >= 0)
         keep[n++] = a->net_fd;
     for (size_t i = 0; i < a->gofer_fd_count; i++)
@@ -182,6 +184,8 @@ static void isolate(struct boot *b)
     const struct sandbox_args *a = b->args->sandbox;
 
     prctl(PR_SET_NAME, "runsc-sentry", 0, 0, 0);
+    /* While it is still ours. */
+    b->oom_fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
     for (size_t i = 0; i < a->cgroup_fd_count && !b->args->in_cgroups; i++)
         if (write(a->cgroup_fds[i], "0", 1) != 1)
             boot_fail(b, errno, "sentry: enter its cgroup");
@@ -214,6 +218,38 @@ static void start_platform(struct boot *b, const struct plat_config *cfg)
             boot_fail(b, r, "platform %s", a->plats[i]->name);
         log_warn("platform %s does not start: %s", a->plats[i]->name, strerror(-r));
     }
+}
+
+/* By how many thousandths of its memory the host likes to end a stub rather than us. */
+#define STUB_OOM_ADJ 500
+#define OOM_ADJ_MAX 1000
+
+static void write_oom_adj(const struct boot *b, int adj)
+{
+    char text[16];
+    const int n = snprintf(text, sizeof(text), "%d", adj);
+
+    if (write(b->oom_fd, text, (size_t)n) != n)
+        log_info("oom_score_adj %d: %s", adj, strerror(errno));
+}
+
+/* With a stub one guest process ends, with us all of them. Stubs stem from us and inherit what we
+ * have now; who raises it may go back without any privilege. */
+static void start_platform_apart(struct boot *b, const struct plat_config *cfg)
+{
+    char text[16] = {0};
+
+    if (b->oom_fd < 0 || read(b->oom_fd, text, sizeof(text) - 1) <= 0) {
+        start_platform(b, cfg);
+    } else {
+        const int own = (int)strtol(text, NULL, 10);
+        write_oom_adj(b, MIN(own + STUB_OOM_ADJ, OOM_ADJ_MAX));
+        start_platform(b, cfg);
+        write_oom_adj(b, own);
+    }
+    if (b->oom_fd >= 0)
+        close(b->oom_fd);
+    b->oom_fd = -1;
 }
 
 /* Of the first container, which is the sandbox's; 0: none. */
@@ -255,7 +291,7 @@ static void confine(struct boot *b)
      */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         boot_fail(b, errno, "dumpable");
-    start_platform(b, &cfg);
+    start_platform_apart(b, &cfg);
     memfile_set_tables(b->mf, b->plat->mem_tables);
     if (b->args->plat_fd >= 0)
         close(b->args->plat_fd);

@@ -76,6 +76,7 @@ struct boot {
     const struct boot_args *args;
     int stdio[3];
     int log_fd;
+    int oom_fd; /* our oom_score_adj on the host, or -1; closed when the platform has started */
     struct plat *plat;
     struct memfile *mf;
     struct net *net;

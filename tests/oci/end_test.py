@@ -68,6 +68,15 @@ class End(Case):
         self.all_gone(p, pids)
         self.assertEqual(p.returncode, 137)
 
+    def test_host_prefers_stubs(self):
+        """Short of memory, the host ends one guest process rather than all of them."""
+        p, _ = self.start_attached()
+        def scores(what):
+            return [int(pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in self.named(p, what)]
+        own = int(pathlib.Path("/proc/self/oom_score_adj").read_text())
+        self.assertEqual(scores("runsc-sentry") + scores("runsc-gofer"), [own] * 2)
+        self.assertEqual(set(scores("stub")), {min(own + 500, 1000)})
+
     def test_end_by_itself(self):
         p = self.shell("sleep 1000 & sleep 1000 & exit 0")
         self.assertEqual(p.returncode, 0)
