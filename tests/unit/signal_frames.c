@@ -228,6 +228,30 @@ Test(signal, handler)
     cr_assert_eq(fake_run_init(&table, g_handler), 3 << 8);
 }
 
+/* ---- a frame without memory ---- */
+
+/* The stack's page has to be copied, say, and all memory is given out: no fault of the guest's. */
+static void g_no_memory(struct plat_regs *g)
+{
+    if (in_handler(g))
+        return;
+    G_BEGIN
+    g->rsp = STACK_TOP;
+    G_CALL(NR_SIGACTION, SIGUSR1, HANDLER, 0, 0);
+    atomic_store(&fake_memory_gone, true);
+    G_CALL(__NR_kill, 1, SIGUSR1);
+    G_ASSERT(G_RET == 0 && seen_count == 1 && seen[0] == SIGUSR1);
+    G_ASSERT(!atomic_load(&fake_memory_gone));
+    G_CALL(__NR_exit_group, 5);
+    G_END;
+}
+
+Test(signal, frame_without_memory)
+{
+    forget();
+    cr_assert_eq(fake_run_init(&table, g_no_memory), 5 << 8);
+}
+
 /* ---- blocked, pending, in order ---- */
 
 static void g_queue(struct plat_regs *g)
