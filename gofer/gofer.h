@@ -29,6 +29,7 @@ struct gofer_config {
     int log_fd;    /* or -1 */
     int peer_fd;   /* pidfd of a gofer of the same sandbox, whose empty namespaces will do; or -1 */
     bool host_uds; /* the sentry may connect to sockets in the exports */
+    bool host_fifo; /* it may open FIFOs there */
     bool log_json, debug;
 };
 

@@ -192,6 +192,7 @@ int gofer_main(const struct gofer_config *cfg)
             .fd_path = "",
             .handle_max = g.nofile > 2 * RESERVED_FDS ? g.nofile - RESERVED_FDS : RESERVED_FDS,
             .host_uds = cfg->host_uds,
+            .host_fifo = cfg->host_fifo,
             .one_id = g.one_id,
         };
         step = "server";

@@ -361,3 +361,23 @@ int srv_connect(struct req *q)
     q->fd = fd;
     return 0;
 }
+
+int srv_open_fifo(struct req *q)
+{
+    uint64_t id = rbuf_u64(&q->r);
+    uint32_t access = rbuf_u32(&q->r);
+
+    if (!rbuf_done(&q->r) || (access != O_RDONLY && access != O_WRONLY && access != O_RDWR))
+        return SRV_MALFORMED;
+    struct handle *h = handle_get(&q->s->handles, id);
+    if (!h)
+        return -EBADF;
+    int fd = -EOPNOTSUPP;
+    if (q->s->host_fifo && h->type == S_IFIFO)
+        fd = host_reopen(q->s, h->fd, (int)access | O_NONBLOCK);
+    handle_put(&q->s->handles, h);
+    if (fd < 0)
+        return fd;
+    q->fd = fd;
+    return 0;
+}

@@ -29,6 +29,7 @@ static const req_fn functions[GOF_OP_END] = {
     [GOF_FSYNC] = srv_fsync,         [GOF_SYNCFS] = srv_syncfs,
     [GOF_CLOSE] = srv_close,         [GOF_WATCH] = srv_watch,
     [GOF_EVENTS] = srv_events,       [GOF_CONNECT] = srv_connect,
+    [GOF_OPEN_FIFO] = srv_open_fifo,
 };
 
 int gof_server_new(const struct gof_server_args *a, struct gof_server **out_server)
@@ -49,6 +50,7 @@ int gof_server_new(const struct gof_server_args *a, struct gof_server **out_serv
     s->proc_fd = a->proc_fd;
     s->one_id = a->one_id;
     s->host_uds = a->host_uds;
+    s->host_fifo = a->host_fifo;
     *out_server = s;
     return 0;
 }

@@ -27,8 +27,9 @@ struct gof_server_args {
     const char *fd_path;
     /* Handles at most; more gives ENFILE. */
     size_t handle_max;
-    bool host_uds; /* sockets may be connected to */
-    bool one_id;   /* files can have no other owner than ours: owners are not set */
+    bool host_uds;  /* sockets may be connected to */
+    bool host_fifo; /* FIFOs may be opened */
+    bool one_id;    /* files can have no other owner than ours: owners are not set */
 };
 
 /* -EINVAL: too many exports. -ENOMEM. */

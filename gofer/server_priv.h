@@ -59,7 +59,7 @@ struct gof_server {
     struct gof_server_export exports[GOF_EXPORT_MAX];
     size_t export_count;
     int proc_fd;
-    bool one_id, host_uds;
+    bool one_id, host_uds, host_fifo;
 };
 
 /* One request: r reads its fields, w takes those of the answer. */
@@ -102,6 +102,7 @@ int srv_close(struct req *q);
 int srv_watch(struct req *q);
 int srv_events(struct req *q);
 int srv_connect(struct req *q);
+int srv_open_fifo(struct req *q);
 
 /* ---- host.c: the only functions that resolve a name or a descriptor number ---- */
 

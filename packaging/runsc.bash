@@ -8,7 +8,7 @@ _runsc()
         case $word in
         --root) root=${COMP_WORDS[++i]} ;;
         --root=*) root=${word#*=} ;;
-        --host-uds | --log | --log-format | --network | --overlay | --platform | --systrap-patch | --rootless) ((i++)) ;;
+        --host-fifo | --host-uds | --log | --log-format | --network | --overlay | --platform | --systrap-patch | --rootless) ((i++)) ;;
         -*) ;;
         *)
             command=$word

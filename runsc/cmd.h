@@ -20,10 +20,11 @@ struct cmd_global {
     const char *log_path; /* NULL: stderr */
     int log_fd;           /* open when log_path is given, else -1 */
     bool log_json, debug, strace;
-    bool patch_sites;     /* system call sites of guests may be patched */
-    bool ignore_cgroups;  /* no cgroup is made, no limit of the host set */
-    const char *host_uds; /* "none", or "open": sockets of the host in mounts */
-    const char *overlay;  /* "none", or where changes of the root file system go */
+    bool patch_sites;      /* system call sites of guests may be patched */
+    bool ignore_cgroups;   /* no cgroup is made, no limit of the host set */
+    const char *host_uds;  /* "none", or "open": sockets of the host in mounts */
+    const char *host_fifo; /* the same for FIFOs */
+    const char *overlay;   /* "none", or where changes of the root file system go */
 };
 
 /* argv[0] is the command's name. Returns the exit code, or -1 with *e. */

@@ -179,6 +179,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .debug = g->debug,
         .attached = a->attached,
         .peer_fd = c->peer_fd,
+        .host_fifo = strcmp(g->host_fifo, "open") == 0,
         .host_uds = strcmp(g->host_uds, "open") == 0,
         .host_network = strcmp(g->network, "host") == 0,
         .log_fd = g->log_fd,

@@ -82,6 +82,9 @@ static void main_usage(FILE *f)
         "  --network MODE        sandbox: a TCP/IP stack of its own on the links of the\n"
         "                        container's network namespace; none: loopback only;\n"
         "                        host: sockets of that namespace itself\n"
+        "  --host-fifo WHAT      open: guests may open FIFOs of the host that mounts show; none: "
+        "a\n"
+        "                        FIFO is one of the sandbox only (default)\n"
         "  --host-uds WHAT       open: guests may connect to Unix sockets of the host that mounts\n"
         "                        show; none: they may not (default)\n"
         "  --log FILE            append log lines to FILE instead of standard error\n"
@@ -201,6 +204,7 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
         {"platform", 0, NULL, &g->platform, NULL, NULL},
         {"patch-sites", 0, NULL, &patch, NULL, NULL},
         {"network", 0, NULL, &g->network, NULL, NULL},
+        {"host-fifo", 0, NULL, &g->host_fifo, NULL, NULL},
         {"host-uds", 0, NULL, &g->host_uds, NULL, NULL},
         {"log", 0, NULL, &g->log_path, NULL, NULL},
         {"log-format", 0, NULL, &format, NULL, NULL},
@@ -225,6 +229,8 @@ static int main_globals(struct cmd_global *g, int argc, char **argv, bool *versi
     if (strcmp(g->network, "sandbox") != 0 && strcmp(g->network, "none") != 0 &&
         strcmp(g->network, "host") != 0)
         return err_set(e, EINVAL, "--network must be sandbox, none or host");
+    if (strcmp(g->host_fifo, "none") != 0 && strcmp(g->host_fifo, "open") != 0)
+        return err_set(e, EINVAL, "--host-fifo must be none or open");
     if (strcmp(g->host_uds, "none") != 0 && strcmp(g->host_uds, "open") != 0)
         return err_set(e, EINVAL, "--host-uds must be none or open");
     return main_open_log(g, format, e);
@@ -235,6 +241,7 @@ int main(int argc, char **argv)
     struct cmd_global g = {.platform = "auto",
                            .overlay = "root:memory",
                            .network = "sandbox",
+                           .host_fifo = "none",
                            .host_uds = "none",
                            .log_fd = -1};
     struct err e = {0};

@@ -126,6 +126,40 @@ int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd)
     return 0;
 }
 
+/* As take_fd for a FIFO, which must not block us. */
+static int take_fifo(struct gof_call *call, int access)
+{
+    struct stat st;
+    int fd = call->fd;
+    int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
+
+    if (flags < 0 || fstat(fd, &st) || !S_ISFIFO(st.st_mode) || (flags & O_ACCMODE) != access ||
+        (flags & (O_NONBLOCK | O_PATH)) != O_NONBLOCK) {
+        call->r.failed = true;
+        return -1;
+    }
+    call->fd = -1;
+    return fd;
+}
+
+int gof_open_fifo(struct gof_client *c, uint64_t fifo, int access, int *out_fd)
+{
+    struct gof_call call;
+    int fd = -1;
+
+    gof_call_begin(c, GOF_OPEN_FIFO, &call);
+    wbuf_u64(&call.w, fifo);
+    wbuf_u32(&call.w, (uint32_t)access);
+    int r = gof_call_send(&call);
+    if (r == 0)
+        fd = take_fifo(&call, access);
+    r = call_end_fd(&call, r, fd);
+    if (r)
+        return r;
+    *out_fd = fd;
+    return 0;
+}
+
 /* As take_fd for a socket. */
 static int take_socket(struct gof_call *call)
 {

@@ -46,6 +46,9 @@ MUST_CHECK int gof_open(struct gof_client *c, uint64_t file, bool write, int *ou
 /* Connects to a socket: *out_fd, non-blocking, of type SOCK_x. -ECONNREFUSED: nobody listens, or it
  * is not allowed; -EPROTOTYPE, -EAGAIN. */
 MUST_CHECK int gof_connect(struct gof_client *c, uint64_t node, int type, int *out_fd);
+/* An end of a FIFO, non-blocking; access: O_ACCMODE. -ENXIO: to write only, and nobody reads.
+ * -EOPNOTSUPP: it is not allowed. */
+MUST_CHECK int gof_open_fifo(struct gof_client *c, uint64_t fifo, int access, int *out_fd);
 /* mode with S_IFMT: regular, directory, FIFO, socket, or a device where allowed. out_fd NULL, or
  * for a regular file an O_RDWR descriptor. Owner and mode are set exactly. */
 MUST_CHECK int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mode,

@@ -63,6 +63,7 @@ enum gof_op {
     GOF_WATCH,   /* u64 node, u8 on -> u32 wd: what others do to it is told, till it is closed */
     GOF_EVENTS,  /* nothing -> u8 some are lost, u16 count, events: as soon as there is one */
     GOF_CONNECT, /* u64 socket, u32 SOCK_x -> descriptor: connected to it, non-blocking */
+    GOF_OPEN_FIFO, /* u64 FIFO, u32 O_RDONLY/O_WRONLY/O_RDWR -> descriptor: non-blocking */
     GOF_OP_END,
 };
 

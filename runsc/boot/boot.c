@@ -21,6 +21,7 @@
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/confine.h"
 #include "sentry/kernel/account.h"
+#include "sentry/fs/anon/hostfd.h"
 #include "sentry/fs/dev/dev.h"
 #include "sentry/fs/pipe/pipe.h"
 #include "sentry/loader/loader.h"
@@ -327,6 +328,7 @@ static int boot_open_device(struct inode *i, struct file *f, const struct vfs_ca
 
 static const struct vfs_special_ops boot_special = {
     .open_fifo = fifo_open,
+    .open_host_fifo = hostfd_open_fifo,
     .open_device = boot_open_device,
     .release_fifo = fifo_release,
 };

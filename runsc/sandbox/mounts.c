@@ -83,6 +83,7 @@ int mounts_gofer_config(const struct sandbox_args *a, const int *channels, size_
                                .log_fd = a->log_fd,
                                .peer_fd = a->peer_fd,
                                .host_uds = a->host_uds,
+                               .host_fifo = a->host_fifo,
                                .log_json = a->log_json,
                                .debug = a->debug};
 

@@ -35,6 +35,7 @@ struct sandbox_args {
     bool overlay;                 /* changes of the root file system stay in the sandbox */
     const char *overlay_options;  /* of the file system they go to: "size=..." */
     bool host_uds;                /* sockets of the host in mounts may be connected to */
+    bool host_fifo;               /* FIFOs of the host in mounts may be opened */
     bool host_network;            /* sockets are those of the container's network namespace */
     bool attached;                /* the sentry dies when the caller dies */
     int stdio[3];                 /* the guest's 0, 1, 2 (all the pty slave with a terminal) */

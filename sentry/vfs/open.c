@@ -75,6 +75,8 @@ static int open_ops(struct file *f, const struct vfs_caller *c)
     /* Opened again by way of /proc/PID/fd. */
     if (f->path.mnt == mount_anon() && i->ops->open != NULL)
         return i->ops->open(i, f, c);
+    if (S_ISFIFO(i->mode) && i->ops->open_fifo != NULL)
+        return i->ops->open_fifo(i, f, c);
     if (S_ISFIFO(i->mode) && special != NULL)
         return special->open_fifo(i, f, c);
     if ((S_ISCHR(i->mode) || S_ISBLK(i->mode)) && special != NULL)

@@ -197,6 +197,8 @@ struct inode_ops {
      * it: *out_fd, non-blocking, of type SOCK_x. NULL: there is none. -ECONNREFUSED, -EPROTOTYPE;
      * -EAGAIN: no room among its connections. */
     MUST_CHECK int (*connect)(struct inode *i, int type, int *out_fd);
+    /* As open, for a FIFO that may be somebody else's. NULL: they are the sandbox's (special.h). */
+    MUST_CHECK int (*open_fifo)(struct inode *i, struct file *f, const struct vfs_caller *c);
     /* Last reference gone: free. */
     void (*release)(struct inode *i);
 };

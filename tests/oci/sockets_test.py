@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Sockets of the host that a mount shows: refused, unless --host-uds=open says otherwise."""
+"""Sockets and FIFOs of the host that a mount shows: refused, unless --host-uds=open and
+--host-fifo=open say otherwise."""
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -109,19 +111,114 @@ int main(int argc, char **argv)
 }
 """
 
+# fifo MODE: what the guest does with /m/fifo; 0, or the number of the line that was not as it should be.
+FIFO = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
+#include <unistd.h>
+#define CHECK(x) do { if (!(x)) { printf("line %d: errno %d\n", __LINE__, errno); return 1; } } while (0)
+static void on_alarm(int s) { (void)s; }
+static int all_of(int fd, const char *text)
+{
+    char buf[64] = "";
+    size_t n = 0;
+    while (n < strlen(text)) {
+        ssize_t r = read(fd, buf + n, sizeof(buf) - n);
+        if (r <= 0)
+            return 0;
+        n += (size_t)r;
+    }
+    return strcmp(buf, text) == 0;
+}
+static int reader(void)
+{
+    int fd = open("/m/fifo", O_RDONLY);
+    char c;
+    CHECK(fd >= 0 && all_of(fd, "from the host"));
+    CHECK(read(fd, &c, 1) == 0 && lseek(fd, 0, SEEK_CUR) == -1 && errno == ESPIPE);
+    return 0;
+}
+static int writer(void)
+{
+    int fd = open("/m/fifo", O_WRONLY);
+    CHECK(fd >= 0 && write(fd, "from the guest", 14) == 14);
+    return 0;
+}
+static int alone(void)
+{
+    struct sigaction sa = {.sa_handler = on_alarm};
+    const struct itimerval often = {.it_value = {.tv_usec = 20000}, .it_interval = {.tv_usec = 20000}};
+    const struct itimerval never = {0};
+    struct pollfd p = {.events = POLLIN};
+    char c, big[8192] = {0};
+    int r, w, n;
+    CHECK(open("/m/fifo", O_WRONLY | O_NONBLOCK) == -1 && errno == ENXIO);
+    sigaction(SIGALRM, &sa, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    CHECK(open("/m/fifo", O_RDONLY) == -1 && errno == EINTR);
+    CHECK(open("/m/fifo", O_WRONLY) == -1 && errno == EINTR);
+    setitimer(ITIMER_REAL, &never, NULL);
+    CHECK((r = open("/m/fifo", O_RDONLY | O_NONBLOCK)) >= 0 && read(r, &c, 1) == 0);
+    CHECK((w = open("/m/fifo", O_WRONLY)) >= 0 && read(r, &c, 1) == -1 && errno == EAGAIN);
+    p.fd = r;
+    CHECK(poll(&p, 1, 0) == 0 && write(w, "abc", 3) == 3 && poll(&p, 1, -1) == 1);
+    CHECK(ioctl(r, FIONREAD, &n) == 0 && n == 3 && read(r, &c, 1) == 1 && c == 'a');
+    fcntl(w, F_SETFL, O_NONBLOCK);
+    while (write(w, big, sizeof(big)) > 0)
+        ;
+    CHECK(errno == EAGAIN);
+    close(r);
+    signal(SIGPIPE, SIG_IGN);
+    CHECK(write(w, "x", 1) == -1 && errno == EPIPE);
+    close(w);
+    CHECK((w = open("/m/fifo", O_RDWR)) >= 0 && write(w, "z", 1) == 1 && read(w, &c, 1) == 1 && c == 'z');
+    return 0;
+}
+int main(int argc, char **argv)
+{
+    (void)argc;
+    return !strcmp(argv[1], "read") ? reader() : !strcmp(argv[1], "write") ? writer() : alone();
+}
+"""
 
-@unittest.skipUnless(IS_OURS, "a flag of its own")
-class Unix(Case):
+
+class Mounted(Case):
+    PROGRAM = None
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(cls.rootfs / "bin/client")],
-                       input=CLIENT, text=True, check=True)
+                       input=cls.PROGRAM, text=True, check=True)
 
     def setUp(self):
         super().setUp()
         self.files = self.dir / "files"
         self.files.mkdir()
+
+    def configure(self, args, change=None):
+        def both(c):
+            c["mounts"].append({"destination": "/m", "type": "bind", "source": str(self.files),
+                                "options": ["bind"]})
+            if change:
+                change(c)
+        self.write(["/bin/client", *args], both)
+        return ("run", "--bundle", str(self.bundle), self.new_id())
+
+    def client(self, *args, flags, change=None):
+        return self.call(*flags, *self.configure(args, change))
+
+
+@unittest.skipUnless(IS_OURS, "a flag of its own")
+class Unix(Mounted):
+    PROGRAM = CLIENT
 
     def listen(self, name, kind):
         s = socket.socket(socket.AF_UNIX, kind)
@@ -133,13 +230,7 @@ class Unix(Case):
         return s
 
     def client(self, *args, flags=("--host-uds=open",), change=None):
-        def both(c):
-            c["mounts"].append({"destination": "/m", "type": "bind", "source": str(self.files),
-                                "options": ["bind"]})
-            if change:
-                change(c)
-        self.write(["/bin/client", *args], both)
-        return self.call(*flags, "run", "--bundle", str(self.bundle), self.new_id())
+        return super().client(*args, flags=flags, change=change)
 
     def serve(self, s):
         """One conversation: what the guest said."""
@@ -207,6 +298,42 @@ class Unix(Case):
         p = self.call("--host-uds=some", "list")
         self.assertNotEqual(p.returncode, 0)
         self.assertIn("--host-uds", p.stderr)
+
+
+class Fifo(Mounted):
+    PROGRAM = FIFO
+    FLAGS = ("--host-fifo=open",) if IS_OURS else ()
+
+    def setUp(self):
+        super().setUp()
+        os.mkfifo(self.files / "fifo", 0o666)
+
+    def test_the_guest_reads(self):
+        p = self.popen(*self.FLAGS, *self.configure(["read"]))
+        with (self.files / "fifo").open("w") as f:
+            f.write("from the host")
+        self.assertEqual((p.wait(), p.stdout.read()), (0, ""))
+
+    def test_the_guest_writes(self):
+        p = self.popen(*self.FLAGS, *self.configure(["write"]))
+        self.assertEqual((self.files / "fifo").read_text(), "from the guest")
+        self.assertEqual((p.wait(), p.stdout.read()), (0, ""))
+
+    def test_the_guest_alone(self):
+        p = self.client("alone", flags=self.FLAGS)
+        self.assertEqual((p.returncode, p.stdout, p.stderr), (0, "", ""))
+
+    @unittest.skipUnless(IS_OURS, "a flag of its own")
+    def test_refusals(self):
+        """Without the flag a FIFO is the sandbox's, and works there as it should."""
+        fd = os.open(self.files / "fifo", os.O_RDWR)
+        self.addCleanup(os.close, fd)
+        p = self.client("alone", flags=())
+        self.assertEqual((p.returncode, p.stdout, p.stderr), (0, "", ""))
+        self.assertEqual(select.select([fd], [], [], 0)[0], [])
+        p = self.call("--host-fifo=some", "list")
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("--host-fifo", p.stderr)
 
 
 if __name__ == "__main__":

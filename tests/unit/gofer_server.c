@@ -272,6 +272,18 @@ Test(gofer, handles_are_closed_with_the_next_request)
     cr_assert_eq(gof_stat(fx.client, n.handle, &a), -EBADF);
 }
 
+/* Unless it was told otherwise. */
+Test(gofer, sockets_and_fifos_of_the_host_are_refused)
+{
+    struct gof_node sock = make(fx.rw.handle, "sock", S_IFSOCK | 0777);
+    struct gof_node fifo = make(fx.rw.handle, "fifo", S_IFIFO | 0666);
+    int fd;
+
+    cr_assert_eq(gof_connect(fx.client, sock.handle, SOCK_STREAM, &fd), -ECONNREFUSED);
+    cr_assert_eq(gof_open_fifo(fx.client, fifo.handle, O_RDWR, &fd), -EOPNOTSUPP);
+    cr_assert_eq(gof_open(fx.client, fifo.handle, false, &fd), -EINVAL);
+}
+
 Test(gofer, handles_are_bounded)
 {
     struct gof_node n;

@@ -11,15 +11,19 @@
 #include <unistd.h>
 
 #include "sentry/errno_internal.h"
+#include "sentry/mm/usercopy.h"
 #include "sentry/wait/hostwatch.h"
 
 /* A pipe that polls writable takes this much without blocking. */
 #define HOSTFD_PIECE 4096
+/* How long till who waits for a FIFO's first writer looks again: the host does not tell. */
+#define WRITER_LOOK_NS UINT64_C(10000000)
 
 struct hostfd {
     int fd;
     int access;              /* O_ACCMODE of the descriptor */
     struct hostwatch *watch; /* owned; NULL: a regular file, always ready */
+    _Atomic int pushed;      /* FIFOs: a byte that was read too early, or -1 */
 };
 
 /* All open files of the inode use the one descriptor: a host that lets nobody open anything again
@@ -31,7 +35,7 @@ struct hostfd_inode {
 
 static struct hostfd *hostfd_of(const struct file *f)
 {
-    return &container_of(f->inode, struct hostfd_inode, inode)->h;
+    return f->priv;
 }
 
 /* ---- readiness ---- */
@@ -247,6 +251,7 @@ static int hostfd_reopen(struct inode *i, struct file *f, const struct vfs_calle
     if (h->access != O_RDWR && want != h->access)
         return -EACCES;
     f->ops = hostfd_ops(i);
+    f->priv = &container_of(i, struct hostfd_inode, inode)->h;
     return 0;
 }
 
@@ -290,6 +295,7 @@ static int hostfd_inode_new(int fd, int access, uint32_t mode, struct hostfd_ino
         return -ENOMEM;
     n->h.fd = fd;
     n->h.access = access;
+    n->h.pushed = -1;
     int r = hostwatch_new(fd, 0, &n->h.watch);
     if (r == -EPERM)
         r = 0;
@@ -325,7 +331,140 @@ int hostfd_new(int fd, struct file **out_file)
         hostwatch_free(n->h.watch);
         n->h.watch = NULL;
         n->h.fd = -1;
+    } else {
+        (*out_file)->priv = &n->h;
     }
     inode_put(&n->inode);
     return r;
+}
+
+/* ---- FIFOs: each open file has an end of its own ---- */
+
+static int64_t fifo_take_pushed(struct hostfd *h, struct uio *u)
+{
+    int c = atomic_exchange(&h->pushed, -1);
+    const uint8_t byte = (uint8_t)c;
+
+    if (c < 0)
+        return 0;
+    const int64_t n = uio_copy_to(u, &byte, 1);
+    if (n != 1)
+        atomic_store(&h->pushed, c);
+    return n != 1 ? -EFAULT : 1;
+}
+
+/* The host is asked first: without a writer there is nothing to wait for. */
+static int64_t fifo_read(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    struct hostfd *h = hostfd_of(f);
+    int64_t n;
+
+    (void)pos;
+    if (u->left == 0)
+        return 0;
+    n = fifo_take_pushed(h, u);
+    while (n == 0) {
+        n = uio_host_io(u, true, UINT64_MAX, hostfd_do_read, h);
+        if (n != -EAGAIN && n != -EINTR)
+            break;
+        n = hostfd_wait(f, EPOLLIN, c);
+    }
+    return n;
+}
+
+static uint32_t fifo_poll(struct file *f, struct waiter *w)
+{
+    return hostfd_poll(f, w) |
+           (atomic_load(&hostfd_of(f)->pushed) >= 0 ? EPOLLIN | EPOLLRDNORM : 0u);
+}
+
+static int64_t fifo_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
+                          const struct vfs_caller *c)
+{
+    const struct hostfd *h = hostfd_of(f);
+    int n;
+
+    (void)c;
+    if (cmd != FIONREAD)
+        return -ENOTTY;
+    if (ioctl(h->fd, FIONREAD, &n) != 0)
+        return -errno;
+    n += atomic_load(&h->pushed) >= 0;
+    return copyout_obj(ua, uaddr(arg), &n);
+}
+
+static void fifo_free(struct hostfd *h)
+{
+    hostwatch_free(h->watch);
+    free(h);
+}
+
+static void fifo_release(struct file *f)
+{
+    struct hostfd *h = hostfd_of(f);
+    const int fd = h->fd;
+
+    fifo_free(h);
+    (void)close(fd);
+}
+
+static const struct file_ops hostfd_fifo_ops = {
+    .read = fifo_read,
+    .write = hostfd_write,
+    .ioctl = fifo_ioctl,
+    .poll = fifo_poll,
+    .release = fifo_release,
+};
+
+/* Whether somebody writes, or has. A read says so, of what is empty, without taking anything; a
+ * byte that came meanwhile is kept. */
+static int fifo_has_writer(struct hostfd *h)
+{
+    uint8_t byte;
+
+    if ((hostwatch_ready(h->fd) & (EPOLLIN | EPOLLHUP)) != 0)
+        return 1;
+    const ssize_t n = read(h->fd, &byte, 1);
+    if (n == 1)
+        atomic_store(&h->pushed, byte);
+    if (n >= 0)
+        return n == 1;
+    return errno == EAGAIN || errno == EINTR ? errno == EAGAIN : -errno;
+}
+
+static int fifo_await_writer(struct hostfd *h, const struct vfs_caller *c)
+{
+    int r;
+
+    while ((r = fifo_has_writer(h)) == 0) {
+        if (c->blocker == NULL)
+            return -EAGAIN;
+        if (blocker_wait(c->blocker, mono_now() + WRITER_LOOK_NS) == -EINTR)
+            return -ERESTARTSYS;
+    }
+    return r < 0 ? r : 0;
+}
+
+int hostfd_open_fifo(int fd, struct file *f, const struct vfs_caller *c)
+{
+    const uint32_t flags = atomic_load(&f->flags);
+    struct hostfd *h = calloc(1, sizeof(*h));
+    int r = h != NULL ? hostwatch_new(fd, 0, &h->watch) : -ENOMEM;
+
+    if (r != 0) {
+        free(h);
+        return r;
+    }
+    h->fd = fd;
+    h->access = (int)(flags & O_ACCMODE);
+    h->pushed = -1;
+    if (h->access == O_RDONLY && (flags & O_NONBLOCK) == 0)
+        r = fifo_await_writer(h, c);
+    if (r != 0) {
+        fifo_free(h);
+        return r;
+    }
+    f->ops = &hostfd_fifo_ops;
+    f->priv = h;
+    return 0;
 }

@@ -35,7 +35,7 @@ int goferfs_open(struct inode *i, struct file *f, const struct vfs_caller *c)
         f->ops = &goferfs_dir_ops;
         return 0;
     case S_IFIFO:
-        return special ? special->open_fifo(i, f, c) : -ENXIO;
+        return goferfs_open_fifo(i, f, c);
     case S_IFCHR:
     case S_IFBLK:
         return special ? special->open_device(i, f, c) : -ENXIO;

@@ -36,6 +36,7 @@ struct goferfs_super {
     /* atomic */
     _Atomic uint64_t changes;   /* creations, removals and renames so far */
     _Atomic uint64_t list_kept; /* bytes of listings kept at inodes */
+    _Atomic bool own_fifos;     /* the gofer opens none of the host's */
     _Atomic bool watching;      /* somebody had a mark on an inode: watch.c */
     /* guarded by mu (rank LEAF) */
     struct mutex mu;
@@ -173,6 +174,9 @@ MUST_CHECK int goferfs_rename(struct inode *old_dir, const char *old_name, struc
 /* ---- map.c ---- */
 /* Remembers the path under which the inode was mapped first. */
 void goferfs_map_name(struct goferfs_inode *gi, struct file *f);
+
+/* ---- fifo.c ---- */
+MUST_CHECK int goferfs_open_fifo(struct inode *i, struct file *f, const struct vfs_caller *c);
 
 /* ---- watch.c ---- */
 MUST_CHECK int goferfs_watch(struct inode *i);

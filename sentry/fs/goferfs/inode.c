@@ -356,5 +356,6 @@ const struct inode_ops goferfs_inode_ops = {
     .removexattr = removexattr_op,
     .watch = goferfs_watch,
     .connect = connect_op,
+    .open_fifo = goferfs_open_fifo,
     .release = release,
 };
