@@ -286,28 +286,28 @@ int64_t sock_recvmsg_into(struct task *t, int fd, uaddr_t msg, int flags,
     return n;
 }
 
-int64_t sys_sendmsg(struct task *t, int fd, uaddr_t msg, int flags)
+static int64_t one_message(struct task *t, int fd, uaddr_t msg, int flags,
+                           int64_t (*fn)(struct task *t, struct sock_arg *a, uaddr_t msg,
+                                         int flags))
 {
     struct sock_arg a;
     int64_t n = sock_arg_get(t, fd, &a);
 
     if (n)
         return n;
-    n = (unsigned)flags & MSG_CMSG_COMPAT ? -EINVAL : msg_send(t, &a, msg, flags);
+    n = (unsigned)flags & MSG_CMSG_COMPAT ? -EINVAL : fn(t, &a, msg, flags);
     sock_arg_put(&a);
     return n;
 }
 
+int64_t sys_sendmsg(struct task *t, int fd, uaddr_t msg, int flags)
+{
+    return one_message(t, fd, msg, flags, msg_send);
+}
+
 int64_t sys_recvmsg(struct task *t, int fd, uaddr_t msg, int flags)
 {
-    struct sock_arg a;
-    int64_t n = sock_arg_get(t, fd, &a);
-
-    if (n)
-        return n;
-    n = (unsigned)flags & MSG_CMSG_COMPAT ? -EINVAL : msg_recv(t, &a, msg, flags);
-    sock_arg_put(&a);
-    return n;
+    return one_message(t, fd, msg, flags, msg_recv);
 }
 
 /* ---- many at once ---- */
