@@ -140,8 +140,10 @@ struct mm {
 #define MM_EAGER_NORESERVE_MAX (UINT64_C(64) << 20)
 /* Piece populated by one fault in bigger ones: what a page table of the host covers. */
 #define MM_CHUNK (UINT64_C(2) << 20)
-/* The first piece of somewhere, with a limit. */
-#define MM_FIRST_PIECE (UINT64_C(64) << 10)
+/* With a limit, the first piece of somewhere, at most, and as a part of what one fault may bring.
+ */
+#define MM_FIRST_MAX (UINT64_C(512) << 10)
+#define MM_FIRST_PART 32u
 #define MM_COW_WINDOW (UINT64_C(64) << 10)
 /* The largest piece copied at a time for who writes on and on. */
 #define MM_COW_WINDOW_MAX (UINT64_C(1) << 20)

@@ -334,14 +334,14 @@ static uint64_t populate_piece(struct mm *mm, uint64_t page)
     if (!memfile_limited(mm->mf))
         return most;
     const struct pma *next = pma_first(mm, page), *prev = page > 0 ? pma_find(mm, page - 1) : NULL;
-    uint64_t there = MM_FIRST_PIECE;
+    uint64_t there = memfile_piece(mm->mf, MM_FIRST_MAX * MM_FIRST_PART) / MM_FIRST_PART;
     if (prev)
         there = MAX(there, prev->end - prev->start);
     if (next && next->start == page + PAGE_SIZE)
         there = MAX(there, next->end - next->start);
     while (there & (there - 1))
         there &= there - 1;
-    return MIN(most, there);
+    return MAX(MIN(most, there), PAGE_SIZE);
 }
 
 static int populate_hole(struct mm *mm, struct vma *v, uint64_t page, uint64_t piece)

@@ -6,15 +6,17 @@
 #include "base/log.h"
 #include "sentry/mm/mm_priv.h"
 
+/* A large hole. */
+#define TAKE_LARGE (UINT64_C(64) << 10)
 /* Has so much been handed out, some of it may be untouched. */
-#define TAKE_WORTH (4 * MM_FIRST_PIECE)
+#define TAKE_WORTH (4 * TAKE_LARGE)
 
 /* What is taken out of the middle costs mappings, of which the host has so many and no more. */
 static uint64_t take_least(const struct mm *mm, bool coarse)
 {
     if (mm->pma_count < LIMIT_MAP_COUNT / 4 && !coarse)
         return PAGE_SIZE;
-    return mm->pma_count < LIMIT_MAP_COUNT / 2 ? MM_FIRST_PIECE : MM_CHUNK;
+    return mm->pma_count < LIMIT_MAP_COUNT / 2 ? TAKE_LARGE : MM_CHUNK;
 }
 
 /* Whether holes of p, as v has it, can be taken. An object that fills its memory without being
