@@ -219,6 +219,7 @@ static void look_at(const struct watch *w, struct gof_event *e)
         e->ino = a.ino;
         e->nlink = a.nlink;
         e->ctime = a.ctime;
+        e->btime = a.btime;
     }
     if (fd != w->fd)
         close(fd);

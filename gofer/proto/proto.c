@@ -99,6 +99,7 @@ void gof_put_event(struct wbuf *w, const struct gof_event *e)
     wbuf_u64(w, e->dev);
     wbuf_u64(w, e->ino);
     put_time(w, &e->ctime);
+    put_time(w, &e->btime);
     gof_put_text(w, e->name, strlen(e->name));
 }
 
@@ -193,6 +194,7 @@ void gof_get_event(struct rbuf *r, struct gof_event *out)
     out->dev = rbuf_u64(r);
     out->ino = rbuf_u64(r);
     get_time(r, &out->ctime);
+    get_time(r, &out->btime);
     size_t len = gof_get_text(r, out->name, GOF_NAME_MAX);
     if (len && !gof_name_ok(out->name, len))
         r->failed = true;

@@ -108,11 +108,12 @@ struct gof_event {
     uint32_t wd, mask, cookie, nlink; /* mask: IN_* */
     uint64_t dev, ino;           /* of what IN_MODIFY, IN_ATTRIB and IN_CLOSE_WRITE are about */
     struct gof_time ctime;       /* when it was looked at; all 0: it is not there any more */
+    struct gof_time btime;       /* tells it from who had the number before */
     char name[GOF_NAME_MAX + 1]; /* in the directory that is watched; empty: that itself */
 };
 
 /* Bytes of the largest event in a message. */
-#define GOF_EVENT_SIZE (4u * 4 + 2u * 8 + 12 + 2 + GOF_NAME_MAX)
+#define GOF_EVENT_SIZE (4u * 4 + 2u * 8 + 2u * 12 + 2 + GOF_NAME_MAX)
 
 /* Bytes of a node in a message. */
 #define GOF_NODE_SIZE (8u + 5u * 8u + 5u * 4u + 4u * 12u)

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """inotify(7) of a guest on files of the host: what others do there is told, once, and what the guest
 does itself is told once, too."""
+import collections
 import os
 import subprocess
 
 from harness import Case, main
 
 # Prints the events of the files named after its first argument, one a line. When "go" is created it
-# changes files itself, if the first argument is "change"; when "end" is created it ends.
+# changes files itself, if the first argument is "change", and many, beside what else happens, if it is
+# "many"; when "end" is created it ends.
 WATCHER = r"""
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -48,6 +50,26 @@ static void change(void)
     unlink("/m/dir");
     unlink("/m/symlink");
 }
+/* The second writer of a file is another than its first; half of them are gone at once. */
+static void change_many(void)
+{
+    char a[64], b[64];
+    for (int i = 0; i < 200; i++) {
+        snprintf(a, sizeof(a), "/m/own-%d", i);
+        snprintf(b, sizeof(b), "/m/own2-%d", i);
+        int fd = open(a, O_CREAT | O_RDWR, 0600);
+        (void)!write(fd, "x", 1);
+        fchmod(fd, 0640);
+        close(fd);
+        fd = open(a, O_WRONLY | O_APPEND);
+        (void)!write(fd, "y", 1);
+        close(fd);
+        rename(a, b);
+        if (i % 2)
+            unlink(b);
+    }
+    mkdir("/m/own", 0700);
+}
 int main(int argc, char **argv)
 {
     char buf[65536];
@@ -57,6 +79,11 @@ int main(int argc, char **argv)
         if (inotify_add_watch(in, argv[i], CHANGES) != i - 1)
             return 1;
     printf("ready\n");
+    fflush(stdout);
+    if (!strcmp(argv[1], "many") && fork() == 0) {
+        change_many();
+        return 0;
+    }
     for (;;) {
         fflush(stdout);
         long n = read(in, buf, sizeof(buf));
@@ -73,7 +100,7 @@ int main(int argc, char **argv)
             printf("%s%s", e->mask & IN_ISDIR ? "dir " : "", name);
             if (e->mask & IN_MOVED_FROM)
                 first_cookie = e->cookie;
-            printf(e->mask & IN_MOVED_TO && e->cookie != first_cookie ? " unpaired\n" : "\n");
+            printf(e->mask & IN_MOVED_TO && e->cookie != first_cookie && strcmp(argv[1], "many") ? " unpaired\n" : "\n");
             if (!strcmp(name, "go") && e->mask & IN_CREATE && !strcmp(argv[1], "change")) {
                 change();
                 printf("changed\n");
@@ -140,7 +167,6 @@ class Watched(Case):
         a.write_text("text")
         a.rename(b)
         b.chmod(0o600)
-        os.utime(b)
         (self.files / "dir").mkdir()
         os.link(b, self.files / "c")
         os.symlink("x", self.files / "l")
@@ -177,6 +203,31 @@ class Watched(Case):
         own += [x for x in self.events(p) if x.startswith("2")]
         self.assertEqual([x[2:] for x in own], ["modify .", "close_write .", "attrib .", "move_self .",
                                                 "attrib .", "delete_self .", "ignored ."])
+
+    def test_both_at_once(self):
+        """Each event of each file once, or as often as it happens."""
+        p = self.watch("many", "/m")
+        for i in range(200):
+            a, b = self.files / f"their-{i}", self.files / f"their2-{i}"
+            a.write_text("text")
+            a.chmod(0o600)
+            a.rename(b)
+            if i % 2:
+                b.unlink()
+        # Both are through, whoever is first.
+        (self.files / "their").mkdir()
+        seen = collections.Counter()
+        while seen["create dir own"] == 0 or seen["create dir their"] == 0:
+            seen[p.stdout.readline().rstrip()[2:]] += 1
+        seen.update(x[2:] for x in self.events(p))
+        for name, twice in (("their", 1), ("own", 2)):
+            for i in range(200):
+                for what, count in (("create", 1), ("modify", twice), ("attrib", 1),
+                                    ("close_write", twice), ("moved_from", 1)):
+                    self.assertEqual(seen.pop(f"{what} {name}-{i}", 0), count, (what, name, i))
+                self.assertEqual(seen.pop(f"moved_to {name}2-{i}", 0), 1)
+                self.assertEqual(seen.pop(f"delete {name}2-{i}", 0), i % 2)
+        self.assertEqual(sum(seen.values()), 2, seen)
 
 
 if __name__ == "__main__":

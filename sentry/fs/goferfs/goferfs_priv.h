@@ -18,6 +18,9 @@
 #define GOFERFS_LIST_MAX (64u * 1024 * 1024)
 #define GOFERFS_LIST_KEPT_MAX (4u * 1024 * 1024)
 
+/* Files we have changed and then forgotten, of which the host may still tell. */
+#define GOFERFS_DEPARTED 1024
+
 /* What a walk of several components found, waiting for the look-up of its name. */
 struct goferfs_ahead {
     bool used;                 /* the slot holds something */
@@ -48,6 +51,8 @@ struct goferfs_super {
     } devs[GOFERFS_DEVS];
     size_t dev_count;
     struct goferfs_ahead ahead[GOFERFS_AHEAD];
+    struct goferfs_departed *departed; /* owned, GOFERFS_DEPARTED of them; NULL: nobody watches */
+    size_t departed_next;
     size_t ahead_next;
 };
 
@@ -181,6 +186,8 @@ MUST_CHECK int goferfs_open_fifo(struct inode *i, struct file *f, const struct v
 /* ---- watch.c ---- */
 MUST_CHECK int goferfs_watch(struct inode *i);
 void goferfs_watch_release(struct goferfs_inode *gi);
+/* The inode is no longer found; the super's mu is held. */
+void goferfs_watch_departs_locked(struct goferfs_super *gs, const struct goferfs_inode *gi);
 /* We have changed i, not by its name: it is now as a says; as fd says; as the gofer will say. With
  * rw_mu held, so that the change and this are one to who is told of it. */
 void goferfs_own_change(struct inode *i, const struct gof_attr *a);

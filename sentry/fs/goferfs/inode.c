@@ -319,6 +319,7 @@ static void release(struct inode *i)
 
     mutex_lock(&gs->mu);
     list_del(&gi->hash);
+    goferfs_watch_departs_locked(gs, gi);
     mutex_unlock(&gs->mu);
     goferfs_watch_release(gi);
     goferfs_fd_release(gi);

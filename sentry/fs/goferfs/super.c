@@ -51,6 +51,7 @@ static void destroy(struct super *sb)
     gof_flush(gs->client);
     gof_client_put(gs->client);
     mutex_destroy(&gs->mu);
+    free(gs->departed);
     free(gs);
 }
 

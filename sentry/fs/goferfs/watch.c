@@ -24,6 +24,13 @@ static struct goferfs_watch *watch_of(struct gof_watch *w)
     return container_of(w, struct goferfs_watch, watch);
 }
 
+/* Who an inode was. Numbers are used again at once. */
+struct goferfs_departed {
+    uint64_t dev, ino;
+    struct vfs_time btime;
+    int64_t own_change; /* 0: the place is free */
+};
+
 /* ---- our own changes ---- */
 
 static int64_t stamp_of(int64_t sec, int64_t nsec)
@@ -108,14 +115,61 @@ static bool changed_by_others(struct goferfs_inode *gi, const struct gof_event *
     return theirs;
 }
 
+static bool same_time(const struct vfs_time *a, const struct gof_time *b)
+{
+    return a->sec == b->sec && a->nsec == b->nsec;
+}
+
+void goferfs_watch_departs_locked(struct goferfs_super *gs, const struct goferfs_inode *gi)
+{
+    const int64_t own = atomic_load(&gi->own_change);
+
+    mutex_assert_held(&gs->mu);
+    if (LIKELY(own == 0) || !gs->departed)
+        return;
+    gs->departed[gs->departed_next++ % GOFERFS_DEPARTED] = (struct goferfs_departed){
+        .dev = gi->host_dev, .ino = gi->inode.ino, .btime = gi->inode.btime, .own_change = own};
+}
+
+/* Whether what the event is about has not changed since we forgot it. */
+static bool was_ours(struct goferfs_super *gs, const struct gof_event *e)
+{
+    bool found = false;
+
+    mutex_lock(&gs->mu);
+    for (size_t i = 0; gs->departed && i < GOFERFS_DEPARTED && !found; i++) {
+        const struct goferfs_departed *d = &gs->departed[i];
+        found = d->own_change && d->ino == e->ino && d->dev == e->dev &&
+                same_time(&d->btime, &e->btime) &&
+                stamp_of(e->ctime.sec, e->ctime.nsec) <= d->own_change;
+    }
+    mutex_unlock(&gs->mu);
+    return found;
+}
+
+/* The inode the event is about, not one that had its number before. Owned, or NULL. */
+static struct goferfs_inode *subject_of(struct goferfs_super *gs, const struct gof_event *e)
+{
+    struct goferfs_inode *gi = goferfs_inode_find(gs, e->dev, e->ino);
+
+    if (!gi)
+        return NULL;
+    mutex_lock(&gi->inode.mu);
+    bool same = same_time(&gi->inode.btime, &e->btime);
+    mutex_unlock(&gi->inode.mu);
+    if (same)
+        return gi;
+    inode_put(&gi->inode);
+    return NULL;
+}
+
 static bool by_others(struct goferfs_super *gs, const struct gof_event *e)
 {
     if ((e->mask & (NOTIFY_MODIFY | NOTIFY_ATTRIB | NOTIFY_CLOSE_WRITE)) == 0)
         return true;
-    struct goferfs_inode *gi = goferfs_inode_find(gs, e->dev, e->ino);
-    /* Nobody here has had to do with it. */
+    struct goferfs_inode *gi = subject_of(gs, e);
     if (!gi)
-        return true;
+        return !was_ours(gs, e);
     bool theirs = e->mask & NOTIFY_CLOSE_WRITE ? closed_by_others(gi) : changed_by_others(gi, e);
     inode_put(&gi->inode);
     return theirs;
@@ -229,8 +283,14 @@ static int watch_locked(struct goferfs_inode *gi)
  * told of that. */
 static void begin_watching(struct goferfs_super *gs)
 {
-    if (!atomic_exchange(&gs->watching, true))
-        goferfs_fds_retire(gs);
+    if (atomic_exchange(&gs->watching, true))
+        return;
+    /* Without it, what we did to files that are gone may be told twice. */
+    struct goferfs_departed *d = calloc(GOFERFS_DEPARTED, sizeof(*d));
+    mutex_lock(&gs->mu);
+    gs->departed = d;
+    mutex_unlock(&gs->mu);
+    goferfs_fds_retire(gs);
 }
 
 int goferfs_watch(struct inode *i)
