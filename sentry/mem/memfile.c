@@ -646,13 +646,15 @@ static uint64_t mf_hidden_locked(struct memfile *mf, uint64_t off, uint64_t size
 
 int memfile_show(struct memfile *mf, uint64_t off, uint64_t size)
 {
-    int err = -ENOMEM;
+    int err = 0;
     mutex_lock(&mf->mu);
-    if (mf_refuses_locked(mf, mf_hidden_locked(mf, off, size)) || !mf_stock_locked(mf))
+    const uint64_t more = mf_hidden_locked(mf, off, size);
+    if (more == 0)
+        goto out_unlock;
+    err = -ENOMEM;
+    if (mf_refuses_locked(mf, more) || !mf_stock_locked(mf))
         goto out_unlock;
     err = 0;
-    if (mf_hidden_locked(mf, off, size) == 0)
-        goto out_unlock;
     struct mf_seg *s = mf_isolate(mf, off, size), *last = NULL;
     while (s && s->off < off + size) {
         if (s->hidden)
@@ -723,10 +725,14 @@ uint64_t memfile_hide(struct memfile *mf)
     uint64_t at = 0, sum = 0;
     mutex_lock(&mf->mu);
     while (at < mf->size) {
-        const struct mf_seg *s = mf_find(mf, at);
+        struct mf_seg *s = mf_find(mf, at);
         const uint64_t end = s->off + s->size;
-        if (s->state == MF_USED && s->lazy && !s->hidden && !s->full && s->refs == 1)
-            sum += mf_hide_locked(mf, at, end);
+        if (s->state == MF_USED && s->lazy && !s->hidden && !s->full && s->refs == 1) {
+            const uint64_t hidden = mf_hide_locked(mf, at, end);
+            if (hidden == 0)
+                s->full = true;
+            sum += hidden;
+        }
         at = end;
     }
     mutex_unlock(&mf->mu);

@@ -70,8 +70,8 @@ MUST_CHECK int memfile_alloc_at(struct memfile *mf, struct memacct *acct, uint64
 /* One more / one less reference for every page in the range, which must be allocated. */
 MUST_CHECK int memfile_ref(struct memfile *mf, uint64_t off, uint64_t size);
 void memfile_unref(struct memfile *mf, uint64_t off, uint64_t size);
-/* A part of an object, on which the caller has a reference besides the object's, is going to be
- * mapped. -ENOMEM: it would pass the limit. */
+/* A part of an object is going to be mapped, by a caller with a reference of its own, or touched.
+ * -ENOMEM: it would pass the limit. */
 MUST_CHECK int memfile_show(struct memfile *mf, uint64_t off, uint64_t size);
 /* Of all objects, what nobody maps any more and has no page is not shown any more. Bytes. */
 uint64_t memfile_hide(struct memfile *mf);

@@ -89,8 +89,7 @@ static uint64_t mf_taken(const struct memfile *mf, uint64_t limit)
                    left = atomic_load_explicit(&mf->left, memory_order_relaxed);
     uint64_t reach = mf_reach(mf);
 
-    if (reach + heap > limit / 2)
-        reach = MAX(memfile_resident(mf), reach - MIN(left, reach));
+    reach = MAX(memfile_resident(mf), reach - MIN(left, reach));
     return reach + mf_index(mf, reach) + heap;
 }
 

@@ -132,7 +132,8 @@ static int populate_file(struct mm *mm, const struct vma *v, uint64_t start, uin
     mm->given += r.in_memfile ? r.size : 0;
     if (r.in_memfile)
         err = memfile_show(mm->mf, r.off, r.size);
-    else if (!memfile_admits(mm->mf, 0))
+    /* What shows nothing new needs tables. */
+    if (!memfile_admits(mm->mf, 0))
         err = -ENOMEM;
     if (err) {
         if (r.in_memfile)

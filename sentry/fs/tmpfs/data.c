@@ -82,7 +82,7 @@ static int chunk_charge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask)
     return 0;
 }
 
-/* Pages of c are going to be written. */
+/* Pages of c are going to be touched. */
 static int chunk_show(struct tmpfs_inode *t, struct chunk *c, uint64_t first, uint64_t count)
 {
     struct memfile *mf = data_fs(t)->mf;
@@ -90,6 +90,18 @@ static int chunk_show(struct tmpfs_inode *t, struct chunk *c, uint64_t first, ui
     if (!memfile_limited(mf))
         return 0;
     return memfile_show(mf, c->off + (first << PAGE_SHIFT), count << PAGE_SHIFT);
+}
+
+/* Bytes from in on, size at most, whose pages are all in use, or all not. */
+static uint64_t chunk_run(const struct chunk *c, uint64_t in, uint64_t size, bool *out_hole)
+{
+    const uint64_t first = in >> PAGE_SHIFT;
+    const bool there = c->present >> first & 1;
+    const uint64_t others = (there ? ~c->present : c->present) >> first;
+    const uint64_t pages = others ? (uint64_t)__builtin_ctzll(others) : CHUNK_PAGES - first;
+
+    *out_hole = !there;
+    return MIN(size, ((first + pages) << PAGE_SHIFT) - in);
 }
 
 static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size,
@@ -116,7 +128,12 @@ static int data_get_locked(struct tmpfs_inode *t, uint64_t off, uint64_t size,
         if (alloc->ua)
             memacct_put(acct);
     }
-    if (r == 0 && alloc)
+    /* A page that is not in use would come into being when it is looked at. */
+    if (!alloc) {
+        n = *out_size = chunk_run(c, in, n, out_hole);
+        last = (in + n - 1) >> PAGE_SHIFT;
+    }
+    if (r == 0 && !*out_hole)
         r = chunk_show(t, c, first, last - first + 1);
     if (r == 0 && alloc)
         r = chunk_charge(t, c, page_mask(first, last - first + 1));
@@ -163,6 +180,13 @@ static void chunk_uncharge(struct tmpfs_inode *t, struct chunk *c, uint64_t mask
     atomic_fetch_sub(&t->pages, n);
 }
 
+/* [from, to) of one page, bytes. One that is not in use reads as zeros. */
+static void chunk_clear(struct tmpfs_inode *t, const struct chunk *c, uint64_t from, uint64_t to)
+{
+    if (from < to && c->present >> (from >> PAGE_SHIFT) & 1)
+        memset(memfile_ptr(data_fs(t)->mf, c->off + from), 0, to - from);
+}
+
 /* [from, to) of a chunk, bytes. */
 static void chunk_punch(struct tmpfs_inode *t, struct chunk *c, uint64_t from, uint64_t to)
 {
@@ -170,13 +194,11 @@ static void chunk_punch(struct tmpfs_inode *t, struct chunk *c, uint64_t from, u
     uint64_t first = ALIGN_UP(from, PAGE_SIZE), last = ALIGN_DOWN(to, PAGE_SIZE);
 
     if (first > last) {
-        memset(memfile_ptr(mf, c->off + from), 0, to - from);
+        chunk_clear(t, c, from, to);
         return;
     }
-    if (from < first)
-        memset(memfile_ptr(mf, c->off + from), 0, first - from);
-    if (last < to)
-        memset(memfile_ptr(mf, c->off + last), 0, to - last);
+    chunk_clear(t, c, from, first);
+    chunk_clear(t, c, last, to);
     if (first < last) {
         memfile_zero(mf, c->off + first, last - first);
         chunk_uncharge(t, c, page_mask(first >> PAGE_SHIFT, (last - first) >> PAGE_SHIFT));
