@@ -14,12 +14,12 @@
 
 #include "gofer/server_priv.h"
 
-static int open_beneath(int dir, const char *name, uint64_t flags, uint64_t mode)
+static int open_within(int dir, const char *name, uint64_t flags, uint64_t mode, uint64_t resolve)
 {
     const struct open_how how = {
         .flags = flags | O_CLOEXEC | O_NOFOLLOW,
         .mode = mode,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
+        .resolve = resolve | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
     };
     long fd;
 
@@ -32,6 +32,16 @@ static int open_beneath(int dir, const char *name, uint64_t flags, uint64_t mode
             break;
     }
     return errno == EMFILE ? -ENFILE : -errno;
+}
+
+static int open_beneath(int dir, const char *name, uint64_t flags, uint64_t mode)
+{
+    return open_within(dir, name, flags, mode, RESOLVE_BENEATH);
+}
+
+int host_open_parent(int dir)
+{
+    return open_within(dir, "..", O_PATH | O_DIRECTORY, 0, RESOLVE_NO_XDEV);
 }
 
 int host_open_child(int dir, const char *name, int extra_flags)

@@ -108,6 +108,9 @@ int srv_open_fifo(struct req *q);
 
 /* O_PATH descriptor of name in directory dir; a symlink is opened itself. */
 MUST_CHECK int host_open_child(int dir, const char *name, int extra_flags);
+/* O_PATH descriptor of the directory above dir, to be watched and nothing else: a directory that
+ * was moved on the host may be outside of its export. */
+MUST_CHECK int host_open_parent(int dir);
 /* A new regular file, O_RDWR, mode 0600. */
 MUST_CHECK int host_create_child(int dir, const char *name);
 /* Of a file in dir that has no name. */

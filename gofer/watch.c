@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "gofer/confine.h"
@@ -22,8 +23,12 @@
 struct watch {
     struct watch *next;
     int wd, fd; /* fd: O_PATH */
-    uint32_t users;
+    bool directory;
+    uint32_t handles; /* whose sentry is told; 0: it is watched for its children alone */
+    uint32_t users;   /* handles and children */
     uint64_t dev, ino;
+    struct watch *parent; /* where a directory is: it is not told of its own end. NULL: not known */
+    struct list children, sibling;
 };
 
 struct queued {
@@ -133,6 +138,9 @@ static int watch_new(struct gof_server *s, int fd, int wd, struct watch **out)
         return r;
     }
     w->wd = wd;
+    w->directory = S_ISDIR(a.mode);
+    list_init(&w->children);
+    list_init(&w->sibling);
     w->dev = a.dev;
     w->ino = a.ino;
     w->next = *bucket(&s->watches, wd);
@@ -142,7 +150,7 @@ static int watch_new(struct gof_server *s, int fd, int wd, struct watch **out)
     return 0;
 }
 
-int watch_get_locked(struct gof_server *s, int fd, struct watch **out)
+static int get_user_locked(struct gof_server *s, int fd, struct watch **out)
 {
     struct watch_set *set = &s->watches;
     struct watch *w;
@@ -165,6 +173,63 @@ int watch_get_locked(struct gof_server *s, int fd, struct watch **out)
     return 0;
 }
 
+static void put_user_locked(struct watch_set *set, struct watch *w)
+{
+    if (--w->users > 0)
+        return;
+    struct watch **at = bucket(set, w->wd);
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    set->count--;
+    /* It may be gone by itself, with its file system. */
+    (void)inotify_rm_watch(set->notify_fd, w->wd);
+    close(w->fd);
+    free(w);
+}
+
+static void leave_parent_locked(struct watch_set *set, struct watch *w)
+{
+    if (!w->parent)
+        return;
+    list_del(&w->sibling);
+    put_user_locked(set, w->parent);
+    w->parent = NULL;
+}
+
+/* Where w is now, unless it is a root or the host has no watch for it. */
+static void join_parent_locked(struct gof_server *s, struct watch *w)
+{
+    int up = w->directory ? host_open_parent(w->fd) : -1;
+    struct watch *parent = NULL;
+    struct gof_attr a;
+
+    if (up >= 0) {
+        bool root = host_stat(up, &a) || (a.dev == w->dev && a.ino == w->ino);
+        if (!root && get_user_locked(s, up, &parent))
+            parent = NULL;
+        close(up);
+    }
+    /* Only now: it may be the same, whose events are not to be lost. */
+    leave_parent_locked(&s->watches, w);
+    w->parent = parent;
+    if (parent)
+        list_add_tail(&w->sibling, &parent->children);
+}
+
+int watch_get_locked(struct gof_server *s, int fd, struct watch **out)
+{
+    struct watch *w;
+    int r = get_user_locked(s, fd, &w);
+
+    if (r)
+        return r;
+    if (w->handles++ == 0)
+        join_parent_locked(s, w);
+    *out = w;
+    return 0;
+}
+
 uint32_t watch_number(const struct watch *w)
 {
     return (uint32_t)w->wd;
@@ -175,21 +240,10 @@ void watch_put(struct watch_set *set, struct watch *w)
     if (!w)
         return;
     rwlock_wrlock(&set->lock);
-    bool last = --w->users == 0;
-    if (last) {
-        struct watch **at = bucket(set, w->wd);
-        while (*at != w)
-            at = &(*at)->next;
-        *at = w->next;
-        set->count--;
-        /* It may be gone by itself, with its file system. */
-        (void)inotify_rm_watch(set->notify_fd, w->wd);
-    }
+    if (--w->handles == 0)
+        leave_parent_locked(set, w);
+    put_user_locked(set, w);
     rwlock_unlock(&set->lock);
-    if (last) {
-        close(w->fd);
-        free(w);
-    }
 }
 
 /* ---- events of the host ---- */
@@ -235,39 +289,78 @@ static bool repeats_last(const struct watch_set *set, const struct inotify_event
            strcmp(last->name, name) == 0;
 }
 
-static void take_event(struct watch_set *set, const struct quiet *quiet,
-                       const struct inotify_event *e, const char *name)
+/* NULL: some are lost. */
+static struct gof_event *enqueue(struct watch_set *set, const struct watch *w, uint32_t mask)
 {
-    struct queued *out;
+    struct queued *out = set->queued < LIMIT_GOFER_EVENTS ? calloc(1, sizeof(*out)) : NULL;
 
-    if (e->mask & IN_Q_OVERFLOW)
+    if (!out) {
         set->lost = true;
-    const struct watch *w = find(set, e->wd);
-    if (!w || (e->mask & GOFER_WATCH_MASK & IN_ALL_EVENTS) == 0 ||
-        (*name && !gof_name_ok(name, strlen(name))) || is_quiet(quiet, w, e, name))
-        return;
+        return NULL;
+    }
+    out->event.wd = (uint32_t)w->wd;
+    out->event.mask = mask;
+    list_add_tail(&out->node, &set->queue);
+    set->queued++;
+    return &out->event;
+}
+
+/* A directory went from w: of those that are watched, those without a name are told, as the host
+ * would if nobody had them open. */
+static void tell_of_children(struct watch_set *set, const struct watch *w)
+{
+    const struct watch *child;
+    struct gof_attr a;
+
+    list_for_each_entry (child, &w->children, sibling)
+        if (host_stat(child->fd, &a) == 0 && a.nlink == 0)
+            (void)enqueue(set, child, IN_DELETE_SELF);
+}
+
+static void take_told(struct watch_set *set, const struct watch *w, const struct inotify_event *e,
+                      const char *name)
+{
+    struct gof_event *out;
+
     if (repeats_last(set, e, name)) {
         look_at(w, &list_last_entry(&set->queue, struct queued, node)->event);
         return;
     }
-    out = set->queued < LIMIT_GOFER_EVENTS ? calloc(1, sizeof(*out)) : NULL;
-    if (!out) {
-        set->lost = true;
+    out = enqueue(set, w, e->mask);
+    if (!out)
         return;
-    }
-    out->event.wd = (uint32_t)e->wd;
-    out->event.mask = e->mask;
-    out->event.cookie = e->cookie;
-    snprintf(out->event.name, sizeof(out->event.name), "%s", name);
+    out->cookie = e->cookie;
+    snprintf(out->name, sizeof(out->name), "%s", name);
     if (e->mask & LOOKED_AT)
-        look_at(w, &out->event);
-    list_add_tail(&out->node, &set->queue);
-    set->queued++;
+        look_at(w, out);
+}
+
+static void take_event(struct gof_server *s, const struct quiet *quiet,
+                       const struct inotify_event *e, const char *name)
+{
+    struct watch_set *set = &s->watches;
+
+    if (e->mask & IN_Q_OVERFLOW)
+        set->lost = true;
+    struct watch *w = find(set, e->wd);
+    if (!w || (e->mask & GOFER_WATCH_MASK & IN_ALL_EVENTS) == 0 ||
+        (*name && !gof_name_ok(name, strlen(name))))
+        return;
+    /* Whoever has moved it. */
+    if (e->mask & IN_MOVE_SELF && w->handles)
+        join_parent_locked(s, w);
+    if (is_quiet(quiet, w, e, name))
+        return;
+    if (w->handles)
+        take_told(set, w, e, name);
+    if (e->mask & IN_ISDIR && e->mask & IN_DELETE)
+        tell_of_children(set, w);
 }
 
 /* What the host has to say goes to the queue, but for what quiet knows of. */
-static void drain(struct watch_set *set, const struct quiet *quiet)
+static void drain(struct gof_server *s, const struct quiet *quiet)
 {
+    struct watch_set *set = &s->watches;
     char buf[2048] __attribute__((aligned(8)));
     char name[NAME_MAX + 1];
     ssize_t n;
@@ -284,7 +377,7 @@ static void drain(struct watch_set *set, const struct quiet *quiet)
             off += (ssize_t)sizeof(e);
             snprintf(name, sizeof(name), "%.*s", (int)e.len, buf + off);
             off += (ssize_t)e.len;
-            take_event(set, quiet, &e, name);
+            take_event(s, quiet, &e, name);
         }
     }
 }
@@ -303,7 +396,7 @@ void quiet_begin(struct gof_server *s, struct quiet *q)
     rwlock_unlock(&set->lock);
     rwlock_wrlock(&set->lock);
     q->on = true;
-    drain(set, NULL);
+    drain(s, NULL);
 }
 
 void quiet_name(struct quiet *q, int dir, const char *name, uint32_t mask)
@@ -336,7 +429,7 @@ void quiet_end(struct gof_server *s, struct quiet *q)
     struct watch_set *set = &s->watches;
 
     if (q->on) {
-        drain(set, q);
+        drain(s, q);
         if (set->queued || set->lost)
             wake(set);
     }
@@ -392,7 +485,7 @@ int watch_tell(struct gof_server *s, int sock, struct wbuf *w)
     for (;;) {
         rwlock_wrlock(&set->lock);
         if (set->queued == 0)
-            drain(set, NULL);
+            drain(s, NULL);
         bool told = tell_locked(set, w);
         int notify_fd = set->notify_fd;
         rwlock_unlock(&set->lock);

@@ -204,6 +204,27 @@ class Watched(Case):
         self.assertEqual([x[2:] for x in own], ["modify .", "close_write .", "attrib .", "move_self .",
                                                 "attrib .", "delete_self .", "ignored ."])
 
+    def test_a_directory_goes(self):
+        self.files = self.dir / "shared"
+        inner = self.files / "inner"
+        inner.mkdir(parents=True)
+        (self.files / "other").mkdir()
+        p = self.watch("only", "/m", "/m/inner", "/m/other")
+        inner.rename(self.files / "moved")
+        (self.files / "moved/f").mkdir()
+        (self.files / "moved/f").rmdir()
+        (self.files / "moved").rmdir()
+        lines = []
+        while "2 ignored ." not in lines:
+            lines.append(p.stdout.readline().rstrip())
+        (self.files / "new").mkdir()
+        (self.files / "new").rename(self.files / "other")
+        lines += self.events(p)
+        self.assertEqual([x for x in lines if x[0] == "2"], [
+            "2 move_self .", "2 create dir f", "2 delete dir f", "2 delete_self .", "2 ignored ."])
+        self.assertEqual([x for x in lines if x[0] == "3"], [
+            "3 attrib dir .", "3 delete_self .", "3 ignored ."])
+
     def test_both_at_once(self):
         """Each event of each file once, or as often as it happens."""
         p = self.watch("many", "/m")

@@ -220,6 +220,8 @@ static void event(struct gof_watch *w, const struct gof_event *e)
 
     if (!notify_watched(i)) {
         give_up(gi);
+    } else if (e->mask & NOTIFY_DELETE_SELF) {
+        lost_its_names(gi);
     } else if (by_others(goferfs_super(i->sb), e)) {
         notify_foreign(i, e->mask & (NOTIFY_ALL | NOTIFY_ISDIR), cookie_of(e),
                        *e->name ? e->name : NULL);
