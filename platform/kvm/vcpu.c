@@ -7,7 +7,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/heap.h"
 #include "platform/kvm/kvm_priv.h"
+
+/* What the host has for one, most of it forty pages each for tables and for shadows to come:
+ * counted as heap. */
+#define VCPU_HOST_BYTES (384 << 10)
 
 #define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
@@ -204,6 +209,7 @@ int kvm_vcpu_new(struct kvm_plat *p, unsigned id, struct kvm_vcpu **out)
         free(v);
         return r;
     }
+    heap_add(VCPU_HOST_BYTES);
     v->run = mmap(NULL, p->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
     if (v->run == MAP_FAILED) {
         r = -errno;
@@ -229,5 +235,6 @@ void kvm_vcpu_free(struct kvm_vcpu *v)
     if (v->run != NULL)
         (void)munmap(v->run, v->p->run_size);
     (void)close(v->fd);
+    heap_add(-VCPU_HOST_BYTES);
     free(v);
 }
