@@ -21,7 +21,8 @@ TABLE = {
     "runsc-stub": {"id": 65534, "caps": 0, "own": set(NAMESPACES), "root": "empty",
                    "dumpable": True, "fds": SENTRY_FDS},
     "runsc-gofer": {"id": 0, "caps": FILE_CAPS, "own": {"mnt", "net", "ipc", "uts"}, "root": "empty",
-                    "dumpable": False, "fds": (r"/dev/null", r"socket:", r"pipe:")},
+                    "dumpable": False,
+                    "fds": (r"/dev/null", r"socket:", r"pipe:", r"anon_inode:(\[eventfd\]|inotify)$")},
 }
 
 
