@@ -125,12 +125,14 @@ int blocker_wait_killable(struct blocker *b, deadline_t deadline)
 
 static void blocker_set(struct blocker *b, uint32_t bits)
 {
-    uint32_t old = atomic_fetch_or_explicit(&b->word, bits, memory_order_acq_rel);
+    uint32_t old = atomic_load_explicit(&b->word, memory_order_relaxed);
 
-    if ((old & BLOCKER_SLEEPING) && (old & bits) != bits) {
+    /* Before: once the bits are set, the owner may be gone, and b with it. */
+    if ((old & BLOCKER_SLEEPING) && (old & bits) != bits)
         note_wake(b);
+    old = atomic_fetch_or_explicit(&b->word, bits, memory_order_acq_rel);
+    if ((old & BLOCKER_SLEEPING) && (old & bits) != bits)
         futex_wake(b);
-    }
 }
 
 void blocker_wake(struct blocker *b)
