@@ -87,6 +87,9 @@ struct shim {
 };
 
 /* ---- children: shim_run.c ---- */
+/* A thread that nobody joins, with a small stack. 0, or a negative errno: arg is still the
+ * caller's. */
+MUST_CHECK int shim_thread(void *(*fn)(void *), void *arg);
 /* Starts the thread that reaps; SIGCHLD must be blocked in all threads. */
 MUST_CHECK int shim_reaper_start(struct shim *s);
 /* Waits for a child's end; mu is held and let go of meanwhile. */

@@ -102,11 +102,11 @@ struct lost {
 static void *lost_main(void *arg)
 {
     struct lost l = *(struct lost *)arg;
-    const struct shim_proc *init = shim_find_proc(l.c, "");
     char error[512];
 
     free(arg);
     pthread_mutex_lock(&l.s->mu);
+    const struct shim_proc *init = shim_find_proc(l.c, "");
     while (!l.c->gone && init->state == PROC_NEW)
         pthread_cond_wait(&l.s->changed, &l.s->mu);
     if (!l.c->gone && shim_end_container(l.s, l.c, false, error, sizeof(error)) == TTRPC_OK)
@@ -120,7 +120,6 @@ static void *lost_main(void *arg)
 static void bundle_gone(struct shim *s, int watch)
 {
     struct lost *l = malloc(sizeof(*l));
-    pthread_t t;
 
     pthread_mutex_lock(&s->mu);
     if (watch == s->watch) {
@@ -130,12 +129,10 @@ static void bundle_gone(struct shim *s, int watch)
     struct shim_container *c = l != NULL ? find_watched(s, watch) : NULL;
     if (c != NULL) {
         *l = (struct lost){s, c};
-        if (pthread_create(&t, NULL, lost_main, l) == 0) {
-            (void)pthread_detach(t);
+        if (shim_thread(lost_main, l) == 0)
             l = NULL;
-        } else {
+        else
             shim_container_let_go(s, c);
-        }
     }
     pthread_mutex_unlock(&s->mu);
     free(l);
@@ -183,19 +180,9 @@ static void *idle_main(void *arg)
     return NULL;
 }
 
-static int start_thread(void *(*fn)(void *), struct shim *s)
-{
-    pthread_t t;
-    int r = pthread_create(&t, NULL, fn, s);
-
-    if (r == 0)
-        (void)pthread_detach(t);
-    return -r;
-}
-
 int shim_end_start(struct shim *s)
 {
-    int r = s->watch_fd >= 0 ? start_thread(watch_main, s) : 0;
+    int r = s->watch_fd >= 0 ? shim_thread(watch_main, s) : 0;
 
-    return r == 0 ? start_thread(idle_main, s) : r;
+    return r == 0 ? shim_thread(idle_main, s) : r;
 }

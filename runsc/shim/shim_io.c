@@ -164,15 +164,13 @@ static int copy_start(struct shim *s, struct shim_proc *p, const char *path, int
         c->p = p;
         p->draining = true;
     }
-    pthread_t t;
-    if (pthread_create(&t, NULL, copy_main, c) != 0) {
+    if (shim_thread(copy_main, c) != 0) {
         p->draining = false;
         free(c);
         close_fd(&fifo);
         close_fd(&master);
         return -EAGAIN;
     }
-    (void)pthread_detach(t);
     return 0;
 }
 
@@ -222,17 +220,14 @@ static void *settle_main(void *arg)
 bool proc_io_settle(struct shim *s, struct shim_proc *p)
 {
     struct settling *w = unread(&p->io) ? malloc(sizeof(*w)) : NULL;
-    pthread_t t;
 
     if (w == NULL)
         return false;
     *w = (struct settling){s, p};
-    if (pthread_create(&t, NULL, settle_main, w) != 0) {
+    const bool started = shim_thread(settle_main, w) == 0;
+    if (!started)
         free(w);
-        return false;
-    }
-    (void)pthread_detach(t);
-    return true;
+    return started;
 }
 
 void proc_io_close_input(struct proc_io *io)

@@ -15,6 +15,21 @@
 #define ARGS_MAX 40
 #define OUTPUT_MAX (256u * 1024)
 
+/* ---- threads ---- */
+
+int shim_thread(void *(*fn)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    pthread_t t;
+
+    (void)pthread_attr_init(&attr);
+    (void)pthread_attr_setstacksize(&attr, 256u << 10);
+    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    int r = pthread_create(&t, &attr, fn, arg);
+    (void)pthread_attr_destroy(&attr);
+    return -r;
+}
+
 /* ---- reaping ---- */
 
 uint64_t shim_now(void)
@@ -60,12 +75,7 @@ static void *reaper(void *arg)
 
 int shim_reaper_start(struct shim *s)
 {
-    pthread_t t;
-    int r = pthread_create(&t, NULL, reaper, s);
-
-    if (r == 0)
-        (void)pthread_detach(t);
-    return -r;
+    return shim_thread(reaper, s);
 }
 
 bool shim_take_exit(struct shim *s, pid_t pid, uint64_t since, struct shim_exit *out)

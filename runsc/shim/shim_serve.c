@@ -68,19 +68,6 @@ static void *job_main(void *arg)
     return NULL;
 }
 
-static int spawn(void *(*fn)(void *), void *arg)
-{
-    pthread_attr_t attr;
-    pthread_t t;
-
-    (void)pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, 256u << 10);
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    int r = pthread_create(&t, &attr, fn, arg);
-    (void)pthread_attr_destroy(&attr);
-    return -r;
-}
-
 static void count_request(struct shim *s, int change)
 {
     pthread_mutex_lock(&s->mu);
@@ -103,7 +90,7 @@ static void *conn_main(void *arg)
         ref_get(&c->ref);
         j->c = c;
         count_request(c->s, 1);
-        if (spawn(job_main, j) != 0) {
+        if (shim_thread(job_main, j) != 0) {
             count_request(c->s, -1);
             ttrpc_request_free(&j->r);
             free(j);
@@ -130,7 +117,7 @@ void shim_serve(struct shim *s, int listener)
         c->s = s;
         c->fd = fd;
         (void)pthread_mutex_init(&c->mu, NULL);
-        if (spawn(conn_main, c) != 0)
+        if (shim_thread(conn_main, c) != 0)
             conn_put(c);
     }
 }

@@ -198,7 +198,6 @@ static int oom_register(const char *dir)
 static void oom_start(struct shim *s, const char *id, int event, void *(*fn)(void *))
 {
     struct oom_watch *w = calloc(1, sizeof(*w));
-    pthread_t t;
 
     if (w == NULL) {
         if (event >= 0)
@@ -206,9 +205,7 @@ static void oom_start(struct shim *s, const char *id, int event, void *(*fn)(voi
         return;
     }
     *w = (struct oom_watch){.s = s, .id = strdup(id), .event = event};
-    if (w->id != NULL && pthread_create(&t, NULL, fn, w) == 0)
-        (void)pthread_detach(t);
-    else
+    if (w->id == NULL || shim_thread(fn, w) != 0)
         oom_watch_free(w);
 }
 
