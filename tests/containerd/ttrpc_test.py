@@ -14,46 +14,11 @@ import time
 import unittest
 
 from harness import BUSYBOX, RUNTIME, SHIM_ROOT, eventually, processes_naming
+from protobuf import pack, unpack
 
 SHIM = os.path.join(os.path.dirname(RUNTIME), "containerd-shim-runsc-v1")
 OK, NOT_FOUND = 0, 5
 ROUNDS = 20
-
-
-def varint(n):
-    out = b""
-    while n > 0x7F:
-        out, n = out + bytes([n & 0x7F | 0x80]), n >> 7
-    return out + bytes([n])
-
-
-def field(number, value):
-    """One of protobuf's: a number, or text."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value.encode("latin-1")
-
-
-def fields(data):
-    """Number to value, the last one of each."""
-    found, at = {}, 0
-
-    def number():
-        nonlocal at
-        n = shift = 0
-        while True:
-            n |= (data[at] & 0x7F) << shift
-            shift, at = shift + 7, at + 1
-            if data[at - 1] < 0x80:
-                return n
-    while at < len(data):
-        key = number()
-        n = number()
-        if key & 7 == 2:
-            found[key >> 3], at = data[at:at + n], at + n
-        else:
-            found[key >> 3] = n
-    return found
 
 
 class Client:
@@ -67,7 +32,7 @@ class Client:
 
     def ask(self, method, payload=b""):
         self.stream += 2
-        body = field(1, "containerd.task.v2.Task") + field(2, method) + field(3, payload.decode("latin-1"))
+        body = pack((1, "containerd.task.v2.Task"), (2, method), (3, payload))
         self.sock.sendall(struct.pack(">IIBB", len(body), self.stream, 1, 0) + body)
         return self.stream
 
@@ -84,8 +49,8 @@ class Client:
         """The status code."""
         while stream not in self.codes:
             size, of, _, _ = struct.unpack(">IIBB", self.read(10))
-            status = fields(self.read(size)).get(1, b"")
-            self.codes[of] = fields(status).get(1, OK)
+            status = unpack(self.read(size)).get(1, [b""])[0]
+            self.codes[of] = unpack(status).get(1, [OK])[0]
         return self.codes.pop(stream)
 
     def call(self, *args):
@@ -128,7 +93,7 @@ class Ttrpc(unittest.TestCase):
         return client
 
     def create_request(self):
-        return field(1, self.id) + field(2, str(self.bundle))
+        return pack((1, self.id), (2, str(self.bundle)))
 
     def assert_nothing_left(self):
         """No shim, and nothing that it had."""
@@ -145,16 +110,16 @@ class Ttrpc(unittest.TestCase):
     def test_shim_without_containers_ends_unasked(self):
         c = self.new_shim()
         self.assertEqual(c.call("Create", self.create_request()), OK)
-        self.assertEqual(c.call("Delete", field(1, self.id)), OK)
+        self.assertEqual(c.call("Delete", pack((1, self.id))), OK)
         self.assert_nothing_left()
 
     def test_shim_stays_with_its_container(self):
         c = self.new_shim()
         self.assertEqual(c.call("Create", self.create_request()), OK)
-        self.assertEqual(c.call("Shutdown", field(1, self.id)), OK)
-        self.assertEqual(c.call("State", field(1, self.id)), OK)
-        self.assertEqual(c.call("Delete", field(1, self.id)), OK)
-        self.assertEqual(c.call("Shutdown", field(1, self.id)), OK)
+        self.assertEqual(c.call("Shutdown", pack((1, self.id))), OK)
+        self.assertEqual(c.call("State", pack((1, self.id))), OK)
+        self.assertEqual(c.call("Delete", pack((1, self.id))), OK)
+        self.assertEqual(c.call("Shutdown", pack((1, self.id))), OK)
         self.assert_nothing_left()
 
     def test_container_ends_with_its_bundle(self):
@@ -162,7 +127,7 @@ class Ttrpc(unittest.TestCase):
             c = self.new_shim()
             self.assertEqual(c.call("Create", self.create_request()), OK)
             if self.serial % 2:
-                self.assertEqual(c.call("Start", field(1, self.id)), OK)
+                self.assertEqual(c.call("Start", pack((1, self.id))), OK)
             self.bundle.rename(self.dir / f".{self.id}")
             self.assert_nothing_left()
 
@@ -180,21 +145,21 @@ class Ttrpc(unittest.TestCase):
             c = self.new_shim()
             create = c.ask("Create", self.create_request())
             time.sleep(i / 1000)
-            deleted = c.call("Delete", field(1, self.id))
+            deleted = c.call("Delete", pack((1, self.id)))
             self.assertIn(deleted, (OK, NOT_FOUND))
             self.assertEqual(c.answer(create), OK)
             if deleted == NOT_FOUND:
-                self.assertEqual(c.call("Delete", field(1, self.id)), OK)
-            self.assertEqual(c.call("Shutdown", field(1, self.id)), OK)
+                self.assertEqual(c.call("Delete", pack((1, self.id))), OK)
+            self.assertEqual(c.call("Shutdown", pack((1, self.id))), OK)
             self.assert_nothing_left()
 
     def test_two_delete_at_once(self):
         for _ in range(ROUNDS):
             c = self.new_shim()
             self.assertEqual(c.call("Create", self.create_request()), OK)
-            asked = [c.ask("Delete", field(1, self.id)) for _ in range(3)]
+            asked = [c.ask("Delete", pack((1, self.id))) for _ in range(3)]
             self.assertEqual(sorted(c.answer(a) for a in asked), [OK, NOT_FOUND, NOT_FOUND])
-            self.assertEqual(c.call("Shutdown", field(1, self.id)), OK)
+            self.assertEqual(c.call("Shutdown", pack((1, self.id))), OK)
             self.assert_nothing_left()
 
 

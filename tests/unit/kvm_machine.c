@@ -42,18 +42,24 @@ static struct plat_fault rig_fault(struct rig *r)
     return f;
 }
 
+/* One instruction, with the port in dx. */
+static void check_ports(struct rig *r)
+{
+    for (uint64_t port = 0; port < 0x10000; port += port < 0x200 ? 1 : 0x3ff) {
+        plat_ctx_regs(r->ctx)->rdx = port;
+        const struct plat_fault f = rig_fault(r);
+        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "port %#lx", (unsigned long)port);
+        cr_assert_eq(plat_ctx_regs(r->ctx)->rip, CODE);
+    }
+    rig_end(r);
+}
+
 Test(kvm_machine, no_port_is_open)
 {
     struct rig r;
 
     RIG_START(&r, code_port);
-    for (uint64_t port = 0; port < 0x10000; port += port < 0x200 ? 1 : 0x3ff) {
-        plat_ctx_regs(r.ctx)->rdx = port;
-        const struct plat_fault f = rig_fault(&r);
-        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "port %#lx", (unsigned long)port);
-        cr_assert_eq(plat_ctx_regs(r.ctx)->rip, CODE);
-    }
-    rig_end(&r);
+    check_ports(&r);
 }
 
 /* ... and none can be read, those of system calls among them. */
@@ -62,13 +68,7 @@ Test(kvm_machine, no_port_can_be_read)
     struct rig r;
 
     RIG_START(&r, code_port_in);
-    for (uint64_t port = 0; port < 0x10000; port += port < 0x200 ? 1 : 0x3ff) {
-        plat_ctx_regs(r.ctx)->rdx = port;
-        const struct plat_fault f = rig_fault(&r);
-        cr_assert(f.signo == SIGSEGV && f.code == SI_KERNEL, "port %#lx", (unsigned long)port);
-        cr_assert_eq(plat_ctx_regs(r.ctx)->rip, CODE);
-    }
-    rig_end(&r);
+    check_ports(&r);
 }
 
 /* By the port of system calls (0x81, in dx too): in and out of one byte, two and four; the same
