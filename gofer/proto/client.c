@@ -107,25 +107,6 @@ static int call_end_fd(struct gof_call *call, int r, int fd)
     return r;
 }
 
-int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd)
-{
-    struct gof_call call;
-    int accmode = write ? O_RDWR : O_RDONLY;
-    int fd = -1;
-
-    gof_call_begin(c, GOF_OPEN, &call);
-    wbuf_u64(&call.w, file);
-    wbuf_u32(&call.w, (uint32_t)accmode);
-    int r = gof_call_send(&call);
-    if (r == 0)
-        fd = take_fd(&call, accmode);
-    r = call_end_fd(&call, r, fd);
-    if (r)
-        return r;
-    *out_fd = fd;
-    return 0;
-}
-
 /* As take_fd for a FIFO, which must not block us. */
 static int take_fifo(struct gof_call *call, int access)
 {
@@ -142,30 +123,13 @@ static int take_fifo(struct gof_call *call, int access)
     return fd;
 }
 
-int gof_open_fifo(struct gof_client *c, uint64_t fifo, int access, int *out_fd)
-{
-    struct gof_call call;
-    int fd = -1;
-
-    gof_call_begin(c, GOF_OPEN_FIFO, &call);
-    wbuf_u64(&call.w, fifo);
-    wbuf_u32(&call.w, (uint32_t)access);
-    int r = gof_call_send(&call);
-    if (r == 0)
-        fd = take_fifo(&call, access);
-    r = call_end_fd(&call, r, fd);
-    if (r)
-        return r;
-    *out_fd = fd;
-    return 0;
-}
-
-/* As take_fd for a socket. */
-static int take_socket(struct gof_call *call)
+/* As take_fd for a socket, of whatever type. */
+static int take_socket(struct gof_call *call, int type)
 {
     struct stat st;
     int fd = call->fd;
 
+    (void)type;
     if (fd < 0 || fstat(fd, &st) || !S_ISSOCK(st.st_mode)) {
         call->r.failed = true;
         return -1;
@@ -174,22 +138,39 @@ static int take_socket(struct gof_call *call)
     return fd;
 }
 
-int gof_connect(struct gof_client *c, uint64_t node, int type, int *out_fd)
+/* A request of a node and a number that is answered by a descriptor, which take checks. */
+static int call_for_fd(struct gof_client *c, enum gof_op op, uint64_t node, int number,
+                       int (*take)(struct gof_call *call, int number), int *out_fd)
 {
     struct gof_call call;
     int fd = -1;
 
-    gof_call_begin(c, GOF_CONNECT, &call);
+    gof_call_begin(c, op, &call);
     wbuf_u64(&call.w, node);
-    wbuf_u32(&call.w, (uint32_t)type);
+    wbuf_u32(&call.w, (uint32_t)number);
     int r = gof_call_send(&call);
     if (r == 0)
-        fd = take_socket(&call);
+        fd = take(&call, number);
     r = call_end_fd(&call, r, fd);
     if (r)
         return r;
     *out_fd = fd;
     return 0;
+}
+
+int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd)
+{
+    return call_for_fd(c, GOF_OPEN, file, write ? O_RDWR : O_RDONLY, take_fd, out_fd);
+}
+
+int gof_open_fifo(struct gof_client *c, uint64_t fifo, int access, int *out_fd)
+{
+    return call_for_fd(c, GOF_OPEN_FIFO, fifo, access, take_fifo, out_fd);
+}
+
+int gof_connect(struct gof_client *c, uint64_t node, int type, int *out_fd)
+{
+    return call_for_fd(c, GOF_CONNECT, node, type, take_socket, out_fd);
 }
 
 int gof_create(struct gof_client *c, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev,
