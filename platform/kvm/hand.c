@@ -336,6 +336,7 @@ static void hand_give(struct kvm_ctx *c)
     x->r15 = g->r15;
     x->fs = g->fs_base;
     x->gs = g->gs_base;
+    x->spin = stub_pace_patience(&c->pace, kvm_plat(c->base.plat)->spin);
     x->bases = g->fs_base != c->hand_fs || g->gs_base != c->hand_gs;
 }
 
@@ -414,7 +415,7 @@ static bool hand_start(struct kvm_ctx *c, uint64_t now)
     kvm_run_load(c, v, false);
     atomic_store(&c->page->state, KVM_TURN_GUEST);
     atomic_store(&c->page->asleep, 0);
-    c->page->spin = r->p->spin;
+    c->page->spin = stub_pace_patience(&c->pace, r->p->spin);
     atomic_store(&v->since_ns, now);
     __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
     /* Who interrupted before that has no need to do it again: it comes out at once. */
@@ -455,18 +456,12 @@ static bool hand_try_take(struct kvm_ctx *c, struct kvm_exchange *x)
     return atomic_compare_exchange_strong(&c->hand, &run, KVM_HAND_TAKEN);
 }
 
-/* So many times as long as later. */
-#define HAND_MEET 4u
-
 /* True: a call has been taken, into *x. False: the runner is out. answered: the guest has what it
  * waits for; else it is on its way out, and what the page says is old. */
-static bool hand_wait(struct kvm_ctx *c, bool answered, uint64_t start, struct kvm_exchange *x)
+static bool hand_wait(struct kvm_ctx *c, bool answered, uint64_t looks, uint64_t start,
+                      struct kvm_exchange *x)
 {
-    /* A runner that has slept comes later than anybody waits, again and again, when the guest finds
-     * us asleep each time: the first turns are for meeting. */
-    const uint32_t spin = kvm_plat(c->base.plat)->spin, more = c->pace.warm > 0 ? HAND_MEET : 1;
-
-    for (uint64_t i = (uint64_t)spin * more; i > 0; i--) {
+    for (; looks > 0; looks--) {
         if (answered &&
             atomic_load_explicit(&c->page->state, memory_order_acquire) == KVM_TURN_CALL &&
             hand_try_take(c, x))
@@ -482,12 +477,18 @@ static bool hand_wait(struct kvm_ctx *c, bool answered, uint64_t start, struct k
     return false;
 }
 
+/* A runner that has slept comes later than anybody waits. A guest that finds us asleep leaves, and
+ * the next runner has slept again by then: so who has just come in is waited for this many times as
+ * long. */
+#define HAND_MEET 4u
+
 enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_vcpu **out)
 {
     const uint64_t start = kvm_now();
     uint32_t taken = KVM_HAND_TAKEN;
     struct kvm_exchange x;
     bool answered = true;
+    uint64_t looks = kvm_plat(c->base.plat)->spin;
 
     /* A step ends with a trap, and the code that hands over is not to be stepped through. */
     if (!c->pace.split || single_step || (c->regs.eflags & KVM_FLAG_TF)) {
@@ -496,11 +497,13 @@ enum kvm_hand_end kvm_hand_turn(struct kvm_ctx *c, bool single_step, struct kvm_
     }
     if (atomic_compare_exchange_strong(&c->hand, &taken, KVM_HAND_RUN))
         answered = hand_answer(c);
-    else if (!hand_start(c, start))
+    else if (hand_start(c, start))
+        looks *= HAND_MEET;
+    else
         return KVM_HAND_END_NEVER;
     atomic_store(&c->run_start, start);
     c->hand_slept = false;
-    const bool call = hand_wait(c, answered, start, &x);
+    const bool call = hand_wait(c, answered, looks, start, &x);
     const uint64_t now = call ? c->turn_end : kvm_now();
     atomic_fetch_add(&c->cpu_ns, c->hand_slept ? c->hand_ns : now - start);
     atomic_store(&c->run_start, 0);

@@ -3,7 +3,8 @@
 #include "base/compiler.h"
 #include "platform/stub/seat.h"
 
-/* Turns shorter than this, so many in a row, make it worth trying. */
+/* Turns shorter than this, so many in a row, make it worth trying. A longer one takes half of them
+ * away: an interrupt of the host's may have met it. */
 #define PACE_QUICK_NS 60000u
 #define PACE_QUICK_TURNS 128u
 /* Turns between two looks at how it goes, how many may end in sleep, and how many of the first do
@@ -20,6 +21,13 @@
 /* How long to spin before sleeping. */
 #define PACE_SPIN_NS 20000u
 #define PACE_CALIBRATE 2000u
+/* An answer that comes after PACE_ALMOST_NS and within PACE_LONG times PACE_SPIN_NS is worth
+ * waiting for a bit longer; one that comes later counts twice against it. From so many on it is
+ * done. */
+#define PACE_ALMOST_NS (PACE_SPIN_NS - PACE_SPIN_NS / 4)
+#define PACE_LONG 2u
+#define PACE_LATE_ENOUGH 4u
+#define PACE_LATE_MAX 8u
 
 uint32_t stub_pace_calibrate(void)
 {
@@ -52,7 +60,7 @@ void stub_pace_join(struct stub_pace *p)
 static enum stub_advice pace_bound(struct stub_pace *p, uint64_t turn_ns, uint64_t now)
 {
     if (turn_ns > PACE_QUICK_NS) {
-        p->turns = 0;
+        p->turns /= 2;
         return STUB_PACE_STAY;
     }
     /* Of the last eight or so. */
@@ -70,8 +78,25 @@ static enum stub_advice pace_failed(struct stub_pace *p, uint64_t now)
     return STUB_PACE_JOIN;
 }
 
+static void pace_answer(struct stub_pace *p, uint64_t took_ns)
+{
+    if (took_ns < PACE_ALMOST_NS)
+        return;
+    if (took_ns <= PACE_LONG * PACE_SPIN_NS)
+        p->late = MIN(p->late + 1, PACE_LATE_MAX);
+    else
+        p->late -= MIN(p->late, 2u);
+}
+
+uint32_t stub_pace_patience(const struct stub_pace *p, uint32_t spin)
+{
+    return p->late >= PACE_LATE_ENOUGH ? PACE_LONG * spin : spin;
+}
+
 enum stub_advice stub_pace_turn(struct stub_pace *p, uint64_t turn_ns, bool slept, uint64_t now)
 {
+    pace_answer(p, now - turn_ns - p->last_ns);
+    p->last_ns = now;
     if (!p->split)
         return pace_bound(p, turn_ns, now);
     if (slept && turn_ns > PACE_HOPELESS_NS)

@@ -68,7 +68,7 @@ bool st_hand_over(struct st_ctx *c, bool *out_slept)
     const uint32_t yields = run_yields(c);
 
     s->kind = ST_KIND_NONE;
-    s->spin = c->spin;
+    s->spin = stub_pace_patience(&c->pace.split, c->spin);
     s->yields = yields;
     atomic_store(&s->waited, c->spin == 0 && yields == 0);
     atomic_store(&s->turn, ST_TURN_STUB);
