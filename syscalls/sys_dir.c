@@ -16,15 +16,7 @@ struct dents {
     bool old;  /* struct linux_dirent: the type stands behind the name */
 };
 
-/* linux_dirent64 and linux_dirent up to the name. */
-struct dent64 {
-    uint64_t ino;
-    int64_t off;
-    uint16_t reclen;
-    uint8_t type;
-    char name[];
-} __attribute__((packed));
-
+/* linux_dirent up to the name. */
 struct dent_old {
     uint64_t ino;
     int64_t off;
@@ -32,29 +24,33 @@ struct dent_old {
     char name[];
 } __attribute__((packed));
 
+static void dent_fill_old(struct dent_old *e, size_t size, const char *name, size_t len,
+                          uint64_t ino, unsigned dtype, uint64_t next_off)
+{
+    memset(e, 0, size);
+    e->ino = ino;
+    e->off = (int64_t)next_off;
+    e->reclen = (uint16_t)size;
+    memcpy(e->name, name, len);
+    ((char *)e)[size - 1] = (char)dtype;
+}
+
 static int dents_add(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
                      uint64_t next_off)
 {
     struct dents *d = arg;
-    size_t head = d->old ? offsetof(struct dent_old, name) : offsetof(struct dent64, name);
-    size_t size = ALIGN_UP(head + len + 1 + (d->old ? 1 : 0), (size_t)8);
+    const size_t size = d->old ? ALIGN_UP(offsetof(struct dent_old, name) + len + 2, (size_t)8)
+                               : vfs_dirent64_size(len);
+    void *at = d->buf + d->used;
 
     if (d->used + size > d->size) {
         d->full = true;
         return 1;
     }
-    char *at = d->buf + d->used;
-    /* What stands behind the name is among the last of it; the rest is written. */
-    memset(at + size - 16, 0, 16);
-    struct dent64 *e = (struct dent64 *)at;
-    e->ino = ino;
-    e->off = (int64_t)next_off;
-    e->reclen = (uint16_t)size;
     if (d->old)
-        at[size - 1] = (char)dtype;
+        dent_fill_old(at, size, name, len, ino, dtype, next_off);
     else
-        e->type = (uint8_t)dtype;
-    memcpy(at + head, name, len);
+        (void)vfs_dirent64_fill(at, name, len, ino, dtype, next_off);
     d->used += size;
     return 0;
 }
@@ -69,7 +65,12 @@ static int64_t dents_read(struct task *t, int fd, uaddr_t buf, unsigned count, b
         return r;
     d.buf = malloc(d.size > 0 ? d.size : 1);
     int64_t before = f->pos;
-    r = d.buf != NULL ? vfs_readdir(f, dents_add, &d) : -ENOMEM;
+    if (d.buf == NULL)
+        r = -ENOMEM;
+    else if (!old)
+        d.used = vfs_dirents(f, d.buf, d.size);
+    if (r == 0 && d.used == 0)
+        r = vfs_readdir(f, dents_add, &d);
     if (r == 0 && d.used == 0 && d.full)
         r = -EINVAL;
     if (r == 0 && copyout(&t->ua, buf, d.buf, d.used) != 0) {

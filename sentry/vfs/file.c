@@ -251,6 +251,53 @@ int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg)
     return r;
 }
 
+size_t vfs_dirents(struct file *f, void *buf, size_t size)
+{
+    size_t n = 0;
+
+    if (f->ops->dirents == NULL)
+        return 0;
+    mutex_lock(&f->pos_mu);
+    if (!atomic_load(&f->path.dentry->unlinked))
+        n = f->ops->dirents(f, &f->pos, buf, size);
+    mutex_unlock(&f->pos_mu);
+    if (n > 0) {
+        file_accessed(f);
+        notify_file(f, NOTIFY_ACCESS);
+    }
+    return n;
+}
+
+/* Names are short: a call of memcpy takes as long as all the rest of an entry. */
+static void dirent_name(char *to, const char *from, size_t len)
+{
+    const size_t word = sizeof(uint64_t);
+
+    if (len < word) {
+        for (size_t i = 0; i < len; i++)
+            to[i] = from[i];
+        return;
+    }
+    for (size_t i = 0; i < len - word; i += word)
+        memcpy(to + i, from + i, word);
+    memcpy(to + len - word, from + len - word, word);
+}
+
+size_t vfs_dirent64_fill(struct vfs_dirent64 *to, const char *name, size_t len, uint64_t ino,
+                         unsigned dtype, uint64_t next_off)
+{
+    const size_t size = vfs_dirent64_size(len);
+
+    /* The NUL and what fills up are among the last eight bytes. */
+    memset((char *)to + size - 8, 0, 8);
+    to->ino = ino;
+    to->off = (int64_t)next_off;
+    to->reclen = (uint16_t)size;
+    to->type = (uint8_t)dtype;
+    dirent_name(to->name, name, len);
+    return size;
+}
+
 int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                   const struct vfs_caller *c)
 {

@@ -98,6 +98,24 @@ struct vfs_statfs {
 typedef int (*vfs_dirent_fn)(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
                              uint64_t next_off);
 
+/* An entry as getdents64(2) gives it. */
+struct vfs_dirent64 {
+    uint64_t ino;
+    int64_t off;
+    uint16_t reclen; /* a multiple of 8, filled up with zeros */
+    uint8_t type;
+    char name[];
+} __attribute__((packed));
+
+/* name has len bytes. Returns reclen; to has room for it. */
+size_t vfs_dirent64_fill(struct vfs_dirent64 *to, const char *name, size_t len, uint64_t ino,
+                         unsigned dtype, uint64_t next_off);
+
+static inline size_t vfs_dirent64_size(size_t len)
+{
+    return ALIGN_UP(offsetof(struct vfs_dirent64, name) + len + 1, (size_t)8);
+}
+
 /* ---- file systems ---- */
 
 struct fs_ops {
@@ -263,6 +281,9 @@ struct file_ops {
     MUST_CHECK int64_t (*seek)(struct file *f, int64_t off, int whence);
     /* From *pos on; updates *pos. "." and ".." included. */
     MUST_CHECK int (*readdir)(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg);
+    /* As many struct vfs_dirent64 from *pos on as are at hand and fit; updates *pos. Bytes; 0: ask
+     * readdir. NULL: always 0. */
+    size_t (*dirents)(struct file *f, int64_t *pos, void *buf, size_t size);
     /* NULL: -ENOTTY. */
     MUST_CHECK int64_t (*ioctl)(struct file *f, unsigned cmd, uint64_t arg,
                                 const struct uaccess *ua, const struct vfs_caller *c);
@@ -341,6 +362,8 @@ bool file_has_position(const struct file *f);
 MUST_CHECK int vfs_cached(struct file *f, uint64_t first, uint64_t last, const struct vfs_caller *c,
                           uint64_t *out_pages);
 MUST_CHECK int vfs_readdir(struct file *f, vfs_dirent_fn fn, void *arg);
+/* A short way to the same entries, for large directories: bytes, or 0 where there is none now. */
+size_t vfs_dirents(struct file *f, void *buf, size_t size);
 MUST_CHECK int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                              const struct vfs_caller *c);
 uint32_t vfs_poll(struct file *f, struct waiter *w);

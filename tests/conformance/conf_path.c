@@ -587,6 +587,64 @@ TEST(getdents_lists_everything)
     CHECK(syscall(SYS_getdents64, fd, buf, sizeof(buf)) > 0);
 }
 
+/* Counts what stands in n bytes of entries, and checks each against stat(2). */
+static int check_entries(const char *buf, long n, long size, bool seen[256])
+{
+    int count = 0;
+
+    CHECK(n <= size);
+    for (long off = 0; off < n; count++) {
+        const struct dirent64 *e = (const struct dirent64 *)(const void *)(buf + off);
+        const size_t len = strlen(e->d_name), head = offsetof(struct dirent64, d_name);
+        struct stat st;
+        CHECK_EQ(e->d_reclen, (head + len + 8) / 8 * 8);
+        if (e->d_name[0] == 'x') {
+            CHECK(!seen[len]);
+            seen[len] = true;
+            OK(stat(e->d_name, &st));
+            CHECK_EQ(e->d_ino, st.st_ino);
+        }
+        off += e->d_reclen;
+    }
+    return count;
+}
+
+/* Names of all lengths, of which two of three stay, through buffers of several sizes. */
+TEST(getdents_of_any_size)
+{
+    static const long sizes[] = {280, 288, 1000, 4096, 32768};
+    static char buf[32768];
+    char name[256];
+
+    OK(mkdir("d", 0755));
+    OK(chdir("d"));
+    memset(name, 'x', sizeof(name));
+    for (size_t len = 255; len > 0; len--) {
+        name[len] = '\0';
+        conf_put(name, "");
+    }
+    memset(name, 'x', sizeof(name));
+    for (size_t len = 255; len > 0; len -= 3) {
+        name[len] = '\0';
+        OK(unlink(name));
+    }
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        bool seen[256] = {false};
+        int count = 0;
+        int fd = OK(open(".", O_RDONLY | O_DIRECTORY));
+        for (;;) {
+            long n = OK(syscall(SYS_getdents64, fd, buf, sizes[i]));
+            if (n == 0)
+                break;
+            count += check_entries(buf, n, sizes[i], seen);
+        }
+        CHECK_EQ(count, 172);
+        for (int len = 1; len <= 255; len++)
+            CHECK_EQ(seen[len], len % 3 != 0);
+        OK(close(fd));
+    }
+}
+
 TEST(getdents_errors)
 {
     static char big[4096];

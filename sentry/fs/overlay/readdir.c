@@ -1,5 +1,6 @@
 /* Listing: the names of all layers, each once. A directory is read whole, and positions are indices
- * into that copy till it is rewound; what only the root's image has is passed on as it is. */
+ * into that copy till it is rewound, which has them as getdents64(2) wants them; what only the
+ * root's image has is passed on as it is. */
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -13,9 +14,9 @@
 
 struct ovl_entry {
     uint64_t ino;
-    uint32_t name_off;
+    uint32_t off; /* of its record */
     uint8_t name_len, dtype;
-    bool whiteout;
+    bool whiteout; /* while it is filled */
 };
 
 /* Immutable once it is filled. */
@@ -23,8 +24,8 @@ struct ovl_list {
     struct ref ref;
     struct ovl_entry *entries;
     size_t count, room;
-    char *names;
-    size_t used, names_room;
+    char *records; /* struct vfs_dirent64, one after the other */
+    size_t used, records_room;
     uint32_t *table; /* index + 1 of the entry, 0: free; a power of two of them */
     size_t table_size;
     bool merged; /* names may come again */
@@ -48,7 +49,7 @@ static void listing_put(struct ovl_list *l)
     if (l->charge != NULL)
         atomic_fetch_sub(l->charge, l->kept);
     free(l->entries);
-    free(l->names);
+    free(l->records);
     free(l->table);
     free(l);
 }
@@ -66,6 +67,11 @@ static int list_reserve(void **array, size_t *room, size_t count, size_t need, s
     return 0;
 }
 
+static struct vfs_dirent64 *list_record(const struct ovl_list *l, const struct ovl_entry *e)
+{
+    return (struct vfs_dirent64 *)(l->records + e->off);
+}
+
 /* The slot of a name: where it is, or would go. */
 static uint32_t *list_slot(const struct ovl_list *l, const char *name, size_t len)
 {
@@ -76,7 +82,7 @@ static uint32_t *list_slot(const struct ovl_list *l, const char *name, size_t le
         if (index == 0)
             return &l->table[at];
         const struct ovl_entry *e = &l->entries[index - 1];
-        if (e->name_len == len && memcmp(l->names + e->name_off, name, len) == 0)
+        if (e->name_len == len && memcmp(list_record(l, e)->name, name, len) == 0)
             return &l->table[at];
     }
 }
@@ -95,7 +101,7 @@ static int list_grow_table(struct ovl_list *l)
     l->table_size = size;
     for (size_t i = 0; i < l->count; i++) {
         const struct ovl_entry *e = &l->entries[i];
-        *list_slot(l, l->names + e->name_off, e->name_len) = (uint32_t)i + 1;
+        *list_slot(l, list_record(l, e)->name, e->name_len) = (uint32_t)i + 1;
     }
     return 0;
 }
@@ -104,7 +110,8 @@ static int listing_add(void *arg, const char *name, size_t len, uint64_t ino, un
                        uint64_t next_off)
 {
     struct ovl_list *l = arg;
-    void *entries = l->entries, *names = l->names;
+    void *entries = l->entries, *records = l->records;
+    const size_t size = vfs_dirent64_size(len);
     int r = l->merged ? list_grow_table(l) : 0;
 
     (void)next_off;
@@ -114,19 +121,18 @@ static int listing_add(void *arg, const char *name, size_t len, uint64_t ino, un
         r = list_reserve(&entries, &l->room, l->count, 1, sizeof(*l->entries));
     l->entries = entries;
     if (r == 0)
-        r = list_reserve(&names, &l->names_room, l->used, len + 1, 1);
-    l->names = names;
+        r = list_reserve(&records, &l->records_room, l->used, size, 1);
+    l->records = records;
     if (r != 0)
         return r;
     if (l->merged)
         *list_slot(l, name, len) = (uint32_t)l->count + 1;
     l->entries[l->count++] = (struct ovl_entry){.ino = ovl_ino(l->os, l->layer, ino),
-                                                .name_off = (uint32_t)l->used,
+                                                .off = (uint32_t)l->used,
                                                 .name_len = (uint8_t)len,
                                                 .dtype = (uint8_t)dtype};
-    memcpy(l->names + l->used, name, len);
-    l->names[l->used + len] = '\0';
-    l->used += len + 1;
+    /* Its number and place are known at the end. */
+    l->used += vfs_dirent64_fill((void *)(l->records + l->used), name, len, 0, dtype, 0);
     return 0;
 }
 
@@ -178,7 +184,7 @@ static int list_find_whiteouts(struct ovl_list *l, struct dentry *d, size_t firs
         struct dentry *child;
         if (e->dtype != DT_CHR_ && e->dtype != 0 && !(files && e->dtype == DT_REG_))
             continue;
-        int r = layer_lookup(d, l->names + e->name_off, true, &child);
+        int r = layer_lookup(d, list_record(l, e)->name, true, &child);
         if (r == -ENOENT)
             continue;
         if (r != 0)
@@ -204,7 +210,7 @@ static int list_find_numbers(struct ovl_list *l, struct ovl_inode *dir)
         struct ovl_found f;
         if (e->whiteout || (!impure && (e->dtype != DT_DIR_ || dir->lower_count == 0)))
             continue;
-        int r = ovl_find(dir, l->names + e->name_off, &f);
+        int r = ovl_find(dir, list_record(l, e)->name, &f);
         if (r == -ENOENT)
             continue;
         if (r != 0)
@@ -229,6 +235,28 @@ static int list_layer(struct ovl_list *l, unsigned layer, struct dentry *d)
     return list_find_whiteouts(l, d, first);
 }
 
+static void list_finish(struct ovl_list *l)
+{
+    size_t count = 0, used = 0;
+
+    for (size_t i = 0; i < l->count; i++) {
+        struct ovl_entry e = l->entries[i];
+        const size_t size = vfs_dirent64_size(e.name_len);
+        if (e.whiteout)
+            continue;
+        memmove(l->records + used, l->records + e.off, size);
+        e.off = (uint32_t)used;
+        list_record(l, &e)->ino = e.ino;
+        list_record(l, &e)->off = (int64_t)count + 3;
+        l->entries[count++] = e;
+        used += size;
+    }
+    l->count = count;
+    l->used = used;
+    free(l->table);
+    l->table = NULL;
+}
+
 /* dir_mu of dir keeps changes away. */
 static int listing_read(struct ovl_inode *dir, struct ovl_list *l)
 {
@@ -244,8 +272,8 @@ static int listing_read(struct ovl_inode *dir, struct ovl_list *l)
     }
     for (unsigned k = 0; r == 0 && k < dir->lower_count; k++)
         r = list_layer(l, dir->lower[k].layer, dir->lower[k].d);
-    free(l->table);
-    l->table = NULL;
+    if (r == 0)
+        list_finish(l);
     return r;
 }
 
@@ -270,7 +298,7 @@ static int listing_new(struct ovl_inode *dir, struct ovl_list **out)
 static void listing_keep(struct ovl_inode *dir, struct ovl_list *l)
 {
     struct ovl_super *os = ovl_super_of(dir);
-    uint64_t size = l->room * sizeof(*l->entries) + l->names_room;
+    uint64_t size = l->room * sizeof(*l->entries) + l->records_room;
 
     if (!os->is_root)
         return;
@@ -313,9 +341,8 @@ int ovl_check_empty(struct ovl_inode *dir)
 
     if (r != 0)
         return r;
-    for (size_t i = 0; r == 0 && i < l->count; i++)
-        if (!l->entries[i].whiteout)
-            r = -ENOTEMPTY;
+    if (l->count > 0)
+        r = -ENOTEMPTY;
     listing_put(l);
     return r;
 }
@@ -359,16 +386,49 @@ static int dir_read(struct file *f)
 
 static int dir_give(const struct ovl_list *l, int64_t *pos, vfs_dirent_fn fn, void *arg)
 {
+    uint64_t at = (uint64_t)*pos - 2;
     int r = 0;
 
-    while (r == 0 && (uint64_t)*pos < l->count + 2) {
-        const struct ovl_entry *e = &l->entries[*pos - 2];
-        if (!e->whiteout)
-            r = fn(arg, l->names + e->name_off, e->name_len, e->ino, e->dtype, (uint64_t)*pos + 1);
-        if (r == 0)
-            ++*pos;
+    for (; at < l->count; at++) {
+        const struct ovl_entry *e = &l->entries[at];
+        r = fn(arg, list_record(l, e)->name, e->name_len, e->ino, e->dtype, at + 3);
+        if (r != 0)
+            break;
     }
+    *pos = (int64_t)at + 2;
     return r;
+}
+
+/* Entries from first up to this one, which is not among them, fit into size bytes. */
+static size_t list_reach(const struct ovl_list *l, size_t first, size_t size)
+{
+    const uint64_t end = l->entries[first].off + (uint64_t)size;
+    size_t low = first, high = l->count - 1;
+
+    if (l->used <= end)
+        return l->count;
+    while (low < high) {
+        size_t mid = low + (high - low + 1) / 2;
+        if (l->entries[mid].off <= end)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+static size_t dir_dirents(struct file *f, int64_t *pos, void *buf, size_t size)
+{
+    const struct ovl_list *l = dir_of(f)->list;
+    const uint64_t first = (uint64_t)*pos - 2;
+
+    if (l == NULL || *pos < 2 || first >= l->count)
+        return 0;
+    const size_t reach = list_reach(l, first, size), from = l->entries[first].off;
+    const size_t bytes = (reach < l->count ? l->entries[reach].off : l->used) - from;
+    memcpy(buf, l->records + from, bytes);
+    *pos = (int64_t)reach + 2;
+    return bytes;
 }
 
 static int dir_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg)
@@ -440,6 +500,7 @@ static void dir_release(struct file *f)
 const struct file_ops ovl_dir_ops = {
     .seek = dir_seek,
     .readdir = dir_readdir,
+    .dirents = dir_dirents,
     .fsync = dir_fsync,
     .release = dir_release,
 };
