@@ -10,8 +10,8 @@
 
 #include "base/compiler.h"
 
-/* Sockets between one sentry and its gofer, each with a server thread of its own. On the last the
- * sentry waits for what happens on the host. */
+/* Channels between one sentry and its gofer (gof_pairs_new), each with a server thread of its own.
+ * On the last the sentry waits for what happens on the host. */
 #define GOFER_CHANNELS 5
 
 /* One tree, or one file, that the sentry may attach to, by its place in the list. */

@@ -15,7 +15,7 @@
 
 #include "base/log.h"
 #include "gofer/confine.h"
-#include "gofer/proto/proto.h"
+#include "gofer/proto/area.h"
 #include "gofer/server.h"
 
 /* Descriptors below this are placed by number. */
@@ -45,7 +45,7 @@ static int take_descriptors(struct gofer *g, const char **step)
     int r = 0;
 
     *step = "keep descriptors";
-    if (cfg->channel_count == 0 || cfg->channel_count > GOFER_CHANNELS)
+    if (cfg->channel_count < 2 || cfg->channel_count > GOFER_CHANNELS)
         return -EINVAL;
     g->log_fd = -1;
     for (size_t i = 0; i < cfg->channel_count && r == 0; i++)
@@ -176,6 +176,7 @@ static int confine(struct gofer *g, const char **step)
 int gofer_main(const struct gofer_config *cfg)
 {
     static struct gofer g;
+    struct gof_area *areas;
     struct gof_server *s;
     const char *step = "";
 
@@ -198,11 +199,16 @@ int gofer_main(const struct gofer_config *cfg)
         step = "server";
         r = gof_server_new(&args, &s);
     }
+    if (r == 0) {
+        /* The first message, which the sentry has no hand in. */
+        step = "memory of the channels";
+        r = gof_areas_take(g.channels[0], cfg->channel_count - 1, &areas);
+    }
     if (r == 0)
         r = gofer_seccomp(cfg->host_uds, &step);
     if (r) {
         log_error("gofer: %s: %s", step, strerror(-r));
         return 1;
     }
-    return gof_server_run(s, g.channels, cfg->channel_count) ? 1 : 0;
+    return gof_server_run(s, areas, g.channels, cfg->channel_count) ? 1 : 0;
 }

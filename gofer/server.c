@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/settle.h"
+#include "gofer/proto/area.h"
 #include "gofer/proto/msg.h"
 #include "gofer/server_priv.h"
 
@@ -139,20 +141,47 @@ int gof_server_answer(struct gof_conn *c, size_t size, size_t *out_size, int *ou
     return 0;
 }
 
-static int serve_one(struct gof_conn *c, int sock, size_t size)
+/* As gof_server_answer, after a message of n bytes; a negative n is an errno. */
+static int answer(struct gof_conn *c, int64_t n, size_t *out_size, int *out_fd)
 {
-    size_t out_size;
-    int fd;
-    int r = gof_server_answer(c, size, &out_size, &fd);
+    int r = n < 0 ? (int)n : gof_server_answer(c, (size_t)n, out_size, out_fd);
 
-    if (r) {
-        log_error("gofer: a malformed request (%s)", gof_op_name(c->in[0]));
-        return r;
-    }
-    r = gof_msg_send(sock, c->out, out_size, fd);
-    if (fd >= 0)
-        close(fd);
+    if (r == -EPROTO)
+        log_error("gofer: a malformed request (%s)", n < 0 ? "?" : gof_op_name(c->in[0]));
     return r;
+}
+
+/* In the memory of a channel: a descriptor goes ahead, through its socket. */
+static int serve_area(struct gof_conn *c, struct gof_area *area, int64_t n)
+{
+    size_t size = 0;
+    int fd = -1;
+    int r = answer(c, n, &size, &fd);
+
+    if (r == 0 && fd >= 0) {
+        r = gof_msg_send(c->sock, "", 1, fd);
+        close(fd);
+    }
+    if (r == 0)
+        gof_area_put(area, c->out, size, GOF_TURN_SENTRY);
+    return r;
+}
+
+/* Through the socket, where descriptors go in neither direction. */
+static int serve_socket(struct gof_conn *c, int64_t n, int fd)
+{
+    size_t size = 0;
+
+    if (fd >= 0) {
+        close(fd);
+        n = -EPROTO;
+    }
+    int r = answer(c, n, &size, &fd);
+    if (r == 0 && fd >= 0) {
+        close(fd);
+        r = -EPROTO;
+    }
+    return r ? r : gof_msg_send(c->sock, c->out, size, -1);
 }
 
 /* The thread that serves a channel goes where it is wanted, and nowhere if it may not. */
@@ -171,7 +200,7 @@ static void follow(struct gof_conn *c)
 }
 
 /* Till something is there to receive. */
-static void await_request(int sock, struct settling *settling)
+static void await_message(int sock, struct settling *settling)
 {
     struct pollfd p = {.fd = sock, .events = POLLIN};
     int n;
@@ -183,7 +212,8 @@ static void await_request(int sock, struct settling *settling)
         *settling = (struct settling){0};
 }
 
-int gof_server_channel(struct gof_server *s, int sock)
+/* The channel for events, until it ends. */
+static int serve_events(struct gof_server *s, int sock)
 {
     struct settling settling = {0};
     struct gof_conn c;
@@ -191,78 +221,159 @@ int gof_server_channel(struct gof_server *s, int sock)
 
     c.sock = sock;
     while (r == 0) {
-        int fd;
-        await_request(sock, &settling);
-        int64_t n = gof_msg_recv(sock, c.in, GOF_MESSAGE_MAX, &fd);
+        int fd = -1;
+        await_message(sock, &settling);
+        int64_t n = gof_msg_recv(sock, c.in, GOF_MESSAGE_MAX, 0, &fd);
         if (n == 0 || (n < 0 && n != -EPROTO))
             break;
-        if (n > 0 && fd >= 0)
-            close(fd);
-        /* No request comes with a descriptor. */
-        r = n < 0 || fd >= 0 ? -EPROTO : serve_one(&c, sock, (size_t)n);
-        follow(&c);
+        r = serve_socket(&c, n, fd);
     }
     gof_conn_fini(&c);
-    return r == -EPROTO ? r : 0;
+    return r;
 }
 
-/* Of gof_server_run: what its threads share. */
+/* What the threads of a server share. */
 struct run {
     struct gof_server *s;
+    struct gof_area *areas;
     const int *socks;
-    size_t count;
-    _Atomic bool broken;
+    size_t count; /* of sockets: one more than there are areas */
+    _Atomic bool broken, ended;
+    struct mutex mu; /* rank LEAF: guards live */
+    struct cond left;
+    size_t live; /* threads of areas */
 };
 
 struct run_thread {
     struct run *run;
-    int sock;
+    size_t channel;
     pthread_t thread;
 };
+
+static int64_t await_request(struct run *run, struct gof_area *area, struct settling *settling,
+                             void *buf)
+{
+    int64_t n;
+
+    do
+        n = gof_area_get(area, GOF_TURN_GOFER, &run->ended, settling_wait_ms(settling), buf);
+    while (n == -ETIMEDOUT);
+    if (settling->settled)
+        *settling = (struct settling){0};
+    return n;
+}
+
+/* A channel, until it ends. */
+static int serve_channel(struct run *run, size_t channel)
+{
+    struct gof_area *area = &run->areas[channel];
+    struct settling settling = {0};
+    struct gof_conn c;
+    int r = gof_conn_init(&c, run->s);
+
+    c.sock = run->socks[channel];
+    while (r == 0) {
+        r = serve_area(&c, area, await_request(run, area, &settling, c.in));
+        follow(&c);
+    }
+    gof_conn_fini(&c);
+    /* Whoever waits for an answer waits no longer. */
+    gof_area_end(area);
+    return r;
+}
+
+static void run_done(struct run *run, int r)
+{
+    if (r != -EPROTO)
+        return;
+    atomic_store(&run->broken, true);
+    for (size_t i = 0; i < run->count; i++)
+        shutdown(run->socks[i], SHUT_RDWR);
+}
 
 static void *run_channel(void *arg)
 {
     struct run_thread *t = arg;
     struct run *run = t->run;
 
-    if (gof_server_channel(run->s, t->sock)) {
-        atomic_store(&run->broken, true);
-        for (size_t i = 0; i < run->count; i++)
-            shutdown(run->socks[i], SHUT_RDWR);
-    }
+    run_done(run, serve_channel(run, t->channel));
+    mutex_lock(&run->mu);
+    run->live--;
+    cond_signal(&run->left);
+    mutex_unlock(&run->mu);
     return NULL;
 }
 
 #define SERVER_STACK_SIZE (128u * 1024)
 
-int gof_server_run(struct gof_server *s, const int *socks, size_t count)
+/* One for each area: *out_made of them, and a negative errno when that is not all. */
+static int run_threads(struct run *run, struct run_thread *threads, size_t *out_made)
 {
-    struct run run = {.s = s, .socks = socks, .count = count};
-    struct run_thread threads[GOF_CHANNEL_MAX];
     pthread_attr_t attr;
     size_t made = 0;
     int r = 0;
 
-    if (count == 0 || count > GOF_CHANNEL_MAX)
-        return -EINVAL;
     pthread_attr_init(&attr);
 #ifndef RINGWALL_SANITIZE
     pthread_attr_setstacksize(&attr, SERVER_STACK_SIZE);
 #endif
-    for (size_t i = 1; i < count && r == 0; i++) {
-        threads[i] = (struct run_thread){.run = &run, .sock = socks[i]};
-        r = -pthread_create(&threads[i].thread, &attr, run_channel, &threads[i]);
+    run->live = run->count - 1;
+    while (r == 0 && made < run->count - 1) {
+        threads[made] = (struct run_thread){.run = run, .channel = made};
+        r = -pthread_create(&threads[made].thread, &attr, run_channel, &threads[made]);
         made += r == 0;
     }
     pthread_attr_destroy(&attr);
-    if (r) {
-        for (size_t i = 0; i < count; i++)
-            shutdown(socks[i], SHUT_RDWR);
-    } else {
-        threads[0] = (struct run_thread){.run = &run, .sock = socks[0]};
-        run_channel(&threads[0]);
+    *out_made = made;
+    return r;
+}
+
+/* How long a hostile sentry that still lives can keep a thread from seeing that all has ended. */
+#define RUN_END_NS UINT64_C(10000000)
+
+static uint64_t run_now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* The others wait for a turn, which is not told the end of a socket. */
+static void run_end(struct run *run, size_t missing)
+{
+    atomic_store(&run->ended, true);
+    mutex_lock(&run->mu);
+    run->live -= missing;
+    while (run->live > 0) {
+        mutex_unlock(&run->mu);
+        for (size_t i = 0; i < run->count - 1; i++)
+            gof_area_end(&run->areas[i]);
+        mutex_lock(&run->mu);
+        const uint64_t deadline = run_now() + RUN_END_NS;
+        while (run->live > 0 && cond_wait(&run->left, &run->mu, deadline))
+            ;
     }
-    for (size_t i = 1; i <= made; i++)
+    mutex_unlock(&run->mu);
+}
+
+int gof_server_run(struct gof_server *s, struct gof_area *areas, const int *socks, size_t count)
+{
+    struct run run = {.s = s, .areas = areas, .socks = socks, .count = count};
+    struct run_thread threads[GOF_CHANNEL_MAX];
+    size_t made;
+
+    if (count < 2 || count > GOF_CHANNEL_MAX)
+        return -EINVAL;
+    mutex_init(&run.mu, LOCK_RANK_LEAF);
+    cond_init(&run.left);
+    int r = run_threads(&run, threads, &made);
+    if (r == 0)
+        run_done(&run, serve_events(s, socks[count - 1]));
+    run_end(&run, count - 1 - made);
+    for (size_t i = 0; i < made; i++)
         pthread_join(threads[i].thread, NULL);
+    cond_destroy(&run.left);
+    mutex_destroy(&run.mu);
     return r ? r : atomic_load(&run.broken) ? -EPROTO : 0;
 }

@@ -11,6 +11,7 @@
 
 #include "base/compiler.h"
 
+struct gof_area;
 struct gof_server;
 
 struct gof_server_export {
@@ -43,7 +44,7 @@ struct gof_conn {
     struct gof_server *s;
     uint8_t *in, *out, *scratch; /* GOF_MESSAGE_MAX each */
     uint32_t cpu, wanted_cpu;    /* where it is served, is to be served: GOF_CPU_NONE anywhere */
-    int sock;                    /* or -1: a request for events does not wait */
+    int sock;                    /* for descriptors; -1: a request for events does not wait */
 };
 MUST_CHECK int gof_conn_init(struct gof_conn *c, struct gof_server *s);
 void gof_conn_fini(struct gof_conn *c);
@@ -53,10 +54,10 @@ void gof_conn_fini(struct gof_conn *c);
  * sender is not to be trusted with anything more. */
 MUST_CHECK int gof_server_answer(struct gof_conn *c, size_t size, size_t *out_size, int *out_fd);
 
-/* Serves one channel until it ends: 0, or -EPROTO after a malformed request. */
-MUST_CHECK int gof_server_channel(struct gof_server *s, int sock);
-/* Serves all of them, each with a thread of its own, until the last has ended. A malformed request
- * ends all. */
-MUST_CHECK int gof_server_run(struct gof_server *s, const int *socks, size_t count);
+/* Serves all channels until the last socket, that of the channel for events, ends: 0, or -EPROTO
+ * after a malformed request, which ends all. count: of sockets, 2..GOF_CHANNEL_MAX; areas: those of
+ * all but the last. Both borrowed. Negative errno: threads could not be made. */
+MUST_CHECK int gof_server_run(struct gof_server *s, struct gof_area *areas, const int *socks,
+                              size_t count);
 
 #endif

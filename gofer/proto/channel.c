@@ -1,5 +1,6 @@
 /* The pool of channels and the frame around every request. */
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -11,26 +12,32 @@
 
 /* So many requests from elsewhere, and a channel moves. */
 #define CHANNEL_STRANGERS 8
+/* How long to wait for an answer before looking whether there is still a gofer. */
+#define CHANNEL_LOOK_MS 100
 
 int gof_client_new(const int *fds, size_t total, struct gof_client **out_client)
 {
-    /* The last one is for events. */
-    const size_t count = total > 1 ? total - 1 : total;
-
-    if (total == 0 || total > GOF_CHANNEL_MAX)
+    if (total < 2 || total > GOF_CHANNEL_MAX)
         return -EINVAL;
+    /* The last one is for events. */
+    const size_t count = total - 1;
     struct gof_client *c = calloc(1, sizeof(*c));
     if (!c)
         return -ENOMEM;
+    int r = gof_areas_take(fds[0], count, &c->areas);
+    if (r)
+        goto out_client;
+    r = -ENOMEM;
     for (size_t i = 0; i < count; i++) {
         c->channels[i].buf = malloc(GOF_MESSAGE_MAX);
         if (!c->channels[i].buf)
             goto out_buffers;
     }
-    if (total > 1 && watcher_new(c, fds[count], &c->watcher))
+    if (watcher_new(c, fds[count], &c->watcher))
         goto out_buffers;
     for (size_t i = 0; i < count; i++) {
         mutex_init(&c->channels[i].mu, LOCK_RANK_GOFER_CHANNEL);
+        c->channels[i].area = &c->areas[i];
         c->channels[i].fd = fds[i];
         atomic_init(&c->channels[i].cpu, GOF_CPU_NONE);
     }
@@ -43,8 +50,10 @@ int gof_client_new(const int *fds, size_t total, struct gof_client **out_client)
 out_buffers:
     for (size_t i = 0; i < count; i++)
         free(c->channels[i].buf);
+    gof_areas_drop(c->areas, count);
+out_client:
     free(c);
-    return -ENOMEM;
+    return r;
 }
 
 struct gof_client *gof_client_get(struct gof_client *c)
@@ -57,12 +66,13 @@ void gof_client_put(struct gof_client *c)
 {
     if (!c || !ref_put(&c->ref))
         return;
+    watcher_end(c->watcher);
     for (size_t i = 0; i < c->count; i++) {
         close(c->channels[i].fd);
         free(c->channels[i].buf);
         mutex_destroy(&c->channels[i].mu);
     }
-    watcher_end(c->watcher);
+    gof_areas_drop(c->areas, c->count);
     mutex_destroy(&c->close_mu);
     free(c);
 }
@@ -84,13 +94,19 @@ uint64_t gof_client_requests(const struct gof_client *c)
 
 void client_die(struct gof_client *c, const char *why)
 {
-    if (atomic_exchange_explicit(&c->dead, true, memory_order_acq_rel))
+    if (atomic_exchange(&c->dead, true))
         return;
     log_error("gofer: %s", why);
-    for (size_t i = 0; i < c->count; i++)
+    for (size_t i = 0; i < c->count; i++) {
         shutdown(c->channels[i].fd, SHUT_RDWR);
-    if (c->watcher)
-        shutdown(c->watcher->fd, SHUT_RDWR);
+        gof_area_end(c->channels[i].area);
+    }
+    shutdown(c->watcher->fd, SHUT_RDWR);
+}
+
+void gof_client_gone(struct gof_client *c)
+{
+    client_die(c, "it is gone");
 }
 
 /* A free channel that is served on cpu; GOF_CPU_NONE: one without a place. Its lock is held. */
@@ -167,6 +183,26 @@ static int call_fail(struct gof_call *call, const char *why)
     return -EIO;
 }
 
+static bool hung_up(const struct gof_channel *ch)
+{
+    struct pollfd p = {.fd = ch->fd};
+
+    return poll(&p, 1, 0) > 0;
+}
+
+/* Whoever watches over the gofer ends the wait when it is gone (gof_client_gone); nobody does while
+ * the sandbox starts. */
+static int64_t receive_answer(struct gof_call *call)
+{
+    struct gof_channel *ch = call->ch;
+    int64_t n;
+
+    do
+        n = gof_area_get(ch->area, GOF_TURN_SENTRY, &call->c->dead, CHANNEL_LOOK_MS, ch->buf);
+    while (n == -ETIMEDOUT && !hung_up(ch));
+    return n;
+}
+
 int gof_call_send(struct gof_call *call)
 {
     struct gof_channel *ch = call->ch;
@@ -175,18 +211,27 @@ int gof_call_send(struct gof_call *call)
         return -E2BIG;
     if (gof_client_dead(call->c))
         return -EIO;
-    if (gof_msg_send(ch->fd, ch->buf, call->w.len, -1))
-        return call_fail(call, "it is gone");
-    int64_t n = gof_msg_recv(ch->fd, ch->buf, GOF_MESSAGE_MAX, &call->fd);
-    if (n <= 0)
+    gof_area_put(ch->area, ch->buf, call->w.len, GOF_TURN_GOFER);
+    int64_t n = receive_answer(call);
+    if (n < 0)
         return call_fail(call, n == -EPROTO ? "malformed answer" : "it is gone");
     rbuf_init(&call->r, ch->buf, (size_t)n);
     int32_t status = (int32_t)rbuf_u32(&call->r);
     uint32_t seq = rbuf_u32(&call->r);
     if (!rbuf_ok(&call->r) || seq != ch->seq || status > 0 || status < -4095 ||
-        (status && (call->fd >= 0 || !rbuf_done(&call->r))))
+        (status && !rbuf_done(&call->r)))
         return call_fail(call, "malformed answer");
     return status;
+}
+
+int gof_call_fd(struct gof_call *call)
+{
+    char byte;
+
+    /* It was sent before the answer. */
+    if (gof_msg_recv(call->ch->fd, &byte, sizeof(byte), MSG_DONTWAIT, &call->fd) <= 0)
+        call->fd = -1;
+    return call->fd;
 }
 
 int gof_call_end(struct gof_call *call, int r)

@@ -85,7 +85,7 @@ int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_
 static int take_fd(struct gof_call *call, int accmode)
 {
     struct stat st;
-    int fd = call->fd;
+    int fd = gof_call_fd(call);
 
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
         int flags = fcntl(fd, F_GETFL);
@@ -111,7 +111,7 @@ static int call_end_fd(struct gof_call *call, int r, int fd)
 static int take_fifo(struct gof_call *call, int access)
 {
     struct stat st;
-    int fd = call->fd;
+    int fd = gof_call_fd(call);
     int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
 
     if (flags < 0 || fstat(fd, &st) || !S_ISFIFO(st.st_mode) || (flags & O_ACCMODE) != access ||
@@ -127,7 +127,7 @@ static int take_fifo(struct gof_call *call, int access)
 static int take_socket(struct gof_call *call, int type)
 {
     struct stat st;
-    int fd = call->fd;
+    int fd = gof_call_fd(call);
 
     (void)type;
     if (fd < 0 || fstat(fd, &st) || !S_ISSOCK(st.st_mode)) {

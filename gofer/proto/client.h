@@ -19,9 +19,8 @@ struct gof_client;
 /* Calls return 0 or a negative errno: that of the host call in the gofer, -EIO once the gofer is
  * dead or has broken the protocol. */
 
-/* Takes the count sockets (1..GOF_CHANNEL_MAX) on success; the last of several is for events.
- * -EINVAL, -ENOMEM. */
-
+/* Takes the sockets, total (2..GOF_CHANNEL_MAX) ends of gof_pairs_new, on success. -EINVAL,
+ * -ENOMEM; -EPROTO: the memory that comes first is not as it should be. */
 MUST_CHECK int gof_client_new(const int *fds, size_t total, struct gof_client **out_client);
 struct gof_client *gof_client_get(struct gof_client *c);
 /* The last reference closes the channels, which ends the gofer. NULL is allowed. */
@@ -30,6 +29,8 @@ void gof_client_put(struct gof_client *c);
 bool gof_client_dead(const struct gof_client *c);
 /* A descriptor that polls POLLHUP (with events 0) once the gofer is gone. Borrowed. */
 int gof_client_death_fd(const struct gof_client *c);
+/* It does: every call that waits for an answer ends. */
+void gof_client_gone(struct gof_client *c);
 /* Requests sent so far, for tests and statistics. */
 uint64_t gof_client_requests(const struct gof_client *c);
 

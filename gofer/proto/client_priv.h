@@ -10,11 +10,13 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/ref.h"
+#include "gofer/proto/area.h"
 #include "gofer/proto/client.h"
 
 struct gof_channel {
     struct mutex mu; /* rank GOFER_CHANNEL */
-    int fd;
+    struct gof_area *area;
+    int fd; /* for descriptors, and for the end of the gofer */
     /* The CPU its requests are served on: GOF_CPU_NONE at first. With mu held to change. */
     _Atomic uint32_t cpu;
     unsigned strangers; /* requests from other CPUs since the last one from there; guarded by mu */
@@ -40,8 +42,9 @@ struct gof_watcher {
 struct gof_client {
     struct ref ref;
     struct gof_channel channels[GOF_CHANNEL_MAX];
+    struct gof_area *areas; /* of the channels */
     size_t count;
-    struct gof_watcher *watcher; /* NULL: no channel for it */
+    struct gof_watcher *watcher;
     _Atomic bool dead;
     _Atomic uint64_t requests;
     struct mutex close_mu; /* rank LEAF: guards what follows */
@@ -54,7 +57,7 @@ struct gof_call {
     struct gof_channel *ch;
     struct wbuf w;
     struct rbuf r;
-    int fd; /* that came with the answer, or -1 */
+    int fd; /* that came with the answer and was not taken yet, or -1 */
 };
 
 /* Ends every channel, so that nobody waits for an answer that cannot be trusted. */
@@ -69,6 +72,8 @@ void watcher_end(struct gof_watcher *w);
 void gof_call_begin(struct gof_client *c, enum gof_op op, struct gof_call *call);
 /* Sends what was written and receives the answer: its status. r then reads its fields. */
 MUST_CHECK int gof_call_send(struct gof_call *call);
+/* The descriptor that belongs to the answer, into the call's fd, too; -1: there is none. */
+int gof_call_fd(struct gof_call *call);
 /* Gives the channel back. r is the call's result so far; fields that did not parse (rest must be
  * read up), or a descriptor that nobody took, count as a broken gofer. */
 MUST_CHECK int gof_call_end(struct gof_call *call, int r);

@@ -115,7 +115,7 @@ static int ask(struct gof_watcher *w)
     wbuf_u16(&out, GOF_CPU_NONE);
     if (gof_msg_send(w->fd, w->buf, out.len, -1))
         return -EIO;
-    int64_t n = gof_msg_recv(w->fd, w->buf, GOF_MESSAGE_MAX, &fd);
+    int64_t n = gof_msg_recv(w->fd, w->buf, GOF_MESSAGE_MAX, 0, &fd);
     if (n <= 0)
         return n == -EPROTO ? -EPROTO : -EIO;
     if (fd >= 0) {
@@ -200,8 +200,6 @@ int gof_watch(struct gof_client *c, uint64_t node, struct gof_watch *w)
 {
     struct gof_watcher *watcher = c->watcher;
 
-    if (!watcher)
-        return -ENOSPC;
     int r = watch_request(c, node, true, &w->wd);
     if (r)
         return r;

@@ -60,7 +60,7 @@ static size_t take_fds(struct msghdr *m, int *out_fd)
     return count;
 }
 
-int64_t gof_msg_recv(int sock, void *data, size_t size, int *out_fd)
+int64_t gof_msg_recv(int sock, void *data, size_t size, int flags, int *out_fd)
 {
     struct iovec iov = {.iov_base = data, .iov_len = size};
     union control c;
@@ -70,7 +70,7 @@ int64_t gof_msg_recv(int sock, void *data, size_t size, int *out_fd)
     int fd = -1;
 
     do
-        n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
+        n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | flags);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;

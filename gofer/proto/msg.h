@@ -12,8 +12,8 @@
 
 /* fd -1: none. -EPIPE: the other end is gone. */
 MUST_CHECK int gof_msg_send(int sock, const void *data, size_t size, int fd);
-/* Bytes received, 0 when the other end is gone. *out_fd is -1 or a close-on-exec descriptor.
- * -EPROTO: longer than size, or more than one descriptor (all closed). */
-MUST_CHECK int64_t gof_msg_recv(int sock, void *data, size_t size, int *out_fd);
+/* flags: 0 or MSG_DONTWAIT. Bytes received, 0 when the other end is gone. *out_fd is -1 or a
+ * close-on-exec descriptor. -EPROTO: longer than size, or more than one descriptor (all closed). */
+MUST_CHECK int64_t gof_msg_recv(int sock, void *data, size_t size, int flags, int *out_fd);
 
 #endif

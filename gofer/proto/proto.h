@@ -2,13 +2,14 @@
  * ends. Depends on: base (rbuf, wbuf, limits). Threading: values. Ownership: texts read from a
  * message point into it.
  *
- * One request and one answer at a time per channel, each one SOCK_SEQPACKET message, little-endian.
- *   request: u16 op, u16 close_count, u32 seq, u16 cpu, close_count x u64 handle, fields of the op
- *   answer:  i32 status (0 or negative errno), u32 seq, fields of the op when status is 0
- * cpu: where the requests of this channel are to be served from now on, GOF_CPU_NONE: anywhere. The
- * handles to close are dropped before the request is looked at: closing costs no message. A
- * name or other text is u16 length and bytes without NUL. A node is u64 handle and attributes. An
- * answer carries a descriptor (SCM_RIGHTS) only where said. A message that does not parse ends the
+ * One request and one answer at a time per channel, each in the channel's memory (area.h) or, on
+ * the one for events, one SOCK_SEQPACKET message; little-endian. request: u16 op, u16 close_count,
+ * u32 seq, u16 cpu, close_count x u64 handle, fields of the op answer:  i32 status (0 or negative
+ * errno), u32 seq, fields of the op when status is 0 cpu: where the requests of this channel are to
+ * be served from now on, GOF_CPU_NONE: anywhere. The handles to close are dropped before the
+ * request is looked at: closing costs no message. A name or other text is u16 length and bytes
+ * without NUL. A node is u64 handle and attributes. An answer has a descriptor (SCM_RIGHTS, sent
+ * ahead through the channel's socket) only where said. A message that does not parse ends the
  * connection at either end. */
 #ifndef RINGWALL_GOFER_PROTO_PROTO_H
 #define RINGWALL_GOFER_PROTO_PROTO_H

@@ -524,6 +524,7 @@ static bool check_gofers(struct boot *b, const struct pollfd *p)
             continue;
         log_error("container %s: its gofer has ended, and with it its files", ct->id);
         ct->gofer_dead = true;
+        gof_client_gone(ct->gofer);
         if (ct == &b->root)
             return true;
         boot_kill(ct);

@@ -5,11 +5,11 @@
 #include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "gofer/proto/area.h"
 #include "runsc/sandbox/mounts.h"
 
 /* A process that moves to another cgroup waits for a grace period of the host's RCU, many
@@ -82,25 +82,15 @@ static void close_pairs(int (*pairs)[2], size_t count)
     }
 }
 
-static int open_pairs(int (*pairs)[2], struct err *e)
-{
-    for (size_t i = 0; i < GOFER_CHANNELS; i++)
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[i])) {
-            int code = errno;
-            close_pairs(pairs, i);
-            return err_errno(e, code, "socketpair");
-        }
-    return 0;
-}
-
 int launch_gofer(const struct sandbox_args *a, int fds[GOFER_CHANNELS], pid_t *out_pid,
                  struct err *e)
 {
     struct gofer_config cfg;
     int pairs[GOFER_CHANNELS][2], server[GOFER_CHANNELS];
 
-    if (open_pairs(pairs, e))
-        return -1;
+    int r = gof_pairs_new(pairs, GOFER_CHANNELS);
+    if (r)
+        return err_errno(e, -r, "channels of the gofer");
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
         server[i] = pairs[i][1];
     if (mounts_gofer_config(a, server, GOFER_CHANNELS, &cfg, e)) {

@@ -1,6 +1,7 @@
 /* The gofer's server against a hostile sentry: the input is a row of requests. Each is a byte that
  * says how it is made, a length and bytes; the frame (a known op, handles that exist) is put around
  * them more often than not, so that what lies behind it is reached. */
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include "base/log.h"
 #include "base/rbuf.h"
 #include "base/wbuf.h"
+#include "gofer/proto/area.h"
 #include "gofer/proto/proto.h"
 #include "gofer/server.h"
 
@@ -110,6 +112,32 @@ static size_t make_request(uint8_t how, const uint8_t *bytes, size_t size, uint8
     return w.failed ? 0 : w.len;
 }
 
+/* Through the memory of a channel, with a size that may be a lie: what the server reads. */
+static int64_t through_area(struct gof_conn *c, uint8_t how, size_t size)
+{
+    static struct gof_area *area;
+    const _Atomic bool ended = false;
+    int pairs[2][2];
+
+    if (!area) {
+        if (gof_pairs_new(pairs, 2) || gof_areas_take(pairs[0][0], 1, &area))
+            abort();
+        for (int i = 0; i < 2; i++) {
+            close(pairs[i][0]);
+            close(pairs[i][1]);
+        }
+    }
+    gof_area_put(area, c->in, size, GOF_TURN_GOFER);
+    if ((how & 0x60) == 0x60)
+        atomic_store(&area->size, (uint32_t)size * how);
+    if (how == 0xff)
+        atomic_store(&area->turn, how);
+    int64_t n = gof_area_get(area, GOF_TURN_GOFER, &ended, 0, c->in);
+    if (n > (int64_t)GOF_MESSAGE_MAX || n == -ETIMEDOUT)
+        abort();
+    return n;
+}
+
 static void attach(struct gof_conn *c, uint8_t export_id)
 {
     struct wbuf w;
@@ -169,8 +197,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         int fd = -1;
         if (!bytes)
             break;
-        size_t n = make_request(how, bytes, len, c.in);
-        if (gof_server_answer(&c, n, &out_size, &fd) == 0) {
+        int64_t n = through_area(&c, how, make_request(how, bytes, len, c.in));
+        if (n >= 0 && gof_server_answer(&c, (size_t)n, &out_size, &fd) == 0) {
             struct stat st;
             if (out_size < 8 || out_size > GOF_MESSAGE_MAX)
                 abort();

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "gofer/gofer.h"
+#include "gofer/proto/area.h"
 #include "gofer/proto/client.h"
 #include "gofer/server.h"
 
@@ -28,6 +29,7 @@ struct fixture {
     char base[64]; /* holds rw/, ro/ and secret */
     int proc_fd;
     int socks[GOFER_CHANNELS];
+    struct gof_area *areas; /* the server's */
     struct gof_server *server;
     struct gof_client *client;
     pthread_t thread;
@@ -60,7 +62,7 @@ static inline void *fx_serve(void *arg)
 {
     struct fixture *f = arg;
 
-    f->result = gof_server_run(f->server, f->socks, GOFER_CHANNELS);
+    f->result = gof_server_run(f->server, f->areas, f->socks, GOFER_CHANNELS);
     return NULL;
 }
 
@@ -83,11 +85,11 @@ static inline void fx_prepare(int mine[GOFER_CHANNELS])
     cr_assert_eq(mkdir(fx_path("ro"), 0755), 0);
     fx_write("secret", "outside");
     fx_write("ro/file", "read only");
+    int pairs[GOFER_CHANNELS][2];
+    cr_assert_eq(gof_pairs_new(pairs, GOFER_CHANNELS), 0);
     for (int i = 0; i < GOFER_CHANNELS; i++) {
-        int pair[2];
-        cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-        mine[i] = pair[0];
-        fx.socks[i] = pair[1];
+        mine[i] = pairs[i][0];
+        fx.socks[i] = pairs[i][1];
     }
 }
 
@@ -119,6 +121,7 @@ static inline void fixture_up(void)
                                    .fd_path = "/proc/self/fd/",
                                    .handle_max = 4096};
     cr_assert_eq(gof_server_new(&args, &fx.server), 0);
+    cr_assert_eq(gof_areas_take(fx.socks[0], GOFER_CHANNELS - 1, &fx.areas), 0);
     cr_assert_eq(pthread_create(&fx.thread, NULL, fx_serve, &fx), 0);
     fx_connect(mine);
 }
@@ -139,6 +142,7 @@ static inline void fixture_down(void)
     gof_client_put(fx.client);
     pthread_join(fx.thread, NULL);
     gof_server_free(fx.server);
+    gof_areas_drop(fx.areas, GOFER_CHANNELS - 1);
     for (int i = 0; i < GOFER_CHANNELS; i++)
         close(fx.socks[i]);
     close(fx.proc_fd);

@@ -302,9 +302,12 @@ Test(gofer, death_is_noticed)
 
     for (int i = 0; i < GOFER_CHANNELS; i++)
         shutdown(fx.socks[i], SHUT_RDWR);
+    pthread_join(fx.thread, NULL);
     cr_assert_eq(gof_stat(fx.client, fx.rw.handle, &a), -EIO);
     cr_assert(gof_client_dead(fx.client));
     cr_assert_eq(gof_stat(fx.client, fx.rw.handle, &a), -EIO);
+    /* For fixture_down, which joins. */
+    cr_assert_eq(pthread_create(&fx.thread, NULL, fx_serve, &fx), 0);
 }
 
 struct worker {
