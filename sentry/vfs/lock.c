@@ -1,14 +1,25 @@
-/* Advisory locks: flock(2), fcntl(2) F_SETLK and F_OFD_SETLK. Locks of an inode are one list,
- * sorted by start for the range kinds; a waiter is told when anything of the inode is released. */
+/* Advisory locks: flock(2), fcntl(2) F_SETLK and F_OFD_SETLK. An inode has a list of holders, each
+ * with its locks of one kind in a tree: they never overlap, so that finding, cutting and joining
+ * look at neighbours only. A waiter is told when anything is released. */
 #include <stdlib.h>
 #include <sys/file.h>
 
+#include "base/rbtree.h"
 #include "sentry/errno_internal.h"
 #include "sentry/vfs/lease.h"
 #include "sentry/vfs/vfs_priv.h"
 
-struct file_lock {
+/* Whoever has locks of one inode. */
+struct lock_holder {
     struct list node; /* inode->locks */
+    const void *owner;
+    bool whole;
+    struct rb_root locks; /* by start */
+    size_t count;
+};
+
+struct file_lock {
+    struct rb_node node; /* in its holder's */
     struct list all;
     const struct inode *inode;
     const void *owner;
@@ -39,12 +50,95 @@ __attribute__((constructor)) static void lock_init(void)
     list_init(&lock_waiters);
 }
 
-static void lock_free_locked(struct file_lock *l)
+/* ---- one holder's; locks_mu is held ---- */
+
+static struct file_lock *lock_of(struct rb_node *n)
 {
-    list_del(&l->node);
+    return rb_entry_safe(n, struct file_lock, node);
+}
+
+static struct file_lock *lock_next(const struct file_lock *l)
+{
+    return lock_of(rb_next(&l->node));
+}
+
+/* The first one that ends at start or behind it. */
+static struct file_lock *holder_from(const struct lock_holder *h, int64_t start)
+{
+    struct rb_node *n = h->locks.node;
+    struct file_lock *best = NULL;
+
+    while (n != NULL) {
+        struct file_lock *l = lock_of(n);
+        if (l->end >= start)
+            best = l;
+        n = l->end >= start ? n->left : n->right;
+    }
+    return best;
+}
+
+static void holder_add(struct lock_holder *h, struct file_lock *l, struct list *before)
+{
+    struct rb_node **link = &h->locks.node, *parent = NULL;
+
+    while (*link != NULL) {
+        parent = *link;
+        link = l->start < lock_of(parent)->start ? &parent->left : &parent->right;
+    }
+    rb_link_node(&l->node, parent, link);
+    rb_insert_color(&l->node, &h->locks);
+    list_add_tail(&l->all, before);
+    h->count++;
+}
+
+static void holder_remove(struct lock_holder *h, struct file_lock *l)
+{
+    rb_erase(&l->node, &h->locks);
     list_del(&l->all);
+    h->count--;
     free(l);
 }
+
+/* Cuts by's range out. spare is used when a lock falls in two. */
+static void holder_cut(struct lock_holder *h, const struct file_lock *by, struct file_lock **spare)
+{
+    struct file_lock *l, *next;
+
+    for (l = holder_from(h, by->start); l != NULL && l->start <= by->end; l = next) {
+        next = lock_next(l);
+        if (l->start < by->start && l->end > by->end) {
+            struct file_lock *tail = *spare;
+            *spare = NULL;
+            *tail = *l;
+            tail->start = by->end + 1;
+            l->end = by->start - 1;
+            holder_add(h, tail, l->all.next);
+        } else if (l->start < by->start) {
+            l->end = by->start - 1;
+        } else if (l->end > by->end) {
+            l->start = by->end + 1;
+        } else {
+            holder_remove(h, l);
+        }
+    }
+}
+
+/* Joins neighbours of one kind, as fcntl does. */
+static void holder_join(struct lock_holder *h, struct file_lock *n)
+{
+    struct file_lock *before = lock_of(rb_prev(&n->node)), *after = lock_next(n);
+
+    if (before != NULL && before->exclusive == n->exclusive && before->end + 1 == n->start) {
+        n->start = before->start;
+        holder_remove(h, before);
+    }
+    if (after != NULL && after->exclusive == n->exclusive && n->end + 1 == after->start) {
+        n->end = after->end;
+        holder_remove(h, after);
+    }
+}
+
+/* ---- all holders of an inode; locks_mu is held ---- */
 
 static bool locks_conflict(const struct file_lock *held, const struct file_lock *want)
 {
@@ -55,67 +149,51 @@ static bool locks_conflict(const struct file_lock *held, const struct file_lock 
 
 static const struct file_lock *lock_conflict(const struct inode *i, const struct file_lock *want)
 {
-    const struct file_lock *l;
+    const struct lock_holder *h;
 
-    list_for_each_entry (l, &i->locks, node)
-        if (locks_conflict(l, want))
-            return l;
+    list_for_each_entry (h, &i->locks, node) {
+        if (h->whole != want->whole || h->owner == want->owner)
+            continue;
+        const struct file_lock *l = holder_from(h, want->start);
+        for (; l != NULL && l->start <= want->end; l = lock_next(l))
+            if (locks_conflict(l, want))
+                return l;
+    }
     return NULL;
-}
-
-/* Cuts [start, end] out of what owner holds. spare is used when a lock falls in two. */
-static void lock_cut(struct inode *i, const struct file_lock *by, struct file_lock **spare)
-{
-    struct file_lock *l, *next;
-
-    list_for_each_entry_safe (l, next, &i->locks, node) {
-        if (l->owner != by->owner || l->whole != by->whole || l->end < by->start ||
-            l->start > by->end)
-            continue;
-        if (l->start < by->start && l->end > by->end) {
-            struct file_lock *tail = *spare;
-            *spare = NULL;
-            *tail = *l;
-            tail->start = by->end + 1;
-            list_add(&tail->node, &l->node);
-            list_add(&tail->all, &l->all);
-            l->end = by->start - 1;
-        } else if (l->start < by->start) {
-            l->end = by->start - 1;
-        } else if (l->end > by->end) {
-            l->start = by->end + 1;
-        } else {
-            lock_free_locked(l);
-        }
-    }
-}
-
-/* Joins neighbours of one owner and kind, as fcntl does. */
-static void lock_join(struct inode *i, struct file_lock *n)
-{
-    struct file_lock *l, *next;
-
-    list_for_each_entry_safe (l, next, &i->locks, node) {
-        if (l == n || l->owner != n->owner || l->whole || l->exclusive != n->exclusive)
-            continue;
-        bool before = l->end < n->start && l->end + 1 == n->start;
-        bool after = n->end < l->start && n->end + 1 == l->start;
-        if (!before && !after)
-            continue;
-        n->start = MIN(n->start, l->start);
-        n->end = MAX(n->end, l->end);
-        lock_free_locked(l);
-    }
 }
 
 static size_t lock_count(const struct inode *i)
 {
-    const struct list *l;
+    const struct lock_holder *h;
     size_t n = 0;
 
-    for (l = i->locks.next; l != &i->locks; l = l->next)
-        n++;
+    list_for_each_entry (h, &i->locks, node)
+        n += h->count;
     return n;
+}
+
+/* *spare is used for one that is not there yet. */
+static struct lock_holder *lock_holder(struct inode *i, const struct file_lock *want,
+                                       struct lock_holder **spare)
+{
+    struct lock_holder *h;
+
+    list_for_each_entry (h, &i->locks, node)
+        if (h->owner == want->owner && h->whole == want->whole)
+            return h;
+    h = *spare;
+    *spare = NULL;
+    *h = (struct lock_holder){.owner = want->owner, .whole = want->whole};
+    list_add_tail(&h->node, &i->locks);
+    return h;
+}
+
+static void holder_drop_empty(struct lock_holder *h)
+{
+    if (h->count > 0)
+        return;
+    list_del(&h->node);
+    free(h);
 }
 
 /* Would owner, waiting for holder, wait for itself in the end? */
@@ -139,39 +217,53 @@ static bool lock_deadlock(const void *owner, const void *holder)
     return false;
 }
 
+/* What a change of locks may need; what is left of it is freed. */
+struct lock_room {
+    struct file_lock *new, *tail;
+    struct lock_holder *holder;
+};
+
+/* As lock_try. */
+static int lock_change_locked(struct inode *i, const struct file_lock *want, bool unlock,
+                              struct lock_room *room, const void **out_holder)
+{
+    const struct file_lock *conflict = unlock ? NULL : lock_conflict(i, want);
+
+    if (conflict != NULL) {
+        *out_holder = conflict->owner;
+        return 0;
+    }
+    if (!unlock && lock_count(i) >= LIMIT_FILE_LOCKS)
+        return -ENOLCK;
+    struct lock_holder *h = lock_holder(i, want, &room->holder);
+    holder_cut(h, want, &room->tail);
+    if (!unlock) {
+        *room->new = *want;
+        holder_add(h, room->new, &all_locks);
+        holder_join(h, room->new);
+        room->new = NULL;
+    }
+    holder_drop_empty(h);
+    return 1;
+}
+
 /* 1: taken; 0: somebody is in the way (*out_holder). */
 static int lock_try(struct inode *i, const struct file_lock *want, bool unlock,
                     const void **out_holder)
 {
-    struct file_lock *n = malloc(sizeof(*n)), *spare = malloc(sizeof(*spare));
-    const struct file_lock *holder;
-    int r = 1;
+    struct lock_room room = {.new = malloc(sizeof(*room.new)),
+                             .tail = malloc(sizeof(*room.tail)),
+                             .holder = malloc(sizeof(*room.holder))};
+    int r = -ENOLCK;
 
-    if (n == NULL || spare == NULL) {
-        r = -ENOLCK;
-    } else {
+    if (room.new != NULL && room.tail != NULL &&room.holder != NULL) {
         mutex_lock(&locks_mu);
-        holder = unlock ? NULL : lock_conflict(i, want);
-        if (holder != NULL) {
-            *out_holder = holder->owner;
-            r = 0;
-        } else if (!unlock && lock_count(i) >= LIMIT_FILE_LOCKS) {
-            r = -ENOLCK;
-        } else {
-            lock_cut(i, want, &spare);
-            if (!unlock) {
-                *n = *want;
-                list_add_tail(&n->node, &i->locks);
-                list_add_tail(&n->all, &all_locks);
-                if (!n->whole)
-                    lock_join(i, n);
-                n = NULL;
-            }
-        }
+        r = lock_change_locked(i, want, unlock, &room, out_holder);
         mutex_unlock(&locks_mu);
     }
-    free(n);
-    free(spare);
+    free(room.new);
+    free(room.tail);
+    free(room.holder);
     /* A weaker lock, or none, may let others in. */
     if (r == 1)
         (void)waitq_wake(&released, 0);
@@ -276,18 +368,20 @@ int vfs_lock_get(struct file *f, const void *owner, struct vfs_flock *l)
 
 void vfs_lock_drop_owner(struct file *f, const void *owner)
 {
-    struct file_lock *l, *next;
+    struct lock_holder *h, *next;
     bool any = false;
 
     /* Most files never see a lock; a list that fills meanwhile is not this owner's. */
     if (__atomic_load_n(&f->inode->locks.next, __ATOMIC_ACQUIRE) == &f->inode->locks)
         return;
     mutex_lock(&locks_mu);
-    list_for_each_entry_safe (l, next, &f->inode->locks, node) {
-        if (l->owner == owner) {
-            lock_free_locked(l);
-            any = true;
-        }
+    list_for_each_entry_safe (h, next, &f->inode->locks, node) {
+        if (h->owner != owner)
+            continue;
+        while (!rb_empty(&h->locks))
+            holder_remove(h, lock_of(h->locks.node));
+        holder_drop_empty(h);
+        any = true;
     }
     mutex_unlock(&locks_mu);
     if (any)

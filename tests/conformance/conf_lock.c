@@ -55,6 +55,77 @@ TEST(ranges)
     CHECK_EQ(other(F_WRLCK, 0, 0), 0);
 }
 
+/* ---- against a model by byte ---- */
+
+#define MODEL_BYTES 96
+#define MODEL_OWNERS 3
+
+/* What each owner holds of each byte: F_UNLCK, F_RDLCK or F_WRLCK. */
+struct model {
+    short held[MODEL_OWNERS][MODEL_BYTES];
+};
+
+static bool model_free(const struct model *m, int owner, short type, int start, int len)
+{
+    for (int o = 0; o < MODEL_OWNERS; o++)
+        for (int b = start; o != owner && b < start + len; b++)
+            if (m->held[o][b] == F_WRLCK || (m->held[o][b] == F_RDLCK && type == F_WRLCK))
+                return false;
+    return true;
+}
+
+/* Whether l is what one of the owners holds of byte, with its neighbours. */
+static bool model_has(const struct model *m, const struct flock *l, int byte)
+{
+    for (int o = 0; o < MODEL_OWNERS; o++) {
+        const short *held = m->held[o];
+        int start = byte, end = byte;
+        if (held[byte] == F_UNLCK || held[byte] != l->l_type)
+            continue;
+        while (start > 0 && held[start - 1] == held[byte])
+            start--;
+        while (end < MODEL_BYTES && held[end] == held[byte])
+            end++;
+        if (l->l_start == start && l->l_len == end - start)
+            return true;
+    }
+    return false;
+}
+
+/* A process and two open files lock, weaken and unlock at random; a third one looks. */
+TEST(ranges_at_random)
+{
+    static const short types[] = {F_RDLCK, F_RDLCK, F_WRLCK, F_UNLCK};
+    struct model m;
+    int fd[MODEL_OWNERS];
+    uint32_t seed = 1;
+
+    for (int o = 0; o < MODEL_OWNERS; o++)
+        for (int b = 0; b < MODEL_BYTES; b++)
+            m.held[o][b] = F_UNLCK;
+    conf_put("f", "x");
+    int look = OK(open("f", O_RDWR));
+    for (int o = 0; o < MODEL_OWNERS; o++)
+        fd[o] = OK(open("f", O_RDWR));
+    for (int round = 0; round < 2000; round++) {
+        seed = seed * 1664525 + 1013904223;
+        const int o = (int)(seed >> 8) % MODEL_OWNERS, start = (int)(seed >> 12) % MODEL_BYTES;
+        const int len = 1 + (int)(seed >> 20) % (MODEL_BYTES - start);
+        const short type = types[seed >> 30];
+        const bool free = type == F_UNLCK || model_free(&m, o, type, start, len);
+        const int r = lock(fd[o], o == 0 ? F_SETLK : F_OFD_SETLK, type, start, len);
+        CHECK_EQ(r, free ? 0 : -1);
+        for (int b = start; free && b < start + len; b++)
+            m.held[o][b] = type;
+        const int byte = (int)(seed >> 16) % MODEL_BYTES;
+        struct flock l = ask(look, F_OFD_GETLK, F_WRLCK, byte, 1);
+        CHECK(l.l_type == F_UNLCK ? model_free(&m, -1, F_WRLCK, byte, 1) : model_has(&m, &l, byte));
+    }
+    for (int o = 0; o < MODEL_OWNERS; o++)
+        OK(close(fd[o]));
+    CHECK_EQ(ask(look, F_OFD_GETLK, F_WRLCK, 0, 0).l_type, F_UNLCK);
+}
+
 TEST(errors)
 {
     conf_put("f", "x");
