@@ -112,6 +112,15 @@ struct patch_plat {
     struct idalloc sets;
 };
 
+/* Where calls with a trap were made, and how often: a guess, which threads change without a lock.
+ */
+#define PATCH_HOT_SETS 16u
+#define PATCH_HOT_WAYS 4u
+struct patch_hot {
+    _Atomic uint64_t rip;
+    _Atomic uint32_t count;
+};
+
 /* Part of an address space. */
 struct patch_as {
     struct patch_plat *plat;
@@ -125,6 +134,7 @@ struct patch_as {
     _Atomic bool on;      /* there is, or was, something patched; set does not change any more */
     _Atomic bool never;   /* nothing is patched any more */
     _Atomic uint32_t gen; /* counts pages that were taken away */
+    struct patch_hot hot[PATCH_HOT_SETS][PATCH_HOT_WAYS];
 };
 
 /* Nothing is patched, yet. */
@@ -160,13 +170,6 @@ const struct patch_site *patch_find_site(struct patch_as *pa, uint64_t addr, uns
                                          uint64_t *out_code);
 
 /* ---- patch_run.c: part of a context; its owner, unless said ---- */
-#define PATCH_HOT_SETS 16u
-#define PATCH_HOT_WAYS 4u
-struct patch_hot {
-    uint64_t rip;
-    uint32_t count;
-};
-
 struct patch_ctx {
     struct patch_as *as;
     struct plat_regs *regs; /* as the program has them, but while it runs */
@@ -177,7 +180,6 @@ struct patch_ctx {
     _Atomic bool in_guest;    /* guest code may be running, or is about to */
     uint64_t back, back_code; /* who goes on at back is entered at back_code, if nothing was */
     uint32_t gen;             /* taken away since then: patch_as.gen */
-    struct patch_hot hot[PATCH_HOT_SETS][PATCH_HOT_WAYS];
 };
 
 /* d is all zero, or has left its address space. */

@@ -6,7 +6,7 @@
 #include "platform/patch/patch.h"
 #include "platform/platform.h"
 
-/* Calls made with a trap from one place before it is patched. */
+/* Calls made with a trap from one place, by all threads, before it is patched. */
 #define PATCH_HOT 48u
 /* No FS base is the negative of it. */
 #define PATCH_NO_BASE UINT64_C(0x4000000000000000)
@@ -147,37 +147,43 @@ static const struct patch_site *patch_in_code(const struct patch_ctx *d, uint64_
 }
 
 /* Where calls from rip are counted. NULL: the places are taken by others, one of which loses a call
- * by this, so that what is no longer made goes in the end. */
-static struct patch_hot *patch_place(struct patch_ctx *d, uint64_t rip)
+ * by this, so that what is no longer made goes in the end. Threads that do it at the same time may
+ * lose a count, or give it to the wrong place, which is then looked at a little too early. */
+static struct patch_hot *patch_place(struct patch_as *pa, uint64_t rip)
 {
-    struct patch_hot *set = d->hot[(rip ^ rip >> 5) % PATCH_HOT_SETS], *least = set;
+    struct patch_hot *set = pa->hot[(rip ^ rip >> 5) % PATCH_HOT_SETS], *least = set;
+    uint32_t fewest = UINT32_MAX;
 
     for (unsigned i = 0; i < PATCH_HOT_WAYS; i++) {
-        if (set[i].rip == rip)
+        if (atomic_load_explicit(&set[i].rip, memory_order_relaxed) == rip)
             return &set[i];
-        if (set[i].count < least->count)
+        const uint32_t count = atomic_load_explicit(&set[i].count, memory_order_relaxed);
+        if (count < fewest) {
+            fewest = count;
             least = &set[i];
+        }
     }
-    if (least->count > 0) {
-        least->count--;
+    if (fewest > 0) {
+        atomic_store_explicit(&least->count, fewest - 1, memory_order_relaxed);
         return NULL;
     }
-    least->rip = rip;
+    atomic_store_explicit(&least->rip, rip, memory_order_relaxed);
     return least;
 }
 
+/* Of all threads of the address space: what each new one calls once is worth it, too. */
 static void patch_count(struct patch_ctx *d)
 {
-    struct patch_hot *h = patch_place(d, d->regs->rip);
+    struct patch_hot *h = patch_place(d->as, d->regs->rip);
 
-    if (h == NULL || h->count > PATCH_HOT || ++h->count != PATCH_HOT)
+    if (h == NULL || atomic_load_explicit(&h->count, memory_order_relaxed) > PATCH_HOT ||
+        atomic_fetch_add_explicit(&h->count, 1, memory_order_relaxed) + 1 != PATCH_HOT)
         return;
     /* Makes room; what cannot be patched stays, and is asked again only if it is called much more
      * often than others. */
-    if (patch_add_site(d->as, d->regs->rip, d->regs->orig_rax))
-        h->count = 0;
-    else
-        h->count++;
+    atomic_store_explicit(
+        &h->count, patch_add_site(d->as, d->regs->rip, d->regs->orig_rax) ? 0 : PATCH_HOT + 1,
+        memory_order_relaxed);
 }
 
 void patch_called(struct patch_ctx *d)
