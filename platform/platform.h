@@ -52,11 +52,27 @@ struct plat_range {
     uint64_t start, end;
 };
 
-/* What a call without arguments gives, for guest code that makes it without leaving. */
+/* How guest code gets the answer to a call without leaving. */
+enum plat_answer_kind {
+    PLAT_ANSWER_VALUE,   /* value */
+    PLAT_ANSWER_YIELD,   /* the host's sched_yield(2), by the thread that runs the guest code */
+    PLAT_ANSWER_SIGMASK, /* rt_sigprocmask(2), of plat_own */
+    PLAT_ANSWER_ROBUST,  /* set_robust_list(2), of plat_own */
+};
+
 struct plat_answer {
-    uint32_t nr;    /* of the call */
-    uint32_t value; /* its result */
-    bool yield;     /* instead: the host's sched_yield(2), by the thread that runs the guest code */
+    uint32_t nr; /* of the call */
+    enum plat_answer_kind kind;
+    int64_t value; /* a result that has 32 bits without a sign, or a negative errno */
+};
+
+/* What guest code may change of its own task without leaving. It is the guest's to write: any value
+ * may be there at any time, and is then what the task has. */
+struct plat_own {
+    _Atomic uint64_t sigmask;      /* blocked signals */
+    _Atomic uint64_t robust_list;  /* with robust_set */
+    _Atomic uint32_t sigmask_open; /* else guest code leaves to change sigmask */
+    _Atomic uint32_t robust_set;   /* it has set robust_list, of the usual size */
 };
 
 /* What an action was set to that is the default. */
@@ -132,6 +148,10 @@ struct plat_ctx_ops {
      * platform has no way to do that. */
     void (*answers)(struct plat_ctx *ctx, const struct plat_answer *answers, size_t count);
     void (*drop_answers)(struct plat_ctx *ctx);
+    /* What PLAT_ANSWER_SIGMASK and _ROBUST are about, all zero at first; till rebind and destroy.
+     * Guest code that changes sigmask looks at sigmask_open afterwards, and where that is 0 undoes
+     * it and leaves. Owner thread, between runs. NULL: there are no such answers. */
+    struct plat_own *(*own)(struct plat_ctx *ctx);
     /* rt_sigaction(2) of signals whose action is the default may be answered without an event. Bit
      * n for signal n + 1. zero: the action is all zeros and may be read; plain: it may be set to
      * the default with no mask and no flags but SA_RESTORER. Replaces the last offer; none holds
@@ -303,6 +323,11 @@ static inline void plat_ctx_drop_answers(struct plat_ctx *ctx)
 {
     if (ctx->plat->ops->ctx->drop_answers)
         ctx->plat->ops->ctx->drop_answers(ctx);
+}
+
+static inline struct plat_own *plat_ctx_own(struct plat_ctx *ctx)
+{
+    return ctx->plat->ops->ctx->own ? ctx->plat->ops->ctx->own(ctx) : NULL;
 }
 
 static inline bool plat_ctx_sigactions_can(const struct plat_ctx *ctx)

@@ -204,8 +204,7 @@ int64_t sys_set_robust_list(struct task *t, uaddr_t head, uint64_t size)
 {
     if (size != ROBUST_HEAD_SIZE)
         return -EINVAL;
-    t->robust_list = head.v;
-    t->robust_list_size = size;
+    task_set_robust_list(t, head.v);
     return 0;
 }
 
@@ -219,7 +218,7 @@ int64_t sys_get_robust_list(struct task *t, int pid, uaddr_t head, uaddr_t size)
         return r;
     if (!task_may_access(t, o, TASK_ACCESS_REAL))
         r = -EPERM;
-    const uint64_t list = o->robust_list;
+    const uint64_t list = task_robust_list(o);
     task_put(o);
     if (r == 0)
         r = copyout_obj(&t->ua, size, &head_size);

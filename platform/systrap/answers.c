@@ -12,6 +12,23 @@ void st_drop_answers(struct plat_ctx *base)
     atomic_thread_fence(memory_order_seq_cst);
 }
 
+static uint64_t answer_word(const struct plat_answer *a)
+{
+    const uint64_t there = UINT64_C(1) << ST_ANSWER_THERE;
+
+    switch (a->kind) {
+    case PLAT_ANSWER_VALUE:
+        return there | (uint64_t)(a->value < 0) << ST_ANSWER_ERRNO | (uint32_t)a->value;
+    case PLAT_ANSWER_YIELD:
+        return there | UINT64_C(1) << ST_ANSWER_YIELD;
+    case PLAT_ANSWER_SIGMASK:
+        return UINT64_C(1) << ST_ANSWER_SIGMASK;
+    case PLAT_ANSWER_ROBUST:
+        return UINT64_C(1) << ST_ANSWER_ROBUST;
+    }
+    return 0;
+}
+
 void st_answers(struct plat_ctx *base, const struct plat_answer *answers, size_t count)
 {
     struct st_shared *s = st_ctx(base)->shared;
@@ -19,7 +36,19 @@ void st_answers(struct plat_ctx *base, const struct plat_answer *answers, size_t
     st_drop_answers(base);
     for (size_t i = 0; i < count; i++)
         if (answers[i].nr < ST_ANSWERS_COUNT)
-            atomic_store(&s->answers[answers[i].nr],
-                         UINT64_C(1) << ST_ANSWER_THERE |
-                             (uint64_t)answers[i].yield << ST_ANSWER_YIELD | answers[i].value);
+            atomic_store(&s->answers[answers[i].nr], answer_word(&answers[i]));
+}
+
+struct plat_own *st_own(struct plat_ctx *base)
+{
+    return &st_ctx(base)->shared->own;
+}
+
+void st_own_begin(struct st_ctx *c)
+{
+    struct plat_own *own = &c->shared->own;
+
+    atomic_store(&own->sigmask_open, 0);
+    atomic_store(&own->sigmask, 0);
+    atomic_store(&own->robust_set, 0);
 }

@@ -42,6 +42,7 @@ static int ctx_join(struct st_ctx *c, struct st_as *as, bool *out_first)
         c->shared = st_area(st_plat(as->base.plat), t);
         atomic_store(&c->area, c->shared);
         st_drop_answers(&c->base);
+        st_own_begin(c);
         st_sigactions_begin(c);
         c->seat.tid = t->tid;
         atomic_store(&c->target, (uint64_t)(uint32_t)as->pid << 32 | (uint32_t)t->tid);
@@ -193,6 +194,7 @@ static int ctx_rebind(struct plat_ctx *base, struct plat_as *as_base)
     c->shared = st_area(st_plat(base->plat), t);
     atomic_store(&c->area, c->shared);
     st_drop_answers(base);
+    st_own_begin(c);
     patch_ctx_init(&c->patch, &as->patch, &c->regs);
     st_sigactions_begin(c);
     list_add_tail(&c->node, &as->ctxs);
@@ -255,6 +257,7 @@ const struct plat_ctx_ops st_ctx_ops = {
     .xstate_set = st_xstate_set,
     .answers = st_answers,
     .drop_answers = st_drop_answers,
+    .own = st_own,
     .sigactions_offer = st_sigactions_offer,
     .sigactions_taken = st_sigactions_taken,
     .affinity = ctx_affinity,

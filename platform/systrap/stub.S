@@ -55,6 +55,33 @@
     movq 8*9(%rsi), %rsi
     .endm
 
+/* r11: the area, rax: the answer, as at systrap_call: out to guest code. Takes rcx. */
+    .macro leave_answered
+    movq %r11, %rcx
+    movq ST_REGS+ST_R_EFLAGS(%rcx), %r11
+    pushq %r11
+    popfq
+    movq ST_REGS+ST_R_RSP(%rcx), %rsp
+    jmp *PATCH_AFTER(%rcx)
+    .endm
+
+/* rax: a set, rcx: the mask before, how: what to do with them. Equal: it was closed meanwhile. */
+    .macro apply_sigmask how, area
+    cmpl $1, \how               /* SIG_UNBLOCK; SIG_BLOCK is less, SIG_SETMASK more */
+    ja .Lset\@
+    je .Lunblock\@
+    orq %rcx, %rax
+    jmp .Lset\@
+.Lunblock\@:
+    notq %rax
+    andq %rcx, %rax
+.Lset\@:
+    btrq $8, %rax               /* SIGKILL, SIGSTOP */
+    btrq $18, %rax
+    xchgq %rax, ST_SIGMASK(\area)
+    cmpl $0, ST_SIGMASK_OPEN(\area)
+    .endm
+
     .section .rodata.systrap, "a", @progbits
     .balign 4096
     .globl systrap_text, systrap_text_end, systrap_control, systrap_handler, systrap_iret
@@ -371,8 +398,14 @@ systrap_call:
     cmpq $ST_ANSWERS_COUNT, %rax
     jae stub_call_long
     movq ST_ANSWERS(%r11,%rax,8), %rcx
+    testq %rcx, %rcx
+    jz stub_call_long
     btq $ST_ANSWER_THERE, %rcx
     jc stub_answer
+    btq $ST_ANSWER_SIGMASK, %rcx
+    jc call_sigmask
+    btq $ST_ANSWER_ROBUST, %rcx
+    jc call_robust
 stub_call_long:
     leaq 8*15(%rsp), %rsp
     pushq %rdi
@@ -406,19 +439,16 @@ stub_answer:
     cmpl $0, ST_KICK(%r11)
     jne stub_call_long
     movl %ecx, %eax
-    btq $ST_ANSWER_YIELD, %rcx
-    movq %r11, %rcx
+    btq $ST_ANSWER_ERRNO, %rcx
     jnc 1f
+    cltq
+1:  btq $ST_ANSWER_YIELD, %rcx
+    jnc 2f
     movl $__NR_sched_yield, %eax
     syscall
-    movq %rsp, %rcx
-    andq $-ST_AREA_SIZE, %rcx
-1:
-    movq ST_REGS+ST_R_EFLAGS(%rcx), %r11
-    pushq %r11
-    popfq
-    movq ST_REGS+ST_R_RSP(%rcx), %rsp
-    jmp *PATCH_AFTER(%rcx)
+    movq %rsp, %r11
+    andq $-ST_AREA_SIZE, %r11
+2:  leave_answered
 stub_answer_end:
 
 /* The interrupting signal came while this code ran: back to where it was, as sigreturn(2) would do,
@@ -433,23 +463,28 @@ stub_nested:
     subq $stub_resume - stub_text, %rdi
     cmpq $stub_resume_end - stub_resume, %rdi
     jb stub_early
-    addq $stub_resume - stub_answer, %rdi
-    cmpq $stub_answer_end - stub_answer, %rdi
     leaq ST_UC_GREGS(%rsi), %rsi
+    leaq sigmask_undo(%rip), %rax
+    addq $stub_resume - sigmask_leave, %rdi
+    cmpq $sigmask_undo - sigmask_leave, %rdi
+    jb nested_call
+    addq $sigmask_leave - stub_answer, %rdi
+    cmpq $stub_answer_end - stub_answer, %rdi
     jae 2f
 nested_long:
+    leaq stub_call_long(%rip), %rax
+nested_call:
+    movq %rax, 8*16(%rsi)       /* rip */
     movq %r15, 8*3(%rsi)        /* r11 */
     leaq ST_REGS(%r15), %rax
     movq %rax, 8*15(%rsi)       /* rsp */
     movq ST_REGS+ST_R_RAX(%r15), %rax
     movq %rax, 8*13(%rsi)
-    leaq stub_call_long(%rip), %rax
-    movq %rax, 8*16(%rsi)       /* rip */
 2:
     load_frame
     iretq
 
-/* ---- answered here: rt_sigaction of signals whose action is the default ---- */
+/* ---- answered here: rt_sigprocmask, and rt_sigaction of signals whose action is the default ---- */
 
 /* rsi: siginfo, rdx: ucontext, which the area names as well. What is not to be answered goes to the
  * sentry, as does everything when there is to be no entry into guest code: all of it may be done
@@ -459,8 +494,44 @@ stub_quick:
     jne stub_slow
     cmpl $AUDIT_ARCH_X86_64, SI_ARCH(%rsi)
     jne stub_slow
-    cmpl $__NR_rt_sigaction, ST_UC_RAX(%rdx)
+    movl ST_UC_RAX(%rdx), %eax
+    movl %eax, ST_QUICK_NR(%r15)
+    cmpl $__NR_rt_sigaction, %eax
+    je quick_sigaction
+    cmpl $__NR_rt_sigprocmask, %eax
     jne stub_slow
+
+/* Some are left to the sentry, which counts them: their sites are to be patched. */
+    incl ST_SIGMASK_CALLS(%r15)
+    testl $ST_SIGMASK_COUNTED - 1, ST_SIGMASK_CALLS(%r15)
+    jz stub_slow
+    btl $ST_ANSWER_SIGMASK - 32, ST_ANSWERS+8*__NR_rt_sigprocmask+4(%r15)
+    jnc stub_slow
+    cmpl $0, ST_SIGMASK_OPEN(%r15)
+    je stub_slow
+    cmpq $8, ST_UC_R10(%rdx)
+    jne stub_slow
+    movl ST_UC_RDI(%rdx), %ebx
+    movq ST_UC_RSI(%rdx), %rdi
+    movq ST_UC_RDX(%rdx), %rsi
+    movq ST_SIGMASK(%r15), %rcx
+    movq %rcx, ST_SIGMASK_WAS(%r15)
+    testq %rdi, %rdi
+    jz 1f
+    cmpl $2, %ebx
+    ja stub_slow
+quick_access:
+    movq (%rdi), %rax
+1:  testq %rsi, %rsi
+    jz 2f
+    movq %rcx, (%rsi)
+2:  testq %rdi, %rdi
+    jz quick_leave
+    apply_sigmask %ebx, %r15
+    jne quick_leave
+    jmp quick_redo
+
+quick_sigaction:
     movq ST_UC_RIP(%rdx), %rax
     movq %rax, ST_SIGACT_RIP(%r15)
     incl ST_SIGACT_CALLS(%r15)
@@ -479,7 +550,6 @@ stub_quick:
     movq ST_SIGACT_ZERO(%r15), %rsi
     btq %rcx, %rsi
     jnc stub_slow
-quick_access:
     movq %rdi, (%rax)
     movq %rdi, 8(%rax)
     movq %rdi, 16(%rax)
@@ -513,7 +583,7 @@ quick_access_end:
 /* Into guest code; as at stub_resume, the interrupting signal sends it back. */
 quick_leave:
     cmpl $0, ST_KICK(%r15)
-    jne stub_slow
+    jne quick_redo
     movq $0, ST_UC_RAX(%rdx)
     movq %rdx, %rsi
     load_xstate
@@ -557,7 +627,6 @@ call_set:
     testq $~ST_SIGACT_RESTORER, %rax
     jnz call_slow
     pushq 16(%rsi)              /* restorer */
-call_access_end:
     btsq %rcx, ST_SIGACT_DONE(%r11)
     btrq %rcx, ST_SIGACT_ZERO(%r11)
     shll $4, %ecx
@@ -572,6 +641,48 @@ call_slow:
     movq ST_REGS+ST_R_RAX(%r11), %rax
     jmp stub_call_long
 
+/* ---- rt_sigprocmask and set_robust_list from a patched site ---- */
+
+/* Registers as at systrap_call. Memory of the guest is reached before anything has changed. Who sends a
+ * signal closes the mask first and looks at it then. */
+call_sigmask:
+    cmpq $8, %r10
+    jne call_slow
+    cmpl $0, ST_SIGMASK_OPEN(%r11)
+    je call_slow
+    movq ST_SIGMASK(%r11), %rcx
+    movq %rcx, ST_SIGMASK_WAS(%r11)
+    testq %rsi, %rsi
+    jz 1f
+    cmpl $2, %edi               /* SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK */
+    ja call_slow
+    movq (%rsi), %rax
+1:  testq %rdx, %rdx
+    jz 2f
+    movq %rcx, (%rdx)
+call_access_end:
+2:  testq %rsi, %rsi
+    jz sigmask_leave
+    apply_sigmask %edi, %r11
+    je sigmask_undo
+sigmask_leave:
+    cmpl $0, ST_KICK(%r11)
+    jne sigmask_undo
+    xorl %eax, %eax
+    leave_answered
+sigmask_undo:
+    movq ST_SIGMASK_WAS(%r11), %rax
+    movq %rax, ST_SIGMASK(%r11)
+    jmp call_slow
+
+call_robust:
+    cmpq $ST_ROBUST_SIZE, %rsi
+    jne call_slow
+    movq %rdi, ST_ROBUST(%r11)
+    movl $1, ST_ROBUST_SET(%r11)
+    xorl %ecx, %ecx
+    jmp stub_answer
+
 /* rdx: ucontext of the fault. */
 call_fault:
     movq %rdx, %rsi
@@ -581,7 +692,12 @@ call_fault:
 
 quick_redo:
     movq ST_UC(%r15), %rdx
-    movq $__NR_rt_sigaction, ST_UC_RAX(%rdx)
+    movl ST_QUICK_NR(%r15), %eax
+    movq %rax, ST_UC_RAX(%rdx)
+    cmpl $__NR_rt_sigprocmask, %eax
+    jne stub_slow
+    movq ST_SIGMASK_WAS(%r15), %rax
+    movq %rax, ST_SIGMASK(%r15)
     jmp stub_slow
 systrap_text_end:
     .section .note.GNU-stack, "", @progbits

@@ -45,10 +45,26 @@
 #define ST_SIGACT_RIP 120
 #define ST_TSC 128 /* PR_TSC_* */
 #define ST_PR_SET_TSC 26
+/* struct plat_own, and the mask before the call that is being answered. */
+#define ST_SIGMASK 136
+#define ST_ROBUST 144
+#define ST_SIGMASK_OPEN 152
+#define ST_ROBUST_SET 156
+#define ST_SIGMASK_WAS 160
+/* Calls of rt_sigprocmask(2) that came by a signal, of which one in so many goes to the sentry; the
+ * call that is being answered. */
+#define ST_SIGMASK_CALLS 168
+#define ST_SIGMASK_COUNTED 16
+#define ST_QUICK_NR 172
+#define ST_ROBUST_SIZE 24
 #define ST_ANSWERS 2048 /* by number of the call, with ST_ANSWER_*; or 0 */
 #define ST_ANSWERS_COUNT 256
 #define ST_ANSWER_THERE 32 /* bit: the low half is the answer */
 #define ST_ANSWER_YIELD 33 /* bit: it is what sched_yield(2) gives */
+#define ST_ANSWER_ERRNO 34 /* bit: the answer is negative */
+/* bits, without ST_ANSWER_THERE: calls that change struct plat_own */
+#define ST_ANSWER_SIGMASK 35
+#define ST_ANSWER_ROBUST 36
 /* rt_sigaction(2) as far as it is answered without the sentry: signals, bit n for n + 1, that may
  * be read as all zeros, that may be set to the default, that were set; and what they were set to.
  */

@@ -83,7 +83,11 @@ struct st_shared {
     uint32_t sigact_calls;
     uint64_t sigact_rip;
     uint32_t tsc;
-    uint8_t pad[ST_ANSWERS - ST_TSC - 4];
+    uint32_t pad_own;
+    struct plat_own own;
+    uint64_t sigmask_was;
+    uint32_t sigmask_calls, quick_nr;
+    uint8_t pad[ST_ANSWERS - ST_QUICK_NR - 4];
     _Atomic uint64_t answers[ST_ANSWERS_COUNT];
 };
 _Static_assert(offsetof(struct st_shared, negfs) == PATCH_NEGFS, "as stub.S");
@@ -92,6 +96,13 @@ _Static_assert(offsetof(struct st_shared, yields) == ST_YIELDS, "as stub.S");
 _Static_assert(offsetof(struct st_shared, sigact_calls) == ST_SIGACT_CALLS, "as stub.S");
 _Static_assert(offsetof(struct st_shared, sigact_rip) == ST_SIGACT_RIP, "as stub.S");
 _Static_assert(offsetof(struct st_shared, tsc) == ST_TSC, "as stub.S");
+_Static_assert(offsetof(struct st_shared, own.sigmask) == ST_SIGMASK, "as stub.S");
+_Static_assert(offsetof(struct st_shared, own.robust_list) == ST_ROBUST, "as stub.S");
+_Static_assert(offsetof(struct st_shared, own.sigmask_open) == ST_SIGMASK_OPEN, "as stub.S");
+_Static_assert(offsetof(struct st_shared, own.robust_set) == ST_ROBUST_SET, "as stub.S");
+_Static_assert(offsetof(struct st_shared, sigmask_was) == ST_SIGMASK_WAS, "as stub.S");
+_Static_assert(offsetof(struct st_shared, sigmask_calls) == ST_SIGMASK_CALLS, "as stub.S");
+_Static_assert(offsetof(struct st_shared, quick_nr) == ST_QUICK_NR, "as stub.S");
 _Static_assert(sizeof(struct st_shared) == ST_XSAVE, "as stub.S");
 _Static_assert(offsetof(struct st_shared, info) == ST_INFO, "as stub.S");
 _Static_assert(offsetof(struct st_shared, xstate) == ST_XSTATE, "as stub.S");
@@ -246,6 +257,9 @@ MUST_CHECK int st_reaper_start(struct st_plat *p);
 /* ---- patch.c, answers.c ---- */
 extern const struct patch_ops st_patch_ops;
 void st_answers(struct plat_ctx *base, const struct plat_answer *answers, size_t count);
+struct plat_own *st_own(struct plat_ctx *base);
+/* Nothing of the area's last owner is left in it. */
+void st_own_begin(struct st_ctx *c);
 void st_drop_answers(struct plat_ctx *base);
 
 /* ---- control.c: calls made by control threads; as->mu held ---- */

@@ -1,8 +1,22 @@
 /* Answers that guest code may get without leaving it: of calls without arguments and effects, whose
- * result changes only where task_answers_changed is called. */
+ * result changes only where task_answers_changed is called, and of those that change what is its
+ * own. */
 #include "sentry/kernel/task_priv.h"
 
 #include <sys/syscall.h>
+
+/* The same for every task. A call that is not there is made by each new thread all the same. */
+static size_t answers_fixed(const struct sys_table *st, struct plat_answer *to)
+{
+    size_t n = 0;
+
+    to[n++] = (struct plat_answer){.nr = SYS_sched_yield, .kind = PLAT_ANSWER_YIELD};
+    to[n++] = (struct plat_answer){.nr = SYS_rt_sigprocmask, .kind = PLAT_ANSWER_SIGMASK};
+    to[n++] = (struct plat_answer){.nr = SYS_set_robust_list, .kind = PLAT_ANSWER_ROBUST};
+    if (SYS_rseq < st->count && !st->entries[SYS_rseq].fn)
+        to[n++] = (struct plat_answer){.nr = SYS_rseq, .value = st->entries[SYS_rseq].err};
+    return n;
+}
 
 /* The owner forgets first that they are due, then looks; who changes something says that they are
  * due, then takes away what is there. Whoever comes second undoes what the other did too early. */
@@ -13,7 +27,7 @@ void task_answers(struct task *t)
     struct task_priv *p = task_priv(t);
     const struct sys_table *st = t->k->cfg.syscalls;
     const uint64_t none[6] = {0};
-    struct plat_answer answers[ARRAY_SIZE(calls) + 1];
+    struct plat_answer answers[ARRAY_SIZE(calls) + 4];
     size_t n;
 
     do {
@@ -24,7 +38,8 @@ void task_answers(struct task *t)
                 if (calls[i] < st->count && st->entries[calls[i]].fn)
                     answers[n++] = (struct plat_answer){
                         .nr = calls[i], .value = (uint32_t)st->entries[calls[i]].fn(t, none)};
-            answers[n++] = (struct plat_answer){.nr = SYS_sched_yield, .yield = true};
+            n += answers_fixed(st, answers + n);
+            own_begin(t);
         }
         plat_ctx_answers(t->ctx, answers, n);
     } while (atomic_load(&p->answers_due));

@@ -69,6 +69,7 @@ void tg_exit_locked(struct thread_group *tg, int wait_status)
 
 void task_mm_release(struct task *t)
 {
+    own_end(t);
     if (t->robust_list)
         futex_exit_robust(t);
     t->robust_list = 0;

@@ -7,6 +7,7 @@
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
+#include "sentry/kernel/signal_priv.h"
 #include "sentry/kernel/task_priv.h"
 #include "sentry/mem/memfile.h"
 
@@ -160,7 +161,7 @@ static void info_signals(struct task *t, struct task_info *out)
     out->sig_pending = task_priv(t)->pending.set;
     out->sig_shared_pending = tg->pending.set;
     out->sig_queued = task_priv(t)->pending.count + tg->pending.count;
-    out->sig_blocked = t->blocked;
+    out->sig_blocked = sig_blocked(t);
     for (int i = 0; i < LX_NSIG; i++) {
         if (sh->action[i].handler == 1)
             out->sig_ignored |= 1ull << i;

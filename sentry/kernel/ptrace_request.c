@@ -129,7 +129,7 @@ static int64_t request_sigmask(struct task *t, struct task *o, int64_t request, 
     if (size != sizeof(mask))
         return -EINVAL;
     if (request == PTRACE_GETSIGMASK) {
-        mask = o->has_saved_blocked ? o->saved_blocked : o->blocked;
+        mask = o->has_saved_blocked ? o->saved_blocked : sig_blocked(o);
         return copyout_obj(&t->ua, uaddr(data), &mask);
     }
     int r = copyin_obj(&t->ua, &mask, uaddr(data));

@@ -102,7 +102,7 @@ static int trace_leave_locked(struct task *t)
     tr->code = 0;
     /* What came meanwhile has interrupted nobody; and it was for nothing that has been taken back.
      */
-    if (sig_pending_locked(t, t->blocked) || job_due_locked(t))
+    if (sig_pending_locked(t, sig_blocked(t)) || job_due_locked(t))
         blocker_interrupt(&t->blocker, BLOCKER_INTERRUPT);
     else
         blocker_clear_interrupt(&t->blocker);
@@ -289,7 +289,7 @@ bool trace_signal(struct task *t, struct lx_siginfo *info)
             info->kill.uid = tracer->cred->uid;
         }
     }
-    if (t->blocked & SIG_BIT(signo)) {
+    if (sig_blocked(t) & SIG_BIT(signo)) {
         (void)!sig_send_locked(t->tg, t, info, false);
         take = false;
     }

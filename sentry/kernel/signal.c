@@ -149,7 +149,7 @@ static bool sig_is_ignored_locked(const struct thread_group *tg, const struct ta
     const uint64_t bit = SIG_BIT(signo);
 
     /* Blocked signals are kept even if ignored now: the action may change. */
-    if (t->blocked & bit)
+    if (sig_blocked(t) & bit)
         return false;
     /* A tracer sees what would be ignored, too. */
     if (task_traced(t) && signo != SIGKILL)
@@ -189,7 +189,7 @@ static bool sig_wanted_by_locked(const struct task *t, int signo)
 {
     const struct task_priv *p = task_priv(t);
 
-    if (p->dead || ((t->blocked & ~p->wait_set) & SIG_BIT(signo)))
+    if (p->dead || ((sig_blocked(t) & ~p->wait_set) & SIG_BIT(signo)))
         return false;
     if (signo == SIGKILL)
         return true;
@@ -218,7 +218,7 @@ static bool sig_is_fatal_locked(const struct thread_group *tg, const struct task
 {
     const uint64_t bit = SIG_BIT(signo);
 
-    if (t->blocked & bit || (task_traced(t) && signo != SIGKILL))
+    if (sig_blocked(t) & bit || (task_traced(t) && signo != SIGKILL))
         return false;
     /* Who takes one that dumps core writes the file. */
     return !(bit & (SIG_SET_IGNORE | SIG_SET_STOP | SIG_SET_CORE)) &&
@@ -263,6 +263,7 @@ int sig_send_locked(struct thread_group *tg, struct task *t, const struct lx_sig
     struct task *wanted = t ? t : sig_main_thread_locked(tg);
     struct sig_pending *p = t ? &task_priv(t)->pending : &tg->pending;
 
+    own_close_locked(tg, t);
     if (!wanted || task_priv(wanted)->dead || !sig_prepare_locked(tg, wanted, signo, forced))
         return 0;
     if (signo < SIG_RT_MIN && (p->set & SIG_BIT(signo)))
@@ -287,6 +288,7 @@ bool sig_send_entry_locked(struct thread_group *tg, struct task *t, struct sig_e
     struct task *wanted = t ? t : sig_main_thread_locked(tg);
     struct sig_pending *p = t ? &task_priv(t)->pending : &tg->pending;
 
+    own_close_locked(tg, t);
     if (!wanted || task_priv(wanted)->dead || !sig_prepare_locked(tg, wanted, signo, false))
         return false;
     list_add_tail(&e->node, &p->queue);
@@ -398,7 +400,7 @@ void sig_fork(struct task *parent, struct task *child, uint64_t clone_flags)
     const struct task_priv *from = task_priv(parent);
     struct task_priv *to = task_priv(child);
 
-    child->blocked = parent->blocked;
+    child->blocked = sig_blocked(parent);
     if ((clone_flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM) {
         to->altstack_flags = LX_SS_DISABLE;
         return;
@@ -428,9 +430,10 @@ static void sig_retarget_locked(struct task *t, uint64_t set)
     if (!set)
         return;
     list_for_each_entry (p, &t->tg->threads, thread_node) {
-        if (p->t == t || p->dead || !(set & ~p->t->blocked))
+        const uint64_t blocked = sig_blocked(p->t);
+        if (p->t == t || p->dead || !(set & ~blocked))
             continue;
-        set &= p->t->blocked;
+        set &= blocked;
         task_interrupt_locked(p->t, BLOCKER_INTERRUPT);
         if (!set)
             return;
@@ -443,14 +446,14 @@ void sig_task_exit_locked(struct task *t)
     if (t->tg->thread_alive == 0)
         sig_pending_flush(t->k, &t->tg->pending);
     else
-        sig_retarget_locked(t, ~t->blocked);
+        sig_retarget_locked(t, ~sig_blocked(t));
 }
 
 void sig_set_blocked_locked(struct task *t, uint64_t mask)
 {
-    const uint64_t newly = mask & ~t->blocked;
+    const uint64_t newly = mask & ~sig_blocked(t);
 
-    t->blocked = mask;
+    sig_store_blocked_locked(t, mask);
     if (newly)
         sig_retarget_locked(t, newly);
     if (sig_pending_locked(t, mask))

@@ -136,7 +136,7 @@ static enum sig_step sig_step_locked(struct task *t, struct sig_delivery *d)
         return SIG_STEP_DIE;
     if (job_due_locked(t))
         return SIG_STEP_JOB;
-    if (!sig_dequeue_locked(t, t->blocked, &d->info, &d->timer)) {
+    if (!sig_dequeue_locked(t, sig_blocked(t), &d->info, &d->timer)) {
         /* Who sends from now on sets it again. */
         blocker_clear_interrupt(&t->blocker);
         return SIG_STEP_DONE;
@@ -196,7 +196,7 @@ static void sig_handle(struct task *t, const struct sig_delivery *d)
         return;
     }
     struct sighand *sh = tg_lock_sig(t->tg);
-    uint64_t mask = t->blocked | d->act.mask;
+    uint64_t mask = sig_blocked(t) | d->act.mask;
     if (!(d->act.flags & LX_SA_NODEFER))
         mask |= SIG_BIT(d->info.signo);
     t->has_saved_blocked = false;
@@ -251,9 +251,9 @@ void sig_force(struct task *t, const struct lx_siginfo *info)
     struct sighand *sh = tg_lock_sig(t->tg);
     struct sig_action *a = &sh->action[info->signo - 1];
 
-    if ((t->blocked & bit) || a->handler == LX_SIG_IGN) {
+    if ((sig_blocked(t) & bit) || a->handler == LX_SIG_IGN) {
         a->handler = LX_SIG_DFL;
-        t->blocked &= ~bit;
+        sig_store_blocked_locked(t, sig_blocked(t) & ~bit);
     }
     const bool dies = a->handler == LX_SIG_DFL && !task_traced(t);
     const bool core = dies && (bit & SIG_SET_CORE);

@@ -192,7 +192,7 @@ static void frame_fill(struct task *t, const struct sig_action *act, const struc
     uc->flags |= LX_UC_SIGCONTEXT_SS | LX_UC_STRICT_RESTORE_SS;
     uc->stack = (struct lx_stack){
         .sp = p->altstack_sp, .flags = p->altstack_flags, .size = p->altstack_size};
-    uc->sigmask = t->has_saved_blocked ? t->saved_blocked : t->blocked;
+    uc->sigmask = t->has_saved_blocked ? t->saved_blocked : sig_blocked(t);
     frame_fill_context(plat_ctx_regs(t->ctx), &uc->mc);
     uc->mc.fpstate = b->fp;
     uc->mc.oldmask = uc->sigmask;

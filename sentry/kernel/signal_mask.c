@@ -146,7 +146,7 @@ void sig_set_blocked(struct task *t, uint64_t mask)
 {
     mask &= ~SIG_SET_KERNEL_ONLY;
     /* Only the owner changes it. */
-    if (t->blocked == mask)
+    if (sig_blocked(t) == mask)
         return;
     struct sighand *sh = tg_lock_sig(t->tg);
     sig_set_blocked_locked(t, mask);
@@ -155,18 +155,22 @@ void sig_set_blocked(struct task *t, uint64_t mask)
 
 uint64_t task_sigmask(const struct task *t)
 {
-    return t->blocked;
+    return sig_blocked(t);
 }
 
 void task_set_sigmask(struct task *t, uint64_t mask)
 {
-    sig_set_blocked(t, mask);
+    struct sighand *sh = tg_lock_sig(t->tg);
+
+    sig_set_blocked_locked(t, mask & ~SIG_SET_KERNEL_ONLY);
+    own_open_locked(t);
+    sighand_unlock(sh);
 }
 
 uint64_t task_sigpending(struct task *t)
 {
     struct sighand *sh = tg_lock_sig(t->tg);
-    const uint64_t set = sig_pending_locked(t, 0) & t->blocked;
+    const uint64_t set = sig_pending_locked(t, 0) & sig_blocked(t);
 
     sighand_unlock(sh);
     return set;
@@ -174,7 +178,7 @@ uint64_t task_sigpending(struct task *t)
 
 static void sig_set_temp(struct task *t, uint64_t mask)
 {
-    t->saved_blocked = t->blocked;
+    t->saved_blocked = sig_blocked(t);
     t->has_saved_blocked = true;
     sig_set_blocked(t, mask);
 }

@@ -64,6 +64,16 @@ void sig_flush_timers_locked(struct kernel *k, struct sig_pending *p);
 
 void sig_set_blocked_locked(struct task *t, uint64_t mask);
 
+/* ---- own.c; what guest code changes by itself may be another value at each look ---- */
+/* Signals that t blocks. The sig lock held, or owner. */
+uint64_t sig_blocked(const struct task *t);
+/* Sets that and nothing else. */
+void sig_store_blocked_locked(struct task *t, uint64_t mask);
+/* t may change what it blocks without a system call, if nothing is pending. */
+void own_open_locked(struct task *t);
+/* Before a signal is sent to t, or to tg when t is NULL: it may not any more. */
+void own_close_locked(struct thread_group *tg, struct task *t);
+
 /* ---- signal_mask.c ---- */
 /* Owner. KILL and STOP are taken out. */
 void sig_set_blocked(struct task *t, uint64_t mask);

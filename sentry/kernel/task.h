@@ -103,7 +103,7 @@ struct task {
     struct uaccess ua;    /* mm (owned reference) and context; what handlers copy through */
     struct plat_ctx *ctx; /* owned; == ua.ctx */
     uint64_t clear_tid;   /* set_tid_address(2) */
-    uint64_t robust_list, robust_list_size;
+    uint64_t robust_list; /* task_robust_list */
     uint64_t rseq, rseq_size;
     uint32_t rseq_sig;
     int64_t (*restart_fn)(struct task *t); /* restart_syscall(2) */
@@ -112,7 +112,8 @@ struct task {
      * (borrowed), and where a new file goes instead of the descriptor table. */
     struct file *held, **made;
 
-    /* guarded by tg->sighand's lock (rank SIGHAND); blocked is written by the owner only */
+    /* guarded by tg->sighand's lock (rank SIGHAND); blocked is written by the owner only, and not
+     * true while guest code has its own (own.c) */
     uint64_t blocked, saved_blocked;
     bool has_saved_blocked;
 
@@ -190,6 +191,12 @@ void task_restore_sigmask(struct task *t);
 bool task_signal_pending(struct task *t);
 /* ... one that ends it: what only long calls look at that signals do not interrupt. */
 bool task_kill_pending(struct task *t);
+
+/* ---- robust lists, sentry/kernel/own.c ---- */
+/* Guest address of the head that get_robust_list(2) shows, 0: none. Any thread. */
+uint64_t task_robust_list(struct task *t);
+/* set_robust_list(2). Owner. */
+void task_set_robust_list(struct task *t, uint64_t list);
 
 /* ---- the kernel object ---- */
 struct kernel_config {

@@ -133,6 +133,7 @@ struct task_priv {
     /* ---- signals (signal.c) ---- */
     struct sig_pending pending; /* sig */
     uint64_t wait_set;          /* sig: what sigtimedwait(2) wants: delivered though blocked */
+    struct plat_own *own;       /* sig, owner to change; borrowed of the context, or NULL: own.c */
     uint64_t altstack_sp, altstack_size; /* owner */
     uint32_t altstack_flags;
     bool forced_fatal; /* owner: a frame could not be built */
@@ -153,6 +154,14 @@ static inline bool task_is_asleep(const struct task *t)
 {
     return atomic_load_explicit(&t->blocker.word, memory_order_relaxed) & BLOCKER_SLEEPING;
 }
+
+/* ---- own.c ---- */
+/* Owner, before guest code is entered: it may change what it blocks, and its robust list, without a
+ * system call. Takes the sig lock. */
+void own_begin(struct task *t);
+/* Owner, before the context leaves its address space or ends: not any more. */
+void own_end(struct task *t);
+uint64_t task_robust_list_locked(const struct task *t);
 
 /* ---- answers.c ---- */
 /* Owner, before guest code is entered while task_priv.answers_due. */

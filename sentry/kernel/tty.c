@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include "sentry/kernel/inspect.h"
+#include "sentry/kernel/signal_priv.h"
 #include "sentry/kernel/task_priv.h"
 
 void tty_init(struct tty *tty, uint64_t rdev, void (*release)(struct tty *tty))
@@ -200,7 +201,7 @@ static bool tty_signal_ignored_locked(struct kernel *k, const struct vfs_caller 
     if (!p || !p->task)
         return true;
     struct sighand *sh = tg_lock_sig(p->task->tg);
-    bool ignored = (p->task->blocked >> (signo - 1) & 1) != 0 ||
+    bool ignored = (sig_blocked(p->task) >> (signo - 1) & 1) != 0 ||
                    sh->action[signo - 1].handler == (uint64_t)(uintptr_t)SIG_IGN;
     sighand_unlock(sh);
     return ignored;
