@@ -296,6 +296,15 @@ int cgroup_open_only(const struct cgroup *cg)
     return open(cg->dirs[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+int cgroup_open_oom(const struct cgroup *cg)
+{
+    for (size_t i = 0; i < cg->count; i++)
+        if (cg->in[i].memory)
+            return cgroup_open(cg->dirs[i], cg->in[i].v2 ? "memory.events" : "memory.oom_control",
+                               O_RDONLY);
+    return -1;
+}
+
 void cgroup_fini(struct cgroup *cg)
 {
     for (size_t i = 0; i < cg->count; i++) {

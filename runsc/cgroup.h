@@ -47,6 +47,9 @@ void cgroup_fini(struct cgroup *cg);
 /* The directory, open, when cg is one cgroup of version 2: a process can be made in it. Else -1.
  * After cgroup_create; owned by the caller. */
 int cgroup_open_only(const struct cgroup *cg);
+/* Where the host counts the processes there that it has ended for want of memory, open for reading,
+ * in a line "oom_kill N" (memory.events, memory.oom_control). -1: nowhere. Owned by the caller. */
+int cgroup_open_oom(const struct cgroup *cg);
 /* rmdir, waiting a short while for processes on their way out. */
 void cgroup_remove(const char *dir);
 

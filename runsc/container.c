@@ -187,6 +187,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         .cgroup_fds = cg->procs,
         .cgroup_fd_count = cg->count,
         .cgroup_dir_fd = -1,
+        .oom_count_fd = -1,
         .made = container_made,
         .made_arg = &c->st,
     };
@@ -203,6 +204,7 @@ static int container_launch(const struct cmd_global *g, const struct container_a
         return -1;
     }
     s.cgroup_dir_fd = cgroup_open_only(cg);
+    s.oom_count_fd = cgroup_open_oom(cg);
     rc = guest_seccomp_build(c->spec->lx.seccomp, &s.seccomp, e);
     if (rc == 0)
         rc = container_stdio(a, c, &s, e);
@@ -215,6 +217,8 @@ static int container_launch(const struct cmd_global *g, const struct container_a
     (void)close(s.control_fd);
     if (s.cgroup_dir_fd >= 0)
         (void)close(s.cgroup_dir_fd);
+    if (s.oom_count_fd >= 0)
+        (void)close(s.oom_count_fd);
     if (s.console_fd >= 0)
         (void)close(s.console_fd);
     return rc;

@@ -155,6 +155,8 @@ static void keep_fds_only(struct boot *b)
         keep[n++] = a->plat_fd;
     if (b->oom_fd >= 0)
         keep[n++] = b->oom_fd;
+    if (a->sandbox->oom_count_fd >= 0)
+        keep[n++] = a->sandbox->oom_count_fd;
     if (a->net_fd >= 0)
         keep[n++] = a->net_fd;
     for (size_t i = 0; i < a->gofer_fd_count; i++)
@@ -380,6 +382,8 @@ static void start_kernel(struct boot *b, uint64_t host_memory)
         .net = b->net,
         .memory_limit = limit,
         .cpus = usable_cpus(),
+        .host_oom_kills = b->args->sandbox->oom_count_fd >= 0 ? boot_host_oom_kills : NULL,
+        .host_oom_arg = b,
         .hostname = b->root.spec->hostname ? b->root.spec->hostname : "ringwall",
         .domainname = b->root.spec->domainname ? b->root.spec->domainname : "(none)",
         .strace = b->args->sandbox->strace,

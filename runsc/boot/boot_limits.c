@@ -2,7 +2,9 @@
  * stubs of one sentry, which the host cannot tell apart. */
 #include <errno.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runsc/boot/boot_priv.h"
 #include "sentry/kernel/account.h"
@@ -148,4 +150,17 @@ json_t *boot_usage(struct boot_container *ct)
     put_limit(cpu, "throttledTime", ct->cpu.throttled_ns);
     return json_pack("{s:o,s:o,s:I}", "pids", pids, "cpu", cpu, "oomKills",
                      (json_int_t)i.oom_kills);
+}
+
+/* ---- memory ---- */
+
+uint64_t boot_host_oom_kills(void *arg)
+{
+    static const char name[] = "\noom_kill ";
+    const struct boot *b = arg;
+    char text[512] = "\n";
+    const ssize_t n = pread(b->args->sandbox->oom_count_fd, text + 1, sizeof(text) - 2, 0);
+    const char *line = n > 0 ? strstr(text, name) : NULL;
+
+    return line ? strtoull(line + sizeof(name) - 1, NULL, 10) : 0;
 }

@@ -151,6 +151,8 @@ int boot_limits_look(struct boot *b);
 /* All its processes stop, or go on. */
 void boot_pause(struct boot_container *ct, bool pause);
 bool boot_paused(const struct boot_container *ct);
+/* kernel_config.host_oom_kills, from the cgroup of the first container; arg: the boot. */
+uint64_t boot_host_oom_kills(void *arg);
 /* What the account counts: "pids", "cpu", "oomKills". Owned. */
 struct json_t *boot_usage(struct boot_container *ct);
 

@@ -47,6 +47,7 @@ struct sandbox_args {
     const int *cgroup_fds;
     size_t cgroup_fd_count;
     int cgroup_dir_fd; /* its directory, when there is one and of version 2; or -1 */
+    int oom_count_fd;  /* cgroup_open_oom, or -1: the sentry reads it */
     /* Called once the processes exist and before they would outlive the caller's sudden end: to
      * write down whom to end. Not 0: they are ended, and the launch fails with e. */
     int (*made)(void *arg, const struct sandbox *s, struct err *e);

@@ -245,6 +245,7 @@ int kernel_new(const struct kernel_config *cfg, struct kernel **out_k)
     if (k->cfg.memory_limit == 0)
         k->cfg.memory_limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
     atomic_init(&k->memory, k->cfg.memory_limit);
+    oom_host_begin(k);
     if (getrandom(k->kcmp_cookies, sizeof(k->kcmp_cookies), 0) !=
         (ssize_t)sizeof(k->kcmp_cookies)) {
         free(k);

@@ -238,6 +238,7 @@ struct kernel {
     struct task_pool pool;
     _Atomic uint64_t memory; /* bytes the guest sees */
     _Atomic uint64_t oom_kills;
+    _Atomic uint64_t host_oom_seen; /* of cfg.host_oom_kills */
     _Atomic bool oom_choosing, oom_taking;
     _Atomic uint32_t sigqueue_count;
     _Atomic bool tsc_used;   /* ... or may not read the time stamp counter though its task may */

@@ -184,14 +184,44 @@ void task_memory_look(struct task *t)
 
 /* ---- who ends ---- */
 
-static void oom_kill(struct kernel *k, struct thread_group *tg)
+static void oom_count(struct kernel *k, struct thread_group *tg)
 {
     atomic_fetch_add(&k->oom_kills, 1);
-    log_info("out of memory: process %d ends", tg->tgid);
     account_oomed(tg->account);
     cgroup_lock(k);
     oom_count_locked(tg);
     cgroup_unlock(k);
+}
+
+static uint64_t oom_host_kills(const struct kernel *k)
+{
+    return k->cfg.host_oom_kills ? k->cfg.host_oom_kills(k->cfg.host_oom_arg) : 0;
+}
+
+void oom_host_begin(struct kernel *k)
+{
+    atomic_store(&k->host_oom_seen, oom_host_kills(k));
+}
+
+/* One kill of the host's for each process that ends: it counts before it kills. */
+void oom_host_look(struct thread_group *tg)
+{
+    struct kernel *k = tg->k;
+    const uint64_t kills = oom_host_kills(k);
+    uint64_t seen = atomic_load(&k->host_oom_seen);
+
+    do {
+        if (seen >= kills)
+            return;
+    } while (!atomic_compare_exchange_weak(&k->host_oom_seen, &seen, seen + 1));
+    log_warn("process %d was ended by the host, which had no memory", tg->tgid);
+    oom_count(k, tg);
+}
+
+static void oom_kill(struct kernel *k, struct thread_group *tg)
+{
+    log_info("out of memory: process %d ends", tg->tgid);
+    oom_count(k, tg);
     struct sighand *sh = tg_lock_sig(tg);
     tg_exit_locked(tg, SIGKILL);
     sighand_unlock(sh);

@@ -211,6 +211,10 @@ struct kernel_config {
     struct net *net;       /* AF_UNIX names and the stack; borrowed, NULL without */
     uint64_t memory_limit; /* bytes the guest may use and sees; 0: the host's */
     int cpus;              /* CPUs the guest sees */
+    /* How many processes of the sandbox the host has ended for want of memory. NULL: it does not
+     * say. Any thread. */
+    uint64_t (*host_oom_kills)(void *arg);
+    void *host_oom_arg;
     const char *hostname, *domainname;
     bool strace;
 };

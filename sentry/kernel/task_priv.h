@@ -267,6 +267,10 @@ MUST_CHECK int task_io_clone(struct task *t, struct task *c, bool share);
 void io_ctx_put(struct io_ctx *io);
 
 /* ---- oom.c ---- */
+/* What the host has ended so far does not count. */
+void oom_host_begin(struct kernel *k);
+/* tg ends because the host has ended its stub: maybe for want of memory. No lock. */
+void oom_host_look(struct thread_group *tg);
 /* A page could not be had. The process that takes most memory is killed when it is the limit that
  * is reached. True: try again, or t itself ends. Owner, no lock held. */
 MUST_CHECK bool task_oom(struct task *t);

@@ -142,8 +142,11 @@ static void stub_gone(struct task *t)
 {
     task_priv(t)->no_guest = true;
     struct sighand *sh = tg_lock_sig(t->tg);
+    const bool first = !atomic_load_explicit(&t->tg->exiting, memory_order_relaxed);
     tg_exit_locked(t->tg, SIGKILL);
     sighand_unlock(sh);
+    if (first)
+        oom_host_look(t->tg);
 }
 
 /* Only the owner writes it. */

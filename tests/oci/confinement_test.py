@@ -13,7 +13,7 @@ NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 FILE_CAPS = (1 << 0) | (1 << 1) | (1 << 3) | (1 << 4) | (1 << 31)
 SENTRY_FDS = (r"/dev/null", r"pipe:", r"socket:", r"anon_inode:\[eventpoll\]", r"/memfd:ringwall-memory",
               r"/memfd:stub-operations", r"/memfd:stub-areas", r"/memfd:patched-sites",
-              r"anon_inode:\[eventfd\]")
+              r"anon_inode:\[eventfd\]", r".*/memory\.(events|oom_control)$")
 
 TABLE = {
     "runsc-sentry": {"id": 65534, "caps": 0, "own": set(NAMESPACES), "root": "empty",

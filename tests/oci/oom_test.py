@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Programs that fill a container's memory, each by another means and all at once, on each platform: whoever has
 most is ended by the sandbox, before the host has a reason to end anything."""
+import json
 import os
 import subprocess
 import unittest
@@ -242,6 +243,80 @@ class Fill(Counters):
         self.assertEqual(self.fill(64, 0), {"oom_kill": [0]})
 
 
+# Touches a MiB, says so, and after a line touches many.
+GROW = r"""
+#include <stdio.h>
+#include <stdlib.h>
+
+static void touch(volatile char *p, size_t size)
+{
+    for (size_t i = 0; i < size; i += 4096)
+        p[i] = 1;
+}
+
+int main(int argc, char **argv)
+{
+    char line[8];
+    size_t size = argc == 2 ? strtoul(argv[1], NULL, 0) : 0;
+    char *p = malloc(size);
+
+    if (p == NULL)
+        return 2;
+    touch(p, 1 << 20);
+    puts("small");
+    if (fflush(stdout) != 0 || fgets(line, sizeof(line), stdin) == NULL)
+        return 3;
+    touch(p, size);
+    puts("big");
+    return 0;
+}
+"""
+
+
+class EndedByHost(Counters):
+    """The host may have less memory than the container was promised. Whom it ends is a process of the container,
+    and it is told as such; the others go on."""
+    platform = None
+
+    def setUp(self):
+        super().setUp()
+        if "memory" not in self.controllers():
+            self.skipTest("no memory controller here")
+
+    def runtime(self, *args):
+        return super().runtime("--platform", self.platform, *args)
+
+    def shrink(self):
+        """The host takes back what it has promised, but for four MiB."""
+        used = self.file("memory.usage_in_bytes") or self.file("memory.current")
+        limit = int(used) + (4 << 20)
+        self.look("for d in " + " ".join(self.dirs()) + "; do for f in memory.limit_in_bytes memory.max; do "
+                  f"[ ! -e $d/$f ] || echo {limit} > $d/$f; done; done")
+
+    def test_event(self):
+        program = self.rootfs / "bin/grow"
+        subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(program)], input=GROW, check=True, text=True)
+        def change(c):
+            c["linux"].update(cgroupsPath=self.path, resources={"memory": {"limit": 256 << 20}})
+            c["mounts"] += [{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]
+        self.write(["/bin/sh", "-c", f"grow {128 << 20}; echo end $?; read line; exec grep '^oom_kill '"
+                    " /sys/fs/cgroup/memory.events"], change)
+        cid = self.new_id()
+        p = self.popen("run", "--bundle", str(self.bundle), cid, stdin=subprocess.PIPE)
+        self.assertEqual(p.stdout.readline(), "small\n")
+        events = self.popen("events", "--interval", "60m", cid)
+        self.assertEqual(json.loads(events.stdout.readline())["type"], "stats")
+        self.shrink()
+        p.stdin.write("go\n")
+        p.stdin.flush()
+        self.assertEqual(p.stdout.readline(), "end 137\n")
+        self.assertEqual(json.loads(events.stdout.readline()), {"type": "oom", "id": cid})
+        p.stdin.write("go\n")
+        p.stdin.flush()
+        self.assertEqual(p.stdout.read(), "oom_kill 1\n")
+        self.assertEqual(p.wait(120), 0)
+
+
 FITS = IS_OURS and is_static(RUNTIME[0]) and os.geteuid() == 0 and (HAS_V1 or HAS_V2)
 
 
@@ -258,6 +333,16 @@ class Ptrace(Fill, Case):
 @unittest.skipUnless(FITS, "makes cgroups, and counts the sandbox's heap")
 class Kvm(Fill, Case):
     platform = "kvm"
+
+
+@unittest.skipUnless(FITS, "makes cgroups, and ends guest processes one by one")
+class SystrapEndedByHost(EndedByHost, Case):
+    platform = "systrap"
+
+
+@unittest.skipUnless(FITS, "makes cgroups, and ends guest processes one by one")
+class PtraceEndedByHost(EndedByHost, Case):
+    platform = "ptrace"
 
 
 if __name__ == "__main__":
