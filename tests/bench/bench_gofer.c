@@ -1,6 +1,5 @@
-/* The gofer's channel alone: bench_gofer [FILES]. A client and a server in a process of its own,
- * over a directory in /tmp with FILES (10000) files. Prints a line "kind nanoseconds" for each kind
- * of request, the median of batches. */
+/* The gofer's channel alone: a client, and a server in a process of its own, over a directory in
+ * /tmp. Prints a line "kind nanoseconds" for each kind of request, the median of batches. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
