@@ -44,7 +44,7 @@ if(RINGWALL_ANALYZE)
 endif()
 
 target_link_options(ringwall_flags INTERFACE
-  $<IF:$<BOOL:$<TARGET_PROPERTY:RINGWALL_STATIC>>,-static-pie,-pie>)
+  $<IF:$<BOOL:$<TARGET_PROPERTY:RINGWALL_FIXED>>,-static;-no-pie,$<IF:$<BOOL:$<TARGET_PROPERTY:RINGWALL_STATIC>>,-static-pie,-pie>>)
 ringwall_add_link_flags(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code
                          -Wl,-z,pack-relative-relocs)
 

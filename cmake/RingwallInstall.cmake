@@ -3,7 +3,7 @@ include(GNUInstallDirs)
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 
 # Without what a debugger needs, and with the names of functions, which `runsc debug` shows.
-foreach(program runsc containerd-shim-runsc-v1)
+foreach(program runsc runsc-decoder containerd-shim-runsc-v1)
   set(stripped ${CMAKE_BINARY_DIR}/install/${program})
   add_custom_command(
     OUTPUT ${stripped}

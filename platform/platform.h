@@ -85,6 +85,7 @@ struct plat_config {
     int device_fd;   /* what open gave; borrowed till create returns */
     uint64_t memory; /* bytes that the host lets the sandbox have, 0: all */
     bool patch;      /* system call sites of programs may be patched, where that helps */
+    int decoder_fd;  /* patch: connection to who finds them, borrowed; or -1: none are found */
 };
 
 struct plat;
@@ -182,6 +183,7 @@ struct plat_ctx_ops {
 
 struct plat_ops {
     const char *name;
+    bool patches; /* plat_config.patch means something */
     const struct plat_as_ops *as;
     const struct plat_ctx_ops *ctx;
     /* 0, or a negative errno with a reason in why. Any time, before confinement. */

@@ -399,13 +399,13 @@ static int plat_bound_shadows(struct kvm_plat *p, uint64_t memory)
     return 0;
 }
 
-static int plat_patch(struct kvm_plat *p)
+static int plat_patch(struct kvm_plat *p, int decoder_fd)
 {
     p->patch.areas = KVM_AREAS_VA;
     p->patch.nobody = KVM_NOBODY_VA;
     p->patch.call = KVM_HAND_VA + (uint64_t)(kvm_hand_call - kvm_hand);
     p->base.reserved[p->base.reserved_count++] = (struct plat_range){PATCH_TABLE, PATCH_END};
-    return patch_plat_open(&p->patch, &kvm_patch_ops);
+    return patch_plat_open(&p->patch, &kvm_patch_ops, decoder_fd);
 }
 
 static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
@@ -437,7 +437,7 @@ static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
         r = plat_bound_shadows(p, cfg->memory);
     /* Where SYSCALL comes to ring 0, it is as good. */
     if (r == 0 && cfg->patch && p->runner_max > 0 && patch_supported())
-        r = plat_patch(p);
+        r = plat_patch(p, cfg->decoder_fd);
     if (r != 0) {
         plat_destroy(&p->base);
         return r;
@@ -449,6 +449,7 @@ static int plat_create(const struct plat_config *cfg, struct plat **out_plat)
 
 const struct plat_ops kvm_plat_ops = {
     .name = "kvm",
+    .patches = true,
     .as = &kvm_as_ops,
     .ctx = &kvm_ctx_ops,
     .probe = plat_probe,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -15,6 +16,8 @@
 
 #define PATCH_SETS 65536u
 #define PATCH_TEXTS_MAX 4096u
+/* Numbers from it on are not those of calls. */
+#define PATCH_NR_MAX 1024u
 
 _Static_assert(PATCH_SITES_MAX * sizeof(struct patch_site) < (1u << 20), "of a set");
 
@@ -34,13 +37,18 @@ struct patch_set {
 
 void patch_plat_init(struct patch_plat *p)
 {
-    *p = (struct patch_plat){.fd = -1};
+    *p = (struct patch_plat){.fd = -1, .decoder.fd = -1};
+    mutex_init(&p->decoder.mu, LOCK_RANK_LEAF);
     mutex_init(&p->mu, LOCK_RANK_LEAF);
     idalloc_init(&p->sets, 0, PATCH_SETS - 1);
 }
 
-int patch_plat_open(struct patch_plat *p, const struct patch_ops *ops)
+int patch_plat_open(struct patch_plat *p, const struct patch_ops *ops, int decoder_fd)
 {
+    int r = patch_decoder_open(&p->decoder, decoder_fd);
+
+    if (r != 0)
+        return r;
     p->fd = memfd_create("patched-sites", MFD_CLOEXEC);
     if (p->fd < 0 || ftruncate(p->fd, (off_t)(PATCH_SETS * PATCH_SLICE)) != 0)
         return -errno;
@@ -52,6 +60,7 @@ void patch_plat_fini(struct patch_plat *p)
 {
     if (p->fd >= 0)
         (void)close(p->fd);
+    patch_decoder_close(&p->decoder);
     idalloc_fini(&p->sets);
     mutex_destroy(&p->mu);
 }
@@ -356,7 +365,8 @@ struct page_work {
     const struct patch_text *text;
     size_t start;
     struct patch_shape shape;
-    uint8_t bytes[PAGE_SIZE];
+    uint8_t code[PAGE_SIZE];  /* as the program has it */
+    uint8_t bytes[PAGE_SIZE]; /* with the sites that are patched already */
 };
 
 static bool page_read(struct patch_as *pa, struct page_work *w)
@@ -366,15 +376,30 @@ static bool page_read(struct patch_as *pa, struct page_work *w)
     if (i == pa->text_count || pa->texts[i].start > w->addr)
         return false;
     w->text = &pa->texts[i];
-    const struct patch_page *pg = page_at(pa, w->addr);
-    if (pg != NULL) {
-        memcpy(w->bytes, pg->copy, PAGE_SIZE);
-        return true;
-    }
     /* Behind the end of a file its last page is zero. */
-    memset(w->bytes, 0, PAGE_SIZE);
-    return pread(w->text->fd, w->bytes, PAGE_SIZE,
-                 (off_t)(w->text->off + (w->addr - w->text->start))) > 0;
+    memset(w->code, 0, PAGE_SIZE);
+    if (pread(w->text->fd, w->code, PAGE_SIZE,
+              (off_t)(w->text->off + (w->addr - w->text->start))) <= 0)
+        return false;
+    const struct patch_page *pg = page_at(pa, w->addr);
+    memcpy(w->bytes, pg != NULL ? pg->copy : w->code, PAGE_SIZE);
+    return true;
+}
+
+/* The call at off, made with number nr. */
+static enum patch_added page_look(struct patch_as *pa, struct page_work *w, size_t off, uint64_t nr)
+{
+    const enum patch_known known =
+        patch_look(&pa->plat->decoder, w->code, off, &w->start, &w->shape);
+
+    if (known != PATCH_FITS)
+        return known == PATCH_ASKED ? PATCH_LATER : PATCH_LEFT;
+    /* Debuggers and unwinders know the end of a signal handler by its bytes. */
+    if (w->shape.loads && (w->shape.nr != nr || nr >= PATCH_NR_MAX || nr == SYS_rt_sigreturn))
+        return PATCH_LEFT;
+    /* Part of it may belong to another site. */
+    return memcmp(w->code + w->start, w->bytes + w->start, w->shape.size) == 0 ? PATCH_DONE
+                                                                               : PATCH_LEFT;
 }
 
 static bool page_room(struct patch_as *pa)
@@ -429,23 +454,27 @@ static bool page_show(struct patch_as *pa, uint64_t addr, uint32_t copy)
                                slice + PATCH_MAPPED + (uint64_t)copy * PAGE_SIZE);
 }
 
-static bool patch_site_locked(struct patch_as *pa, struct page_work *w, uint64_t rip, uint64_t nr)
+static enum patch_added patch_site_locked(struct patch_as *pa, struct page_work *w, uint64_t rip,
+                                          uint64_t nr)
 {
     if (pa->never || (rip - 2) % PAGE_SIZE > PAGE_SIZE - 2 || pa->plat->ops->settle(pa) != 0)
-        return false;
+        return PATCH_LEFT;
     w->addr = ALIGN_DOWN(rip - 2, PAGE_SIZE);
-    if (!page_read(pa, w) ||
-        !patch_recognise(w->bytes, PAGE_SIZE, rip - 2 - w->addr, nr, &w->start, &w->shape) ||
-        !page_room(pa))
-        return false;
+    if (!page_read(pa, w))
+        return PATCH_LEFT;
+    const enum patch_added look = page_look(pa, w, rip - 2 - w->addr, nr);
+    if (look != PATCH_DONE)
+        return look;
+    if (!page_room(pa))
+        return PATCH_LEFT;
     const struct patch_text text = *w->text;
     const uint32_t copy = page_write(pa->set, w);
     if (copy == PATCH_COPIES)
-        return false;
+        return PATCH_LEFT;
     if (!page_show(pa, w->addr, copy)) {
         /* Nobody knows what is there now, but mm will see it as a fault. */
         pa->never = true;
-        return false;
+        return PATCH_LEFT;
     }
     struct patch_page *pg = page_at(pa, w->addr);
     if (pg == NULL)
@@ -455,21 +484,22 @@ static bool patch_site_locked(struct patch_as *pa, struct page_work *w, uint64_t
                               .fd = text.fd,
                               .prot = text.prot,
                               .copy = pa->set->mem + PATCH_MAPPED + (size_t)copy * PAGE_SIZE};
-    return true;
+    return PATCH_DONE;
 }
 
-bool patch_add_site(struct patch_as *pa, uint64_t rip, uint64_t nr)
+enum patch_added patch_add_site(struct patch_as *pa, uint64_t rip, uint64_t nr)
 {
+    static const char *const outcome[] = {[PATCH_LEFT] = "goes on with traps",
+                                          [PATCH_LATER] = "is being looked at",
+                                          [PATCH_DONE] = "needs no trap from now on"};
     struct page_work *w = malloc(sizeof(*w));
-    bool done = false;
 
     if (w == NULL)
-        return false;
+        return PATCH_LEFT;
     mutex_lock(pa->mu);
-    done = patch_site_locked(pa, w, rip, nr);
+    const enum patch_added added = patch_site_locked(pa, w, rip, nr);
     mutex_unlock(pa->mu);
-    log_debug("patch: call %u behind %#lx %s", (unsigned)nr, (unsigned long)rip,
-              done ? "needs no trap from now on" : "goes on with traps");
+    log_debug("patch: call %u behind %#lx %s", (unsigned)nr, (unsigned long)rip, outcome[added]);
     free(w);
-    return done;
+    return added;
 }

@@ -1,5 +1,5 @@
 /* System call sites of programs that are called often, changed to hand over without a trap.
- * Depends on: abi.h, platform/stub, base.
+ * Depends on: abi.h, shape.h, platform/stub, base.
  * Threading: said per function.
  * Ownership: a patch_set belongs to the address spaces that use it, a forked family; sites and the
  * pages in its file live as long as it does. */
@@ -17,26 +17,15 @@
 #include "base/lock.h"
 #include "base/ref.h"
 #include "platform/patch/abi.h"
+#include "platform/patch/shape.h"
 #include "platform/regs.h"
 #include "platform/stub/queue.h"
 
-/* Bytes of a site that are replaced, of its code behind the table, and how many there can be. */
-#define PATCH_SIZE 7u
+/* Bytes of a site's code behind the table, and how many sites there can be. */
 #define PATCH_SLOT 160u
 #define PATCH_SITES_MAX 4096u
-#define PATCH_MOVES_MAX 3u
 
 struct plat_fault;
-
-/* A site as it is in a program. Offsets are from its first byte. */
-struct patch_shape {
-    bool loads;          /* mov $nr,%eax before the call is part of it */
-    uint32_t nr;         /* loads: the number */
-    unsigned size;       /* bytes that its code takes the place of */
-    unsigned call_end;   /* behind the system call instruction */
-    unsigned move_count; /* instructions behind it that are moved as well */
-    unsigned moves[PATCH_MOVES_MAX];
-};
 
 /* The code of a site. Offsets are from its first byte. */
 struct patch_code {
@@ -53,10 +42,10 @@ struct patch_site {
 };
 
 /* ---- patch_site.c: any thread ---- */
-/* Looks at the system call instruction at off of the size bytes of code, called with number nr.
- * False: it is left alone. *out_start: where its site begins. */
-bool patch_recognise(const uint8_t *code, size_t size, size_t off, uint64_t nr, size_t *out_start,
-                     struct patch_shape *out);
+/* Whether a may be the decoder's word about the call at off of the size bytes of code: whatever it
+ * says, the site's code is made of bytes of the program alone, and fits. */
+bool patch_check(const uint8_t *code, size_t size, size_t off, const struct patch_answer *a,
+                 struct patch_shape *out);
 /* Writes the code of a site at start, whose bytes are text. areas: the table of areas by FS base.
  * At most PATCH_SLOT bytes. */
 void patch_emit(const struct patch_shape *shape, uint64_t start, const uint8_t *text,
@@ -67,6 +56,36 @@ void patch_jump(uint32_t index, uint8_t out[PATCH_SIZE]);
 uint32_t patch_area_hash(uint64_t fs_base);
 /* The processor has what the code of sites needs. */
 bool patch_supported(void);
+
+/* ---- patch_ask.c: what is known about code, by its bytes; any thread ---- */
+/* Questions that wait for an answer, and how much code is remembered. */
+#define PATCH_ASKED_MAX 16u
+#define PATCH_KNOWN_MAX 512u
+
+enum patch_known {
+    PATCH_UNFIT, /* not a site, or nobody can tell */
+    PATCH_ASKED, /* look again later */
+    PATCH_FITS,
+};
+
+struct patch_memory;
+
+struct patch_decoder {
+    struct mutex mu;             /* rank LEAF */
+    int fd;                      /* connection to the decoder; -1: there is none, or no more */
+    bool told;                   /* the log says so */
+    unsigned asked;              /* without an answer yet */
+    struct patch_memory *memory; /* NULL: nothing was asked yet */
+};
+
+/* fd is borrowed; -1: there is no decoder. -errno. */
+MUST_CHECK int patch_decoder_open(struct patch_decoder *d, int fd);
+/* d is all zero, or was opened, or that failed. */
+void patch_decoder_close(struct patch_decoder *d);
+/* What the system call instruction at off of a page is part of: from memory, or by asking, which
+ * does not wait for the answer. FITS: *out_start is where the site begins. */
+enum patch_known patch_look(struct patch_decoder *d, const uint8_t page[PAGE_SIZE], size_t off,
+                            size_t *out_start, struct patch_shape *out);
 
 /* ---- patch.c: what is patched in an address space; its lock held unless said ---- */
 struct patch_set;
@@ -108,7 +127,8 @@ struct patch_plat {
     uint64_t areas;              /* in guests: the table of areas */
     uint64_t nobody;             /* an area that is nobody's */
     uint64_t call;               /* the platform's code for calls from sites */
-    struct mutex mu;             /* rank LEAF: sets */
+    struct patch_decoder decoder;
+    struct mutex mu; /* rank LEAF: sets */
     struct idalloc sets;
 };
 
@@ -139,9 +159,9 @@ struct patch_as {
 
 /* Nothing is patched, yet. */
 void patch_plat_init(struct patch_plat *p);
-/* From now on it is; areas, nobody and call are set before there is an address space. -errno: still
- * nothing. */
-MUST_CHECK int patch_plat_open(struct patch_plat *p, const struct patch_ops *ops);
+/* From now on it is; areas, nobody and call are set before there is an address space. decoder_fd:
+ * as plat_config.decoder_fd. -errno: still nothing. */
+MUST_CHECK int patch_plat_open(struct patch_plat *p, const struct patch_ops *ops, int decoder_fd);
 void patch_plat_fini(struct patch_plat *p);
 
 /* pa is all zero; areas: PATCH_AREAS_COUNT words, or NULL where nothing is patched. */
@@ -154,9 +174,13 @@ void patch_as_fini(struct patch_as *pa);
 MUST_CHECK int patch_cut(struct patch_as *pa, const struct stub_change *change, bool is_text);
 /* pa begins as a copy of from, whose lock is held. -ENOMEM. */
 MUST_CHECK int patch_fork(struct patch_as *from, struct patch_as *pa);
-/* Patches the site whose system call instruction ends at rip. False: it is left as it is. Takes the
- * lock. */
-bool patch_add_site(struct patch_as *pa, uint64_t rip, uint64_t nr);
+enum patch_added {
+    PATCH_LEFT,  /* it stays as it is */
+    PATCH_LATER, /* nobody knows yet whether it can be */
+    PATCH_DONE,
+};
+/* Patches the site whose system call instruction ends at rip. Takes the lock. */
+enum patch_added patch_add_site(struct patch_as *pa, uint64_t rip, uint64_t nr);
 /* Takes every patched page away, for good. Takes the lock. */
 void patch_stop(struct patch_as *pa);
 /* The program wants to see the patched page at addr as it was: it gets it, for good. False: there

@@ -8,6 +8,8 @@
 
 /* Calls made with a trap from one place, by all threads, before it is patched. */
 #define PATCH_HOT 48u
+/* And between two looks while nobody knows whether it can be. */
+#define PATCH_AGAIN 16u
 /* No FS base is the negative of it. */
 #define PATCH_NO_BASE UINT64_C(0x4000000000000000)
 
@@ -179,11 +181,12 @@ static void patch_count(struct patch_ctx *d)
     if (h == NULL || atomic_load_explicit(&h->count, memory_order_relaxed) > PATCH_HOT ||
         atomic_fetch_add_explicit(&h->count, 1, memory_order_relaxed) + 1 != PATCH_HOT)
         return;
-    /* Makes room; what cannot be patched stays, and is asked again only if it is called much more
-     * often than others. */
-    atomic_store_explicit(
-        &h->count, patch_add_site(d->as, d->regs->rip, d->regs->orig_rax) ? 0 : PATCH_HOT + 1,
-        memory_order_relaxed);
+    /* What was patched makes room. What cannot be stays, and is asked again only if it is called
+     * much more often than others. */
+    static const uint32_t next[] = {
+        [PATCH_DONE] = 0, [PATCH_LATER] = PATCH_HOT - PATCH_AGAIN, [PATCH_LEFT] = PATCH_HOT + 1};
+    const enum patch_added added = patch_add_site(d->as, d->regs->rip, d->regs->orig_rax);
+    atomic_store_explicit(&h->count, next[added], memory_order_relaxed);
 }
 
 void patch_called(struct patch_ctx *d)

@@ -1,14 +1,14 @@
-/* Shapes of system call sites, and the code that takes their place.
+/* What the decoder says of system call sites, and the code that takes their place.
  *
  * Seven bytes become a jump through a table. Which ones is chosen so that nothing else can go
  * wrong:
  * - a call and the instructions behind it, known for certain since the call is executed there. They
- *   only move or compare registers, and run where they are moved to. Who jumps to one of them finds
- *   a byte of the jump that traps (the table's address and an odd encoding see to that), and so
- * does a thread that was in the call while the site was patched;
- * - or mov $nr,%eax and the call. The five bytes before a call may be something else, so the number
- *   must be the one it was called with and the byte before no prefix. Who jumps to the call finds a
- *   byte that traps.
+ *   only move or compute in registers, and run where they are moved to. Who jumps to one of them
+ *   finds a byte of the jump that traps (the table's address and an odd encoding see to that), and
+ *   so does a thread that was in the call while the site was patched;
+ * - or mov $nr,%eax and the call. Who jumps to the call finds a byte that traps;
+ * - or mov $nr,%rax, seven bytes itself, and the call, which stays where it is.
+ * The number must be the one that the call was made with.
  *
  * A site's code must touch neither the guest's stack nor its flags, and only rcx and r11, which
  * system calls do not keep. It finds the area of its thread in a table by a hash of the FS base,
@@ -17,16 +17,16 @@
 
 #include "platform/patch/patch.h"
 
-#define PATCH_TRAPS_AT(off) ((off) == 2 || (off) == 5 || (off) == 6)
-/* Numbers above are not those of calls. */
-#define PATCH_NR_MAX 1024u
-
 _Static_assert((PATCH_TABLE & 0xffff) == 0 && (PATCH_TABLE >> 16 & 0xff) == 0x06 &&
                    PATCH_TABLE >> 24 == 0x61,
                "these bytes are undefined instructions");
 _Static_assert(PATCH_SITES_MAX *PATCH_SLOT <= PATCH_CODE_SIZE &&
                    (PATCH_SITES_MAX + 1) * 8 <= PATCH_TABLE_SIZE,
                "room for all sites");
+/* The code of a site, without what was moved there and the address at its end. */
+#define PATCH_FRAME 132u
+_Static_assert(PATCH_FRAME + PATCH_SHAPE_MAX - PATCH_CALL_SIZE + sizeof(uint64_t) <= PATCH_SLOT,
+               "room for the longest site");
 _Static_assert(PATCH_NEGFS < 128 && PATCH_AFTER < 128, "offsets of one byte");
 
 static bool site_is_call(const uint8_t *p)
@@ -34,75 +34,54 @@ static bool site_is_call(const uint8_t *p)
     return p[0] == 0x0f && p[1] == 0x05;
 }
 
-/* Both operands are registers, none of them the stack pointer. */
-static bool site_is_plain_modrm(uint8_t rex, uint8_t modrm)
+/* mov $nr of either length in front of the call. */
+static bool site_loads(const uint8_t *code, const struct patch_answer *a, struct patch_shape *out)
 {
-    const unsigned reg = (modrm >> 3 & 7u) | (rex & 4u) << 1, rm = (modrm & 7u) | (rex & 1u) << 3;
+    static const uint8_t to_eax[] = {0xb8}, to_rax[] = {0x48, 0xc7, 0xc0};
+    const bool is_short = a->back == sizeof(to_eax) + sizeof(out->nr),
+               is_long = a->back == sizeof(to_rax) + sizeof(out->nr);
+    const size_t opcode = is_short ? sizeof(to_eax) : sizeof(to_rax);
 
-    return modrm >> 6 == 3 && reg != 4 && rm != 4;
-}
-
-/* Length of an instruction that moves or compares registers and constants, or 0. */
-static size_t site_plain(const uint8_t *p, size_t size)
-{
-    const uint8_t rex = size > 0 && (p[0] & 0xf0) == 0x40 ? p[0] : 0;
-    const size_t n = rex != 0;
-
-    if (size < n + 2)
-        return 0;
-    switch (p[n]) {
-    case 0x3d: /* cmp $imm32, %eax or %rax */
-        return size >= n + 5 ? n + 5 : 0;
-    case 0x83: /* cmp $imm8, register */
-        return size >= n + 3 && p[n + 1] >> 3 == 0x1f ? n + 3 : 0;
-    case 0x85: /* test */
-    case 0x89: /* mov */
-    case 0x8b:
-        return site_is_plain_modrm(rex, p[n + 1]) ? n + 2 : 0;
-    default:
-        return 0;
-    }
-}
-
-/* The call, and what follows. */
-static bool site_behind(const uint8_t *p, size_t size, struct patch_shape *out)
-{
-    *out = (struct patch_shape){.size = 2, .call_end = 2};
-    while (out->size < PATCH_SIZE) {
-        const size_t n = site_plain(p + out->size, size - out->size);
-        if (n == 0 || !PATCH_TRAPS_AT(out->size) || out->move_count == PATCH_MOVES_MAX)
-            return false;
-        out->moves[out->move_count++] = out->size;
-        out->size += (unsigned)n;
-    }
+    if ((!is_short && !is_long) || a->move_count != 0 || a->size != a->call_end ||
+        memcmp(code, is_short ? to_eax : to_rax, opcode) != 0)
+        return false;
+    memcpy(&out->nr, code + opcode, sizeof(out->nr));
     return true;
 }
 
-static bool site_is_prefix(uint8_t b)
+/* Instructions begin where a byte traps, and the last of them is the first that ends behind the
+ * bytes replaced. */
+static bool site_moves(const struct patch_answer *a, struct patch_shape *out)
 {
-    return (b & 0xf0) == 0x40 || b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 ||
-           b == 0x2e || b == 0x36 || b == 0x3e || b == 0x26 || b == 0x64 || b == 0x65;
+    unsigned at = PATCH_CALL_SIZE;
+
+    if (a->back != 0 || a->move_count == 0 || a->move_count > PATCH_MOVES_MAX)
+        return false;
+    for (unsigned i = 0; i < a->move_count; i++) {
+        const unsigned end = i + 1 < a->move_count ? a->moves[i + 1] : a->size;
+        if (a->moves[i] != at || at >= PATCH_SIZE || !PATCH_TRAPS_AT(at) || end <= at ||
+            end - at > PATCH_INSN_MAX)
+            return false;
+        out->moves[i] = at;
+        at = end;
+    }
+    out->move_count = a->move_count;
+    return true;
 }
 
-bool patch_recognise(const uint8_t *code, size_t size, size_t off, uint64_t nr, size_t *out_start,
-                     struct patch_shape *out)
+bool patch_check(const uint8_t *code, size_t size, size_t off, const struct patch_answer *a,
+                 struct patch_shape *out)
 {
-    uint32_t imm;
+    struct patch_shape shape = {.loads = a->loads != 0, .size = a->size, .call_end = a->call_end};
 
-    if (off > size || size - off < 2 || !site_is_call(code + off))
+    if (a->found != 1 || a->loads > 1 || off > size || a->back > off ||
+        a->size > size - (off - a->back) || a->size < PATCH_SIZE || a->size > PATCH_SHAPE_MAX ||
+        a->call_end != a->back + PATCH_CALL_SIZE || a->call_end > a->size ||
+        !site_is_call(code + off))
         return false;
-    if (size - off >= PATCH_SIZE && site_behind(code + off, size - off, out)) {
-        *out_start = off;
-        return true;
-    }
-    if (off < 6 || code[off - 5] != 0xb8 || site_is_prefix(code[off - 6]))
+    if (!(shape.loads ? site_loads(code + off - a->back, a, &shape) : site_moves(a, &shape)))
         return false;
-    memcpy(&imm, code + off - 4, sizeof(imm));
-    if (imm != nr || imm >= PATCH_NR_MAX)
-        return false;
-    *out =
-        (struct patch_shape){.loads = true, .nr = imm, .size = PATCH_SIZE, .call_end = PATCH_SIZE};
-    *out_start = off - 5;
+    *out = shape;
     return true;
 }
 

@@ -27,7 +27,7 @@ void st_sigactions_offer(struct plat_ctx *base, uint64_t zero, uint64_t plain)
 void st_sigactions_begin(struct st_ctx *c)
 {
     c->shared->sigact_calls = 0;
-    c->sigact_looked = false;
+    c->sigact_look = SIGACT_HOT;
     st_sigactions_offer(&c->base, 0, 0);
 }
 
@@ -51,9 +51,11 @@ void st_sigactions_look(struct st_ctx *c)
 {
     const volatile struct st_shared *s = c->shared;
 
-    if (LIKELY(s->sigact_calls < SIGACT_HOT) || c->sigact_looked ||
-        st_plat(c->base.plat)->patch.ops == NULL)
+    const uint32_t calls = s->sigact_calls;
+
+    if (LIKELY(calls < c->sigact_look) || st_plat(c->base.plat)->patch.ops == NULL)
         return;
-    c->sigact_looked = true;
-    (void)patch_add_site(&c->as->patch, s->sigact_rip, SYS_rt_sigaction);
+    c->sigact_look = UINT32_MAX;
+    if (patch_add_site(&c->as->patch, s->sigact_rip, SYS_rt_sigaction) == PATCH_LATER)
+        c->sigact_look = calls + SIGACT_HOT;
 }

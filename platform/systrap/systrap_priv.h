@@ -185,7 +185,7 @@ struct st_ctx {
     struct patch_ctx patch;
     uint32_t spin;         /* looks at turn before sleeping; 0: the two share a CPU */
     uint64_t sigact_plain; /* as offered */
-    bool sigact_looked;    /* at the place where such calls are made */
+    uint32_t sigact_look;  /* after so many such calls, at the place where they are made */
     /* any thread */
     _Atomic bool interrupt;
     _Atomic uint64_t interrupt_ns;    /* since when it waits for an answer, or 0 */

@@ -298,7 +298,9 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
     idalloc_init(&p->slots, 1, ST_SLOTS - 1);
     idalloc_init(&p->area_ids, 0, ST_AREAS - 1);
     patch_plat_init(&p->patch);
-    int r = cfg->patch && patch_supported() ? patch_plat_open(&p->patch, &st_patch_ops) : 0;
+    int r = cfg->patch && patch_supported()
+                ? patch_plat_open(&p->patch, &st_patch_ops, cfg->decoder_fd)
+                : 0;
     if (r == 0)
         r = systrap_share("stub-operations", (size_t)ST_SLOTS * PAGE_SIZE, &p->ops_fd, &mem);
     p->ops_mem = mem;
@@ -320,6 +322,7 @@ static int systrap_create(const struct plat_config *cfg, struct plat **out_plat)
 
 const struct plat_ops systrap_plat_ops = {
     .name = "systrap",
+    .patches = true,
     .as = &st_as_ops,
     .ctx = &st_ctx_ops,
     .probe = systrap_probe,

@@ -20,6 +20,7 @@
 #include "platform/systrap/systrap.h"
 #include "runsc/boot/boot_priv.h"
 #include "runsc/sandbox/confine.h"
+#include "runsc/sandbox/decoder.h"
 #include "sentry/kernel/account.h"
 #include "sentry/fs/anon/hostfd.h"
 #include "sentry/fs/dev/dev.h"
@@ -153,6 +154,8 @@ static void keep_fds_only(struct boot *b)
         keep[n++] = a->life_fd;
     if (a->plat_fd >= 0)
         keep[n++] = a->plat_fd;
+    if (a->decoder_fd >= 0)
+        keep[n++] = a->decoder_fd;
     if (b->oom_fd >= 0)
         keep[n++] = b->oom_fd;
     if (a->sandbox->oom_count_fd >= 0)
@@ -264,6 +267,20 @@ static uint64_t memory_limit(const struct boot *b)
     return limited ? (uint64_t)res->memory_limit : 0;
 }
 
+/* Connected to the decoder, or -1. */
+static int start_decoder(const struct boot *b)
+{
+    const int program = b->args->decoder_fd;
+
+    if (program < 0)
+        return -1;
+    const int fd = decoder_launch(program);
+    if (fd < 0)
+        log_warn("decoder: %s", strerror(-fd));
+    close(program);
+    return MAX(fd, -1);
+}
+
 /* Stage 2: no capability, no new privilege, no path; then what must exist before the filter; then
  * the filter. Guest-controlled bytes are looked at only after it. */
 static void confine(struct boot *b)
@@ -273,6 +290,7 @@ static void confine(struct boot *b)
 
     STEP(b, confine_rlimits(&step));
     STEP(b, confine_drop_capabilities(&step));
+    cfg.decoder_fd = start_decoder(b);
     STEP(b, confine_landlock(b->args->net_fd >= 0, &abi, &step));
     log_debug("landlock ABI %d", abi);
     if (pipe2(b->wake, O_CLOEXEC | O_NONBLOCK))
@@ -296,6 +314,8 @@ static void confine(struct boot *b)
         boot_fail(b, errno, "dumpable");
     start_platform_apart(b, &cfg);
     memfile_set_tables(b->mf, b->plat->mem_tables);
+    if (cfg.decoder_fd >= 0)
+        close(cfg.decoder_fd);
     if (b->args->plat_fd >= 0)
         close(b->args->plat_fd);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))

@@ -28,12 +28,13 @@ struct boot_args {
     /* In order of preference: the first that starts runs the guests. */
     const struct plat_ops *plats[BOOT_PLATFORMS_MAX];
     size_t plat_count;
-    int sync_fd;   /* one byte comes when the id maps are written; EOF: give up */
-    int status_fd; /* takes one struct boot_status */
-    int life_fd;   /* EOF when the caller died; -1 when the sandbox outlives it */
-    int null_fd;   /* /dev/null, read-write */
-    int plat_fd;   /* what the platform opened, or -1 */
-    int net_fd;    /* connection to the broker with --network=host, or -1 */
+    int sync_fd;    /* one byte comes when the id maps are written; EOF: give up */
+    int status_fd;  /* takes one struct boot_status */
+    int life_fd;    /* EOF when the caller died; -1 when the sandbox outlives it */
+    int null_fd;    /* /dev/null, read-write */
+    int plat_fd;    /* what the platform opened, or -1 */
+    int decoder_fd; /* the decoder's program (runsc/sandbox/decoder.h), or -1 */
+    int net_fd;     /* connection to the broker with --network=host, or -1 */
     int gofer_fds[BOOT_GOFER_FDS_MAX];
     size_t gofer_fd_count;
     bool privileged; /* the caller could write any id map */

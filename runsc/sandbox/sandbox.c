@@ -16,6 +16,7 @@
 #include "runsc/boot/boot.h"
 #include "runsc/sandbox/broker.h"
 #include "runsc/sandbox/confine.h"
+#include "runsc/sandbox/decoder.h"
 #include "runsc/sandbox/launch.h"
 
 #define SENTRY_NAMESPACES                                                                          \
@@ -30,7 +31,7 @@ struct launch {
     int sync[2], status[2], life[2];
     int gofer_fds[GOFER_CHANNELS]; /* the sentry's ends */
     int net[2];                    /* the sentry's end and the broker's, with --network=host */
-    int null_fd, plat_fd;
+    int null_fd, plat_fd, decoder_fd;
     pid_t sentry, gofer, broker;
 };
 
@@ -63,6 +64,7 @@ static NORETURN void sentry_child(struct launch *l, bool privileged, bool inside
         .life_fd = l->life[0],
         .null_fd = l->null_fd,
         .plat_fd = l->plat_fd,
+        .decoder_fd = l->decoder_fd,
         .net_fd = l->net[0],
         .gofer_fd_count = GOFER_CHANNELS,
         .privileged = privileged,
@@ -86,6 +88,10 @@ static int start_sentry(struct launch *l, struct err *e)
     l->plat_fd = l->plats[0]->open ? l->plats[0]->open() : -1;
     if (l->plats[0]->open && l->plat_fd < 0)
         return err_errno(e, -l->plat_fd, "platform %s", l->plats[0]->name);
+
+    for (size_t i = 0; i < l->plat_count && l->a->patch_sites && l->decoder_fd < 0; i++)
+        if (l->plats[i]->patches)
+            l->decoder_fd = decoder_open_program();
 
     /* A program that may be executed but not read is undumpable, and its files in /proc are root's:
      * a user could write no id map. */
@@ -157,6 +163,7 @@ static void launch_close(struct launch *l, bool keep_life)
         close_fd(&l->life[1]);
     close_fd(&l->null_fd);
     close_fd(&l->plat_fd);
+    close_fd(&l->decoder_fd);
     for (size_t i = 0; i < GOFER_CHANNELS; i++)
         close_fd(&l->gofer_fds[i]);
 }

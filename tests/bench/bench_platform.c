@@ -214,7 +214,7 @@ int main(int argc, char **argv)
             ops = platforms[i];
 
     need(memfile_new(UINT64_C(1) << 30, &mf) == 0, "memory file");
-    struct plat_config cfg = {.mem_fd = memfile_fd(mf), .device_fd = -1};
+    struct plat_config cfg = {.mem_fd = memfile_fd(mf), .device_fd = -1, .decoder_fd = -1};
     double start = now_us();
     need(ops->probe(why, sizeof(why)) == 0, why);
     if (ops->open != NULL)

@@ -20,6 +20,8 @@ TABLE = {
                      "dumpable": False, "fds": SENTRY_FDS},
     "runsc-stub": {"id": 65534, "caps": 0, "own": set(NAMESPACES), "root": "empty",
                    "dumpable": True, "fds": SENTRY_FDS},
+    "runsc-decoder": {"id": 65534, "caps": 0, "own": set(NAMESPACES), "root": "empty",
+                      "dumpable": False, "fds": (r"socket:",)},
     "runsc-gofer": {"id": 0, "caps": FILE_CAPS, "own": {"mnt", "net", "ipc", "uts"}, "root": "empty",
                     "dumpable": False,
                     "fds": (r"/dev/null", r"socket:", r"pipe:", r"anon_inode:(\[eventfd\]|inotify)$")},
@@ -46,7 +48,18 @@ class Confinement(Case):
         p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
         self.assertEqual(p.stdout.readline(), "ready\n")
         eventually(lambda: sum("stub" in c for c in self.names(p)) >= 3, what="stubs")
+        eventually(lambda: self.is_confined(p, "runsc-decoder"), what="a decoder that is ready")
         return p
+
+    @staticmethod
+    def is_confined(p, name):
+        for pid in children_of(p.pid):
+            try:
+                if read(pid, "comm").strip() == name:
+                    return status(pid, "Seccomp") == "2"
+            except OSError:
+                pass
+        return False
 
     @staticmethod
     def names(p):
@@ -70,6 +83,17 @@ class Confinement(Case):
         for name, pid in self.processes(p):
             with self.subTest(process=name):
                 self.check(pid, TABLE[name])
+
+    def test_the_decoder_has_its_connection_and_no_more(self):
+        p = self.start()
+        pid = next(pid for name, pid in self.processes(p) if name == "runsc-decoder")
+        self.assertEqual(os.listdir(f"/proc/{pid}/fd"), ["0"])
+        limits = read(pid, "limits")
+        for name in ("open files", "processes", "address space", "data size", "file size"):
+            self.assertRegex(limits, rf"Max {name}\s+\d+\s+\d+", name)
+        sentry = next(pid for name, pid in self.processes(p) if name == "runsc-sentry")
+        os.kill(int(sentry), 9)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}/root"), what="the decoder's end")
 
     def gofer_of(self, cid):
         return json.loads((self.root / cid / "state.json").read_text())["gofer"]["pid"]

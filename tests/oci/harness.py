@@ -77,6 +77,16 @@ def eventually(check, timeout=120, what="condition"):
         time.sleep(0.01)
 
 
+def copy_runtime(folder):
+    """The runtime under test, with what it looks for beside it, for anybody: its path there."""
+    for name in (os.path.basename(RUNTIME[0]), "runsc-decoder"):
+        source = pathlib.Path(RUNTIME[0]).with_name(name)
+        if source.exists():
+            shutil.copy(source, folder / name)
+            os.chmod(folder / name, 0o755)
+    return folder / os.path.basename(RUNTIME[0])
+
+
 def children_of(pid):
     """Every live descendant of pid, zombies not counted."""
     found, unseen = [], [pid]

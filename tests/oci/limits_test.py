@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, children_of, eventually, is_static, main
+from harness import IS_OURS, RUNTIME, Case, children_of, copy_runtime, eventually, is_static, main
 from layout import HAS_V1, HAS_V2, Layout
 
 BUSY = ["/bin/sh", "-c", "while :; do :; done"]
@@ -393,8 +393,7 @@ class Delegated(Counters, Case):
         self.home = self.dir / "home"
         shutil.copytree(self.rootfs, self.home / "rootfs", symlinks=True)
         subprocess.run(["chown", "-R", f"{UID}:{UID}", self.home], check=True)
-        self.program = self.dir / "runsc"
-        shutil.copy(RUNTIME[0], self.program)
+        self.program = copy_runtime(self.dir)
 
     def remove(self):
         for d in (self.place / "session", self.place):

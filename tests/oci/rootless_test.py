@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, eventually, main
+from harness import IS_OURS, RUNTIME, Case, copy_runtime, eventually, main
 
 UID = GID = 61234  # nobody's: no name, no group, no subordinate ids
 
@@ -17,9 +17,7 @@ class Rootless(Case):
     def setUp(self):
         super().setUp()
         # The build folder may be out of the user's reach.
-        self.program = self.dir / "runsc"
-        shutil.copy(RUNTIME[0], self.program)
-        os.chmod(self.program, 0o755)
+        self.program = copy_runtime(self.dir)
         self.home = self.dir / "home"
         self.home.mkdir()
         os.chown(self.home, UID, GID)

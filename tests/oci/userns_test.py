@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import IS_OURS, RUNTIME, Case, main
+from harness import IS_OURS, RUNTIME, Case, copy_runtime, main
 
 FIRST, COUNT = 100000, 65536
 
@@ -134,9 +134,7 @@ class Rootless(Case):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.bundle)
 
     def test_root_inside(self):
-        self.program = self.dir / "runsc"
-        shutil.copy(RUNTIME[0], self.program)
-        self.program.chmod(0o755)
+        self.program = copy_runtime(self.dir)
         shutil.copytree(self.rootfs, self.bundle / "rootfs", symlinks=True)
         chown_tree(self.dir, self.UID)
         self.assertEqual(self.as_user("spec", "--rootless").returncode, 0)

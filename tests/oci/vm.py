@@ -200,10 +200,11 @@ def base_image(path, runtime, folder, scripts):
     for command in ("sh", "unshare", "mount", "umount"):
         image.program(shutil.which(command), f"/usr/bin/{command}")
     image.python(folder, scripts)
-    with tempfile.NamedTemporaryFile() as bare:  # its symbols are most of it
-        subprocess.run(["strip", "-o", bare.name, runtime], check=True)
-        os.chmod(bare.name, 0o755)
-        image.program(bare.name, "/usr/bin/runsc")
+    for name in ("runsc", "runsc-decoder"):
+        with tempfile.NamedTemporaryFile() as bare:  # its symbols are most of it
+            subprocess.run(["strip", "-o", bare.name, pathlib.Path(runtime).with_name(name)], check=True)
+            os.chmod(bare.name, 0o755)
+            image.program(bare.name, f"/usr/bin/{name}")
     image.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     image.text("etc/group", "root:x:0:\n")
     image.text("etc/shadow", "root:*:::::::\n", 0o640)

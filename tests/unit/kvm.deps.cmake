@@ -1,1 +1,1 @@
-set(deps kvm patch mem platform)
+set(deps kvm patch decoder mem platform)

@@ -44,7 +44,7 @@ struct task {
 
 static void rig_start(struct rig *r)
 {
-    struct plat_config cfg;
+    struct plat_config cfg = {.decoder_fd = -1};
     cr_assert(safecopy_init() == 0);
     cr_assert(memfile_new(UINT64_C(1) << 36, &r->mf) == 0);
     cfg.mem_fd = memfile_fd(r->mf);

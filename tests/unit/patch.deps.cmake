@@ -1,1 +1,1 @@
-set(deps patch PkgConfig::CAPSTONE)
+set(deps patch decoder)

@@ -1,1 +1,1 @@
-set(deps mem platform stub)
+set(deps mem platform stub decoder)

@@ -26,6 +26,7 @@
 #define RIG_OPS ptrace_plat_ops
 #endif
 #include "sentry/mem/memfile.h"
+#include "tests/unit/decoder_rig.h"
 
 #define CODE UINT64_C(0x400000)
 #define DATA UINT64_C(0x500000)
@@ -42,6 +43,7 @@ struct rig {
     struct plat_as *as;
     struct plat_ctx *ctx;
     uint64_t code, data; /* offsets in the memory file */
+    struct rig_decoder decoder;
 };
 
 static inline void rig_map_code(struct rig *r, struct plat_as *as)
@@ -63,8 +65,12 @@ static inline void rig_start(struct rig *r, const void *code, size_t size)
     cfg.mem_fd = memfile_fd(r->mf);
     cr_assert_eq(RIG_OPS.probe(why, sizeof(why)), 0);
     cfg.patch = true;
+    rig_decoder_open(&r->decoder);
+    cfg.decoder_fd = r->decoder.asker;
     cfg.device_fd = RIG_OPS.open != NULL ? RIG_OPS.open() : -1;
     cr_assert_eq(RIG_OPS.create(&cfg, &r->plat), 0);
+    close(r->decoder.asker);
+    rig_decoder_start(&r->decoder);
     if (cfg.device_fd >= 0)
         close(cfg.device_fd);
     cr_assert_eq(plat_as_create(r->plat, &r->as), 0);
@@ -121,6 +127,7 @@ static inline void rig_end(struct rig *r)
         plat_ctx_destroy(r->ctx);
     plat_as_put(r->as);
     r->plat->ops->destroy(r->plat);
+    rig_decoder_end(&r->decoder);
     memfile_free(r->mf);
     /* Every stub is a child of this process, and has been waited for. */
     cr_assert(wait4(-1, NULL, __WALL | WNOHANG, NULL) == -1 && errno == ECHILD);

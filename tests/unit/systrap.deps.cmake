@@ -1,1 +1,1 @@
-set(deps systrap patch stub mem platform)
+set(deps systrap patch decoder stub mem platform)
