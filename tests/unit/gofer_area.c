@@ -106,17 +106,19 @@ static _Atomic bool stop;
 static void *scribble(void *arg)
 {
     const bool turns = arg != NULL;
+    struct gof_area *areas = fx_map_areas();
     uint64_t seed = 1;
 
     while (!atomic_load(&stop)) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        struct gof_area *a = &fx.areas[(seed >> 60) % (GOFER_CHANNELS - 1)];
+        struct gof_area *a = &areas[(seed >> 60) % (GOFER_CHANNELS - 1)];
         const uint32_t x = (uint32_t)(seed >> 32);
         atomic_store_explicit(&a->size, x % 3 ? x % 512 : x, memory_order_relaxed);
         a->message[x % 64] = (uint8_t)(x >> 8);
         if (turns)
             atomic_store(&a->turn, x >> 16 & 1);
     }
+    gof_areas_drop(areas, GOFER_CHANNELS - 1);
     return NULL;
 }
 

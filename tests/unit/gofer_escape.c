@@ -17,11 +17,14 @@ TestSuite(gofer_escape, .init = fixture_up, .fini = fixture_down);
 static int64_t raw_request(const struct wbuf *w)
 {
     static uint8_t answer[GOF_MESSAGE_MAX];
+    struct gof_area *areas = fx_map_areas();
     const _Atomic bool ended = false;
 
     cr_assert_eq(wbuf_status(w), 0);
-    gof_area_put(&fx.areas[0], w->data, w->len, GOF_TURN_GOFER);
-    return gof_area_get(&fx.areas[0], GOF_TURN_SENTRY, &ended, -1, answer);
+    gof_area_put(&areas[0], w->data, w->len, GOF_TURN_GOFER);
+    int64_t n = gof_area_get(&areas[0], GOF_TURN_SENTRY, &ended, -1, answer);
+    gof_areas_drop(areas, GOFER_CHANNELS - 1);
+    return n;
 }
 
 static void begin(struct wbuf *w, uint8_t *buf, size_t size, unsigned op)
