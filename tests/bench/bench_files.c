@@ -146,8 +146,8 @@ int main(int argc, char **argv)
         {"stat", one_stat, open_image, 2000},       {"open", one_open, open_image, 2000},
         {"read", one_read, open_image, 2000},       {"create", one_create, open_image, 500},
         {"pread4k", one_pread4k, open_image, 2000}, {"pwrite4k", one_pwrite4k, open_data, 2000},
-        {"pread1m", one_pread1m, open_image, 100},  {"pwrite1m", one_pwrite1m, open_data, 100},
-        {"list", one_list, make_list, 5},
+        {"pread1m", one_pread1m, open_image, 400},  {"pwrite1m", one_pwrite1m, open_data, 400},
+        {"list", one_list, make_list, 20},
     };
     double t[BATCHES];
 
