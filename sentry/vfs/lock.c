@@ -35,18 +35,17 @@ struct lock_waiter {
     const struct file_lock *want;
     const void *owner;
     const void *blocked_by;
-    bool detect; /* circles count */
+    bool detect;             /* circles count */
+    struct blocker *blocker; /* borrowed, while it is in the list */
 };
 
 static struct mutex locks_mu; /* rank FILE_LOCK: every lock list and waiter */
-static struct waitq released;
 static struct list lock_waiters;
 static struct list all_locks = LIST_INIT(all_locks);
 
 __attribute__((constructor)) static void lock_init(void)
 {
     mutex_init(&locks_mu, LOCK_RANK_FILE_LOCK);
-    waitq_init(&released);
     list_init(&lock_waiters);
 }
 
@@ -99,12 +98,14 @@ static void holder_remove(struct lock_holder *h, struct file_lock *l)
     free(l);
 }
 
-/* Cuts by's range out. spare is used when a lock falls in two. */
-static void holder_cut(struct lock_holder *h, const struct file_lock *by, struct file_lock **spare)
+/* Cuts by's range out; whether there was any. spare is used when a lock falls in two. */
+static bool holder_cut(struct lock_holder *h, const struct file_lock *by, struct file_lock **spare)
 {
     struct file_lock *l, *next;
+    bool any = false;
 
     for (l = holder_from(h, by->start); l != NULL && l->start <= by->end; l = next) {
+        any = true;
         next = lock_next(l);
         if (l->start < by->start && l->end > by->end) {
             struct file_lock *tail = *spare;
@@ -121,6 +122,7 @@ static void holder_cut(struct lock_holder *h, const struct file_lock *by, struct
             holder_remove(h, l);
         }
     }
+    return any;
 }
 
 /* Joins neighbours of one kind, as fcntl does. */
@@ -217,15 +219,45 @@ static bool lock_deadlock(const void *owner, const void *holder)
     return false;
 }
 
+/* owner has less of i than before. Who finds another one in his way than he knew has to look
+ * himself: that may close a circle. */
+static void lock_tell(const struct inode *i, const void *owner)
+{
+    const struct lock_waiter *w;
+
+    list_for_each_entry (w, &lock_waiters, node) {
+        if (w->want->inode != i || w->blocked_by != owner)
+            continue;
+        const struct file_lock *l = lock_conflict(i, w->want);
+        if (l == NULL || l->owner != owner)
+            blocker_wake(w->blocker);
+    }
+}
+
 /* What a change of locks may need; what is left of it is freed. */
 struct lock_room {
     struct file_lock *new, *tail;
     struct lock_holder *holder;
 };
 
-/* As lock_try. */
-static int lock_change_locked(struct inode *i, const struct file_lock *want, bool unlock,
-                              struct lock_room *room, const void **out_holder)
+static int lock_room_init(struct lock_room *room)
+{
+    room->new = malloc(sizeof(*room->new));
+    room->tail = malloc(sizeof(*room->tail));
+    room->holder = malloc(sizeof(*room->holder));
+    return room->new != NULL && room->tail != NULL && room->holder != NULL ? 0 : -ENOLCK;
+}
+
+static void lock_room_fini(struct lock_room *room)
+{
+    free(room->new);
+    free(room->tail);
+    free(room->holder);
+}
+
+/* 1: taken; 0: somebody is in the way (*out_holder). */
+static int lock_try_locked(struct inode *i, const struct file_lock *want, bool unlock,
+                           struct lock_room *room, const void **out_holder)
 {
     const struct file_lock *conflict = unlock ? NULL : lock_conflict(i, want);
 
@@ -236,7 +268,7 @@ static int lock_change_locked(struct inode *i, const struct file_lock *want, boo
     if (!unlock && lock_count(i) >= LIMIT_FILE_LOCKS)
         return -ENOLCK;
     struct lock_holder *h = lock_holder(i, want, &room->holder);
-    holder_cut(h, want, &room->tail);
+    const bool less = holder_cut(h, want, &room->tail);
     if (!unlock) {
         *room->new = *want;
         holder_add(h, room->new, &all_locks);
@@ -244,58 +276,59 @@ static int lock_change_locked(struct inode *i, const struct file_lock *want, boo
         room->new = NULL;
     }
     holder_drop_empty(h);
+    /* A weaker lock, or none, may let others in. */
+    if (less)
+        lock_tell(i, want->owner);
     return 1;
 }
 
-/* 1: taken; 0: somebody is in the way (*out_holder). */
-static int lock_try(struct inode *i, const struct file_lock *want, bool unlock,
-                    const void **out_holder)
+/* As lock_try_locked. */
+static int lock_try(struct inode *i, const struct file_lock *want, bool unlock)
 {
-    struct lock_room room = {.new = malloc(sizeof(*room.new)),
-                             .tail = malloc(sizeof(*room.tail)),
-                             .holder = malloc(sizeof(*room.holder))};
-    int r = -ENOLCK;
+    struct lock_room room;
+    const void *holder;
+    int r = lock_room_init(&room);
 
-    if (room.new != NULL && room.tail != NULL &&room.holder != NULL) {
+    if (r == 0) {
         mutex_lock(&locks_mu);
-        r = lock_change_locked(i, want, unlock, &room, out_holder);
+        r = lock_try_locked(i, want, unlock, &room, &holder);
         mutex_unlock(&locks_mu);
     }
-    free(room.new);
-    free(room.tail);
-    free(room.holder);
-    /* A weaker lock, or none, may let others in. */
-    if (r == 1)
-        (void)waitq_wake(&released, 0);
+    lock_room_fini(&room);
+    return r;
+}
+
+/* As lock_try_locked, or -EDEADLK; w waits for whoever is in the way. */
+static int lock_wait_step(struct inode *i, struct lock_waiter *w, struct lock_room *room)
+{
+    const void *holder = NULL;
+
+    mutex_lock(&locks_mu);
+    int r = lock_try_locked(i, w->want, false, room, &holder);
+    if (r == 0 && w->detect && lock_deadlock(w->owner, holder))
+        r = -EDEADLK;
+    w->blocked_by = holder;
+    if (r == 0 && list_empty(&w->node))
+        list_add_tail(&w->node, &lock_waiters);
+    mutex_unlock(&locks_mu);
     return r;
 }
 
 static int lock_wait(struct inode *i, const struct file_lock *want, bool detect,
                      const struct vfs_caller *c)
 {
-    struct lock_waiter w = {.want = want, .owner = want->owner, .detect = detect};
-    struct waiter waiter;
-    const void *holder = NULL;
-    int r;
+    struct lock_waiter w = {
+        .want = want, .owner = want->owner, .detect = detect, .blocker = c->blocker};
+    struct lock_room room;
+    int r = lock_room_init(&room);
 
-    waiter_init(&waiter, c->blocker, 0);
-    waitq_add(&released, &waiter);
     list_init(&w.node);
-    while ((r = lock_try(i, want, false, &holder)) == 0) {
-        mutex_lock(&locks_mu);
-        bool circle = detect && lock_deadlock(want->owner, holder);
-        w.blocked_by = holder;
-        if (!circle && list_empty(&w.node))
-            list_add_tail(&w.node, &lock_waiters);
-        mutex_unlock(&locks_mu);
-        r = circle ? -EDEADLK : blocker_wait(c->blocker, DEADLINE_NEVER);
-        if (r != 0)
-            break;
-    }
+    while (r == 0 && (r = lock_wait_step(i, &w, &room)) == 0)
+        r = blocker_wait(c->blocker, DEADLINE_NEVER);
     mutex_lock(&locks_mu);
     list_del(&w.node);
     mutex_unlock(&locks_mu);
-    waitq_del(&waiter);
+    lock_room_fini(&room);
     return r == 1 ? 0 : r == -EINTR ? -ERESTARTSYS : r;
 }
 
@@ -329,14 +362,13 @@ int vfs_lock_set(struct file *f, const void *owner, const struct vfs_flock *l, b
         .exclusive = l->type == F_WRLCK,
         .pid = owner == f ? -1 : c->tgid,
     };
-    const void *holder;
     int r = lock_range(l, &want);
 
     if (r != 0)
         return r;
     if ((l->type == F_RDLCK && !file_readable(f)) || (l->type == F_WRLCK && !file_writable(f)))
         return -EBADF;
-    r = lock_try(f->inode, &want, l->type == F_UNLCK, &holder);
+    r = lock_try(f->inode, &want, l->type == F_UNLCK);
     if (r != 0)
         return r > 0 ? 0 : r;
     if (!wait || c->blocker == NULL)
@@ -369,7 +401,6 @@ int vfs_lock_get(struct file *f, const void *owner, struct vfs_flock *l)
 void vfs_lock_drop_owner(struct file *f, const void *owner)
 {
     struct lock_holder *h, *next;
-    bool any = false;
 
     /* Most files never see a lock; a list that fills meanwhile is not this owner's. */
     if (__atomic_load_n(&f->inode->locks.next, __ATOMIC_ACQUIRE) == &f->inode->locks)
@@ -381,24 +412,21 @@ void vfs_lock_drop_owner(struct file *f, const void *owner)
         while (!rb_empty(&h->locks))
             holder_remove(h, lock_of(h->locks.node));
         holder_drop_empty(h);
-        any = true;
+        lock_tell(f->inode, owner);
     }
     mutex_unlock(&locks_mu);
-    if (any)
-        (void)waitq_wake(&released, 0);
 }
 
 int vfs_flock(struct file *f, int op, const struct vfs_caller *c)
 {
     struct file_lock want = {
         .inode = f->inode, .owner = f, .whole = true, .end = INT64_MAX, .pid = c->tgid};
-    const void *holder;
     int kind = op & ~LOCK_NB, r;
 
     if (kind != LOCK_SH && kind != LOCK_EX && kind != LOCK_UN)
         return -EINVAL;
     want.exclusive = kind == LOCK_EX;
-    r = lock_try(f->inode, &want, kind == LOCK_UN, &holder);
+    r = lock_try(f->inode, &want, kind == LOCK_UN);
     if (r != 0)
         return r > 0 ? 0 : r;
     if ((op & LOCK_NB) != 0 || c->blocker == NULL)

@@ -278,3 +278,35 @@ TEST(flock_kinds)
     CHECK_EXIT(pid, 0);
     OK(flock(a, LOCK_EX | LOCK_NB));
 }
+
+/* Waiters of one range each have it once, with others between them that are in nobody's way. */
+TEST(setlkw_hands_on)
+{
+    enum { WAITERS = 12 };
+    pid_t pid[WAITERS];
+
+    conf_put("f", "");
+    int fd = OK(open("f", O_RDWR));
+    volatile int *inside = conf_shared(sizeof(*inside) * 2);
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 10));
+    for (int i = 0; i < WAITERS; i++) {
+        pid[i] = conf_fork();
+        if (pid[i] != 0)
+            continue;
+        OK(lock(fd, F_SETLKW, F_WRLCK, 9, 1));
+        CHECK_EQ(inside[0], 0);
+        inside[0] = 1;
+        OK(lock(fd, F_SETLK, F_WRLCK, 20 + i, 1));
+        OK(lock(fd, F_SETLK, F_UNLCK, 20 + i, 1));
+        inside[1]++;
+        inside[0] = 0;
+        OK(lock(fd, F_SETLK, i % 2 ? F_UNLCK : F_RDLCK, 0, 10));
+        OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
+        _exit(0);
+    }
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 9));
+    OK(lock(fd, F_SETLK, F_UNLCK, 9, 1));
+    for (int i = 0; i < WAITERS; i++)
+        CHECK_EXIT(pid[i], 0);
+    CHECK_EQ(inside[1], WAITERS);
+}
