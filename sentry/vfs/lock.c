@@ -255,12 +255,33 @@ static void lock_room_fini(struct lock_room *room)
     free(room->holder);
 }
 
+/* flock(2): a lock of the other kind is given up first, whatever comes of the new one. True: want
+ * is there already. */
+static bool lock_convert(struct inode *i, const struct file_lock *want)
+{
+    struct lock_holder *h;
+
+    list_for_each_entry (h, &i->locks, node) {
+        if (!h->whole || h->owner != want->owner)
+            continue;
+        struct file_lock *l = lock_of(h->locks.node);
+        if (l->exclusive == want->exclusive)
+            return true;
+        holder_remove(h, l);
+        holder_drop_empty(h);
+        lock_tell(i, want->owner);
+        return false;
+    }
+    return false;
+}
+
 /* 1: taken; 0: somebody is in the way (*out_holder). */
 static int lock_try_locked(struct inode *i, const struct file_lock *want, bool unlock,
                            struct lock_room *room, const void **out_holder)
 {
+    if (want->whole && !unlock && lock_convert(i, want))
+        return 1;
     const struct file_lock *conflict = unlock ? NULL : lock_conflict(i, want);
-
     if (conflict != NULL) {
         *out_holder = conflict->owner;
         return 0;

@@ -279,6 +279,31 @@ TEST(flock_kinds)
     OK(flock(a, LOCK_EX | LOCK_NB));
 }
 
+/* A lock of the other kind is given up before the new one is asked for. */
+TEST(flock_conversion)
+{
+    conf_put("f", "x");
+    int a = OK(open("f", O_RDONLY)), b = OK(open("f", O_RDONLY));
+    OK(flock(a, LOCK_SH));
+    OK(flock(b, LOCK_SH));
+    CHECK_ERRNO(flock(a, LOCK_EX | LOCK_NB), EWOULDBLOCK);
+    OK(flock(b, LOCK_EX | LOCK_NB));
+    OK(flock(b, LOCK_EX | LOCK_NB));
+    CHECK_ERRNO(flock(a, LOCK_SH | LOCK_NB), EWOULDBLOCK);
+    OK(flock(b, LOCK_SH));
+    OK(flock(a, LOCK_SH));
+    /* So two who both want more do not wait for each other. */
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(flock(a, LOCK_EX));
+        OK(flock(a, LOCK_UN));
+        _exit(0);
+    }
+    OK(flock(b, LOCK_EX));
+    OK(flock(b, LOCK_UN));
+    CHECK_EXIT(pid, 0);
+}
+
 /* Waiters of one range each have it once, with others between them that are in nobody's way. */
 TEST(setlkw_hands_on)
 {
