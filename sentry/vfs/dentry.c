@@ -277,12 +277,16 @@ int dentry_lookup_locked(struct dentry *dir, const char *name, size_t len, struc
 int dentry_lookup(struct dentry *dir, const char *name, size_t len, const char *rest,
                   struct dentry **out)
 {
+    const bool hint = rest != NULL && dir->inode->ops->prefetch != NULL;
+    const bool asks = dir->sb->ops->revalidate != NULL;
     int r;
 
+    if (hint && asks)
+        dir->inode->ops->prefetch(dir->inode, rest);
     *out = cached_valid(dir, name, len);
     if (*out != NULL)
         return 0;
-    if (rest != NULL && dir->inode->ops->prefetch != NULL)
+    if (hint && !asks)
         dir->inode->ops->prefetch(dir->inode, rest);
     mutex_lock(&dir->inode->dir_mu);
     r = dentry_lookup_locked(dir, name, len, out);

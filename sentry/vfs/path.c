@@ -1,9 +1,28 @@
 /* The path walk: path_resolution(7), openat2(2). */
 #include <linux/capability.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "sentry/vfs/acl.h"
 #include "sentry/vfs/vfs_priv.h"
+
+/* Of threads that have walked, above WALK_BITS bits of their own count. */
+#define WALK_BITS 40
+static _Atomic uint64_t walk_threads;
+static _Thread_local uint64_t walk_id;
+
+uint64_t vfs_walk_id(void)
+{
+    return walk_id;
+}
+
+static void walk_next_id(void)
+{
+    if (UNLIKELY(walk_id == 0))
+        walk_id = (atomic_fetch_add_explicit(&walk_threads, 1, memory_order_relaxed) + 1)
+                  << WALK_BITS;
+    walk_id++;
+}
 
 int walk_init(struct walk *w, const struct vfs_caller *c, const struct vpath *base,
               const char *path, unsigned flags)
@@ -22,6 +41,7 @@ int walk_init(struct walk *w, const struct vfs_caller *c, const struct vpath *ba
     w->cur = *path == '/' ? w->root : w->base;
     vpath_get(&w->cur);
     w->pos = path;
+    walk_next_id();
     return 0;
 }
 
@@ -29,6 +49,7 @@ void walk_fini(struct walk *w)
 {
     vpath_put(&w->cur);
     free(w->buf);
+    walk_next_id();
 }
 
 static void walk_set(struct walk *w, const struct vpath *p)

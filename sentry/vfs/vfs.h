@@ -166,9 +166,9 @@ struct super {
 struct inode_ops {
     /* Owned inode, or -ENOENT (cached as negative when the super allows). */
     MUST_CHECK int (*lookup)(struct inode *dir, const char *name, struct inode **out);
-    /* Hint, given without dir_mu when the first name of path is not cached in dir: this is the text
-     * still to be walked ("usr/lib/x"), so that several look-ups may cost one request. NULL: none.
-     */
+    /* Hint, given without dir_mu when the first name of path is not cached in dir, or is to be
+     * revalidated: this is the text still to be walked ("usr/lib/x"), so that several look-ups may
+     * cost one request. NULL: none. */
     void (*prefetch)(struct inode *dir, const char *path);
     /* mode carries S_IFMT: regular, directory, FIFO, socket, device. Owner is set from c's fsuid
      * and fsgid (or the setgid directory) by vfs_init_owner helpers. Owned result. */
@@ -391,6 +391,9 @@ MUST_CHECK int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int6
 #define VFS_IN_ROOT 0x80u
 #define VFS_CACHED 0x100u /* -EAGAIN rather than asking the file system */
 
+/* Of the path walk that the calling thread is in; no other walk has it, before or after, in any
+ * thread. For what holds while one path is walked and no longer. */
+uint64_t vfs_walk_id(void);
 /* base NULL: cwd. Path strings are NUL-terminated, at most VFS_PATH_MAX. Owned *out. */
 MUST_CHECK int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char *path,
                           unsigned flags, struct vpath *out);

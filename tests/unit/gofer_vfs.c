@@ -196,17 +196,84 @@ Test(goferfs_vfs, removing_while_listing)
     file_put(d);
 }
 
-Test(goferfs_vfs, shared_and_readonly_mounts)
+static void mount_shared(void)
 {
     struct super *sb;
     struct vpath p;
-    struct file *f;
 
     cr_assert_eq(vfs_mkdir(&c, NULL, "/mnt", 0755), 0);
     cr_assert_eq(goferfs_mount(fx.client, EXPORT_RO, false, "ro", &sb), 0);
     cr_assert_eq(vfs_lookup(&c, NULL, "/mnt", 0, &p), 0);
     cr_assert_eq(vfs_mount(ns, &p, sb, 0), 0);
     vpath_put(&p);
+}
+
+/* The size of the file at path, or a negative errno. */
+static int64_t size_of(const char *path)
+{
+    struct vfs_attr a;
+    struct vpath p;
+    int r = vfs_lookup(&c, NULL, path, 0, &p);
+
+    if (r == 0) {
+        r = vfs_getattr(&p, &a);
+        vpath_put(&p);
+    }
+    return r ? r : (int64_t)a.size;
+}
+
+Test(goferfs_vfs, shared_path_is_walked_in_one_request)
+{
+    mount_shared();
+    cr_assert_eq(mkdir(fx_path("ro/a"), 0755), 0);
+    cr_assert_eq(mkdir(fx_path("ro/a/b"), 0755), 0);
+    cr_assert_eq(mkdir(fx_path("ro/a/other"), 0755), 0);
+    fx_write("ro/a/b/f", "1");
+    fx_write("ro/a/other/f", "other");
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = requests();
+        cr_assert_eq(size_of("/mnt/a/b/f"), 1);
+        cr_assert_eq(requests(), before + 2, "the walk and the attributes");
+    }
+    /* Each walk sees what the host has by then, wherever the one before has ended. */
+    cr_assert_eq(size_of("/mnt/a/b/f/x"), -ENOTDIR);
+    cr_assert_eq(size_of("/mnt/a/b/none/x"), -ENOENT);
+    cr_assert_eq(
+        renameat2(AT_FDCWD, fx_path("ro/a/b"), AT_FDCWD, fx_path("ro/a/other"), RENAME_EXCHANGE),
+        0);
+    cr_assert_eq(size_of("/mnt/a/b/f"), 5);
+    cr_assert_eq(mkdir(fx_path("ro/a/b/none"), 0755), 0);
+    cr_assert_eq(size_of("/mnt/a/b/none/x"), -ENOENT);
+    fx_write("ro/a/b/none/x", "22");
+    cr_assert_eq(size_of("/mnt/a/b/none/x"), 2);
+    cr_assert_eq(unlink(fx_path("ro/a/b/f")), 0);
+    cr_assert_eq(size_of("/mnt/a/b/f"), -ENOENT);
+}
+
+Test(goferfs_vfs, what_a_walk_left_over_is_not_used)
+{
+    struct vpath dir, p;
+
+    mount_shared();
+    cr_assert_eq(mkdir(fx_path("ro/d"), 0755), 0);
+    fx_write("ro/d/f", "1");
+    cr_assert_eq(vfs_lookup(&c, NULL, "/mnt/d", 0, &dir), 0);
+    /* It has looked at f, too, and is not let in. */
+    cr_assert_eq(vfs_lookup(&c, NULL, "/mnt/d/f/", 0, &p), -ENOTDIR);
+    cr_assert_eq(vfs_lookup(&c, NULL, "/mnt/d/none/../f", 0, &p), -ENOENT);
+    cr_assert_eq(unlink(fx_path("ro/d/f")), 0);
+    cr_assert_eq(vfs_lookup(&c, &dir, "f", 0, &p), -ENOENT);
+    fx_write("ro/d/none", "2");
+    cr_assert_eq(vfs_lookup(&c, &dir, "none", 0, &p), 0);
+    vpath_put(&p);
+    vpath_put(&dir);
+}
+
+Test(goferfs_vfs, shared_and_readonly_mounts)
+{
+    struct file *f;
+
+    mount_shared();
     expect_text("/mnt/file", "read only");
     cr_assert_eq(vfs_open(&c, NULL, "/mnt/file", O_RDWR, 0, 0, &f), -EROFS);
     cr_assert_eq(vfs_open(&c, NULL, "/mnt/x", O_RDWR | O_CREAT, 0600, 0, &f), -EROFS);

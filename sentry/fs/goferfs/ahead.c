@@ -1,6 +1,7 @@
 /* Walking ahead: a path of several components costs one request, though vfs looks them up one by
  * one. What was found waits in the super until its look-up comes, and is good only while nothing
- * was created, removed or renamed since. */
+ * was created, removed or renamed since. Of a shared super it is good for that walk alone: the next
+ * one sees what the host has by then. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,15 +9,21 @@
 
 #include "sentry/fs/goferfs/goferfs_priv.h"
 
+static uint64_t walk_of(const struct goferfs_super *gs)
+{
+    return gs->shared ? vfs_walk_id() : 0;
+}
+
 static struct goferfs_ahead *find_locked(struct goferfs_super *gs, const struct inode *dir,
                                          uint64_t dir_dev, const char *name)
 {
     uint64_t changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
+    uint64_t walk = walk_of(gs);
 
     for (size_t i = 0; i < GOFERFS_AHEAD; i++) {
         struct goferfs_ahead *a = &gs->ahead[i];
         if (a->used && a->dir_ino == dir->ino && a->dir_dev == dir_dev && a->changes == changes &&
-            strcmp(a->name, name) == 0)
+            a->walk == walk && strcmp(a->name, name) == 0)
             return a;
     }
     return NULL;
@@ -101,8 +108,7 @@ void goferfs_prefetch(struct inode *dir, const char *path)
     size_t done = 0;
     int why = 0;
 
-    /* Shared names are asked for when they are used, not before. */
-    if (gs->shared || !S_ISDIR(dir->mode) || !strchr(path, '/'))
+    if (!S_ISDIR(dir->mode) || !strchr(path, '/'))
         return;
     c = malloc(sizeof(*c));
     if (!c)
@@ -114,6 +120,7 @@ void goferfs_prefetch(struct inode *dir, const char *path)
         done = 0;
         why = 0;
     }
+    a.walk = walk_of(gs);
     a.dir_dev = gd->host_dev;
     a.dir_ino = dir->ino;
     for (size_t i = 0; i < done + (why == -ENOENT); i++) {

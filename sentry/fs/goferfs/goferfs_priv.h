@@ -27,6 +27,7 @@ struct goferfs_ahead {
     struct gof_node node;      /* handle 0: the name does not exist */
     uint64_t dir_dev, dir_ino; /* host's numbers of the directory */
     uint64_t changes;          /* the super's count when it was asked for */
+    uint64_t walk;             /* of a shared super: the only walk that it is for */
     char name[GOF_NAME_MAX + 1];
 };
 

@@ -78,8 +78,13 @@ static int revalidate(struct dentry *d, struct inode *dir, const char *name)
 
     if (!d->inode)
         return 0;
-    if (gof_walk(gs->client, goferfs_inode(dir)->handle, &name, 1, &n, &done, &why) || done == 0)
+    if (goferfs_ahead_take(dir, name, &n)) {
+        if (n.handle == 0)
+            return 0;
+    } else if (gof_walk(gs->client, goferfs_inode(dir)->handle, &name, 1, &n, &done, &why) ||
+               done == 0) {
         return 0;
+    }
     struct goferfs_inode *gi = goferfs_inode(d->inode);
     bool same = n.attr.ino == d->inode->ino && n.attr.dev == gi->host_dev &&
                 (n.attr.mode & S_IFMT) == (d->inode->mode & S_IFMT);
