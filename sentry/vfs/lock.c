@@ -149,17 +149,26 @@ static bool locks_conflict(const struct file_lock *held, const struct file_lock 
            want->start <= held->end;
 }
 
+static const struct file_lock *holder_conflict(const struct lock_holder *h,
+                                               const struct file_lock *want)
+{
+    if (h->whole != want->whole || h->owner == want->owner)
+        return NULL;
+    const struct file_lock *l = holder_from(h, want->start);
+    for (; l != NULL && l->start <= want->end; l = lock_next(l))
+        if (locks_conflict(l, want))
+            return l;
+    return NULL;
+}
+
 static const struct file_lock *lock_conflict(const struct inode *i, const struct file_lock *want)
 {
     const struct lock_holder *h;
 
     list_for_each_entry (h, &i->locks, node) {
-        if (h->whole != want->whole || h->owner == want->owner)
-            continue;
-        const struct file_lock *l = holder_from(h, want->start);
-        for (; l != NULL && l->start <= want->end; l = lock_next(l))
-            if (locks_conflict(l, want))
-                return l;
+        const struct file_lock *l = holder_conflict(h, want);
+        if (l != NULL)
+            return l;
     }
     return NULL;
 }
@@ -219,19 +228,15 @@ static bool lock_deadlock(const void *owner, const void *holder)
     return false;
 }
 
-/* owner has less of i than before. Who finds another one in his way than he knew has to look
- * himself: that may close a circle. */
-static void lock_tell(const struct inode *i, const void *owner)
+/* h has less of i than before. Whose way it is not in any more looks himself: somebody else may be,
+ * and waiting for him may close a circle. */
+static void lock_tell(const struct inode *i, const struct lock_holder *h)
 {
     const struct lock_waiter *w;
 
-    list_for_each_entry (w, &lock_waiters, node) {
-        if (w->want->inode != i || w->blocked_by != owner)
-            continue;
-        const struct file_lock *l = lock_conflict(i, w->want);
-        if (l == NULL || l->owner != owner)
+    list_for_each_entry (w, &lock_waiters, node)
+        if (w->want->inode == i && w->blocked_by == h->owner && holder_conflict(h, w->want) == NULL)
             blocker_wake(w->blocker);
-    }
 }
 
 /* What a change of locks may need; what is left of it is freed. */
@@ -268,8 +273,8 @@ static bool lock_convert(struct inode *i, const struct file_lock *want)
         if (l->exclusive == want->exclusive)
             return true;
         holder_remove(h, l);
+        lock_tell(i, h);
         holder_drop_empty(h);
-        lock_tell(i, want->owner);
         return false;
     }
     return false;
@@ -296,10 +301,10 @@ static int lock_try_locked(struct inode *i, const struct file_lock *want, bool u
         holder_join(h, room->new);
         room->new = NULL;
     }
-    holder_drop_empty(h);
     /* A weaker lock, or none, may let others in. */
     if (less)
-        lock_tell(i, want->owner);
+        lock_tell(i, h);
+    holder_drop_empty(h);
     return 1;
 }
 
@@ -432,8 +437,8 @@ void vfs_lock_drop_owner(struct file *f, const void *owner)
             continue;
         while (!rb_empty(&h->locks))
             holder_remove(h, lock_of(h->locks.node));
+        lock_tell(f->inode, h);
         holder_drop_empty(h);
-        lock_tell(f->inode, owner);
     }
     mutex_unlock(&locks_mu);
 }
