@@ -17,6 +17,8 @@
 #include "runsc/sandbox/confine.h"
 #include "runsc/sandbox/decoder.h"
 
+/* ---- confinement ---- */
+
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define LOAD_ARG(i, high)                                                                          \
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS,                                                             \
@@ -82,22 +84,54 @@ static int confine(void)
     return r != 0 ? r : load_filter();
 }
 
+/* ---- waiting ---- */
+
 /* Of the program (ld(1)). */
 extern const Elf64_Ehdr __ehdr_start;
 
-/* Code and constants that are not needed while it waits come back from the page cache. One call:
- * what is done after it has few pages, but the host maps many around each. */
-static void forget_program(void)
-{
-    const uintptr_t from = (uintptr_t)&__ehdr_start,
-                    base = __ehdr_start.e_type == ET_DYN ? from : 0;
-    const Elf64_Phdr *p = (const void *)((const char *)&__ehdr_start + __ehdr_start.e_phoff);
-    uintptr_t to = from;
+/* Its code and constants. */
+static struct {
+    uintptr_t start, end;
+} program;
 
+static void find_program(void)
+{
+    const uintptr_t start = (uintptr_t)&__ehdr_start,
+                    base = __ehdr_start.e_type == ET_DYN ? start : 0;
+    const Elf64_Phdr *p = (const void *)((const char *)&__ehdr_start + __ehdr_start.e_phoff);
+
+    program.start = program.end = start;
     for (unsigned i = 0; i < __ehdr_start.e_phnum; i++)
         if (p[i].p_type == PT_LOAD && !(p[i].p_flags & PF_W))
-            to = MAX(to, base + p[i].p_vaddr + p[i].p_memsz);
-    (void)madvise((void *)from, to - from, MADV_DONTNEED);
+            program.end = MAX(program.end, base + p[i].p_vaddr + p[i].p_memsz);
+}
+
+static inline long host_call(long nr, long a, long b, long c, long d)
+{
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = 0;
+    register long r9 __asm__("r9") = 0;
+    long r;
+
+    __asm__ volatile("syscall"
+                     : "=a"(r)
+                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return r;
+}
+
+/* Code and constants go while it waits, and come back from the page cache. Both calls are made
+ * right here: the host maps all that it has cached around each page that is used, so one has to do.
+ */
+static ssize_t wait_without_pages(int fd, void *buf, size_t size)
+{
+    (void)host_call(SYS_madvise, (long)program.start, (long)(program.end - program.start),
+                    MADV_DONTNEED, 0);
+    const long n = host_call(SYS_recvfrom, fd, (long)buf, (long)size, 0);
+    if (n >= 0)
+        return n;
+    errno = (int)-n;
+    return -1;
 }
 
 int main(void)
@@ -105,7 +139,8 @@ int main(void)
     struct decoder d;
 
     (void)prctl(PR_SET_NAME, "runsc-decoder", 0, 0, 0);
+    find_program();
     if (!decoder_open(&d) || confine() != 0)
         _exit(126);
-    _exit(decoder_serve(&d, DECODER_FD, forget_program) == 0 ? 0 : 1);
+    _exit(decoder_serve(&d, DECODER_FD, wait_without_pages) == 0 ? 0 : 1);
 }

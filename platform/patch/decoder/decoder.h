@@ -6,6 +6,7 @@
 #define RINGWALL_PLATFORM_PATCH_DECODER_DECODER_H
 
 #include <capstone/capstone.h>
+#include <sys/types.h>
 
 #include "base/compiler.h"
 #include "platform/patch/shape.h"
@@ -22,8 +23,9 @@ void decoder_close(struct decoder *d);
 void decoder_decode(const struct decoder *d, const struct patch_question *q,
                     struct patch_answer *out);
 /* Answers what comes over fd, a connected socket, till that ends: 0. -EPROTO: not a question.
- * Before it waits it calls idle, if that is not NULL. Makes no other system calls than recvfrom and
- * sendto. */
-MUST_CHECK int decoder_serve(const struct decoder *d, int fd, void (*idle)(void));
+ * It waits with wait, which is like recv(2), or NULL: that. Makes no other system calls than
+ * recvfrom and sendto. */
+MUST_CHECK int decoder_serve(const struct decoder *d, int fd,
+                             ssize_t (*wait)(int fd, void *buf, size_t size));
 
 #endif

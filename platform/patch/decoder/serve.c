@@ -10,25 +10,23 @@ static bool serve_is_whole(const struct patch_question *q, ssize_t n)
     return n == (ssize_t)sizeof(*q) && q->size <= PATCH_WINDOW && q->off <= PATCH_REACH;
 }
 
-static ssize_t serve_receive(int fd, void (*idle)(void), struct patch_question *q)
-{
-    ssize_t n = recv(fd, q, sizeof(*q), MSG_DONTWAIT);
+typedef ssize_t serve_wait(int fd, void *buf, size_t size);
 
-    if (n >= 0 || errno != EAGAIN)
-        return n;
-    if (idle != NULL)
-        idle();
-    return recv(fd, q, sizeof(*q), 0);
+static ssize_t serve_receive(int fd, serve_wait *wait, struct patch_question *q)
+{
+    const ssize_t n = recv(fd, q, sizeof(*q), wait != NULL ? MSG_DONTWAIT : 0);
+
+    return n < 0 && errno == EAGAIN ? wait(fd, q, sizeof(*q)) : n;
 }
 
-int decoder_serve(const struct decoder *d, int fd, void (*idle)(void))
+int decoder_serve(const struct decoder *d, int fd, serve_wait *wait)
 {
     struct patch_question q;
     struct patch_answer a;
     int r = 0;
 
     for (;;) {
-        const ssize_t n = serve_receive(fd, idle, &q);
+        const ssize_t n = serve_receive(fd, wait, &q);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
