@@ -45,12 +45,13 @@ static int stat_out(struct task *t, const struct vfs_attr *a, uaddr_t buf)
 static int stat_place(struct task *t, int dirfd, uaddr_t path, int flags, struct vfs_attr *out)
 {
     struct path_place x;
-    int r = path_place_at(t, dirfd, path, path_at_flags(flags), &x);
+    int r = path_place_at(t, dirfd, path, path_at_flags(flags) | VFS_GETATTR, &x);
 
-    if (r != 0)
-        return r;
-    r = vfs_getattr(&x.p, out);
-    path_place_end(&x);
+    if (r == 0) {
+        r = vfs_getattr(&x.p, out);
+        path_place_end(&x);
+    }
+    vfs_walk_end();
     return r;
 }
 

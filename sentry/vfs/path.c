@@ -24,6 +24,11 @@ static void walk_next_id(void)
     walk_id++;
 }
 
+void vfs_walk_end(void)
+{
+    walk_next_id();
+}
+
 int walk_init(struct walk *w, const struct vfs_caller *c, const struct vpath *base,
               const char *path, unsigned flags)
 {
@@ -49,7 +54,8 @@ void walk_fini(struct walk *w)
 {
     vpath_put(&w->cur);
     free(w->buf);
-    walk_next_id();
+    if ((w->flags & VFS_GETATTR) == 0)
+        walk_next_id();
 }
 
 static void walk_set(struct walk *w, const struct vpath *p)

@@ -389,11 +389,14 @@ MUST_CHECK int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int6
 #define VFS_NO_SYMLINKS 0x20u
 #define VFS_BENEATH 0x40u
 #define VFS_IN_ROOT 0x80u
-#define VFS_CACHED 0x100u /* -EAGAIN rather than asking the file system */
+#define VFS_CACHED 0x100u  /* -EAGAIN rather than asking the file system */
+#define VFS_GETATTR 0x200u /* of what is found; then vfs_walk_end */
 
 /* Of the path walk that the calling thread is in; no other walk has it, before or after, in any
  * thread. For what holds while one path is walked and no longer. */
 uint64_t vfs_walk_id(void);
+/* With VFS_GETATTR, a walk lasts till this: attributes that it came by are asked for only once. */
+void vfs_walk_end(void);
 /* base NULL: cwd. Path strings are NUL-terminated, at most VFS_PATH_MAX. Owned *out. */
 MUST_CHECK int vfs_lookup(const struct vfs_caller *c, const struct vpath *base, const char *path,
                           unsigned flags, struct vpath *out);

@@ -213,12 +213,13 @@ static int64_t size_of(const char *path)
 {
     struct vfs_attr a;
     struct vpath p;
-    int r = vfs_lookup(&c, NULL, path, 0, &p);
+    int r = vfs_lookup(&c, NULL, path, VFS_GETATTR, &p);
 
     if (r == 0) {
         r = vfs_getattr(&p, &a);
         vpath_put(&p);
     }
+    vfs_walk_end();
     return r ? r : (int64_t)a.size;
 }
 
@@ -233,7 +234,10 @@ Test(goferfs_vfs, shared_path_is_walked_in_one_request)
     for (int i = 0; i < 3; i++) {
         uint64_t before = requests();
         cr_assert_eq(size_of("/mnt/a/b/f"), 1);
-        cr_assert_eq(requests(), before + 2, "the walk and the attributes");
+        cr_assert_eq(requests(), before + 1, "the walk, which brings the attributes");
+        before = requests();
+        cr_assert_eq(size_of("/mnt/."), size_of("/mnt/a/.."));
+        cr_assert_eq(requests(), before + 3, "they were not walked to");
     }
     /* Each walk sees what the host has by then, wherever the one before has ended. */
     cr_assert_eq(size_of("/mnt/a/b/f/x"), -ENOTDIR);
@@ -248,6 +252,28 @@ Test(goferfs_vfs, shared_path_is_walked_in_one_request)
     cr_assert_eq(size_of("/mnt/a/b/none/x"), 2);
     cr_assert_eq(unlink(fx_path("ro/a/b/f")), 0);
     cr_assert_eq(size_of("/mnt/a/b/f"), -ENOENT);
+}
+
+Test(goferfs_vfs, attributes_of_a_walk_end_with_it)
+{
+    struct vfs_attr a;
+    struct vpath p;
+
+    mount_shared();
+    fx_write("ro/f", "1");
+    cr_assert_eq(vfs_lookup(&c, NULL, "/mnt/f", VFS_GETATTR, &p), 0);
+    cr_assert_eq(vfs_getattr(&p, &a), 0);
+    vfs_walk_end();
+    cr_assert_eq(a.size, 1);
+    fx_write("ro/f", "22");
+    cr_assert_eq(vfs_getattr(&p, &a), 0);
+    cr_assert_eq(a.size, 2);
+    vpath_put(&p);
+    cr_assert_eq(vfs_lookup(&c, NULL, "/mnt/f", 0, &p), 0);
+    fx_write("ro/f", "333");
+    cr_assert_eq(vfs_getattr(&p, &a), 0);
+    cr_assert_eq(a.size, 3);
+    vpath_put(&p);
 }
 
 Test(goferfs_vfs, what_a_walk_left_over_is_not_used)

@@ -98,6 +98,7 @@ struct goferfs_inode {
     struct goferfs_watch *watch; /* owned, or NULL; immutable once made */
     /* atomic */
     _Atomic bool watched;       /* the gofer tells of it; changed under data_mu */
+    _Atomic uint64_t walk;      /* shared: that came by its attributes last (vfs_walk_id) */
     _Atomic int64_t own_change; /* its ctime after our own last change, in ns: watch.c */
 };
 
@@ -134,6 +135,8 @@ MUST_CHECK int goferfs_inode_of(struct goferfs_super *gs, const struct gof_node 
 struct goferfs_inode *goferfs_inode_find(struct goferfs_super *gs, uint64_t dev, uint64_t ino);
 /* Cached attributes from the host's. Takes i->mu. */
 void goferfs_update(struct inode *i, const struct gof_attr *a);
+/* ... which the path walk that the thread is in came by. */
+void goferfs_update_walked(struct inode *i, const struct gof_attr *a);
 /* As goferfs_update, with fstat of one of the inode's descriptors. */
 void goferfs_update_fd(struct inode *i, int fd);
 

@@ -41,6 +41,12 @@ void goferfs_update(struct inode *i, const struct gof_attr *a)
         vfs_acl_forget(i);
 }
 
+void goferfs_update_walked(struct inode *i, const struct gof_attr *a)
+{
+    goferfs_update(i, a);
+    atomic_store_explicit(&goferfs_inode(i)->walk, vfs_walk_id(), memory_order_relaxed);
+}
+
 static struct vfs_time time_of_host(const struct timespec *t)
 {
     return (struct vfs_time){.sec = t->tv_sec, .nsec = (uint32_t)t->tv_nsec};
@@ -167,8 +173,8 @@ int goferfs_inode_of(struct goferfs_super *gs, const struct gof_node *n, struct 
         gof_close(gs->client, n->handle);
     }
     /* What an exclusive inode knows is newer than an answer that was on its way. */
-    if (gi != made && gs->shared)
-        goferfs_update(&gi->inode, &n->attr);
+    if (gs->shared)
+        goferfs_update_walked(&gi->inode, &n->attr);
     *out = &gi->inode;
     return 0;
 }
@@ -222,6 +228,14 @@ static int64_t readlink_op(struct inode *i, const struct vfs_caller *c, char *bu
     return len;
 }
 
+/* The walk that the thread is in came by the attributes. */
+static bool walked(const struct goferfs_inode *gi)
+{
+    uint64_t walk = vfs_walk_id();
+
+    return walk && atomic_load_explicit(&gi->walk, memory_order_relaxed) == walk;
+}
+
 /* Makes the inode's attributes current. Exclusive: they are, but for what writes through host
  * descriptors and mappings change. */
 static int refresh(struct inode *i)
@@ -240,7 +254,7 @@ static int refresh(struct inode *i)
         goferfs_fd_put(gi);
         return 0;
     }
-    if (!gs->shared)
+    if (!gs->shared || walked(gi))
         return 0;
     int r = gof_stat(gs->client, gi->handle, &a);
     if (r == 0)

@@ -89,7 +89,7 @@ static int revalidate(struct dentry *d, struct inode *dir, const char *name)
     bool same = n.attr.ino == d->inode->ino && n.attr.dev == gi->host_dev &&
                 (n.attr.mode & S_IFMT) == (d->inode->mode & S_IFMT);
     if (same)
-        goferfs_update(d->inode, &n.attr);
+        goferfs_update_walked(d->inode, &n.attr);
     gof_close(gs->client, n.handle);
     return same;
 }
