@@ -22,12 +22,14 @@ endif()
 
 if(RINGWALL_SANITIZE)
   # Sanitizers enlarge frames, bring their own stack layout and confuse flow warnings.
-  target_compile_options(ringwall_flags INTERFACE -fsanitize=${RINGWALL_SANITIZE}
-                                                  -fno-omit-frame-pointer)
-  target_link_options(ringwall_flags INTERFACE -fsanitize=${RINGWALL_SANITIZE})
-  target_compile_definitions(ringwall_flags INTERFACE RINGWALL_SANITIZE)
+  # They load shared objects, which a program at one address does not.
+  set(sanitized $<NOT:$<BOOL:$<TARGET_PROPERTY:RINGWALL_FIXED>>>)
+  target_compile_options(ringwall_flags INTERFACE
+    "$<${sanitized}:-fsanitize=${RINGWALL_SANITIZE};-fno-omit-frame-pointer>")
+  target_link_options(ringwall_flags INTERFACE "$<${sanitized}:-fsanitize=${RINGWALL_SANITIZE}>")
+  target_compile_definitions(ringwall_flags INTERFACE $<${sanitized}:RINGWALL_SANITIZE>)
   if(RINGWALL_SANITIZE MATCHES "undefined")
-    target_compile_options(ringwall_flags INTERFACE -fno-sanitize-recover=undefined)
+    target_compile_options(ringwall_flags INTERFACE $<${sanitized}:-fno-sanitize-recover=undefined>)
   endif()
 else()
   ringwall_add_flags(-Wframe-larger-than=4096 -Wnull-dereference -fstack-clash-protection

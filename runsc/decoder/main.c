@@ -32,20 +32,16 @@
 #define ALLOW_EQ(call, arg, value)                                                                 \
     UNLESS(call, 5), LOAD_ARG(arg, 0), UNLESS(value, 3), LOAD_ARG(arg, 1), UNLESS(0, 1),           \
         RETURN(SECCOMP_RET_ALLOW), LOAD(nr),
-#ifdef RINGWALL_SANITIZE
-/* A sanitizer has calls of its own, and does without. */
-#define OTHERWISE (SECCOMP_RET_ERRNO | EPERM)
-#else
-#define OTHERWISE SECCOMP_RET_KILL_PROCESS
-#endif
 
 static int load_filter(void)
 {
     struct sock_filter code[] = {
-        LOAD(arch),        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-        RETURN(OTHERWISE), LOAD(nr),
+        LOAD(arch),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+        RETURN(SECCOMP_RET_KILL_PROCESS),
+        LOAD(nr),
 #include "runsc/decoder/seccomp_decoder.def"
-        RETURN(OTHERWISE),
+        RETURN(SECCOMP_RET_KILL_PROCESS),
     };
     const struct sock_fprog prog = {.len = ARRAY_SIZE(code), .filter = code};
 
@@ -57,11 +53,8 @@ static int limit(void)
     static const struct {
         int resource;
         rlim_t value;
-    } limits[] = {
-#ifndef RINGWALL_SANITIZE
-        {RLIMIT_AS, 32u << 20}, {RLIMIT_DATA, 4u << 20}, {RLIMIT_STACK, 256u << 10},
-#endif
-        {RLIMIT_NPROC, 0},      {RLIMIT_FSIZE, 0},       {RLIMIT_NOFILE, DECODER_FD + 1}};
+    } limits[] = {{RLIMIT_AS, 32u << 20}, {RLIMIT_DATA, 4u << 20}, {RLIMIT_STACK, 256u << 10},
+                  {RLIMIT_NPROC, 0},      {RLIMIT_FSIZE, 0},       {RLIMIT_NOFILE, DECODER_FD + 1}};
 
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
         const struct rlimit l = {limits[i].value, limits[i].value};
