@@ -1,4 +1,5 @@
-/* Requests about names: attach, walk, create, symlink, link, unlink, rename, getdents, readlink. */
+/* Requests about names: attach, walk, look, create, symlink, link, unlink, rename, getdents,
+ * readlink. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -91,7 +92,8 @@ static bool walk_names_ok(struct rbuf r, uint32_t count)
     return count > 0 && count <= GOF_WALK_MAX && rbuf_done(&r);
 }
 
-int srv_walk(struct req *q)
+/* Each name in the one before, or, when they are siblings, all in the first directory. */
+static int walk(struct req *q, bool siblings)
 {
     uint64_t dir = rbuf_u64(&q->r);
     uint32_t count = rbuf_u16(&q->r);
@@ -117,6 +119,8 @@ int srv_walk(struct req *q)
             break;
         gof_put_node(&q->w, &n);
         done++;
+        if (siblings)
+            continue;
         if (!S_ISDIR(n.attr.mode))
             break;
         struct handle *next = handle_get(&q->s->handles, n.handle);
@@ -130,6 +134,16 @@ int srv_walk(struct req *q)
     wbuf_patch_u16(&q->w, head, done);
     wbuf_patch_u32(&q->w, head + 2, (uint32_t)why);
     return 0;
+}
+
+int srv_walk(struct req *q)
+{
+    return walk(q, false);
+}
+
+int srv_look(struct req *q)
+{
+    return walk(q, true);
 }
 
 /* What a creation was asked for. */

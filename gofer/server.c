@@ -31,7 +31,7 @@ static const req_fn functions[GOF_OP_END] = {
     [GOF_FSYNC] = srv_fsync,         [GOF_SYNCFS] = srv_syncfs,
     [GOF_CLOSE] = srv_close,         [GOF_WATCH] = srv_watch,
     [GOF_EVENTS] = srv_events,       [GOF_CONNECT] = srv_connect,
-    [GOF_OPEN_FIFO] = srv_open_fifo,
+    [GOF_OPEN_FIFO] = srv_open_fifo, [GOF_LOOK] = srv_look,
 };
 
 int gof_server_new(const struct gof_server_args *a, struct gof_server **out_server)

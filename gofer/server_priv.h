@@ -80,6 +80,7 @@ typedef int (*req_fn)(struct req *q);
 
 int srv_attach(struct req *q);
 int srv_walk(struct req *q);
+int srv_look(struct req *q);
 int srv_open(struct req *q);
 int srv_create(struct req *q);
 int srv_tmpfile(struct req *q);

@@ -35,11 +35,16 @@ int gof_attach(struct gof_client *c, uint32_t export_id, bool *out_readonly, str
     return 0;
 }
 
+static bool look_ok(size_t done, size_t count, int why)
+{
+    return done <= count && why <= 0 && why >= -4095 && !(done == count && why);
+}
+
 /* Whether what a walk of count names gave makes sense: only the last node may be no directory, and
  * a short walk has a reason. */
 static bool walk_ok(const struct gof_node *nodes, size_t done, size_t count, int why)
 {
-    if (done > count || why > 0 || why < -4095 || (done == count && why))
+    if (!look_ok(done, count, why))
         return false;
     for (size_t i = 0; i + 1 < done; i++)
         if (!S_ISDIR(nodes[i].attr.mode))
@@ -49,8 +54,8 @@ static bool walk_ok(const struct gof_node *nodes, size_t done, size_t count, int
     return done > 0 && !S_ISDIR(nodes[done - 1].attr.mode);
 }
 
-int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_t count,
-             struct gof_node *out, size_t *out_done, int *out_why)
+static int walk(struct gof_client *c, enum gof_op op, uint64_t dir, const char *const *names,
+                size_t count, struct gof_node *out, size_t *out_done, int *out_why)
 {
     struct gof_call call;
     size_t done = 0;
@@ -58,7 +63,7 @@ int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_
 
     if (count == 0 || count > GOF_WALK_MAX)
         return -EINVAL;
-    gof_call_begin(c, GOF_WALK, &call);
+    gof_call_begin(c, op, &call);
     wbuf_u64(&call.w, dir);
     wbuf_u16(&call.w, (uint16_t)count);
     for (size_t i = 0; i < count; i++)
@@ -69,7 +74,9 @@ int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_
         why = (int32_t)rbuf_u32(&call.r);
         for (size_t i = 0; i < done && i < count; i++)
             gof_get_node(&call.r, &out[i]);
-        if (!rbuf_ok(&call.r) || !walk_ok(out, done, count, why))
+        const bool ok = op == GOF_WALK ? walk_ok(out, done, count, why)
+                                       : look_ok(done, count, why) && (done == count || why);
+        if (!rbuf_ok(&call.r) || !ok)
             call.r.failed = true;
     }
     r = gof_call_end(&call, r);
@@ -78,6 +85,18 @@ int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_
     *out_done = done;
     *out_why = why;
     return 0;
+}
+
+int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_t count,
+             struct gof_node *out, size_t *out_done, int *out_why)
+{
+    return walk(c, GOF_WALK, dir, names, count, out, out_done, out_why);
+}
+
+int gof_look(struct gof_client *c, uint64_t dir, const char *const *names, size_t count,
+             struct gof_node *out, size_t *out_done, int *out_why)
+{
+    return walk(c, GOF_LOOK, dir, names, count, out, out_done, out_why);
 }
 
 /* The descriptor of an answer, if it is what was asked for: a regular file, open this way. Anything

@@ -42,6 +42,10 @@ MUST_CHECK int gof_attach(struct gof_client *c, uint32_t export_id, bool *out_re
  * tried. */
 MUST_CHECK int gof_walk(struct gof_client *c, uint64_t dir, const char *const *names, size_t count,
                         struct gof_node *out, size_t *out_done, int *out_why);
+/* Up to GOF_WALK_MAX names that are all in dir, with nodes for the first *out_done of them; the
+ * next one cannot be had (*out_why its negative errno). Fails only when nothing was tried. */
+MUST_CHECK int gof_look(struct gof_client *c, uint64_t dir, const char *const *names, size_t count,
+                        struct gof_node *out, size_t *out_done, int *out_why);
 /* A regular file only; write: O_RDWR, else O_RDONLY. */
 MUST_CHECK int gof_open(struct gof_client *c, uint64_t file, bool write, int *out_fd);
 /* Connects to a socket: *out_fd, non-blocking, of type SOCK_x. -ECONNREFUSED: nobody listens, or it

@@ -215,7 +215,7 @@ const char *gof_op_name(unsigned op)
         [GOF_FSYNC] = "fsync",         [GOF_SYNCFS] = "syncfs",
         [GOF_CLOSE] = "close",         [GOF_WATCH] = "watch",
         [GOF_EVENTS] = "events",       [GOF_CONNECT] = "connect",
-        [GOF_OPEN_FIFO] = "open_fifo",
+        [GOF_OPEN_FIFO] = "open_fifo", [GOF_LOOK] = "look",
     };
 
     return op < GOF_OP_END && names[op] ? names[op] : "?";

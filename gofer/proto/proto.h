@@ -27,7 +27,7 @@
 #define GOF_MESSAGE_MAX (LIMIT_GOFER_MESSAGE + 2048)
 #define GOF_NAME_MAX 255
 #define GOF_LINK_MAX 4095
-#define GOF_WALK_MAX 32  /* components of one walk */
+#define GOF_WALK_MAX 32  /* names of one walk, or look */
 #define GOF_CLOSE_MAX 64 /* handles closed along with one request */
 #define GOF_CHANNEL_MAX 8
 #define GOF_CPU_NONE 0xffffu
@@ -65,6 +65,7 @@ enum gof_op {
     GOF_EVENTS,  /* nothing -> u8 some are lost, u16 count, events: as soon as there is one */
     GOF_CONNECT, /* u64 socket, u32 SOCK_x -> descriptor: connected to it, non-blocking */
     GOF_OPEN_FIFO, /* u64 FIFO, u32 O_RDONLY/O_WRONLY/O_RDWR -> descriptor: non-blocking */
+    GOF_LOOK,      /* as GOF_WALK, but all names are of dir: stops before one that cannot be had */
     GOF_OP_END,
 };
 

@@ -168,7 +168,7 @@ static void call_with_nodes(struct gof_client *c, uint8_t op)
             check_attr(&n[0].attr);
         break;
     case 1:
-        if (gof_walk(c, 1, names, 3, n, &done, &why))
+        if ((op & 4 ? gof_look : gof_walk)(c, 1, names, 3, n, &done, &why))
             break;
         if (done > 3)
             abort();

@@ -8,6 +8,7 @@
 #include "base/ckd.h"
 #include "base/hash.h"
 #include "base/idalloc.h"
+#include "base/hlist.h"
 #include "base/list.h"
 #include "base/objcount.h"
 #include "base/ref.h"
@@ -56,6 +57,36 @@ Test(list, add_delete_splice)
     cr_assert(list_empty(&e[1].node), "a second delete does nothing");
     cr_assert_eq(list_first_entry(&a, struct element, node)->n, 5);
     cr_assert_eq(list_last_entry(&a, struct element, node)->n, 3);
+}
+
+struct chained {
+    int n;
+    struct hlist_node node;
+};
+
+Test(hlist, add_delete)
+{
+    struct chained e[3] = {{.n = 1}, {.n = 2}, {.n = 3}}, *pos;
+    struct hlist chain = {0};
+    int v = 0;
+
+    for (int i = 0; i < 3; i++) {
+        cr_assert(!hlist_is_on(&e[i].node));
+        hlist_add(&e[i].node, &chain);
+    }
+    hlist_for_each_entry(pos, &chain, node) v = v * 10 + pos->n;
+    cr_assert_eq(v, 321);
+    hlist_del(&e[1].node);
+    hlist_del(&e[1].node);
+    cr_assert(!hlist_is_on(&e[1].node) && hlist_is_on(&e[0].node));
+    hlist_del(&e[2].node);
+    hlist_add(&e[1].node, &chain);
+    v = 0;
+    hlist_for_each_entry(pos, &chain, node) v = v * 10 + pos->n;
+    cr_assert_eq(v, 21);
+    hlist_del(&e[0].node);
+    hlist_del(&e[1].node);
+    cr_assert_null(chain.first);
 }
 
 Test(idalloc, lowest_free_and_range)

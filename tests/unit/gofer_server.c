@@ -41,6 +41,34 @@ Test(gofer, walk_several_components)
     cr_assert_eq(why, -ENOENT);
 }
 
+Test(gofer, look_at_several_names)
+{
+    static const char *const names[] = {"a", "f", "b", "none", "c"};
+    struct gof_node n[GOF_WALK_MAX + 1];
+    size_t done;
+    int why;
+
+    make(fx.rw.handle, "a", S_IFDIR | 0755);
+    make(fx.rw.handle, "f", S_IFREG | 0640);
+    make(fx.rw.handle, "b", S_IFDIR | 0700);
+    make(fx.rw.handle, "c", S_IFDIR | 0700);
+    const uint64_t before = gof_client_requests(fx.client);
+    cr_assert_eq(gof_look(fx.client, fx.rw.handle, names, 3, n, &done, &why), 0);
+    cr_assert_eq(gof_client_requests(fx.client), before + 1);
+    cr_assert_eq(done, 3);
+    cr_assert_eq(why, 0);
+    cr_assert_eq(n[1].attr.mode, S_IFREG | 0640);
+    cr_assert_eq(n[2].attr.mode, S_IFDIR | 0700);
+    cr_assert_eq(gof_look(fx.client, fx.rw.handle, names, 5, n, &done, &why), 0);
+    cr_assert_eq(done, 3);
+    cr_assert_eq(why, -ENOENT);
+    cr_assert_eq(gof_look(fx.client, fx.rw.handle, names + 3, 1, n, &done, &why), 0);
+    cr_assert_eq(done, 0);
+    cr_assert_eq(gof_look(fx.client, n[1].handle, names, 1, n, &done, &why), -ENOTDIR);
+    cr_assert_eq(gof_look(fx.client, fx.rw.handle, names, GOF_WALK_MAX + 1, n, &done, &why),
+                 -EINVAL);
+}
+
 Test(gofer, create_sets_owner_and_mode)
 {
     struct gof_node n;

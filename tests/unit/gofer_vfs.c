@@ -163,6 +163,21 @@ Test(goferfs_vfs, truncation_by_open)
     cr_assert_eq(st.st_size, 1);
 }
 
+/* The size of the file at path, or a negative errno. */
+static int64_t size_of(const char *path)
+{
+    struct vfs_attr a;
+    struct vpath p;
+    int r = vfs_lookup(&c, NULL, path, VFS_GETATTR, &p);
+
+    if (r == 0) {
+        r = vfs_getattr(&p, &a);
+        vpath_put(&p);
+    }
+    vfs_walk_end();
+    return r ? r : (int64_t)a.size;
+}
+
 static int count_entry(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
                        uint64_t next_off)
 {
@@ -196,6 +211,109 @@ Test(goferfs_vfs, removing_while_listing)
     file_put(d);
 }
 
+#define LISTED 100
+
+struct names {
+    int count;
+    char path[LISTED][16];
+};
+
+static int note_entry(void *arg, const char *name, size_t len, uint64_t ino, unsigned dtype,
+                      uint64_t next_off)
+{
+    struct names *n = arg;
+
+    (void)ino, (void)dtype, (void)next_off;
+    if (name[0] != '.')
+        snprintf(n->path[n->count++], sizeof(n->path[0]), "/d/%.*s", (int)len, name);
+    return 0;
+}
+
+/* Files of one byte, each with a name in /e as well when it is odd; the names in /d as they are
+ * listed. */
+static void list_files(struct names *n)
+{
+    char path[32], other[32];
+
+    n->count = 0;
+    cr_assert_eq(mkdir(fx_path("rw/d"), 0755), 0);
+    cr_assert_eq(mkdir(fx_path("rw/e"), 0755), 0);
+    for (int i = 0; i < LISTED; i++) {
+        snprintf(path, sizeof(path), "rw/d/%d", i);
+        fx_write(path, "1");
+        snprintf(other, sizeof(other), "rw/e/%d", i);
+        char *from = strdup(fx_path(path));
+        if (i % 2)
+            cr_assert_eq(link(from, fx_path(other)), 0);
+        free(from);
+    }
+    struct file *d = opened("/d", O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(vfs_readdir(d, note_entry, n), 0);
+    cr_assert_eq(n->count, LISTED);
+    file_put(d);
+}
+
+static bool is_odd(const char *path)
+{
+    return strchr("13579", path[strlen(path) - 1]) != NULL;
+}
+
+Test(goferfs_vfs, names_in_the_order_of_the_listing)
+{
+    static struct names n;
+
+    list_files(&n);
+    for (int round = 0; round < 2; round++) {
+        uint64_t before = requests();
+        for (int i = 0; i < LISTED; i++)
+            if (round == 0 || !is_odd(n.path[i]))
+                cr_assert_eq(size_of(n.path[i]), 1);
+        /* Those with two names are asked for one by one. */
+        cr_assert_lt(requests() - before, round == 0 ? LISTED / 2 + 12 : 12);
+        vfs_shrink_cache(LISTED + 10);
+        struct file *d = opened("/d", O_RDONLY | O_DIRECTORY);
+        struct names again = {0};
+        cr_assert_eq(vfs_readdir(d, note_entry, &again), 0);
+        file_put(d);
+    }
+}
+
+Test(goferfs_vfs, what_was_found_along_is_not_old)
+{
+    static struct names n;
+    char other[16];
+
+    list_files(&n);
+    for (int i = 0; i < LISTED / 2; i++)
+        cr_assert_eq(size_of(n.path[i]), 1);
+    for (int i = LISTED / 2; i < LISTED; i++) {
+        struct file *f;
+        snprintf(other, sizeof(other), "/e/%s", n.path[i] + 3);
+        if (vfs_open(&c, NULL, other, O_WRONLY, 0, 0, &f) != 0)
+            continue;
+        cr_assert_eq(put_text(f, "22"), 2);
+        file_put(f);
+    }
+    vfs_shrink_cache(2 * LISTED);
+    for (int i = LISTED / 2; i < LISTED; i++)
+        cr_assert_eq(size_of(n.path[i]), is_odd(n.path[i]) ? 2 : 1, "%s", n.path[i]);
+}
+
+Test(goferfs_vfs, what_was_found_along_may_go)
+{
+    static struct names n;
+
+    list_files(&n);
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(size_of(n.path[i]), 1);
+    for (int i = 10; i < LISTED; i++) {
+        cr_assert_eq(vfs_unlink(&c, NULL, n.path[i]), 0);
+        cr_assert_eq(size_of(n.path[i]), -ENOENT);
+        if (i + 1 < LISTED)
+            cr_assert_eq(size_of(n.path[i + 1]), 1);
+    }
+}
+
 static void mount_shared(void)
 {
     struct super *sb;
@@ -206,21 +324,6 @@ static void mount_shared(void)
     cr_assert_eq(vfs_lookup(&c, NULL, "/mnt", 0, &p), 0);
     cr_assert_eq(vfs_mount(ns, &p, sb, 0), 0);
     vpath_put(&p);
-}
-
-/* The size of the file at path, or a negative errno. */
-static int64_t size_of(const char *path)
-{
-    struct vfs_attr a;
-    struct vpath p;
-    int r = vfs_lookup(&c, NULL, path, VFS_GETATTR, &p);
-
-    if (r == 0) {
-        r = vfs_getattr(&p, &a);
-        vpath_put(&p);
-    }
-    vfs_walk_end();
-    return r ? r : (int64_t)a.size;
 }
 
 Test(goferfs_vfs, shared_path_is_walked_in_one_request)

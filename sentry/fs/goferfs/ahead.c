@@ -1,13 +1,21 @@
 /* Walking ahead: a path of several components costs one request, though vfs looks them up one by
  * one. What was found waits in the super until its look-up comes, and is good only while nothing
  * was created, removed or renamed since. Of a shared super it is good for that walk alone: the next
- * one sees what the host has by then. */
+ * one sees what the host has by then.
+ *
+ * And looking along: who looks names up in the order in which they were listed (find, tar, du) gets
+ * the next ones with each. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "sentry/fs/goferfs/goferfs_priv.h"
+
+/* Look-ups in a row, and the next one is taken to go on. How many names may be left out: they are
+ * known already, or nobody wants them. */
+#define ALONG_RUN 2u
+#define ALONG_SKIP 16u
 
 static uint64_t walk_of(const struct goferfs_super *gs)
 {
@@ -131,4 +139,98 @@ void goferfs_prefetch(struct inode *dir, const char *path)
         a.dir_ino = a.node.attr.ino;
     }
     free(c);
+}
+
+/* ---- along a listing ---- */
+
+static const char *entry_name(const struct goferfs_list *l, size_t i)
+{
+    return l->names + l->entries[i].name_off;
+}
+
+/* The list in which name is the entry *out_at, when look-ups have come in its order and those
+ * behind it have not been asked for. Owned, or NULL. */
+static struct goferfs_list *along_find(struct goferfs_inode *gd, const char *name, size_t *out_at)
+{
+    struct goferfs_along *along = &gd->along;
+    struct goferfs_list *l = NULL;
+
+    mutex_lock(&gd->data_mu);
+    if (gd->list) {
+        const size_t from = along->next, till = MAX(from, (size_t)along->end) + ALONG_SKIP;
+        const size_t end = MIN(gd->list->count, till);
+        size_t at = from;
+        while (at < end && strcmp(entry_name(gd->list, at), name) != 0)
+            at++;
+        if (at < end) {
+            along->next = (uint32_t)at + 1;
+            along->run = MIN(along->run + 1, ALONG_RUN + 1);
+        } else {
+            *along = (struct goferfs_along){0};
+        }
+        *out_at = at;
+        if (along->run > ALONG_RUN && at >= along->end)
+            l = gd->list;
+    }
+    if (l)
+        ref_get(&l->ref);
+    mutex_unlock(&gd->data_mu);
+    return l;
+}
+
+static void along_done(struct goferfs_inode *gd, const struct goferfs_list *l, size_t end)
+{
+    mutex_lock(&gd->data_mu);
+    if (gd->list == l)
+        gd->along.end = (uint32_t)end;
+    mutex_unlock(&gd->data_mu);
+}
+
+/* Whether nobody can change it before its name is looked up. */
+static bool along_keeps(struct goferfs_super *gs, const struct gof_node *n)
+{
+    struct goferfs_inode *known = goferfs_inode_find(gs, n->attr.dev, n->attr.ino);
+
+    if (known)
+        inode_put(&known->inode);
+    return !known && (S_ISDIR(n->attr.mode) || n->attr.nlink == 1);
+}
+
+struct along {
+    const char *names[GOF_WALK_MAX];
+    struct gof_node nodes[GOF_WALK_MAX];
+};
+
+bool goferfs_look_along(struct inode *dir, const char *name, struct gof_node *out)
+{
+    struct goferfs_super *gs = goferfs_super(dir->sb);
+    struct goferfs_inode *gd = goferfs_inode(dir);
+    struct goferfs_ahead a = {.used = true, .dir_dev = gd->host_dev, .dir_ino = dir->ino};
+    size_t at = 0, done = 0, count = 0;
+    int why;
+    struct goferfs_list *l = gs->shared ? NULL : along_find(gd, name, &at);
+    struct along *w = l ? malloc(sizeof(*w)) : NULL;
+
+    a.changes = atomic_load_explicit(&gs->changes, memory_order_acquire);
+    for (; w && count < GOF_WALK_MAX && at + count < l->count; count++)
+        w->names[count] = entry_name(l, at + count);
+    if (w && gof_look(gs->client, gd->handle, w->names, count, w->nodes, &done, &why))
+        done = 0;
+    for (size_t i = 1; i < done; i++) {
+        a.node = w->nodes[i];
+        if (!along_keeps(gs, &a.node)) {
+            gof_close(gs->client, a.node.handle);
+            continue;
+        }
+        memcpy(a.name, w->names[i], strlen(w->names[i]) + 1);
+        ahead_put(gs, &a);
+    }
+    if (done > 0) {
+        *out = w->nodes[0];
+        along_done(gd, l, at + done);
+    }
+    free(w);
+    if (l)
+        goferfs_list_put(l);
+    return done > 0;
 }

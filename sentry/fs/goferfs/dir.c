@@ -90,6 +90,7 @@ static void keep_list_locked(struct goferfs_inode *gd, struct goferfs_list *l)
     l->kept_in = gs;
     ref_get(&l->ref);
     gd->list = l;
+    gd->along = (struct goferfs_along){0};
 }
 
 /* The directory's entries as they are now. dir_mu keeps changes, and other listings of the same

@@ -7,10 +7,11 @@
 
 #include <stdatomic.h>
 
+#include "base/hlist.h"
 #include "gofer/proto/client.h"
 #include "sentry/fs/goferfs/goferfs.h"
 
-#define GOFERFS_BUCKETS 1024 /* of the table of inodes */
+#define GOFERFS_BUCKETS 4096 /* of the table of inodes */
 #define GOFERFS_IDLE_MAX 512 /* inodes whose descriptors are kept though nobody has them open */
 #define GOFERFS_DEVS 32      /* host file systems under one mount that get a number of their own */
 #define GOFERFS_AHEAD 64     /* nodes walked ahead of their look-up */
@@ -44,8 +45,8 @@ struct goferfs_super {
     _Atomic bool watching;      /* somebody had a mark on an inode: watch.c */
     /* guarded by mu (rank LEAF) */
     struct mutex mu;
-    struct list inodes[GOFERFS_BUCKETS]; /* of goferfs_inode.hash; weak */
-    struct list idle;                    /* goferfs_inode.idle, longest idle first; weak */
+    struct hlist inodes[GOFERFS_BUCKETS]; /* of goferfs_inode.hash; weak */
+    struct list idle;                     /* goferfs_inode.idle, longest idle first; weak */
     size_t idle_count;
     struct {
         uint64_t host, dev;
@@ -72,6 +73,13 @@ struct goferfs_list {
     size_t names_size, names_room;
 };
 
+/* How far look-ups have come in the order of a list. */
+struct goferfs_along {
+    uint32_t next; /* entry that would be the next one */
+    uint32_t end;  /* those before it have been asked for */
+    uint32_t run;  /* so many came in order */
+};
+
 struct goferfs_watch;
 
 struct goferfs_inode {
@@ -82,7 +90,8 @@ struct goferfs_inode {
     uint64_t host_dev;
     uint64_t dev; /* what the guest sees */
     /* guarded by the super's mu */
-    struct list hash, idle;
+    struct hlist_node hash;
+    struct list idle;
     /* writers and truncation (rank INODE_RW) */
     struct mutex rw_mu;
     /* guarded by data_mu (rank INODE_DATA) */
@@ -93,6 +102,7 @@ struct goferfs_inode {
     bool foreign;                /* others have written and not closed yet */
     bool nameless;               /* others took its last name away */
     struct goferfs_list *list;   /* exclusive directories: owned; NULL: not known */
+    struct goferfs_along along;  /* look-ups in the order of that list */
     char *map_path;              /* for /proc/<pid>/maps; owned */
     char *link;                  /* text of a symlink once it was read; owned */
     struct goferfs_watch *watch; /* owned, or NULL; immutable once made */
@@ -146,6 +156,9 @@ void goferfs_update_fd(struct inode *i, int fd);
 bool goferfs_ahead_take(struct inode *dir, const char *name, struct gof_node *out);
 /* Walks the components of path ("usr/lib/x") below dir in one request. */
 void goferfs_prefetch(struct inode *dir, const char *path);
+/* Looks name up in dir, and the names listed after it, when look-ups come in the order of the
+ * listing. False: they do not, or name cannot be had; nothing was found out. dir_mu is held. */
+bool goferfs_look_along(struct inode *dir, const char *name, struct gof_node *out);
 /* Gives up all of them. */
 void goferfs_ahead_drop(struct goferfs_super *gs);
 

@@ -71,7 +71,7 @@ void goferfs_update_fd(struct inode *i, int fd)
     mutex_unlock(&i->mu);
 }
 
-static struct list *bucket(struct goferfs_super *gs, uint64_t dev, uint64_t ino)
+static struct hlist *bucket(struct goferfs_super *gs, uint64_t dev, uint64_t ino)
 {
     return &gs->inodes[hash_seeded_u64(dev, ino) % GOFERFS_BUCKETS];
 }
@@ -81,7 +81,8 @@ static struct goferfs_inode *find_locked(struct goferfs_super *gs, const struct 
 {
     struct goferfs_inode *gi;
 
-    list_for_each_entry (gi, bucket(gs, a->dev, a->ino), hash) {
+    hlist_for_each_entry(gi, bucket(gs, a->dev, a->ino), hash)
+    {
         if (gi->inode.ino == a->ino && gi->host_dev == a->dev &&
             (gi->inode.mode & S_IFMT) == (a->mode & S_IFMT) && ref_tryget(&gi->inode.ref))
             return gi;
@@ -94,11 +95,13 @@ struct goferfs_inode *goferfs_inode_find(struct goferfs_super *gs, uint64_t dev,
     struct goferfs_inode *gi, *found = NULL;
 
     mutex_lock(&gs->mu);
-    list_for_each_entry (gi, bucket(gs, dev, ino), hash)
-        if (gi->inode.ino == ino && gi->host_dev == dev && ref_tryget(&gi->inode.ref)) {
-            found = gi;
-            break;
-        }
+    hlist_for_each_entry(gi, bucket(gs, dev, ino), hash) if (gi->inode.ino == ino &&
+                                                             gi->host_dev == dev &&
+                                                             ref_tryget(&gi->inode.ref))
+    {
+        found = gi;
+        break;
+    }
     mutex_unlock(&gs->mu);
     return found;
 }
@@ -136,7 +139,6 @@ static int inode_new(struct goferfs_super *gs, const struct gof_node *n, struct 
     mappable_init(&gi->map, &goferfs_mappable_ops);
     mutex_init(&gi->rw_mu, LOCK_RANK_INODE_RW);
     mutex_init(&gi->data_mu, LOCK_RANK_INODE_DATA);
-    list_init(&gi->hash);
     list_init(&gi->idle);
     gi->handle = n->handle;
     gi->host_dev = n->attr.dev;
@@ -164,7 +166,7 @@ int goferfs_inode_of(struct goferfs_super *gs, const struct gof_node *n, struct 
         if (!gi) {
             gi = made;
             gi->dev = dev_of_locked(gs, n->attr.dev);
-            list_add(&gi->hash, bucket(gs, n->attr.dev, n->attr.ino));
+            hlist_add(&gi->hash, bucket(gs, n->attr.dev, n->attr.ino));
         }
         mutex_unlock(&gs->mu);
         if (gi != made)
@@ -186,7 +188,7 @@ static int lookup(struct inode *dir, const char *name, struct inode **out)
     size_t done;
     int why, tries = 0;
 
-    if (!goferfs_ahead_take(dir, name, &n)) {
+    if (!goferfs_ahead_take(dir, name, &n) && !goferfs_look_along(dir, name, &n)) {
         int r;
         do
             r = gof_walk(gs->client, goferfs_inode(dir)->handle, &name, 1, &n, &done, &why);
@@ -332,7 +334,7 @@ static void release(struct inode *i)
     struct goferfs_inode *gi = goferfs_inode(i);
 
     mutex_lock(&gs->mu);
-    list_del(&gi->hash);
+    hlist_del(&gi->hash);
     goferfs_watch_departs_locked(gs, gi);
     mutex_unlock(&gs->mu);
     goferfs_watch_release(gi);

@@ -118,8 +118,6 @@ static void super_setup(struct goferfs_super *gs, struct gof_client *client, boo
     snprintf(gs->sb.source, sizeof(gs->sb.source), "%s", source);
     mutex_init(&gs->mu, LOCK_RANK_LEAF);
     list_init(&gs->idle);
-    for (size_t i = 0; i < GOFERFS_BUCKETS; i++)
-        list_init(&gs->inodes[i]);
 }
 
 int goferfs_mount(struct gof_client *client, uint32_t export_id, bool exclusive, const char *source,

@@ -243,10 +243,10 @@ static size_t find_unneeded(struct goferfs_super *gs, struct goferfs_inode **out
 
     mutex_lock(&gs->mu);
     for (size_t b = 0; b < GOFERFS_BUCKETS && n < SWEEP_BATCH; b++)
-        list_for_each_entry (gi, &gs->inodes[b], hash)
-            if (n < SWEEP_BATCH && atomic_load(&gi->watched) && !notify_watched(&gi->inode) &&
-                ref_tryget(&gi->inode.ref))
-                out[n++] = gi;
+        hlist_for_each_entry(gi, &gs->inodes[b],
+                             hash) if (n < SWEEP_BATCH && atomic_load(&gi->watched) &&
+                                       !notify_watched(&gi->inode) && ref_tryget(&gi->inode.ref))
+            out[n++] = gi;
     mutex_unlock(&gs->mu);
     return n;
 }

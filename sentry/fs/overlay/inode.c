@@ -16,7 +16,7 @@ uint64_t ovl_ino(const struct ovl_super *os, unsigned layer, uint64_t ino)
     return ino | (uint64_t)os->layers[layer].fs << INO_BITS;
 }
 
-static struct list *ovl_bucket(struct list *table, const struct inode *key)
+static struct hlist *ovl_bucket(struct hlist *table, const struct inode *key)
 {
     return &table[hash_u64((uint64_t)(uintptr_t)key) % OVL_BUCKETS];
 }
@@ -185,7 +185,7 @@ void ovl_hash_upper(struct ovl_inode *oi, const struct inode *upper)
 
     mutex_lock(&os->mu);
     oi->upper_key = upper;
-    list_add(&oi->upper_link, ovl_bucket(os->by_upper, upper));
+    hlist_add(&oi->upper_link, ovl_bucket(os->by_upper, upper));
     mutex_unlock(&os->mu);
 }
 
@@ -194,8 +194,7 @@ void ovl_unhash_upper(struct ovl_inode *oi)
     struct ovl_super *os = ovl_super_of(oi);
 
     mutex_lock(&os->mu);
-    if (!list_empty(&oi->upper_link))
-        list_del(&oi->upper_link);
+    hlist_del(&oi->upper_link);
     oi->upper_key = NULL;
     mutex_unlock(&os->mu);
 }
@@ -228,15 +227,15 @@ static struct ovl_inode *ovl_hashed_locked(struct ovl_super *os, const struct ov
 
     if (f->upper != NULL) {
         const struct inode *key = f->upper->inode;
-        list_for_each_entry (oi, ovl_bucket(os->by_upper, key), upper_link)
-            if (oi->upper_key == key && ref_tryget(&oi->inode.ref))
-                return oi;
+        hlist_for_each_entry(oi, ovl_bucket(os->by_upper, key),
+                             upper_link) if (oi->upper_key == key &&
+                                             ref_tryget(&oi->inode.ref)) return oi;
     }
     if (by) {
         const struct inode *key = f->lower[0].d->inode;
-        list_for_each_entry (oi, ovl_bucket(os->by_lower, key), lower_link)
-            if (oi->lower[0].d->inode == key && ref_tryget(&oi->inode.ref))
-                return oi;
+        hlist_for_each_entry(oi, ovl_bucket(os->by_lower, key),
+                             lower_link) if (oi->lower[0].d->inode == key &&
+                                             ref_tryget(&oi->inode.ref)) return oi;
     }
     return NULL;
 }
@@ -267,8 +266,6 @@ static int ovl_inode_new(struct ovl_super *os, struct ovl_found *f, struct ovl_i
     mutex_init(&oi->up_mu, LOCK_RANK_INODE_DIR);
     mutex_init(&oi->map_mu, LOCK_RANK_LEAF);
     mappable_init(&oi->map, &ovl_mappable_ops);
-    list_init(&oi->lower_link);
-    list_init(&oi->upper_link);
     list_init(&oi->pin);
     ovl_copy_attr(oi);
     *out = oi;
@@ -287,10 +284,10 @@ static struct ovl_inode *ovl_enter(struct ovl_super *os, struct ovl_inode *made,
         oi = made;
         if (key.upper != NULL) {
             oi->upper_key = key.upper->inode;
-            list_add(&oi->upper_link, ovl_bucket(os->by_upper, oi->upper_key));
+            hlist_add(&oi->upper_link, ovl_bucket(os->by_upper, oi->upper_key));
         }
         if (by)
-            list_add(&oi->lower_link, ovl_bucket(os->by_lower, made->lower[0].d->inode));
+            hlist_add(&oi->lower_link, ovl_bucket(os->by_lower, made->lower[0].d->inode));
     }
     mutex_unlock(&os->mu);
     return oi;
@@ -360,10 +357,8 @@ static void ovl_free_one(struct ovl_inode *oi)
     struct dentry *up = ovl_upper(oi);
 
     mutex_lock(&os->mu);
-    if (!list_empty(&oi->lower_link))
-        list_del(&oi->lower_link);
-    if (!list_empty(&oi->upper_link))
-        list_del(&oi->upper_link);
+    hlist_del(&oi->lower_link);
+    hlist_del(&oi->upper_link);
     mutex_unlock(&os->mu);
     mappable_fini(&oi->map);
     mutex_destroy(&oi->up_mu);

@@ -14,11 +14,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/hlist.h"
 #include "base/limits.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/vfs/layer.h"
 
-#define OVL_BUCKETS 1024u
+#define OVL_BUCKETS 4096u
 #define OVL_LAYERS_MAX 500u /* as Linux */
 #define OVL_LAYERS_INLINE 8u
 #define OVL_DEPTH_MAX 3u /* overlays over overlays, the root's counted */
@@ -50,8 +51,8 @@ struct ovl_super {
     _Atomic uint64_t list_kept; /* bytes of listings kept at inodes */
     /* guarded by mu */
     struct mutex mu;
-    struct list by_lower[OVL_BUCKETS], by_upper[OVL_BUCKETS]; /* weak */
-    struct list pinned;                                       /* ovl_inode.pin: owned */
+    struct hlist by_lower[OVL_BUCKETS], by_upper[OVL_BUCKETS]; /* weak */
+    struct list pinned;                                        /* ovl_inode.pin: owned */
 };
 
 struct ovl_list;
@@ -66,7 +67,8 @@ struct ovl_inode {
     _Atomic(struct dentry *) upper; /* owned; set once, under up_mu */
     struct mutex up_mu;             /* one copy-up at a time */
     /* guarded by the super's mu */
-    struct list lower_link, upper_link, pin;
+    struct hlist_node lower_link, upper_link;
+    struct list pin;
     const struct inode *upper_key; /* what upper_link is found by */
     struct ovl_inode *parent;      /* owned: where it was found; NULL for the root */
     char *name;                    /* owned, in parent */

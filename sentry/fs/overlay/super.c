@@ -127,10 +127,6 @@ static int ovl_super_new(unsigned layers, struct ovl_super **out)
     super_init(&os->sb, &ovl_super_ops, &overlay_fs_ops);
     mutex_init(&os->mu, LOCK_RANK_LEAF);
     list_init(&os->pinned);
-    for (unsigned k = 0; k < OVL_BUCKETS; k++) {
-        list_init(&os->by_lower[k]);
-        list_init(&os->by_upper[k]);
-    }
     os->layers = calloc(layers, sizeof(*os->layers));
     os->layer_count = os->layers != NULL ? layers : 0;
     int r = os->layers != NULL ? cred_new_root(~UINT64_C(0), &os->cred) : -ENOMEM;
