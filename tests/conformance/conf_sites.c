@@ -26,6 +26,7 @@ __asm__(".pushsection .text\n"
         ".globl page_start, page_end, call_getpid, call_getpid_inside, call_getpgrp, call_any\n"
         ".globl call_any_site, call_any_behind, call_moved, call_kept, call_kept_behind\n"
         ".globl call_rcx, call_rcx_behind\n"
+        ".globl kind_sign, kind_address, kind_condition, kind_shift, kind_long, kind_long_call\n"
         "page_start:\n"
         "    nop\n"
         "call_getpid:\n"
@@ -114,6 +115,52 @@ __asm__(".pushsection .text\n"
         "    popfq\n"
         "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbp\n    pop %rbx\n"
         "    ret\n"
+        "    .balign 16\n"
+        /* What computes with the result, in ways of its own. rdi: the number. */
+        "kind_sign:\n"
+        "    mov %rdi, %rax\n"
+        "    syscall\n"
+        "    movslq %eax, %rdx\n"
+        "    test %edx, %edx\n"
+        "    js 1f\n"
+        "    mov %rdx, %rax\n"
+        "    ret\n"
+        "1:  mov $-7, %rax\n"
+        "    ret\n"
+        "    .balign 16\n"
+        "kind_address:\n"
+        "    mov %rdi, %rax\n"
+        "    syscall\n"
+        "    lea 16(%rax), %rdx\n"
+        "    xor %eax, %eax\n"
+        "    add %rdx, %rax\n"
+        "    ret\n"
+        "    .balign 16\n"
+        /* Flags are those from before the call. rsi: what is compared. */
+        "kind_condition:\n"
+        "    mov %rdi, %rax\n"
+        "    cmp $5, %rsi\n"
+        "    syscall\n"
+        "    cmove %rsi, %rax\n"
+        "    adc $0, %eax\n"
+        "    ret\n"
+        "    .balign 16\n"
+        "kind_shift:\n"
+        "    mov %rdi, %rax\n"
+        "    syscall\n"
+        "    shl $1, %rax\n"
+        "    setne %dl\n"
+        "    movzbl %dl, %edx\n"
+        "    add %rdx, %rax\n"
+        "    ret\n"
+        "    .balign 16\n"
+        "kind_long:\n"
+        "    nop\n"
+        "    mov $39, %rax\n"
+        "kind_long_call:\n"
+        "    syscall\n"
+        "    neg %rax\n"
+        "    ret\n"
         "    .balign 4096\n"
         "page_end:\n"
         ".popsection\n"
@@ -127,7 +174,7 @@ __asm__(".pushsection .text\n"
         ".popsection\n");
 
 extern const char page_start[], page_end[], call_getpid_inside[], call_any_site[],
-    call_any_behind[], call_kept_behind[], call_rcx_behind[];
+    call_any_behind[], call_kept_behind[], call_rcx_behind[], kind_long_call[];
 extern uint64_t kept_rcx, kept_r11;
 long call_getpid(void);
 long call_getpgrp(void);
@@ -136,6 +183,11 @@ long call_any(long nr, long a, long b, long c);
 long call_moved(long nr);
 long call_rcx(long nr);
 void call_kept(long nr, uint64_t to[33]);
+long kind_sign(long nr);
+long kind_address(long nr);
+long kind_condition(long nr, long what);
+long kind_shift(long nr);
+long kind_long(void);
 
 /* The call of call_any, entered from elsewhere. */
 static long jump_to(const char *at, long rax)
@@ -177,6 +229,28 @@ TEST(results)
     char c = 'x';
     CHECK_EQ(call_any(SYS_write, fds[1], (long)&c, 1), 1);
     CHECK_EQ(call_any(SYS_read, fds[0], (long)&c, 1), 1);
+}
+
+TEST(kinds)
+{
+    const long pid = getpid(), group = getpgrp();
+
+    for (int i = 0; i < OFTEN; i++)
+        CHECK_EQ(kind_long(), -pid);
+    for (int i = 0; i < OFTEN; i++) {
+        CHECK_EQ(kind_sign(SYS_getpid), pid);
+        CHECK_EQ(kind_sign(SYS_getpgrp), group);
+        CHECK_EQ(kind_sign(100000), -7);
+        CHECK_EQ(kind_address(SYS_getpgrp), group + 16);
+        CHECK_EQ(kind_address(SYS_getpid), pid + 16);
+        CHECK_EQ(kind_condition(SYS_getpgrp, 4), group + 1);
+        CHECK_EQ(kind_condition(SYS_getpid, 5), 5);
+        CHECK_EQ(kind_condition(SYS_getpid, 6), pid);
+        CHECK_EQ(kind_shift(SYS_getpgrp), 2 * group + 1);
+        CHECK_EQ(kind_shift(SYS_getpid), 2 * pid + 1);
+        CHECK_EQ(kind_long(), -pid);
+        CHECK_EQ(jump_to(kind_long_call, SYS_getpgrp), -group);
+    }
 }
 
 static void kept_check(long nr, long result)
