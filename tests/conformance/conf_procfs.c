@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <dirent.h>
+#include <ftw.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <sched.h>
@@ -351,4 +352,42 @@ TEST(sys_class_net)
     CHECK_ERRNO(open("/sys/class/net/none-such", O_RDONLY), ENOENT);
     int fd = OK(open("/sys/class/net/lo/speed", O_RDONLY));
     CHECK_ERRNO(read(fd, v, sizeof(v)), EINVAL);
+}
+
+/* An error of its own is as good as a text. */
+static int read_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)at;
+    const int fd = type == FTW_F && S_ISREG(st->st_mode) ? open(path, O_RDONLY | O_NONBLOCK) : -1;
+
+    if (fd < 0)
+        return 0;
+    for (int i = 0; i < 3; i++)
+        (void)!read(fd, text, sizeof(text));
+    return close(fd);
+}
+
+/* Also those that are there to be written only. */
+TEST(every_file_is_read)
+{
+    OK(nftw("/proc/self", read_entry, 32, FTW_PHYS));
+    OK(nftw("/proc/sys", read_entry, 32, FTW_PHYS));
+    OK(nftw("/sys/fs", read_entry, 32, FTW_PHYS));
+}
+
+TEST(files_that_are_only_read)
+{
+    static const struct {
+        const char *path;
+        int error;
+    } files[] = {{"/proc/self/stat", EINVAL},    {"/proc/self/maps", EINVAL},
+                 {"/proc/self/cmdline", EINVAL}, {"/proc/self/mounts", EINVAL},
+                 {"/proc/meminfo", EIO},         {"/proc/loadavg", EIO}};
+
+    NEED_ROOT();
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        const int fd = OK(open(files[i].path, O_WRONLY));
+        CHECK_ERRNO(write(fd, "x", 1), files[i].error);
+        OK(close(fd));
+    }
 }

@@ -346,11 +346,16 @@ TEST(clear_refs_peak)
 TEST(clear_refs_wrong)
 {
     const int fd = OK(open("/proc/self/clear_refs", O_WRONLY));
+    char c;
 
     CHECK_ERRNO(write(fd, "0", 1), EINVAL);
     CHECK_ERRNO(write(fd, "6", 1), EINVAL);
     CHECK_ERRNO(write(fd, "x", 1), EINVAL);
     CHECK_EQ(write(fd, "1", 1), 1);
+    CHECK_ERRNO(read(fd, &c, 1), EBADF);
+    const int both = OK(open("/proc/self/clear_refs", O_RDWR));
+    CHECK_ERRNO(read(both, &c, 1), EINVAL);
+    CHECK_ERRNO(pread(both, &c, 1, 10), EINVAL);
     conf_become(1234);
     CHECK_ERRNO(open("/proc/1/clear_refs", O_WRONLY), EACCES);
 }

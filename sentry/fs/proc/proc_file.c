@@ -70,11 +70,14 @@ out_ctx:
 /* The text is moved out of the lock's reach before guest memory is touched. */
 static int64_t proc_read(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
 {
+    const struct proc_entry *e = proc_node(f->inode)->entry;
     struct proc_text *pt = proc_text(f);
     int64_t r = 0;
     char *part = NULL;
     size_t n = 0;
 
+    if (!e->show && !e->text) /* clear_refs is written only */
+        return -EINVAL;
     mutex_lock(&pt->mu);
     if (*pos == 0 || !pt->made)
         r = make_text(f, pt, c);
@@ -103,8 +106,8 @@ static int64_t proc_write(struct file *f, struct uio *u, int64_t *pos, const str
     char buf[PROC_WRITE_MAX];
     struct proc_ctx pc;
 
-    if (!e->store)
-        return -EIO;
+    if (!e->store) /* files of a task have no such operation, others one that fails */
+        return proc_node(f->inode)->tid ? -EINVAL : -EIO;
     size_t want = u->left < sizeof(buf) - 1 ? (size_t)u->left : sizeof(buf) - 1;
     int64_t n = uio_copy_from(u, buf, want);
     if (n < 0)
