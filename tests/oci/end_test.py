@@ -2,6 +2,7 @@
 """Whatever process of a sandbox dies, all of them go, and nothing stays on the host."""
 import os
 import pathlib
+import signal
 import unittest
 
 from harness import IS_OURS, Case, alive, children_of, eventually, kill9, main
@@ -48,6 +49,18 @@ class End(Case):
 
     def test_kill_gofer(self):
         p, pids = self.kill_one("runsc-gofer")
+        self.all_gone(p, pids)
+        self.assertNotEqual(p.returncode, 0)
+
+    def test_kill_gofer_that_owes_an_answer(self):
+        """The guest looks up names that nobody knows, one after the other: it waits for the gofer when that is ended."""
+        self.write(["/bin/sh", "-c", "echo ready; i=0; while :; do i=$((i + 1)); [ -e /none-$i ]; done"])
+        p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual(p.stdout.readline(), "ready\n")
+        pids = children_of(p.pid)
+        gofer = self.named(p, "runsc-gofer")[0]
+        os.kill(gofer, signal.SIGSTOP)
+        kill9(gofer)
         self.all_gone(p, pids)
         self.assertNotEqual(p.returncode, 0)
 
