@@ -181,6 +181,7 @@ struct thread_group {
     bool stop_dequeued; /* a stop signal was taken and SIGCONT has not come since */
     bool stop_reported, cont_unreported; /* wait(2): WSTOPPED taken, WCONTINUED to take */
     bool cldstop_due, cldcont_due;       /* SIGCHLD that a thread has still to send */
+    uint32_t open_masks;                 /* sig: threads with task_priv.own_open */
     _Atomic bool exiting;                /* group exit has begun; written under sig */
     _Atomic bool stopping;               /* a group stop is wanted or complete; under sig */
 

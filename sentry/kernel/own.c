@@ -23,14 +23,20 @@ void own_open_locked(struct task *t)
 {
     struct plat_own *own = task_priv(t)->own;
 
-    if (own && !sig_pending_locked(t, 0))
-        atomic_store(&own->sigmask_open, 1);
+    if (!own || sig_pending_locked(t, 0))
+        return;
+    t->tg->open_masks += !task_priv(t)->own_open;
+    task_priv(t)->own_open = true;
+    atomic_store(&own->sigmask_open, 1);
 }
 
-static void own_close_task(const struct task_priv *p)
+static void own_close_task(struct task_priv *p)
 {
-    if (p->own)
-        atomic_store(&p->own->sigmask_open, 0);
+    if (!p->own_open)
+        return;
+    p->own_open = false;
+    p->t->tg->open_masks--;
+    atomic_store(&p->own->sigmask_open, 0);
 }
 
 /* Guest code changes its mask first and looks whether it is open then; who sends closes it first
@@ -44,8 +50,9 @@ void own_close_locked(struct thread_group *tg, struct task *t)
         own_close_task(task_priv(t));
         return;
     }
-    list_for_each_entry (p, &tg->threads, thread_node)
-        own_close_task(p);
+    if (tg->open_masks > 0)
+        list_for_each_entry (p, &tg->threads, thread_node)
+            own_close_task(p);
 }
 
 void own_begin(struct task *t)

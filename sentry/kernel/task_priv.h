@@ -134,6 +134,7 @@ struct task_priv {
     struct sig_pending pending; /* sig */
     uint64_t wait_set;          /* sig: what sigtimedwait(2) wants: delivered though blocked */
     struct plat_own *own;       /* sig, owner to change; borrowed of the context, or NULL: own.c */
+    bool own_open;              /* sig: guest code may change what it blocks */
     uint64_t altstack_sp, altstack_size; /* owner */
     uint32_t altstack_flags;
     bool forced_fatal; /* owner: a frame could not be built */
