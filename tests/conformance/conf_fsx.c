@@ -189,6 +189,7 @@ static void step(struct run *r)
     CHECK_EQ(st.st_size, r->m->size);
 }
 
+/* One file of its own, from its making to its end. */
 static void fsx(uint64_t seed, int steps)
 {
     struct run r = {.m = calloc(1, sizeof(struct model)), .buf = malloc(PIECE_MAX), .seed = seed};
@@ -215,6 +216,20 @@ TEST_TIMEOUT(random_io, 120)
 {
     for (uint64_t seed = 1; seed <= 6; seed++)
         fsx(seed, 400);
+}
+
+/* `conf_fsx --helper fsx SECONDS [FIRST-SEED]`, in the working directory: one file after the other.
+ */
+HELPER(fsx)
+{
+    int64_t end = conf_now() + (argc > 1 ? atoll(argv[1]) : 1) * 1000000000;
+    uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 0) : 1000, seed = first;
+
+    do
+        fsx(seed++, 1000);
+    while (conf_now() < end);
+    conf_diag("seeds %llu to %llu", (unsigned long long)first, (unsigned long long)seed - 1);
+    return 0;
 }
 
 /* Several files at once, in several processes. */

@@ -1,11 +1,18 @@
 #!/usr/bin/env python3
-"""The root's overlay, and files that change on the host while a container has them."""
+"""The root's overlay, and files that change on the host while a container has them.
+
+FSX_SECONDS=600 for random operations over a long time on each kind of file system."""
 import os
+import pathlib
 import resource
+import shutil
 import subprocess
 import unittest
 
-from harness import IS_OURS, Case, eventually, main
+from harness import IS_OURS, TIMEOUT, Case, alive, children_of, eventually, kill9, main
+
+BUILD = os.environ.get("BUILD_DIR", "")
+FSX_SECONDS = int(os.environ.get("FSX_SECONDS", "2"))
 
 MAPPER = r"""
 #include <errno.h>
@@ -41,6 +48,10 @@ int main(void)
 def admin(config):
     for names in config["process"]["capabilities"].values():
         names.append("CAP_SYS_ADMIN")
+
+
+def bind(source, destination="/m"):
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["bind"]}
 
 
 @unittest.skipUnless(IS_OURS, "an overlay of its own")
@@ -116,8 +127,7 @@ class Host(Case):
         program = self.rootfs / "bin/mapper"
         subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(program)], input=MAPPER,
                        text=True, check=True)
-        self.write(["/bin/mapper"], lambda c: c["mounts"].append(
-            {"destination": "/m", "type": "bind", "source": str(shared), "options": ["bind"]}))
+        self.write(["/bin/mapper"], lambda c: c["mounts"].append(bind(shared)))
         p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
         eventually((shared / "mapped").exists, what="the mapping")
         os.truncate(shared / "data", 4096)
@@ -126,12 +136,58 @@ class Host(Case):
         self.assertEqual((shared / "data").read_bytes()[10:11], b"A")
 
     def test_synced_data_is_on_the_host(self):
+        """Whatever becomes of the sandbox."""
         shared = self.dir / "shared"
         shared.mkdir()
-        p = self.shell("echo kept > /m/f && sync /m/f && kill -9 -1; sleep 9", lambda c: c["mounts"].append(
-            {"destination": "/m", "type": "bind", "source": str(shared), "options": ["bind"]}))
-        del p
-        self.assertEqual((shared / "f").read_text(), "kept\n")
+        self.write(["/bin/sh", "-c", "for i in 1 2 3; do echo kept > /m/$i; sync /m/$i; done; mkdir /m/d && mv /m/3 /m/d;"
+                    " echo -n said > /m/d/4; echo synced; exec sleep 1000"], lambda c: c["mounts"].append(bind(shared)))
+        p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
+        self.assertEqual(p.stdout.readline(), "synced\n")
+        pids = [p.pid, *children_of(p.pid)]
+        for pid in pids:
+            kill9(pid)
+        eventually(lambda: not any(alive(pid) for pid in pids[1:]), what="the end of all of it")
+        self.assertEqual({str(f.relative_to(shared)): f.read_text() for f in shared.rglob("*") if f.is_file()},
+                         {"1": "kept\n", "2": "kept\n", "d/3": "kept\n", "d/4": "said"})
+
+
+@unittest.skipUnless(BUILD, "BUILD_DIR has no conformance programs")
+class Programs(Case):
+    """Programs of the conformance suite, on file systems that it does not have."""
+    def program(self, name, *args, place, words=(), around=(), timeout=TIMEOUT):
+        """name --helper args in place, where /m is a folder of the host; words are for the runtime, which
+        runs inside around."""
+        shutil.copy(pathlib.Path(BUILD) / "tests/conformance" / name, self.rootfs / "bin" / name)
+        (self.dir / "shared").mkdir()
+
+        def change(config):
+            config["process"]["cwd"] = place
+            config["mounts"].append(bind(self.dir / "shared"))
+        self.write([f"/bin/{name}", "--helper", *args], change)
+        run = self.runtime(*words, "run", "--bundle", str(self.bundle), self.new_id())
+        p = subprocess.run([*around, *run], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, timeout=timeout)
+        self.assertEqual(p.returncode, 0, p.stdout)
+
+    def fsx(self, place):
+        self.program("conf_fsx", "fsx", str(FSX_SECONDS), place=place, timeout=FSX_SECONDS + TIMEOUT)
+
+    def test_random_io_on_tmpfs(self):
+        self.fsx("/tmp")
+
+    def test_random_io_on_the_root(self):
+        self.fsx("/root")
+
+    def test_random_io_on_a_folder_of_the_host(self):
+        self.fsx("/m")
+
+    def test_a_full_disk_of_the_host(self):
+        mount = f"mount -t tmpfs -o size=1m,nr_inodes=20 small {self.dir}/shared; exec \"$@\""
+        self.program("conf_full", "full", "names", place="/m", around=("unshare", "--mount", "sh", "-ec", mount, "sh"))
+
+    @unittest.skipUnless(IS_OURS, "an overlay of its own")
+    def test_a_full_root(self):
+        self.program("conf_full", "full", place="/root", words=("--overlay=root:memory,size=1m",))
 
 
 class Streams(Case):

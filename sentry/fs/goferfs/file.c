@@ -134,6 +134,7 @@ static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const stru
     struct inode *i = f->inode;
     struct goferfs_inode *gi = goferfs_inode(i);
     struct transfer t = {.fd = file_fd(f), .pos = *pos};
+    bool flushed = false;
     int64_t n;
 
     (void)c;
@@ -146,7 +147,9 @@ static int64_t reg_write(struct file *f, struct uio *u, int64_t *pos, const stru
         }
     }
     uint64_t room = (uint64_t)(INT64_MAX - t.pos);
-    n = room ? uio_host_io(u, false, MIN(u->left, room), host_write, &t) : -EFBIG;
+    do
+        n = room ? uio_host_io(u, false, MIN(u->left, room), host_write, &t) : -EFBIG;
+    while (goferfs_make_space(goferfs_super(i->sb), n, &flushed));
     if (n > 0) {
         *pos = t.pos + n;
         goferfs_own_change_fd(i, t.fd);
@@ -203,12 +206,13 @@ static int reg_fallocate(struct file *f, int mode, int64_t off, int64_t size)
 {
     struct inode *i = f->inode;
     struct goferfs_inode *gi = goferfs_inode(i);
+    bool flushed = false;
     int fd = file_fd(f), r;
 
     mutex_lock(&gi->rw_mu);
     do
         r = fallocate(fd, mode, off, size) ? -errno : 0;
-    while (r == -EINTR);
+    while (r == -EINTR || goferfs_make_space(goferfs_super(i->sb), r, &flushed));
     if (r == 0) {
         goferfs_update_fd(i, fd);
         goferfs_own_change_fd(i, fd);

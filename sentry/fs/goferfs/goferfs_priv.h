@@ -136,6 +136,10 @@ extern const struct mappable_ops goferfs_mappable_ops;
 /* The gofer has no handle left (r is -ENFILE): some are given back, and the request is worth
  * another try. False: it failed for another reason, or once too often (*tries, 0 at first). */
 bool goferfs_make_room(struct goferfs_super *gs, int r, int *tries);
+/* The host has no space left (r is -ENOSPC or -EDQUOT): deleted files whose handles were to be
+ * closed with the next request are closed now, and the transfer is worth another try. False: it
+ * failed for another reason, or again (*tried, false at first). */
+bool goferfs_make_space(struct goferfs_super *gs, int64_t r, bool *tried);
 
 /* ---- inode.c ---- */
 /* The inode of a node, found or made. Takes the node's handle, on failure too. Owned result. */

@@ -9,6 +9,9 @@
 #include "base/objcount.h"
 #include "sentry/fs/goferfs/goferfs_priv.h"
 
+/* A deleted file below this size may take room on the host until the next request. */
+#define LINGER_MAX (64u << 10)
+
 OBJCOUNT_DEFINE(goferfs_inode);
 
 static struct vfs_time time_of(const struct gof_time *t)
@@ -332,6 +335,7 @@ static void release(struct inode *i)
 {
     struct goferfs_super *gs = goferfs_super(i->sb);
     struct goferfs_inode *gi = goferfs_inode(i);
+    const bool large = S_ISREG(i->mode) && i->nlink == 0 && i->size >= LINGER_MAX;
 
     mutex_lock(&gs->mu);
     hlist_del(&gi->hash);
@@ -342,6 +346,8 @@ static void release(struct inode *i)
     if (gi->list)
         goferfs_list_put(gi->list);
     gof_close(gs->client, gi->handle);
+    if (large)
+        gof_flush(gs->client);
     mappable_fini(&gi->map);
     mutex_destroy(&gi->rw_mu);
     mutex_destroy(&gi->data_mu);

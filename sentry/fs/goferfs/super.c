@@ -20,6 +20,15 @@ bool goferfs_make_room(struct goferfs_super *gs, int r, int *tries)
     return true;
 }
 
+bool goferfs_make_space(struct goferfs_super *gs, int64_t r, bool *tried)
+{
+    if (LIKELY(r != -ENOSPC && r != -EDQUOT) || *tried)
+        return false;
+    *tried = true;
+    gof_flush(gs->client);
+    return true;
+}
+
 static int statfs_op(struct super *sb, struct vfs_statfs *out)
 {
     struct goferfs_super *gs = goferfs_super(sb);
