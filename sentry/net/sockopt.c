@@ -377,6 +377,16 @@ void sock_stamp(struct sock *s, uint64_t ns, struct sock_control *ctl)
         (void)!sock_control_put(ctl, SOL_SOCKET, SO_TIMESTAMPING, ts, sizeof(ts));
 }
 
+void sock_stamp_now(struct sock *s, struct sock_control *ctl)
+{
+    struct timespec now;
+
+    if (!sock_option(s, SO_TIMESTAMP) && !sock_option(s, SO_TIMESTAMPNS) && s->stamping == 0)
+        return;
+    BUG_ON(clock_gettime(CLOCK_REALTIME, &now) != 0);
+    sock_stamp(s, (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec, ctl);
+}
+
 /* What a family has to say about its own options at SOL_SOCKET comes first. */
 static int set_family(struct sock *s, int name, const void *buf, socklen_t len,
                       const struct vfs_caller *c)

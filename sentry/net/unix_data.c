@@ -776,6 +776,8 @@ int64_t unix_packet_recv(struct sock *base, struct sock_msg *m, bool nonblock,
         if (n)
             break;
     }
+    if (n >= 0 && m->control)
+        sock_stamp_now(base, m->control);
     recv_finish(s, &x);
     return n;
 }

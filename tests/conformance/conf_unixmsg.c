@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 
 CONF_FAMILY("unixmsg");
 
@@ -397,6 +398,55 @@ static int peek_off(int fd)
 static void peek_from(int fd, int off)
 {
     OK(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off)));
+}
+
+/* The control message of that type at SOL_SOCKET that comes with the next one, or NULL. */
+static void *recv_control(int fd, int type, int flags)
+{
+    static _Alignas(struct cmsghdr) char control[256];
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control,
+                       .msg_controllen = sizeof(control)};
+
+    CHECK_EQ(OK(recvmsg(fd, &m, flags)), 1);
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h))
+        if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == type)
+            return CMSG_DATA(h);
+    return NULL;
+}
+
+TEST(time_stamps)
+{
+    static const int types[] = {SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+    const int one = 1, zero = 0;
+    struct timespec now;
+    int fd[2];
+
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        const bool stamped = types[i] != SOCK_STREAM;
+        OK(socketpair(AF_UNIX, types[i], 0, fd));
+        for (int k = 0; k < 6; k++)
+            CHECK_EQ(OK(send(fd[0], "x", 1, 0)), 1);
+        CHECK(!recv_control(fd[1], SCM_TIMESTAMP, 0));
+        OK(setsockopt(fd[1], SOL_SOCKET, SO_TIMESTAMP, &one, sizeof(one)));
+        OK(clock_gettime(CLOCK_REALTIME, &now));
+        CHECK_EQ(recv_control(fd[1], SCM_TIMESTAMP, MSG_PEEK) != NULL, stamped);
+        struct timeval *tv = recv_control(fd[1], SCM_TIMESTAMP, 0);
+        CHECK_EQ(tv != NULL, stamped);
+        CHECK(!tv || (tv->tv_sec >= now.tv_sec && tv->tv_sec - now.tv_sec < 60));
+        OK(setsockopt(fd[1], SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof(one)));
+        CHECK(!recv_control(fd[1], SCM_TIMESTAMP, 0));
+        struct timespec *ts = recv_control(fd[1], SCM_TIMESTAMPNS, 0);
+        CHECK_EQ(ts != NULL, stamped);
+        CHECK(!ts || (ts->tv_sec >= now.tv_sec && ts->tv_nsec < 1000000000));
+        OK(setsockopt(fd[1], SOL_SOCKET, SO_TIMESTAMPNS, &zero, sizeof(zero)));
+        CHECK(!recv_control(fd[1], SCM_TIMESTAMPNS, 0));
+        OK(close(fd[0]));
+        OK(close(fd[1]));
+    }
 }
 
 TEST(peek_off_of_streams)
