@@ -231,7 +231,9 @@ deadline_t sock_deadline(uint64_t timeo_ns);
 int sock_wait_error(int err, uint64_t timeo_ns);
 /* Ancillary data about the time a message came, as SO_TIMESTAMP and its like ask for. */
 void sock_stamp(struct sock *s, uint64_t realtime_ns, struct sock_control *ctl);
-/* ... of this moment, where packets carry none. */
+/* SO_RXQ_OVFL, with a packet that was queued when so many had been dropped. */
+void sock_say_dropped(struct sock *s, uint32_t dropped, struct sock_control *ctl);
+/* As sock_stamp, of this moment, where packets carry none. */
 void sock_stamp_now(struct sock *s, struct sock_control *ctl);
 /* For getsockopt: puts a value into the guest's space, cut to its length. */
 int sock_put_option(void *buf, socklen_t *len, const void *value, size_t size);

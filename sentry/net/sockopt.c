@@ -377,6 +377,12 @@ void sock_stamp(struct sock *s, uint64_t ns, struct sock_control *ctl)
         (void)!sock_control_put(ctl, SOL_SOCKET, SO_TIMESTAMPING, ts, sizeof(ts));
 }
 
+void sock_say_dropped(struct sock *s, uint32_t dropped, struct sock_control *ctl)
+{
+    if (dropped != 0 && sock_option(s, SO_RXQ_OVFL))
+        (void)!sock_control_put(ctl, SOL_SOCKET, SO_RXQ_OVFL, &dropped, sizeof(dropped));
+}
+
 void sock_stamp_now(struct sock *s, struct sock_control *ctl)
 {
     struct timespec now;

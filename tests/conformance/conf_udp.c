@@ -124,12 +124,21 @@ static ssize_t receive(int fd, struct got *g, int flags)
 }
 
 /* The data of a message of ancillary data, which must be there. */
-static void *find(struct got *g, int level, int type)
+static void *lookup(struct got *g, int level, int type)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&g->h); c; c = CMSG_NXTHDR(&g->h, c))
         if (c->cmsg_level == level && c->cmsg_type == type)
             return CMSG_DATA(c);
-    conf_fail(__FILE__, __LINE__, "no ancillary data %d %d", level, type);
+    return NULL;
+}
+
+static void *find(struct got *g, int level, int type)
+{
+    void *data = lookup(g, level, type);
+
+    if (!data)
+        conf_fail(__FILE__, __LINE__, "no ancillary data %d %d", level, type);
+    return data;
 }
 
 /* ---- datagrams ---- */
@@ -489,6 +498,32 @@ TEST(timestamps)
     CHECK_EQ(OK(receive(a, &g, 0)), 1);
     struct timeval *tv = find(&g, SOL_SOCKET, SO_TIMESTAMP);
     CHECK(now.tv_sec - tv->tv_sec < 5);
+}
+
+TEST(dropped_are_counted)
+{
+    int a = bound(), b = udp(), taken = 0;
+    char big[1000] = {0};
+    struct got g;
+
+    set_int(a, SOL_SOCKET, SO_RCVBUF, 1);
+    set_int(a, SOL_SOCKET, SO_RXQ_OVFL, 1);
+    for (int i = 0; i < 20; i++) {
+        const struct sockaddr_in to = in4(port_of(a));
+        OK(sendto(b, big, sizeof(big), 0, (const struct sockaddr *)&to, sizeof(to)));
+    }
+    while (receive(a, &g, MSG_DONTWAIT) >= 0) {
+        CHECK(!lookup(&g, SOL_SOCKET, SO_RXQ_OVFL));
+        taken++;
+    }
+    CHECK(taken > 0 && taken < 20);
+    OK(send_to(b, port_of(a), "x"));
+    OK(receive(a, &g, 0));
+    CHECK_EQ(*(uint32_t *)find(&g, SOL_SOCKET, SO_RXQ_OVFL), 20 - taken);
+    set_int(a, SOL_SOCKET, SO_RXQ_OVFL, 0);
+    OK(send_to(b, port_of(a), "x"));
+    OK(receive(a, &g, 0));
+    CHECK(!lookup(&g, SOL_SOCKET, SO_RXQ_OVFL));
 }
 
 TEST(control_truncated)

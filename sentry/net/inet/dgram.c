@@ -109,6 +109,7 @@ int dgram_queue(struct dgram_sock *to, struct dgram *d)
         atomic_fetch_add(&to->i.in->udp_full, 1);
         r = -ENOBUFS;
     } else {
+        d->meta.dropped = (uint32_t)atomic_load(&to->drops);
         list_add_tail(&d->node, &to->queue);
         to->count++;
         to->charged += d->charge;

@@ -203,6 +203,7 @@ static void recv_ip6(const struct inet_sock *s, const struct inet_meta *meta,
 void inet_cmsg_recv(struct inet_sock *s, const struct inet_meta *meta, struct sock_control *ctl)
 {
     sock_stamp(&s->base, meta->time_ns, ctl);
+    sock_say_dropped(&s->base, meta->dropped, ctl);
     if (!inet_is_v6(s)) {
         recv_ip(s, meta, ctl);
         return;

@@ -315,6 +315,7 @@ struct inet_meta {
     uint32_t ifindex;
     uint8_t ttl, tos;
     uint64_t time_ns;
+    uint32_t dropped; /* before it, by the socket whose queue it is in */
 };
 /* Adds what the options of s ask for. */
 void inet_cmsg_recv(struct inet_sock *s, const struct inet_meta *meta, struct sock_control *ctl);

@@ -130,6 +130,7 @@ static bool skb_take_locked(struct packet_sock *s, struct packet_skb *p)
     if (s->charged >= s->base.rcvbuf)
         return false;
     ref_get(&p->ref);
+    p->dropped = s->dropped;
     list_add_tail(&p->node, &s->queue);
     s->charged += p->size + PACKET_COST;
     return true;
@@ -153,6 +154,7 @@ static void tap_one(struct packet_sock *s, const struct tap *t)
     const bool taken = p && s->running && skb_take_locked(s, p);
     s->packets += taken;
     s->drops += !taken;
+    s->dropped += !taken;
     mutex_unlock(&s->mu);
     skb_put(p);
     if (taken)
@@ -293,6 +295,7 @@ static void recv_control(struct packet_sock *s, const struct packet_skb *p, stru
     const bool wanted = s->auxdata;
     mutex_unlock(&s->mu);
     sock_stamp(&s->base, p->time_ns, m->control);
+    sock_say_dropped(&s->base, p->dropped, m->control);
     if (wanted)
         (void)!sock_control_put(m->control, SOL_PACKET, PACKET_AUXDATA, &aux, sizeof(aux));
 }

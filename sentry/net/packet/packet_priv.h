@@ -34,6 +34,7 @@ struct packet_skb {
     uint32_t status;  /* TP_STATUS_* for auxiliary data */
     uint32_t len;     /* of the frame; size is what the filter left */
     uint32_t size, net;
+    uint32_t dropped; /* before it, of the socket */
     uint8_t data[];
 };
 
@@ -72,6 +73,7 @@ struct packet_sock {
     struct packet_ring *ring; /* owned */
     struct list queue;        /* packet_skb.node */
     uint32_t charged;
+    uint32_t dropped;              /* in all */
     uint32_t packets, drops;       /* since PACKET_STATISTICS was asked last */
     struct packet_member *members; /* owned */
     size_t member_count;
