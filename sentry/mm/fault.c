@@ -84,13 +84,28 @@ static void spurious_forget(struct mm *mm, const struct plat_ctx *ctx)
     *spurious_slot(mm, ctx) = (struct mm_spurious){.ctx = NULL};
 }
 
-/* The tree says that the access is possible: perhaps the host refused the mapping. */
+/* Whether the file still has the page: it may have become shorter since that was mapped, which not
+ * every platform tells by SIGBUS. */
+static int file_has(const struct mm *mm, const struct vma *v, uint64_t page)
+{
+    struct mappable_range r = {.acct = mm->acct, .fd = -1};
+    int err = v->m->ops->translate(v->m, v->off + (page - v->start), PAGE_SIZE, PLAT_READ, &r);
+
+    if (!err && r.in_memfile)
+        memfile_unref(mm->mf, r.off, r.size);
+    return err;
+}
+
+/* The tree says that the access is possible: perhaps the host refused the mapping. -ERANGE: the
+ * file has no such page any more. */
 static int spurious_heal(struct mm *mm, struct vma *v, uint64_t page)
 {
     struct pma *p = pma_find(mm, page);
     uint64_t changes = mm->changes;
     if (!p)
         return 0;
+    if (p->kind == PMA_HOST && file_has(mm, v, page) == -ERANGE)
+        return -ERANGE;
     uint64_t lo = MAX(v->start, p->start), hi = MIN(v->end, p->end);
     int err = pma_map(mm, v, p, lo, hi, 0);
     if (!err)
@@ -198,7 +213,7 @@ static int fault_segv(struct mm *mm, const struct plat_fault *f, uint64_t stack_
     }
     if (err || seen > MM_SPURIOUS_MAX) {
         spurious_forget(mm, mm->ctx);
-        return fault_error(sig, -ENOMEM);
+        return fault_error(sig, err == -ERANGE ? err : -ENOMEM);
     }
     return 0;
 }
@@ -214,14 +229,8 @@ static int fault_bus(struct mm *mm, const struct plat_fault *f, struct plat_faul
         spurious_forget(mm, mm->ctx);
         return fault_signal(sig, SIGBUS, BUS_ADRERR);
     }
-    struct mappable_range r = {.acct = mm->acct, .fd = -1};
-    uint64_t off = v->off + (page - v->start);
-    int err = v->m->ops->translate(v->m, off, PAGE_SIZE, PLAT_READ, &r);
-    if (err)
-        return fault_error(sig, err);
-    if (r.in_memfile)
-        memfile_unref(mm->mf, r.off, r.size);
-    return 0;
+    int err = file_has(mm, v, page);
+    return err ? fault_error(sig, err) : 0;
 }
 
 int mm_fault(struct mm *mm, struct plat_ctx *ctx, const struct plat_fault *f,
