@@ -46,8 +46,8 @@ int main(void)
 
 
 def admin(config):
-    for names in config["process"]["capabilities"].values():
-        names.append("CAP_SYS_ADMIN")
+    caps = config["process"]["capabilities"]
+    config["process"]["capabilities"] = {kind: [*names, "CAP_SYS_ADMIN"] for kind, names in caps.items()}
 
 
 def bind(source, destination="/m"):

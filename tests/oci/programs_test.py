@@ -10,7 +10,7 @@ import subprocess
 import unittest
 
 import python_suite
-from harness import Case, default_config, main
+from harness import IS_OURS, Case, children_of, default_config, kill9, main
 
 DEBIAN_ROOT = os.environ.get("DEBIAN_ROOT", "")
 TIMEOUT = 300
@@ -23,15 +23,21 @@ class Programs(Case):
         super().setUpClass()
         cls.rootfs = pathlib.Path(DEBIAN_ROOT)
 
-    def debian(self, *args, timeout=TIMEOUT, **kw):
-        """Runs args in the Debian root, read-only but for /tmp, which is the guest's own."""
+    def configure(self, *args, mounts=(), readonly=True, change=None):
+        """A bundle of args in the Debian root, read-only but for /tmp, which is the guest's own."""
         config = default_config(list(args))
-        config["root"] = {"path": str(self.rootfs), "readonly": True}
+        config["root"] = {"path": str(self.rootfs), "readonly": readonly}
         config["process"]["env"] = [
             "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp",
             "LANG=C.UTF-8", "TMPDIR=/tmp"]
-        config["mounts"].append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm"})
+        config["mounts"] += [{"destination": "/dev/shm", "type": "tmpfs", "source": "shm"}, *mounts]
+        if change:
+            change(config)
         (self.bundle / "config.json").write_text(json.dumps(config))
+
+    def debian(self, *args, timeout=TIMEOUT, mounts=(), readonly=True, change=None, **kw):
+        """Runs args to their end; only a runtime with an overlay of its own may have a root to write to."""
+        self.configure(*args, mounts=mounts, readonly=readonly, change=change)
         return self.call("run", "--bundle", str(self.bundle), self.new_id(), timeout=timeout, **kw)
 
     def bash(self, script, **kw):
@@ -171,26 +177,52 @@ X
                         " find r/usr -type f | wc -l", timeout=600)
         self.assertEqual(out.split(), ["50"] + ["0", "4755", "1", "644", "2"] * 3 + ["1050"])
 
+    # A writer in $db that says what it has committed, and waiting for the fiftieth time.
+    SQLITE_WRITER = """writer() {
+            sqlite3 $db "pragma journal_mode=$1; create table t(a integer primary key, b)" >/dev/null
+            for i in $(seq 100000); do echo "insert into t values($i, hex(randomblob(500))); select 'at ' || $i;"; done |
+                sqlite3 -cmd 'pragma synchronous=full' $db > $said & }
+        fifty() { until [ $(wc -l < $said 2>/dev/null || echo 0) -ge 50 ]; do sleep 0.01; done; }
+        whole() { told=$(tail -1 $said | grep -o '[0-9]*$' || tail -2 $said | head -1 | grep -o '[0-9]*$')
+            sqlite3 $db 'pragma integrity_check; select count(*) from t' > /tmp/out
+            head -1 /tmp/out; test $(tail -1 /tmp/out) -ge $told && echo kept; }
+        """
+    SQLITE_MODES = ("delete", "truncate", "persist", "wal")
+
+    def host_folder(self, name="shared"):
+        """A folder of the host that the guest has as /mnt."""
+        (self.dir / name).mkdir(exist_ok=True)
+        return {"destination": "/mnt", "type": "bind", "source": str(self.dir / name), "options": ["bind"]}
+
     def test_sqlite_is_killed(self):
         """What was committed before is there, and the file is whole, in every mode of its journal."""
-        for mode in ("delete", "truncate", "persist", "wal"):
-            out = self.bash(f"cd /tmp; rm -f k.db*; sqlite3 k.db 'pragma journal_mode={mode};"
-                            " create table t(a integer primary key, b)' >/dev/null;"
-                            " (i=0; while :; do i=$((i+1)); echo \"insert into t values($i,"
-                            " hex(randomblob(500))); select 'at ' || $i;\"; done) | sqlite3 k.db > at &"
-                            " while [ $(wc -l < at 2>/dev/null || echo 0) -lt 50 ]; do sleep 0.05; done;"
-                            " kill -9 $(pidof sqlite3); wait || true; told=$(tail -1 at | cut -d' ' -f2);"
-                            " sqlite3 k.db 'pragma integrity_check; select count(*) from t' > out;"
-                            " head -1 out; test $(tail -1 out) -ge $((told - 1)) && echo kept")
-            self.assertEqual(out.split(), ["ok", "kept"], mode)
+        for place in ("/tmp", "/mnt", *(("/root",) if IS_OURS else ())):
+            with self.subTest(place):
+                out = self.bash(f"cd {place}; {self.SQLITE_WRITER} for m in {' '.join(self.SQLITE_MODES)}; do db=k$m.db;"
+                                " said=at$m; writer $m; fifty; kill -9 $(pidof sqlite3); wait || true; whole; done",
+                                mounts=[self.host_folder()], readonly=place != "/root")
+                self.assertEqual(out.split(), ["ok", "kept"] * 4)
+
+    def test_sqlite_and_the_sandbox_are_killed(self):
+        for mode in self.SQLITE_MODES:
+            with self.subTest(mode):
+                mounts = [self.host_folder(mode)]
+                names = f"cd /mnt; db=k.db; said=at; {self.SQLITE_WRITER}"
+                self.configure("bash", "-ec", f"{names} writer {mode}; fifty; echo fifty; wait", mounts=mounts)
+                p = self.popen("run", "--bundle", str(self.bundle), self.new_id())
+                self.assertEqual(p.stdout.readline(), "fifty\n")
+                for pid in [p.pid, *children_of(p.pid)]:
+                    kill9(pid)
+                p.wait(TIMEOUT)
+                self.assertEqual(self.bash(names + " whole", mounts=mounts).split(), ["ok", "kept"])
 
     def test_find_and_du_as_outside(self):
         def native(*args):
             return subprocess.run(args, cwd=self.rootfs, stdout=subprocess.PIPE, check=True,
                                   stderr=subprocess.DEVNULL, text=True).stdout
-        script = ("find . -xdev -path ./proc -prune -o -path ./dev -prune -o -path ./tmp -prune -o -printf"
-                  " '%p %y %m %s %n %U:%G %l\\n' | grep -v ' d ' | LC_ALL=C sort | md5sum; du -s"
-                  " --apparent-size -b usr etc; find usr -type d | wc -l")
+        script = ("find . -mindepth 1 -xdev -path ./proc -prune -o -path ./dev -prune -o -path ./tmp -prune -o -printf"
+                  " '%p %y %m %s %b %n %U:%G %T@ %l\\n' | LC_ALL=C sort | md5sum; du -a usr etc var | LC_ALL=C sort | md5sum;"
+                  " du -s --apparent-size -b usr etc; find usr -type d | wc -l")
         self.assertEqual(self.bash("cd /; " + script), native("bash", "-c", script))
 
     def test_tar_keeps_attributes(self):
@@ -198,13 +230,44 @@ X
                         " ln -s y/f x/l; ln x/y/f x/h; chown 12:34 x/y; chmod 2751 x/y; touch -d @1000 x/y/f;"
                         " python3 -c \"import os; os.setxattr('x/y/f', 'user.k', b'v');"
                         " os.setxattr('x/y', 'trusted.t', b'w')\" || true;"
-                        " tar --xattrs --xattrs-include='*' -S -cf a.tar x; mkdir z; tar --xattrs"
-                        " --xattrs-include='*' -C z -xf a.tar; python3 -c \"import os;"
+                        " tar --xattrs --xattrs-include='*' --acls --selinux -S -cf a.tar x; mkdir z; tar --xattrs"
+                        " --xattrs-include='*' --acls --selinux -C z -xf a.tar; python3 -c \"import os;"
                         " print(os.getxattr('z/x/y/f', 'user.k').decode())\"; cd z;"
                         " stat -c '%A %u:%g %Y' x/y x/y/f | cut -d' ' -f1,2; stat -c '%F %b' x/pipe x/sparse;"
                         " test x/h -ef x/y/f && readlink x/l")
         self.assertEqual(out.splitlines(), ["v", "drwxr-s--x 12:34", "-rw-r--r-- 0:0", "fifo 0",
                                             "regular file 0", "y/f"])
+
+    def test_layers_of_an_image_are_unpacked_and_mounted(self):
+        """As an image tool does it inside: archives, .wh. names that become whiteouts, an overlay over them all."""
+        def admin(config):
+            caps = config["process"]["capabilities"]
+            config["process"]["capabilities"] = {kind: [*names, "CAP_SYS_ADMIN"] for kind, names in caps.items()}
+        out = self.bash(r"""mkdir -p /tmp/i && cd /tmp/i && mkdir -p 1/d/e 1/gone 1/opaque 2/opaque 2/d 3/d u w m o
+            seq 100 > 1/d/f; ln 1/d/f 1/d/hard; ln -s f 1/d/link; echo x > 1/gone/x; echo old > 1/opaque/old; chmod 4755 1/d/f
+            touch 2/.wh.gone 2/opaque/.wh..wh..opq; echo new > 2/opaque/new; touch 2/d/.wh.link; echo again > 3/d/link
+            for l in 1 2 3; do tar -C $l -cf $l.tar .; mkdir l$l; tar -C l$l -xf $l.tar; done
+            python3 - <<'X'
+import os, stat
+for top in ("l1", "l2", "l3"):
+    for folder, _, names in os.walk(top):
+        for n in (n for n in names if n.startswith(".wh.")):
+            os.unlink(f"{folder}/{n}")
+            if n == ".wh..wh..opq":
+                os.setxattr(folder, "trusted.overlay.opaque", b"y")
+            else:
+                os.mknod(f"{folder}/{n[4:]}", stat.S_IFCHR, 0)
+X
+            mount -t overlay o -o lowerdir=l3:l2:l1,upperdir=u,workdir=w m
+            (cd m; find . | LC_ALL=C sort | xargs; cat d/link opaque/new; stat -c '%a %h' d/f; echo more >> d/hard
+             rm -r opaque; mkdir opaque; rm d/link; mv d/e d/g || echo no)
+            tar --xattrs --xattrs-include='trusted.*' -C u -cf - . | tar --xattrs --xattrs-include='trusted.*' -C o -xf -
+            umount m; mount -t overlay o -o lowerdir=o:l3:l2:l1 m
+            cd m; find . | LC_ALL=C sort | xargs; tail -1 d/hard; wc -l < d/f; stat -c '%F %t:%T' ../o/d/link""",
+                        change=admin)
+        self.assertEqual(out.splitlines(), [
+            ". ./d ./d/e ./d/f ./d/hard ./d/link ./opaque ./opaque/new", "again", "new", "4755 2",
+            ". ./d ./d/f ./d/g ./d/hard ./opaque", "more", "100", "character special file 0:0"])
 
     def test_rsync_copies_everything(self):
         """rsync -aHAX finds nothing left to do, and what it made is the same to others as well."""
