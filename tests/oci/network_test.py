@@ -9,8 +9,57 @@ from harness import BUSYBOX, IS_OURS, Case, eventually, main
 from links import GUEST, GUEST6, HOST, in_namespace, ip, namespace
 
 
+# Which of what is sent and connected to, routed and not, has no way.
+DIRECT = r"""
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int error(int r)
+{
+    return r < 0 && errno == ENETUNREACH;
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        for (int direct = 0; direct < 2; direct++) {
+            struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
+            int u = socket(AF_INET, SOCK_DGRAM, 0), c = socket(AF_INET, SOCK_DGRAM, 0);
+            int t = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+            inet_pton(AF_INET, argv[i], &to.sin_addr);
+            printf("%d ", error(sendto(u, "x", 1, direct ? MSG_DONTROUTE : 0, (void *)&to, sizeof(to))));
+            setsockopt(u, SOL_SOCKET, SO_DONTROUTE, &direct, sizeof(direct));
+            setsockopt(c, SOL_SOCKET, SO_DONTROUTE, &direct, sizeof(direct));
+            setsockopt(t, SOL_SOCKET, SO_DONTROUTE, &direct, sizeof(direct));
+            printf("%d ", error(sendto(u, "x", 1, 0, (void *)&to, sizeof(to))));
+            printf("%d ", error(connect(c, (void *)&to, sizeof(to))));
+            printf("%d\n", error(connect(t, (void *)&to, sizeof(to))));
+            close(u);
+            close(c);
+            close(t);
+        }
+    return 0;
+}
+"""
+
+
 @unittest.skipUnless(IS_OURS and os.geteuid() == 0, "needs root")
 class Network(Case):
+    def test_past_the_routes(self):
+        """SO_DONTROUTE and MSG_DONTROUTE reach what is on the link, as natively."""
+        program = self.rootfs / "bin/direct"
+        subprocess.run(["cc", "-O1", "-static", "-x", "c", "-", "-o", str(program)], input=DIRECT, check=True,
+                       text=True)
+        args = [HOST, "192.0.2.1"]
+        with namespace() as tag:
+            native = subprocess.run(["ip", "netns", "exec", tag, str(program), *args], check=True,
+                                    stdout=subprocess.PIPE, text=True).stdout
+            self.assertEqual(native, "0 0 0 0\n0 0 0 0\n0 0 0 0\n1 1 1 1\n")
+            self.assertEqual(self.shell("direct " + " ".join(args), in_namespace(tag)).stdout, native)
+
     def test_without_links(self):
         p = self.shell("ip -o link; cat /proc/net/route | wc -l")
         self.assertEqual(p.returncode, 0, p.stderr)

@@ -301,7 +301,7 @@ static int dgram_connect_locked(struct dgram_sock *s, struct net_ep *to)
     struct net_addr src = s->i.addr_bound ? s->i.local.addr : (struct net_addr){.family = 0};
     if (src.family && src.family != to->addr.family)
         return to->addr.family == AF_INET ? -EINVAL : -ENETUNREACH;
-    int r = inet_route(s->i.base.net, &to->addr, &src, link_for(s, to), &rt);
+    int r = inet_route_of(&s->i, &to->addr, &src, link_for(s, to), 0, &rt);
     if (r == 0 && rt.broadcast && !sock_option(&s->i.base, SO_BROADCAST))
         r = -EACCES;
     if (r == 0 && s->i.base.type != SOCK_RAW)
@@ -418,8 +418,8 @@ int dgram_way(struct dgram_sock *s, const struct sock_msg *m, struct dgram_way *
     if (w->from.addr.family && !net_addr_is_any(&w->from.addr) &&
         w->from.addr.family != w->to.addr.family)
         return w->to.addr.family == AF_INET ? -EINVAL : -ENETUNREACH;
-    r = inet_route(s->i.base.net, &w->to.addr, &w->from.addr,
-                   w->ctl.ifindex ? w->ctl.ifindex : link_for(s, &w->to), &w->rt);
+    r = inet_route_of(&s->i, &w->to.addr, &w->from.addr,
+                      w->ctl.ifindex ? w->ctl.ifindex : link_for(s, &w->to), m->flags, &w->rt);
     if (r == 0 && w->rt.broadcast && !sock_option(&s->i.base, SO_BROADCAST))
         r = -EACCES;
     w->from.addr = w->rt.src;

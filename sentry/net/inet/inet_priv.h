@@ -218,6 +218,7 @@ struct inet_route {
     bool local;     /* stays in the sandbox */
     bool multicast; /* a copy for members here, and one for the link */
     bool broadcast;
+    bool by_gateway;
     uint32_t ifindex;
     struct net_addr src; /* what a socket without an address speaks from */
     uint32_t mtu;
@@ -225,6 +226,10 @@ struct inet_route {
 /* -ENETUNREACH, -EHOSTUNREACH, -EINVAL. oif 0: any link. src: family 0 when none is bound. */
 MUST_CHECK int inet_route(struct net *n, const struct net_addr *dst, const struct net_addr *src,
                           uint32_t oif, struct inet_route *out);
+/* The same for what s sends with flags (MSG_DONTROUTE) or connects to. */
+MUST_CHECK int inet_route_of(const struct inet_sock *s, const struct net_addr *dst,
+                             const struct net_addr *src, uint32_t oif, int flags,
+                             struct inet_route *out);
 bool inet_is_local(struct net *n, const struct net_addr *a);
 /* 0: none. */
 uint32_t inet_if_by_name(struct net *n, const char *name);

@@ -92,7 +92,17 @@ int inet_route(struct net *n, const struct net_addr *dst, const struct net_addr 
     out->mtu = r ? 1500 : p.mtu;
     out->local = !out->multicast && r == 0 && p.type == RTN_LOCAL;
     out->broadcast = !out->multicast && r == 0 && p.type == RTN_BROADCAST;
+    out->by_gateway = r == 0 && p.gateway.family != 0;
     out->src = bound ? *src : r ? none : p.src;
     route_source(ns, dst, out);
     return 0;
+}
+
+int inet_route_of(const struct inet_sock *s, const struct net_addr *dst, const struct net_addr *src,
+                  uint32_t oif, int flags, struct inet_route *out)
+{
+    const int r = inet_route(s->base.net, dst, src, oif, out);
+    const bool direct = (flags & MSG_DONTROUTE) != 0 || sock_option(&s->base, SO_DONTROUTE);
+
+    return r == 0 && direct && out->by_gateway ? -ENETUNREACH : r;
 }

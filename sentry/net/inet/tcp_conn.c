@@ -370,7 +370,7 @@ static int connect_names_locked(struct tcp_sock *s, const struct net_ep *to, boo
         return -ENETUNREACH;
     if (s->i.addr_bound && s->i.local.addr.family != to->addr.family)
         return to->addr.family == AF_INET ? -EAFNOSUPPORT : -EINVAL;
-    int r = inet_route(s->i.base.net, &to->addr, &s->i.local.addr, s->i.bound_if, &rt);
+    int r = inet_route_of(&s->i, &to->addr, &s->i.local.addr, s->i.bound_if, 0, &rt);
     if (r == 0 && rt.broadcast)
         r = -ENETUNREACH;
     if (r)
