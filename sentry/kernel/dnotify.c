@@ -17,6 +17,8 @@ struct dnotify {
     const struct fdtable *fdt; /* weak: by which it was asked for */
 };
 
+_Atomic uint32_t file_notify_enabled = 1;
+
 static struct mutex dnotify_mu = MUTEX_INITIALIZER(LOCK_RANK_FILE_LOCK);
 
 /* The notify lock is held. */
@@ -110,6 +112,8 @@ int file_notify(struct task *t, struct file *f, int fd, uint32_t events)
     struct file *now;
     int r = 0;
 
+    if (!atomic_load(&file_notify_enabled))
+        return -EINVAL;
     if ((events & ~(uint32_t)DN_MULTISHOT) == 0) {
         file_notify_drop(f, t->fdt);
         return 0;

@@ -9,7 +9,10 @@
 #include "base/compiler.h"
 #include "sentry/kernel/task.h"
 
-/* events: DN_*; none: ends it. -ENOTDIR, -ENOSPC, -ENOMEM. */
+/* /proc/sys/fs/dir-notify-enable: whether anybody may ask. */
+extern _Atomic uint32_t file_notify_enabled;
+
+/* events: DN_*; none: ends it. -EINVAL: not enabled. -ENOTDIR, -ENOSPC, -ENOMEM. */
 MUST_CHECK int file_notify(struct task *t, struct file *f, int fd, uint32_t events);
 /* A descriptor of fdt to f was closed. */
 void file_notify_drop(struct file *f, const struct fdtable *fdt);

@@ -348,6 +348,26 @@ TEST(dnotify_ends_with_close)
     OK(fcntl(OK(open("d/a", O_RDONLY)), F_NOTIFY, 0));
 }
 
+TEST(notify_is_enabled)
+{
+    char text[32];
+
+    conf_get("/proc/sys/fs/dir-notify-enable", text, sizeof(text));
+    CHECK_STR(text, "1\n");
+    const int set = getenv("CONFORMANCE") ? open("/proc/sys/fs/dir-notify-enable", O_WRONLY) : -1;
+    if (set < 0)
+        return;
+    OK(mkdir("d", 0755));
+    const int fd = OK(open("d", O_RDONLY));
+    CHECK_EQ(write(set, "0\n", 2), 2);
+    const int r = fcntl(fd, F_NOTIFY, DN_CREATE), error = errno;
+    const int none = fcntl(fd, F_NOTIFY, 0), none_error = errno;
+    CHECK_EQ(pwrite(set, text, strlen(text), 0), strlen(text));
+    CHECK(r == -1 && error == EINVAL);
+    CHECK(none == -1 && none_error == EINVAL);
+    OK(fcntl(fd, F_NOTIFY, DN_CREATE));
+}
+
 static int race_fd;
 
 static void *closes(void *arg)

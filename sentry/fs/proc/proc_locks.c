@@ -1,4 +1,4 @@
-/* /proc/locks and the settings of leases (proc(5)). */
+/* /proc/locks and the settings of leases and of directory notification (proc(5)). */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include "proc_priv.h"
+#include "sentry/kernel/dnotify.h"
 #include "sentry/kernel/ns.h"
 #include "sentry/vfs/lease.h"
 
@@ -55,6 +56,24 @@ static int setting(const struct proc_ctx *pc, const char *text, unsigned long ma
         return -EINVAL;
     *out = (uint32_t)v;
     return 0;
+}
+
+int proc_show_dir_notify(const struct proc_ctx *pc, FILE *out)
+{
+    (void)pc;
+    fprintf(out, "%u\n", atomic_load(&file_notify_enabled));
+    return 0;
+}
+
+int64_t proc_store_dir_notify(const struct proc_ctx *pc, const char *text, size_t len)
+{
+    uint32_t v;
+    const int r = setting(pc, text, INT32_MAX, &v);
+
+    if (r)
+        return r;
+    atomic_store(&file_notify_enabled, v);
+    return (int64_t)len;
 }
 
 int proc_show_lease_time(const struct proc_ctx *pc, FILE *out)

@@ -134,7 +134,9 @@ extern const struct proc_entry proc_sys_net_entries[];
 /* /proc/<pid>/net: sockets and what is counted of them. */
 extern const struct proc_entry proc_net_sock_entries[];
 int proc_show_locks(const struct proc_ctx *pc, FILE *out);
-/* Of /proc/sys/fs: lease-break-time, leases-enable. */
+/* Of /proc/sys/fs: dir-notify-enable, lease-break-time, leases-enable. */
+int proc_show_dir_notify(const struct proc_ctx *pc, FILE *out);
+int64_t proc_store_dir_notify(const struct proc_ctx *pc, const char *text, size_t len);
 int proc_show_lease_time(const struct proc_ctx *pc, FILE *out);
 int64_t proc_store_lease_time(const struct proc_ctx *pc, const char *text, size_t len);
 int proc_show_leases(const struct proc_ctx *pc, FILE *out);

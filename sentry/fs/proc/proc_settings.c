@@ -57,6 +57,10 @@ static const struct proc_entry epoll_entries[] = {
 };
 
 const struct proc_entry proc_settings_fs[] = {
+    {.name = "dir-notify-enable",
+     .mode = 0644,
+     .show = proc_show_dir_notify,
+     .store = proc_store_dir_notify},
     {.name = "epoll", .mode = 0555, .children = epoll_entries},
     {.name = "file-nr", .mode = 0444, .show = show_file_nr},
     {.name = "lease-break-time",
