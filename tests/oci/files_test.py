@@ -185,6 +185,13 @@ class Programs(Case):
         mount = f"mount -t tmpfs -o size=1m,nr_inodes=20 small {self.dir}/shared; exec \"$@\""
         self.program("conf_full", "full", "names", place="/m", around=("unshare", "--mount", "sh", "-ec", mount, "sh"))
 
+    @unittest.skipUnless(IS_OURS, "a tmpfs is half of the container's limit")
+    def test_a_full_tmpfs(self):
+        p = self.shell("dd if=/dev/zero of=/tmp/big bs=1M count=100 2>&1 | grep -o 'No space.*'; rm /tmp/big;"
+                       " dd if=/dev/zero of=/tmp/big bs=1M count=20 2>/dev/null && stat -c %s /tmp/big",
+                       lambda c: c["linux"].update(resources={"memory": {"limit": 64 << 20}}))
+        self.assertEqual((p.stdout.splitlines(), p.returncode), (["No space left on device", str(20 << 20)], 0))
+
     @unittest.skipUnless(IS_OURS, "an overlay of its own")
     def test_a_full_root(self):
         self.program("conf_full", "full", place="/root", words=("--overlay=root:memory,size=1m",))
