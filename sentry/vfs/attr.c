@@ -56,23 +56,30 @@ static bool time_after(const struct vfs_time *a, const struct vfs_time *b)
     return a->sec != b->sec ? a->sec > b->sec : a->nsec > b->nsec;
 }
 
+static struct inode *atime_inode(struct inode *i)
+{
+    if (i->sb->keeps_atime)
+        return i;
+    return i->sb->ops->atime_inode != NULL ? i->sb->ops->atime_inode(i) : NULL;
+}
+
 void vfs_accessed(const struct vpath *p)
 {
-    struct inode *i = p->dentry->inode;
+    struct inode *i = p->dentry->inode, *kept = atime_inode(i);
     uint32_t flags;
 
-    if (!i->sb->keeps_atime)
+    if (kept == NULL)
         return;
     flags = atomic_load(&p->mnt->flags) | atomic_load(&i->sb->flags);
     if ((flags & (MS_NOATIME | MS_RDONLY)) != 0 ||
         ((flags & MS_NODIRATIME) != 0 && S_ISDIR(i->mode)))
         return;
     const struct vfs_time now = vfs_now();
-    mutex_lock(&i->mu);
-    if ((flags & MS_RELATIME) == 0 || !time_after(&i->atime, &i->mtime) ||
-        !time_after(&i->atime, &i->ctime) || now.sec - i->atime.sec >= ATIME_STALE_SECONDS)
-        i->atime = now;
-    mutex_unlock(&i->mu);
+    mutex_lock(&kept->mu);
+    if ((flags & MS_RELATIME) == 0 || !time_after(&kept->atime, &kept->mtime) ||
+        !time_after(&kept->atime, &kept->ctime) || now.sec - kept->atime.sec >= ATIME_STALE_SECONDS)
+        kept->atime = now;
+    mutex_unlock(&kept->mu);
 }
 
 int inode_setattr(struct inode *i, const struct vfs_setattr *a)

@@ -145,6 +145,9 @@ struct super_ops {
      * proc): 1 valid, 0 look up anew. d may be negative; its own name and parent are not to be
      * read, as a rename may change them meanwhile. */
     int (*revalidate)(struct dentry *d, struct inode *dir, const char *name);
+    /* Of a super without keeps_atime: the inode of another that keeps i's access time, or NULL. It
+     * lives as long as i. NULL: the file system knows itself what was read. */
+    struct inode *(*atime_inode)(struct inode *i);
 };
 
 struct super {

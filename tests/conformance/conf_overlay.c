@@ -149,6 +149,42 @@ TEST(append_after_copy_up)
     finish();
 }
 
+static time_t atime_after_read(const char *path, int flags)
+{
+    struct stat st;
+    char c;
+    int fd = OK(open(path, O_RDONLY | flags));
+
+    CHECK_EQ(read(fd, &c, 1), 1);
+    OK(close(fd));
+    OK(stat(path, &st));
+    return st.st_atime;
+}
+
+/* Kept in the upper layer; reading what the lower one has leaves no trace. */
+TEST(access_times)
+{
+    const struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 2000}};
+    struct stat st;
+
+    setup();
+    conf_put("lower/a", "a");
+    conf_put("upper/b", "b");
+    OK(utimensat(AT_FDCWD, "lower/a", old, 0));
+    OK(utimensat(AT_FDCWD, "upper/b", old, 0));
+    mount_plain();
+    CHECK_EQ(atime_after_read("merged/a", 0), 1000);
+    CHECK_EQ(atime_after_read("merged/b", O_NOATIME), 1000);
+    CHECK(atime_after_read("merged/b", 0) > 2000);
+    OK(stat("upper/b", &st));
+    CHECK(st.st_atime > 2000);
+    OK(chmod("merged/a", 0600));
+    CHECK(atime_after_read("merged/a", 0) > 2000);
+    OK(stat("lower/a", &st));
+    CHECK_EQ(st.st_atime, 1000);
+    finish();
+}
+
 TEST(metadata_copied_up)
 {
     struct stat before, st;

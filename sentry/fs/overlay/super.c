@@ -81,12 +81,21 @@ static void ovl_unpin(struct super *sb)
     }
 }
 
+/* Of what the upper layer has; what is read of a lower one leaves no trace, as in Linux. */
+static struct inode *ovl_atime_inode(struct inode *i)
+{
+    const struct dentry *up = ovl_upper(ovl_inode(i));
+
+    return up != NULL && up->inode->sb->keeps_atime ? up->inode : NULL;
+}
+
 const struct super_ops ovl_super_ops = {
     .statfs = ovl_statfs,
     .sync = ovl_sync,
     .shutdown = ovl_unpin,
     .destroy = ovl_destroy,
     .show_options = ovl_show_options,
+    .atime_inode = ovl_atime_inode,
 };
 
 /* A layer that others change is asked about what it had. */
@@ -114,6 +123,7 @@ const struct super_ops ovl_shared_super_ops = {
     .destroy = ovl_destroy,
     .show_options = ovl_show_options,
     .revalidate = ovl_revalidate,
+    .atime_inode = ovl_atime_inode,
 };
 
 /* ---- putting it together ---- */
