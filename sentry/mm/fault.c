@@ -212,8 +212,11 @@ static int fault_segv(struct mm *mm, const struct plat_fault *f, uint64_t stack_
         err = mm_make_usable(mm, v, f->addr, PLAT_WRITE, &changed);
     }
     if (err || seen > MM_SPURIOUS_MAX) {
+        const struct pma *p = pma_find(mm, page);
+        /* A page of a file that the host does not give is no shortage of memory. */
+        bool lost = err == -ERANGE || (!err && p && p->kind == PMA_HOST);
         spurious_forget(mm, mm->ctx);
-        return fault_error(sig, err == -ERANGE ? err : -ENOMEM);
+        return fault_error(sig, lost ? -ERANGE : -ENOMEM);
     }
     return 0;
 }
