@@ -333,7 +333,7 @@ static int proc_load_in(struct boot *b, const struct oci_process *p, const char 
                         struct boot_text *t)
 {
     struct vfs_caller c;
-    char *path;
+    char *path = NULL;
     int r = proc_caller(x->ns, p, x->cred, &c);
 
     if (r != 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "sentry/kernel/account_priv.h"
 #include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/fsctx.h"
 #include "sentry/kernel/inspect.h"
@@ -290,6 +291,8 @@ static void dethread_take_lead(struct task *t)
     struct task *old = tg->leader;
     const int32_t old_tid = t->tid;
     trace_unlink_locked(old);
+    cgroup_release_locked(old);
+    account_remove_locked(tg->account);
     struct pid *mine = k->pids[old_tid];
     struct sighand *sh = tg_lock_sig(tg);
     list_del(&task_priv(old)->thread_node);

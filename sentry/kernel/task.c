@@ -155,8 +155,9 @@ void tg_put(struct thread_group *tg)
         sighand_put(tg->sighand);
     pid_ns_put(tg->pid_ns);
     account_put(tg->account);
-    /* One that never ran was not reaped. */
-    tg->self->group = NULL;
+    /* One that never ran was not reaped. Of others it is the process table's. */
+    if (tg->self->group)
+        tg->self->group = NULL;
     procref_put(tg->self);
     waitq_fini(&tg->child_wq);
     waitq_fini(&tg->stop_wq);

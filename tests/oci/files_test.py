@@ -240,8 +240,51 @@ def groups(config):
                                     "cpu": {"quota": 150000, "period": 100000}}
 
 
+# Executes itself so many times from a thread that is not the first.
+LEAD = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static char *name, left[16];
+
+static void *lead(void *arg)
+{
+    execlp(name, name, left, NULL);
+    exit(3);
+}
+
+int main(int argc, char **argv)
+{
+    pthread_t t;
+    int n = argc == 2 ? atoi(argv[1]) : 0;
+
+    name = argv[0];
+    snprintf(left, sizeof(left), "%d", n - 1);
+    if (n == 0)
+        return execl("/bin/cat", "cat", "/sys/fs/cgroup/pids.current", NULL);
+    if (pthread_create(&t, NULL, lead, NULL) != 0)
+        return 2;
+    for (;;)
+        pause();
+}
+"""
+
+
 @unittest.skipUnless(IS_OURS, "version 2, whatever the host has")
 class Groups(Case):
+    def test_a_leader_that_vanished_does_not_count(self):
+        program = self.rootfs / "bin/lead"
+        subprocess.run(["cc", "-O1", "-static", "-pthread", "-x", "c", "-", "-o", str(program)], input=LEAD, check=True,
+                       text=True)
+
+        def few(config):
+            groups(config)
+            config["linux"]["resources"]["pids"]["limit"] = 10
+        p = self.shell("exec lead 50", few)
+        self.assertEqual((p.returncode, p.stdout), (0, "1\n"), p.stderr)
+
     def test_a_container_sees_its_own_limits(self):
         p = self.shell("cd /sys/fs/cgroup && cat memory.max pids.max cpu.max cgroup.controllers;"
                        " cat /proc/self/cgroup; grep -c . cgroup.procs; test $(cat memory.current) -gt 100000 && echo used;"

@@ -312,7 +312,7 @@ static int hostfd_inode_new(int fd, int access, uint32_t mode, struct hostfd_ino
 
 int hostfd_new(int fd, struct file **out_file)
 {
-    struct hostfd_inode *n;
+    struct hostfd_inode *n = NULL;
     struct stat st;
     char text[48];
     int flags = fcntl(fd, F_GETFL);
