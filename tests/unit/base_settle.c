@@ -43,6 +43,12 @@ static void *leave_holes(void)
     return blocks[BLOCKS - 1];
 }
 
+#ifdef __SANITIZE_THREAD__
+#define HEAP_KEEPS true
+#else
+#define HEAP_KEEPS false
+#endif
+
 Test(settle, who_waits_gives_back)
 {
     struct settling s = {0};
@@ -57,7 +63,7 @@ Test(settle, who_waits_gives_back)
         looks++;
     }
     cr_assert_geq(looks, 1);
-    cr_assert_leq(anonymous_kib(), before - (long)(BLOCKS * BLOCK / 1024 / 2));
+    cr_assert(HEAP_KEEPS || anonymous_kib() <= before - (long)(BLOCKS * BLOCK / 1024 / 2));
     cr_assert_eq(settling_wait_ms(&s), -1);
     free(last);
 }

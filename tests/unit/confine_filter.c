@@ -96,5 +96,7 @@ Test(confine_filter, no_stubs_no_tracing)
 {
     cr_assert(is_killed("kvm", SYS_ptrace, PTRACE_DETACH, (unsigned long)-1));
     cr_assert(!is_killed("ptrace", SYS_ptrace, PTRACE_DETACH, (unsigned long)-1));
+#ifndef RINGWALL_SANITIZE /* which opens files of its own */
     cr_assert(is_killed("kvm", SYS_openat, (unsigned long)AT_FDCWD, 0));
+#endif
 }
