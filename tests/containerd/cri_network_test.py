@@ -9,6 +9,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import unittest
 
@@ -63,6 +64,18 @@ class CriNetwork(unittest.TestCase):
 
     def connect(self, address):
         return connect_in(self.net, address)
+
+    def stream(self, new_url):
+        """containerd has been seen to close a connection that it had not answered; the runtime is asked after the
+        answer. That is told, with what its log says, and a second time is an error."""
+        try:
+            return cri.Stream(self.connect, new_url())
+        except ConnectionError as e:
+            if str(e):
+                raise
+            log = (self.cd.dir / "log").read_text(errors="replace").splitlines()
+            print("containerd has closed a connection unanswered:", *log[-40:], sep="\n", file=sys.stderr)
+            return cri.Stream(self.connect, new_url())
 
     def pod(self):
         """(pod, its configuration, a container in it)"""
@@ -158,7 +171,7 @@ class CriNetwork(unittest.TestCase):
         pod = self.pod()
         self.serving(pod)
         for _ in range(3):
-            s = cri.Stream(self.connect, self.cri.port_forward_url(pod[0], 7000))
+            s = self.stream(lambda: self.cri.port_forward_url(pod[0], 7000))
             with contextlib.closing(s):
                 s.send(s.STDIN, b"through the node\n")
                 # Each channel begins with the port.
@@ -168,7 +181,7 @@ class CriNetwork(unittest.TestCase):
     def test_exec_stream(self):
         pod = self.pod()
         cid = self.container(pod, "sleep", "1000")
-        s = cri.Stream(self.connect, self.cri.exec_url(cid, ["sh", "-c", "read x; echo got $x; echo bad >&2"]))
+        s = self.stream(lambda: self.cri.exec_url(cid, ["sh", "-c", "read x; echo got $x; echo bad >&2"]))
         with contextlib.closing(s):
             s.send(s.STDIN, b"line\n")
             out = {1: b"", 2: b"", 3: b""}
@@ -176,7 +189,7 @@ class CriNetwork(unittest.TestCase):
                 out[frame[0]] += frame[1]
         self.assertEqual((out[1], out[2]), (b"got line\n", b"bad\n"))
         self.assertIn(b"Success", out[3])
-        s = cri.Stream(self.connect, self.cri.exec_url(cid, [
+        s = self.stream(lambda: self.cri.exec_url(cid, [
             "sh", "-c", "until stty size | grep '43 132'; do sleep 0.05; done"], tty=True))
         with contextlib.closing(s):
             s.send(s.RESIZE, json.dumps({"Width": 132, "Height": 43}).encode())
