@@ -494,6 +494,8 @@ stub_quick:
     jne stub_slow
     cmpl $AUDIT_ARCH_X86_64, SI_ARCH(%rsi)
     jne stub_slow
+    testl $ST_TRAP_FLAG, ST_UC_EFLAGS(%rdx)
+    jnz stub_slow               /* a step ends right behind the call */
     movl ST_UC_RAX(%rdx), %eax
     movl %eax, ST_QUICK_NR(%r15)
     cmpl $__NR_rt_sigaction, %eax

@@ -105,6 +105,8 @@
 /* Offsets in the host's ucontext, in words the assembler knows. */
 #define ST_UC_GREGS 40
 #define ST_UC_RIP (ST_UC_GREGS + 8 * 16)
+#define ST_UC_EFLAGS (ST_UC_GREGS + 8 * 17)
+#define ST_TRAP_FLAG 0x100
 #define ST_UC_R10 (ST_UC_GREGS + 8 * 2)
 #define ST_UC_RDI (ST_UC_GREGS + 8 * 8)
 #define ST_UC_RSI (ST_UC_GREGS + 8 * 9)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <ucontext.h>
 
 CONF_FAMILY("sigmask");
@@ -342,6 +343,49 @@ TEST(traced)
     OK(ptrace(PTRACE_DETACH, pid, NULL, NULL));
     CHECK_EQ(write(down[1], "x", 1), 1);
     CHECK_EXIT(pid, 0);
+}
+
+static bool is_call(pid_t pid, uint64_t rip)
+{
+    errno = 0;
+    const long word = ptrace(PTRACE_PEEKTEXT, pid, (void *)rip, NULL);
+
+    return errno == 0 && (word & 0xffff) == 0x050f;
+}
+
+/* Step by step a call is one step, however it is made. */
+TEST(stepped)
+{
+    enum { STEPS = 3000, CALLS = 20 };
+    int status, calls = 0;
+    pid_t pid = conf_fork();
+
+    if (pid == 0) {
+        const uint64_t set = BIT(SIGUSR1);
+        make_hot();
+        OK(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+        OK(raise(SIGSTOP));
+        for (;;) {
+            OK(raw_mask(SIG_BLOCK, &set, NULL));
+            OK(sigprocmask(SIG_UNBLOCK, (const sigset_t *)&set, NULL));
+        }
+    }
+    CHECK_EQ(TEMP_FAILURE_RETRY(waitpid(pid, &status, 0)), pid);
+    CHECK(WIFSTOPPED(status));
+    for (int i = 0; i < STEPS && calls < CALLS; i++) {
+        struct user_regs_struct r;
+        OK(ptrace(PTRACE_GETREGS, pid, NULL, &r));
+        const uint64_t before = r.rip;
+        const bool call = is_call(pid, before);
+        OK(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL));
+        CHECK_EQ(TEMP_FAILURE_RETRY(waitpid(pid, &status, 0)), pid);
+        CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+        OK(ptrace(PTRACE_GETREGS, pid, NULL, &r));
+        if (call)
+            CHECK_EQ(r.rip, before + 2);
+        calls += call;
+    }
+    CHECK_EQ(calls, CALLS);
 }
 
 /* ---- robust lists, which each thread sets once ---- */
