@@ -220,18 +220,23 @@ static void toggle(struct sender *s)
     }
 }
 
-TEST_TIMEOUT(sent_by_a_thread, 120)
+static void sent_while_toggled(void *(*sender)(void *), bool group)
 {
-    struct sender s = {.to = pthread_self(), .count = 1500};
+    struct sender s = {.to = pthread_self(), .group = group, .count = 1500};
     pthread_t t;
 
     catch_signal(SIGUSR1);
     make_hot();
-    CHECK_EQ(pthread_create(&t, NULL, send_main, &s), 0);
+    CHECK_EQ(pthread_create(&t, NULL, sender, &s), 0);
     toggle(&s);
     CHECK_EQ(pthread_join(t, NULL), 0);
     CHECK_EQ(hits, s.count);
     CHECK_EQ(bad, 0);
+}
+
+TEST_TIMEOUT(sent_by_a_thread, 120)
+{
+    sent_while_toggled(send_main, false);
 }
 
 /* The sender blocks it himself. */
@@ -243,16 +248,7 @@ static void *send_group_main(void *arg)
 
 TEST_TIMEOUT(sent_to_the_group, 120)
 {
-    struct sender s = {.group = true, .count = 1500};
-    pthread_t t;
-
-    catch_signal(SIGUSR1);
-    make_hot();
-    CHECK_EQ(pthread_create(&t, NULL, send_group_main, &s), 0);
-    toggle(&s);
-    CHECK_EQ(pthread_join(t, NULL), 0);
-    CHECK_EQ(hits, s.count);
-    CHECK_EQ(bad, 0);
+    sent_while_toggled(send_group_main, true);
 }
 
 /* ---- masks that go elsewhere ---- */

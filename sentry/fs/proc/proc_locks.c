@@ -44,8 +44,9 @@ int proc_show_locks(const struct proc_ctx *pc, FILE *out)
     return n < 0 ? (int)n : 0;
 }
 
-/* One number from 0 to max, from somebody who may set it. */
-static int setting(const struct proc_ctx *pc, const char *text, unsigned long max, uint32_t *out)
+/* One number from 0 to max, from somebody who may set it: len, or an error. */
+static int64_t setting(const struct proc_ctx *pc, const char *text, size_t len, unsigned long max,
+                       uint32_t *out)
 {
     char *end;
     const unsigned long v = strtoul(text, &end, 10);
@@ -55,7 +56,7 @@ static int setting(const struct proc_ctx *pc, const char *text, unsigned long ma
     if (end == text || (*end != '\0' && *end != '\n') || *text == '-' || v > max)
         return -EINVAL;
     *out = (uint32_t)v;
-    return 0;
+    return (int64_t)len;
 }
 
 int proc_show_dir_notify(const struct proc_ctx *pc, FILE *out)
@@ -68,12 +69,11 @@ int proc_show_dir_notify(const struct proc_ctx *pc, FILE *out)
 int64_t proc_store_dir_notify(const struct proc_ctx *pc, const char *text, size_t len)
 {
     uint32_t v;
-    const int r = setting(pc, text, INT32_MAX, &v);
+    const int64_t r = setting(pc, text, len, INT32_MAX, &v);
 
-    if (r)
-        return r;
-    atomic_store(&file_notify_enabled, v);
-    return (int64_t)len;
+    if (r > 0)
+        atomic_store(&file_notify_enabled, v);
+    return r;
 }
 
 int proc_show_lease_time(const struct proc_ctx *pc, FILE *out)
@@ -86,12 +86,11 @@ int proc_show_lease_time(const struct proc_ctx *pc, FILE *out)
 int64_t proc_store_lease_time(const struct proc_ctx *pc, const char *text, size_t len)
 {
     uint32_t v;
-    const int r = setting(pc, text, INT32_MAX, &v);
+    const int64_t r = setting(pc, text, len, INT32_MAX, &v);
 
-    if (r)
-        return r;
-    atomic_store(&lease_break_time, v);
-    return (int64_t)len;
+    if (r > 0)
+        atomic_store(&lease_break_time, v);
+    return r;
 }
 
 int proc_show_leases(const struct proc_ctx *pc, FILE *out)
@@ -104,10 +103,9 @@ int proc_show_leases(const struct proc_ctx *pc, FILE *out)
 int64_t proc_store_leases(const struct proc_ctx *pc, const char *text, size_t len)
 {
     uint32_t v;
-    const int r = setting(pc, text, 1, &v);
+    const int64_t r = setting(pc, text, len, 1, &v);
 
-    if (r)
-        return r;
-    atomic_store(&lease_enabled, v != 0);
-    return (int64_t)len;
+    if (r > 0)
+        atomic_store(&lease_enabled, v != 0);
+    return r;
 }
