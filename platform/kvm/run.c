@@ -154,7 +154,9 @@ static enum plat_event run_syscall(struct kvm_ctx *c)
     c->regs.rax = (uint64_t)-ENOSYS;
     c->regs.rip = c->regs.rcx;
     c->regs.eflags = (c->regs.r11 & KVM_USER_FLAGS) | 2 | KVM_FLAG_IF;
-    patch_called(&c->patch);
+    /* Each call had to leave the machine so far. */
+    if (patch_called(&c->patch))
+        stub_pace_again(&c->pace);
     return PLAT_EVENT_SYSCALL;
 }
 

@@ -222,8 +222,8 @@ void patch_leave(uint64_t *negfs);
 /* Where guest code that is to go on at rip is entered. */
 uint64_t patch_entry(const struct patch_ctx *d, uint64_t rip);
 /* A call was made, its registers are d's: its site is patched when it has been seen often. rip and
- * rcx are put right when it came from the code of one. */
-void patch_called(struct patch_ctx *d);
+ * rcx are put right when it came from the code of one. True: it has just been patched. */
+bool patch_called(struct patch_ctx *d);
 /* A call was made without, and after is what its area says of it: rip and rcx are put right. False:
  * that cannot be. */
 bool patch_answered(struct patch_ctx *d, uint64_t after);

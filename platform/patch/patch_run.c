@@ -174,22 +174,23 @@ static struct patch_hot *patch_place(struct patch_as *pa, uint64_t rip)
 }
 
 /* Of all threads of the address space: what each new one calls once is worth it, too. */
-static void patch_count(struct patch_ctx *d)
+static bool patch_count(struct patch_ctx *d)
 {
     struct patch_hot *h = patch_place(d->as, d->regs->rip);
 
     if (h == NULL || atomic_load_explicit(&h->count, memory_order_relaxed) > PATCH_HOT ||
         atomic_fetch_add_explicit(&h->count, 1, memory_order_relaxed) + 1 != PATCH_HOT)
-        return;
+        return false;
     /* What was patched makes room. What cannot be stays, and is asked again only if it is called
      * much more often than others. */
     static const uint32_t next[] = {
         [PATCH_DONE] = 0, [PATCH_LATER] = PATCH_HOT - PATCH_AGAIN, [PATCH_LEFT] = PATCH_HOT + 1};
     const enum patch_added added = patch_add_site(d->as, d->regs->rip, d->regs->orig_rax);
     atomic_store_explicit(&h->count, next[added], memory_order_relaxed);
+    return added == PATCH_DONE;
 }
 
-void patch_called(struct patch_ctx *d)
+bool patch_called(struct patch_ctx *d)
 {
     unsigned off;
     const struct patch_site *s = patch_in_code(d, d->regs->rip, &off);
@@ -197,7 +198,8 @@ void patch_called(struct patch_ctx *d)
     if (s != NULL && (off == s->code.trap_end || off == s->code.answered))
         patch_goes_on(d, s, d->regs->rip - off);
     else if (d->as->plat->ops != NULL)
-        patch_count(d);
+        return patch_count(d);
+    return false;
 }
 
 bool patch_answered(struct patch_ctx *d, uint64_t after)

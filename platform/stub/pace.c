@@ -57,6 +57,11 @@ void stub_pace_join(struct stub_pace *p)
     p->turns = 0;
 }
 
+void stub_pace_again(struct stub_pace *p)
+{
+    p->retry_ns = p->next_ns = 0;
+}
+
 static enum stub_advice pace_bound(struct stub_pace *p, uint64_t turn_ns, uint64_t now)
 {
     if (turn_ns > PACE_QUICK_NS) {

@@ -32,6 +32,8 @@ enum stub_advice stub_pace_turn(struct stub_pace *p, uint64_t turn_ns, bool slep
 /* Split and join as advised, or for reasons of the owner's. */
 void stub_pace_split(struct stub_pace *p);
 void stub_pace_join(struct stub_pace *p);
+/* What has made trials fail so far has changed: the next one need not wait. */
+void stub_pace_again(struct stub_pace *p);
 /* How long the guest's side looks for an answer, of spin pauses that the sentry's looks for a call.
  */
 uint32_t stub_pace_patience(const struct stub_pace *p, uint32_t spin);

@@ -219,7 +219,7 @@ static enum plat_event run_call(struct st_ctx *c, const struct run_frame *f, str
         return run_bad_regs(c, out);
     }
     c->regs.orig_rax = c->regs.rax;
-    patch_called(&c->patch);
+    (void)patch_called(&c->patch);
     st_sigactions_look(c);
     c->regs.rax = (uint64_t)-ENOSYS;
     return PLAT_EVENT_SYSCALL;

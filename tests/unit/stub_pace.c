@@ -99,3 +99,21 @@ Test(stub_pace, misses_join)
     /* Not again at once. */
     cr_assert_eq(play(&p, &now, 128, 1, 8), STUB_PACE_STAY);
 }
+
+/* Who has failed waits before he tries again, unless what made him fail has changed. */
+Test(stub_pace, failures_are_forgotten)
+{
+    struct stub_pace p = {0};
+    uint64_t now = 1000 * US;
+
+    for (int again = 0; again < 2; again++) {
+        p = (struct stub_pace){0};
+        cr_assert_eq(play(&p, &now, 128, 1, 8), STUB_PACE_SPLIT);
+        stub_pace_split(&p);
+        cr_assert_eq(stub_pace_turn(&p, 400 * US, true, now), STUB_PACE_JOIN);
+        stub_pace_join(&p);
+        if (again)
+            stub_pace_again(&p);
+        cr_assert_eq(play(&p, &now, 128, 1, 8), again ? STUB_PACE_SPLIT : STUB_PACE_STAY);
+    }
+}
