@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 
 #include "base/limits.h"
 #include "sentry/fs/pipe/pipe.h"
@@ -57,79 +56,91 @@ static void splice_end(struct splice *s)
 
 /* ---- one step ---- */
 
-/* Pipe to anything. The first read may wait, later ones take what is there. */
-static int64_t splice_from_pipe(struct splice *s, char *buf, uint64_t left)
-{
-    struct vfs_caller in_c = s->pipe_c;
-    const struct vfs_caller *out_c = pipe_is(s->out) ? &s->pipe_c : &s->c;
-    int64_t total = 0;
+/* Moves up to size bytes out of buf; how many. */
+typedef int64_t splice_out_fn(void *arg, char *buf, size_t size);
 
-    while (left > 0) {
+/* A pipe to anything that is none. The first read may wait, later ones take what is there. */
+static int64_t splice_from_pipe(struct file *pipe, const struct vfs_caller *c, uint64_t left,
+                                splice_out_fn *out, void *arg)
+{
+    char *buf = malloc(SPLICE_PIECE);
+    struct vfs_caller in_c = *c;
+    int64_t total = 0, n = buf ? 1 : -ENOMEM;
+
+    while (n > 0 && left > 0) {
         struct uio u;
         uio_init_kernel(&u, buf, MIN(left, (uint64_t)SPLICE_PIECE));
-        int64_t n = vfs_read(s->in, &u, -1, 0, &in_c);
+        u.stays = true;
+        const int64_t there = n = vfs_read(pipe, &u, -1, 0, &in_c);
         if (n <= 0)
-            return total ? total : n;
-        uio_init_kernel(&u, buf, (size_t)n);
-        int64_t put = vfs_write(s->out, &u, s->out_off, 0, out_c);
-        const int64_t moved = put > 0 ? put : 0;
-        if (moved < n)
-            pipe_unread(s->in, buf + moved, (uint64_t)(n - moved));
-        total += moved;
-        left -= (uint64_t)moved;
-        if (s->out_off >= 0)
-            s->out_off += moved;
-        if (moved < n)
-            return total ? total : put;
+            break;
+        n = out(arg, buf, (size_t)n);
+        const uint64_t moved = n > 0 ? (uint64_t)n : 0;
+        pipe_took(pipe, moved);
+        total += (int64_t)moved;
+        left -= moved;
+        if ((int64_t)moved < there)
+            break;
         in_c.blocker = NULL;
     }
-    return total;
+    free(buf);
+    return total ? total : n;
 }
 
-/* Waits for room in the pipe s->out. */
-static int splice_wait_room(struct splice *s)
+static int64_t splice_out_file(void *arg, char *buf, size_t size)
 {
-    struct waiter w;
-    uint32_t events;
-    int r = 0;
+    struct splice *s = arg;
+    struct uio u;
 
-    if (pipe_room(s->out) > 0)
-        return 0;
-    if (!s->pipe_c.blocker || atomic_load(&s->out->flags) & O_NONBLOCK)
-        return -EAGAIN;
-    waiter_init(&w, s->pipe_c.blocker, EPOLLOUT | EPOLLERR);
-    events = vfs_poll(s->out, &w);
-    while (r == 0 && !(events & (EPOLLOUT | EPOLLERR))) {
-        r = blocker_wait(s->pipe_c.blocker, DEADLINE_NEVER);
-        events = vfs_poll(s->out, NULL);
-    }
-    waitq_del(&w);
-    return r ? -ERESTARTSYS : 0;
+    uio_init_kernel(&u, buf, size);
+    const int64_t n = vfs_write(s->out, &u, s->out_off, 0, &s->c);
+    if (n > 0 && s->out_off >= 0)
+        s->out_off += n;
+    return n;
 }
 
-/* Anything to a pipe: one read of at most what the pipe has room for. */
-static int64_t splice_to_pipe(struct splice *s, char *buf, uint64_t left)
+/* Into the room that was reserved. */
+static int64_t splice_fill(struct splice *s, char *buf, uint64_t room)
 {
     struct uio u;
-    int64_t n = splice_wait_room(s);
 
-    if (n)
+    uio_init_kernel(&u, buf, room);
+    int64_t n = vfs_read(s->in, &u, s->in_off, 0, &s->c);
+    if (n <= 0) {
+        pipe_unreserve(s->out, room);
         return n;
-    if (vfs_poll(s->out, NULL) & EPOLLERR)
-        return -EPIPE;
-    left = MIN(left, MAX(pipe_room(s->out), (uint64_t)1));
-    uio_init_kernel(&u, buf, MIN(left, (uint64_t)SPLICE_PIECE));
-    n = vfs_read(s->in, &u, s->in_off, 0, &s->c);
-    if (n <= 0)
-        return n;
+    }
     uio_init_kernel(&u, buf, (size_t)n);
-    int64_t put = vfs_write(s->out, &u, -1, 0, &s->c);
+    u.reserved = room;
+    const int64_t put = vfs_write(s->out, &u, -1, 0, &s->c);
+    if (u.reserved > 0)
+        pipe_unreserve(s->out, u.reserved);
     const int64_t moved = put > 0 ? put : 0;
     if (s->in_off >= 0)
         s->in_off += moved;
     else if (moved < n && file_has_position(s->in) && vfs_seek(s->in, moved - n, SEEK_CUR) < 0)
         return -EIO;
     return put;
+}
+
+/* Anything that is none to a pipe: one read of at most what the pipe has room for. */
+static int64_t splice_to_pipe(struct splice *s, uint64_t left)
+{
+    struct vfs_caller c = s->pipe_c;
+
+    if (atomic_load(&s->out->flags) & O_NONBLOCK)
+        c.blocker = NULL;
+    const int64_t room = pipe_reserve(s->out, MIN(left, (uint64_t)SPLICE_PIECE), &c);
+    if (room < 0)
+        return room;
+    char *buf = malloc((size_t)room);
+    if (!buf) {
+        pipe_unreserve(s->out, (uint64_t)room);
+        return -ENOMEM;
+    }
+    const int64_t n = splice_fill(s, buf, (uint64_t)room);
+    free(buf);
+    return n;
 }
 
 /* ---- splice ---- */
@@ -161,12 +172,17 @@ static int splice_check(const struct splice *s, uaddr_t off_in, uaddr_t off_out)
 
 static int64_t splice_run(struct task *t, struct splice *s, uint64_t size)
 {
-    char *buf = malloc(SPLICE_PIECE);
+    const bool in = pipe_is(s->in), out = pipe_is(s->out);
+    int64_t n;
 
-    if (!buf)
-        return -ENOMEM;
-    int64_t n = pipe_is(s->in) ? splice_from_pipe(s, buf, size) : splice_to_pipe(s, buf, size);
-    free(buf);
+    if (in && out)
+        n = pipe_splice(s->in, s->out, size, false, &s->pipe_c);
+    else if (in)
+        n = splice_from_pipe(s->in, &s->pipe_c, size, splice_out_file, s);
+    else
+        n = splice_to_pipe(s, size);
+    if (in && out && n > 0)
+        vfs_moved(s->in, s->out);
     return rw_write_result(t, s->out, &s->c, n);
 }
 
@@ -211,15 +227,38 @@ int64_t sys_tee(struct task *t, int fd_in, int fd_out, uint64_t size, unsigned f
     if (!pipe_is(s.in) || !pipe_is(s.out))
         n = -EINVAL;
     else
-        n = rw_write_result(t, s.out, &s.c, pipe_tee(s.in, s.out, size, &s.pipe_c));
+        n = rw_write_result(t, s.out, &s.c, pipe_splice(s.in, s.out, size, true, &s.pipe_c));
     splice_end(&s);
+    return n;
+}
+
+static int64_t splice_out_user(void *arg, char *buf, size_t size)
+{
+    return uio_copy_to(arg, buf, size);
+}
+
+static int64_t vmsplice_run(struct task *t, struct file *f, struct uio *u, unsigned flags)
+{
+    struct vfs_caller c;
+    int64_t n;
+
+    task_vfs_caller(t, &c);
+    if (flags & SPLICE_F_NONBLOCK)
+        c.blocker = NULL;
+    if (splice_may(f, true)) {
+        n = rw_write_result(t, f, &c, pipe_fill(f, u, &c));
+        if (n > 0)
+            vfs_moved(NULL, f);
+    } else {
+        n = splice_from_pipe(f, &c, u->left, splice_out_user, u);
+    }
+    task_vfs_caller_end(&c);
     return n;
 }
 
 int64_t sys_vmsplice(struct task *t, int fd, uaddr_t iov, uint64_t count, unsigned flags)
 {
     struct uio_seg *segs = NULL;
-    struct vfs_caller c;
     struct file *f;
     struct uio u;
 
@@ -229,15 +268,9 @@ int64_t sys_vmsplice(struct task *t, int fd, uaddr_t iov, uint64_t count, unsign
     if (n)
         return n;
     n = pipe_is(f) ? uio_init_iovec(&u, &t->ua, iov, count, &segs) : -EBADF;
-    if (n == 0) {
-        task_vfs_caller(t, &c);
-        if (flags & SPLICE_F_NONBLOCK)
-            c.blocker = NULL;
-        n = splice_may(f, true) ? rw_write_result(t, f, &c, vfs_write(f, &u, -1, 0, &c))
-                                : vfs_read(f, &u, -1, 0, &c);
-        task_vfs_caller_end(&c);
-        free(segs);
-    }
+    if (n == 0)
+        n = vmsplice_run(t, f, &u, flags);
+    free(segs);
     file_put(f);
     return n;
 }

@@ -23,10 +23,12 @@ struct uio {
     const struct uaccess *ua; /* NULL: segments are sentry memory */
     const struct uio_seg *segs;
     size_t seg_count;
-    size_t seg;       /* current segment */
-    uint64_t seg_off; /* offset in it */
-    uint64_t left;    /* bytes still to go */
-    bool append;      /* to a file: at its end, wherever that is by then */
+    size_t seg;        /* current segment */
+    uint64_t seg_off;  /* offset in it */
+    uint64_t left;     /* bytes still to go */
+    bool append;       /* to a file: at its end, wherever that is by then */
+    bool stays;        /* from a pipe: it keeps what is read till pipe_took */
+    uint64_t reserved; /* to a pipe: of pipe_reserve; 0 once it is given up */
     struct uio_seg inline_seg;
 };
 

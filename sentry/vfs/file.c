@@ -194,6 +194,16 @@ int64_t vfs_write(struct file *f, struct uio *u, int64_t off, int flags, const s
     return n;
 }
 
+void vfs_moved(const struct file *in, const struct file *out)
+{
+    if (in != NULL) {
+        file_accessed(in);
+        notify_file(in, NOTIFY_ACCESS);
+    }
+    if (out != NULL)
+        notify_file(out, NOTIFY_MODIFY);
+}
+
 int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off)
 {
     const struct vfs_caller none = {.fsize_limit = UINT64_MAX};

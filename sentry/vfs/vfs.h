@@ -356,6 +356,8 @@ MUST_CHECK int64_t vfs_read(struct file *f, struct uio *u, int64_t off, int flag
                             const struct vfs_caller *c);
 MUST_CHECK int64_t vfs_write(struct file *f, struct uio *u, int64_t off, int flags,
                              const struct vfs_caller *c);
+/* Bytes went from in to out (either may be NULL) without these: times, and who watches, follow. */
+void vfs_moved(const struct file *in, const struct file *out);
 MUST_CHECK int64_t vfs_seek(struct file *f, int64_t off, int whence);
 /* For file_ops.seek of what lets itself be positioned without any effect (noop_llseek of Linux). */
 MUST_CHECK int64_t vfs_seek_noop(struct file *f, int64_t off, int whence);

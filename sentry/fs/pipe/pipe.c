@@ -12,9 +12,6 @@
 #include "base/objcount.h"
 #include "sentry/errno_internal.h"
 
-/* Writes up to this size are not mixed with others. */
-#define PIPE_ATOMIC 4096u
-
 OBJCOUNT_DEFINE(pipe);
 
 static int pipe_alloc(struct pipe **out)
@@ -33,15 +30,11 @@ static int pipe_alloc(struct pipe **out)
     return 0;
 }
 
-static void pipe_put(struct pipe *p)
+static void pipe_unref(struct pipe *p)
 {
     if (!ref_put(&p->ref))
         return;
-    while (!list_empty(&p->packets)) {
-        struct packet *k = list_first_entry(&p->packets, struct packet, node);
-        list_del(&k->node);
-        free(k);
-    }
+    pipe_drop_locked(p, p->used);
     waitq_fini(&p->wq);
     mutex_destroy(&p->mu);
     OBJCOUNT_DEC(pipe);
@@ -56,18 +49,29 @@ static bool file_nonblock(const struct file *f)
 
 /* ---- the ring ---- */
 
-static int64_t ring_get(struct pipe *p, struct uio *u, uint64_t max)
+uint64_t pipe_room_locked(const struct pipe *p)
 {
+    return p->capacity - p->used - p->padding - p->reserved;
+}
+
+bool pipe_readable_locked(const struct pipe *p)
+{
+    return p->used > 0 ? !p->taken : p->writers == 0;
+}
+
+/* Copies up to max of the bytes in front, which stay there. */
+static int64_t ring_peek(const struct pipe *p, struct uio *u, uint64_t max)
+{
+    uint64_t at = p->start;
     int64_t done = 0;
 
     max = MIN(MIN(max, p->used), u->left);
     while (max > 0) {
-        uint64_t n = MIN(max, p->capacity - p->start);
-        int64_t got = uio_copy_to(u, p->buf + p->start, n);
+        uint64_t n = MIN(max, p->capacity - at);
+        int64_t got = uio_copy_to(u, p->buf + at, n);
         if (got <= 0)
             return done > 0 ? done : got;
-        p->start = (p->start + (uint64_t)got) % p->capacity;
-        p->used -= (uint64_t)got;
+        at = (at + (uint64_t)got) % p->capacity;
         done += got;
         max -= (uint64_t)got;
         if ((uint64_t)got < n)
@@ -85,7 +89,7 @@ int64_t pipe_put_locked(struct pipe *p, struct uio *u, uint64_t max)
         if (p->buf == NULL)
             return -ENOMEM;
     }
-    max = MIN(MIN(max, p->capacity - p->used), u->left);
+    max = MIN(MIN(max, pipe_room_locked(p)), u->left);
     while (max > 0) {
         uint64_t at = (p->start + p->used) % p->capacity;
         uint64_t n = MIN(max, p->capacity - at);
@@ -101,36 +105,71 @@ int64_t pipe_put_locked(struct pipe *p, struct uio *u, uint64_t max)
     return done;
 }
 
-/* ---- reading ---- */
-
-static int64_t read_packet(struct pipe *p, struct uio *u)
+void pipe_mark_locked(struct pipe *p, uint64_t n, struct packet *fresh)
 {
-    struct packet *k = list_first_entry(&p->packets, struct packet, node);
-    int64_t n = ring_get(p, u, k->left);
-
-    if (n < 0)
-        return n;
-    /* What does not fit is lost, as pipe(2) says. */
-    uint64_t rest = k->left - (uint64_t)n;
-    p->start = (p->start + rest) % p->capacity;
-    p->used -= rest;
-    list_del(&k->node);
-    free(k);
-    return n;
+    fresh->gap = p->used - n - p->marked;
+    fresh->left = n;
+    list_add_tail(&fresh->node, &p->packets);
+    p->marked = p->used;
+    p->padding += PIPE_ATOMIC - n;
 }
+
+/* Takes up to *n bytes away from what stands before a packet, or from it. */
+static void packet_shrink(struct pipe *p, uint64_t *left, uint64_t *n)
+{
+    const uint64_t some = MIN(*left, *n);
+
+    *left -= some;
+    *n -= some;
+    p->marked -= some;
+}
+
+void pipe_drop_locked(struct pipe *p, uint64_t n)
+{
+    p->start = (p->start + n) % p->capacity;
+    p->used -= n;
+    while (n > 0 && !list_empty(&p->packets)) {
+        struct packet *k = list_first_entry(&p->packets, struct packet, node);
+        packet_shrink(p, &k->gap, &n);
+        const uint64_t before = k->left;
+        packet_shrink(p, &k->left, &n);
+        p->padding += before - k->left;
+        if (k->left > 0)
+            break;
+        p->padding -= PIPE_ATOMIC;
+        list_del(&k->node);
+        free(k);
+    }
+}
+
+/* ---- reading ---- */
 
 /* 0: nothing there yet. Lock held. */
 static int64_t read_some(struct pipe *p, struct uio *u)
 {
-    if (p->used == 0)
+    uint64_t end = p->used, gap = end;
+
+    if (p->used == 0 || p->taken)
         return 0;
-    return list_empty(&p->packets) ? ring_get(p, u, UINT64_MAX) : read_packet(p, u);
+    if (!list_empty(&p->packets) && !u->stays) {
+        const struct packet *k = list_first_entry(&p->packets, struct packet, node);
+        gap = k->gap;
+        end = gap + k->left;
+    }
+    const int64_t n = ring_peek(p, u, end);
+    if (n <= 0)
+        return n;
+    if (u->stays)
+        p->taken = true;
+    else /* What does not fit of a packet is lost, as pipe(2) says. */
+        pipe_drop_locked(p, (uint64_t)n > gap ? end : (uint64_t)n);
+    return n;
 }
 
 static bool read_can_go_on(struct pipe *p)
 {
     mutex_lock(&p->mu);
-    bool ready = p->used > 0 || p->writers == 0;
+    const bool ready = pipe_readable_locked(p);
     mutex_unlock(&p->mu);
     return ready;
 }
@@ -162,9 +201,10 @@ static int64_t pipe_read(struct file *f, struct uio *u, int64_t *pos, const stru
 
 /* ---- writing ---- */
 
+/* size: of a write, or of a packet with all that it takes. */
 static bool write_fits(const struct pipe *p, uint64_t size)
 {
-    uint64_t room = p->capacity - p->used;
+    const uint64_t room = pipe_room_locked(p);
 
     return size <= PIPE_ATOMIC ? room >= size : room > 0;
 }
@@ -177,26 +217,6 @@ static bool write_can_go_on(struct pipe *p, uint64_t size)
     return ready;
 }
 
-/* Marks the last n bytes as one packet; what stood before without a mark becomes one too. */
-static int write_mark(struct pipe *p, uint64_t n, struct packet *fresh)
-{
-    uint64_t marked = 0;
-    const struct packet *k;
-
-    list_for_each_entry (k, &p->packets, node)
-        marked += k->left;
-    if (p->used - n > marked) {
-        struct packet *old = calloc(1, sizeof(*old));
-        if (old == NULL)
-            return -ENOMEM;
-        old->left = p->used - n - marked;
-        list_add_tail(&old->node, &p->packets);
-    }
-    fresh->left = n;
-    list_add_tail(&fresh->node, &p->packets);
-    return 0;
-}
-
 /* Lock held. 0: no room. */
 static int64_t write_some(struct pipe *p, struct uio *u, bool packets)
 {
@@ -205,16 +225,18 @@ static int64_t write_some(struct pipe *p, struct uio *u, bool packets)
 
     if (p->readers == 0)
         return -EPIPE;
-    if (!write_fits(p, packets ? MIN(u->left, (uint64_t)PIPE_ATOMIC) : u->left))
+    if (!write_fits(p, packets ? PIPE_ATOMIC : u->left))
         return 0;
-    if (packets || !list_empty(&p->packets)) {
-        k = calloc(1, sizeof(*k));
+    if (packets) {
+        k = malloc(sizeof(*k));
         if (k == NULL)
             return -ENOMEM;
     }
     n = pipe_put_locked(p, u, packets ? PIPE_ATOMIC : UINT64_MAX);
-    if (n > 0 && k != NULL && write_mark(p, (uint64_t)n, k) == 0)
+    if (n > 0 && k != NULL) {
+        pipe_mark_locked(p, (uint64_t)n, k);
         k = NULL;
+    }
     free(k);
     return n;
 }
@@ -222,7 +244,8 @@ static int64_t write_some(struct pipe *p, struct uio *u, bool packets)
 static int64_t pipe_write(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
 {
     struct pipe *p = pipe_of(f);
-    bool packets = (atomic_load(&f->flags) & O_DIRECT) != 0;
+    /* What is spliced is in no packet. */
+    const bool packets = (atomic_load(&f->flags) & O_DIRECT) != 0 && u->reserved == 0;
     int64_t done = 0;
 
     (void)pos;
@@ -230,12 +253,17 @@ static int64_t pipe_write(struct file *f, struct uio *u, int64_t *pos, const str
         return 0;
     for (;;) {
         mutex_lock(&p->mu);
+        const bool kept = u->reserved > 0;
+        p->reserved -= u->reserved;
+        u->reserved = 0;
         int64_t n = write_some(p, u, packets);
         mutex_unlock(&p->mu);
         if (n > 0) {
             done += n;
             (void)waitq_wake(&p->wq, EPOLLIN | EPOLLRDNORM);
         }
+        if (kept)
+            (void)waitq_wake(&p->wq, EPOLLOUT | EPOLLWRNORM);
         if (n < 0)
             return done > 0 ? done : n;
         if (u->left == 0)
@@ -246,7 +274,7 @@ static int64_t pipe_write(struct file *f, struct uio *u, int64_t *pos, const str
             return done > 0 ? done : -EAGAIN;
         int err;
         WAIT_EVENT(&p->wq, c->blocker, EPOLLOUT | EPOLLERR, DEADLINE_NEVER,
-                   write_can_go_on(p, u->left), err);
+                   write_can_go_on(p, packets ? PIPE_ATOMIC : u->left), err);
         if (err != 0)
             return done > 0 ? done : -ERESTARTSYS;
     }
@@ -263,13 +291,13 @@ static uint32_t pipe_poll(struct file *f, struct waiter *w)
         waitq_add(&p->wq, w);
     mutex_lock(&p->mu);
     if (acc != O_WRONLY) {
-        if (p->used > 0)
+        if (p->used > 0 && !p->taken)
             events |= EPOLLIN | EPOLLRDNORM;
         if (p->writers == 0 && p->writer_opens > 0)
             events |= EPOLLHUP;
     }
     if (acc != O_RDONLY) {
-        if (p->capacity - p->used >= PIPE_ATOMIC)
+        if (pipe_room_locked(p) >= PIPE_ATOMIC)
             events |= EPOLLOUT | EPOLLWRNORM;
         if (p->readers == 0)
             events |= EPOLLERR;
@@ -307,7 +335,7 @@ int64_t pipe_resize_locked(struct pipe *p, uint64_t size)
 {
     char *buf;
 
-    if (p->used > size)
+    if (p->used + p->padding + p->reserved > size)
         return -EBUSY;
     buf = malloc(size);
     if (buf == NULL)
@@ -382,14 +410,8 @@ static void pipe_closed(struct pipe *p, uint32_t flags)
     if (acc != O_RDONLY)
         p->writers--;
     /* A FIFO that nobody has open forgets what was in it. */
-    if (p->readers == 0 && p->writers == 0) {
-        p->used = 0;
-        while (!list_empty(&p->packets)) {
-            struct packet *k = list_first_entry(&p->packets, struct packet, node);
-            list_del(&k->node);
-            free(k);
-        }
-    }
+    if (p->readers == 0 && p->writers == 0)
+        pipe_drop_locked(p, p->used);
     mutex_unlock(&p->mu);
     (void)waitq_wake(&p->wq, 0);
 }
@@ -399,7 +421,7 @@ static void pipe_release(struct file *f)
     struct pipe *p = pipe_of(f);
 
     pipe_closed(p, atomic_load(&f->flags));
-    pipe_put(p);
+    pipe_unref(p);
 }
 
 static const struct file_ops pipe_ops = {
@@ -439,7 +461,7 @@ int pipe_new(uint32_t flags, struct file **out_read, struct file **out_write)
         return r;
     r = vfs_anon_file("pipe:", S_IFIFO | 0600, &pipe_ops, p, O_RDONLY | kept, out_read);
     if (r != 0) {
-        pipe_put(p);
+        pipe_unref(p);
         return r;
     }
     pipe_opened(p, O_RDONLY);
@@ -470,7 +492,7 @@ static int fifo_pipe(struct inode *i, struct pipe **out)
     ref_get(&(*out)->ref);
     mutex_unlock(&i->mu);
     if (fresh != NULL)
-        pipe_put(fresh);
+        pipe_unref(fresh);
     return 0;
 }
 
@@ -531,14 +553,14 @@ int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c)
         pipe_opened_locked(p, flags);
     mutex_unlock(&p->mu);
     if (refused) {
-        pipe_put(p);
+        pipe_unref(p);
         return -ENXIO;
     }
     (void)waitq_wake(&p->wq, 0);
     r = fifo_wait(p, flags, &before, c);
     if (r != 0) {
         pipe_closed(p, flags);
-        pipe_put(p);
+        pipe_unref(p);
         return r;
     }
     f->ops = &pipe_ops;
@@ -548,6 +570,6 @@ int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c)
 
 void fifo_release(struct inode *i)
 {
-    pipe_put(i->fifo);
+    pipe_unref(i->fifo);
     i->fifo = NULL;
 }

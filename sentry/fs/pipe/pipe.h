@@ -16,15 +16,22 @@ bool pipe_is(const struct file *f);
 MUST_CHECK int64_t pipe_get_size(struct file *f);
 MUST_CHECK int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged);
 
-/* ---- splice(2), tee(2); the files are pipes ---- */
-/* Bytes that fit now. */
-uint64_t pipe_room(struct file *f);
-/* Puts back what was read last and could not be moved on. */
-void pipe_unread(struct file *f, const void *data, uint64_t size);
-/* Copies up to max bytes of in to out and leaves them in in. 0: nothing in it, and no writer.
- * -EAGAIN without a blocker, -EPIPE, -EINVAL for one pipe twice, -ERESTARTSYS. */
-MUST_CHECK int64_t pipe_tee(struct file *in, struct file *out, uint64_t max,
-                            const struct vfs_caller *c);
+/* ---- splice(2), tee(2), vmsplice(2); the files are pipes ---- */
+/* After vfs_read with uio.stays: of what was read, size bytes go; others may read again. */
+void pipe_took(struct file *f, uint64_t size);
+/* Keeps room for up to max bytes, at least one, for a vfs_write with uio.reserved: how many. Waits
+ * for it: -EAGAIN without a blocker, -EPIPE, -ERESTARTSYS. */
+MUST_CHECK int64_t pipe_reserve(struct file *f, uint64_t max, const struct vfs_caller *c);
+/* It is not needed after all. */
+void pipe_unreserve(struct file *f, uint64_t size);
+/* Puts what fits of u, once anything does; errors as pipe_reserve, -EFAULT, -ENOMEM. */
+MUST_CHECK int64_t pipe_fill(struct file *f, struct uio *u, const struct vfs_caller *c);
+/* Moves up to max bytes from in to out, as far as there is room, or with copy leaves them in in,
+ * too; packets stay packets. 0: nothing in it, and no writer. Waits for either side: -EAGAIN
+ * without a blocker or with O_NONBLOCK of one of them, -EPIPE, -EINVAL for one pipe twice,
+ * -ENOMEM, -ERESTARTSYS. */
+MUST_CHECK int64_t pipe_splice(struct file *in, struct file *out, uint64_t max, bool copy,
+                               const struct vfs_caller *c);
 
 /* For struct vfs_special_ops. */
 MUST_CHECK int fifo_open(struct inode *i, struct file *f, const struct vfs_caller *c);
