@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/ckd.h"
 #include "base/objcount.h"
 #include "sentry/vfs/landlock.h"
 #include "sentry/vfs/lease.h"
@@ -223,6 +224,15 @@ int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off)
         done += (size_t)n;
     }
     return (int64_t)done;
+}
+
+int64_t vfs_seek_endless(struct file *f, int64_t off, int whence)
+{
+    if ((whence != SEEK_SET && whence != SEEK_CUR) ||
+        ckd_add(&off, off, whence == SEEK_CUR ? f->pos : 0) || off < 0)
+        return -EINVAL;
+    f->pos = off;
+    return off;
 }
 
 int64_t vfs_seek_noop(struct file *f, int64_t off, int whence)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 
+#include "base/ckd.h"
 #include "base/rbtree.h"
 #include "sentry/errno_internal.h"
 #include "sentry/vfs/lease.h"
@@ -364,13 +365,13 @@ static int lock_range(const struct vfs_flock *l, struct file_lock *out)
 {
     int64_t start = l->start, len = l->len;
 
-    if (len < 0) {
-        if (__builtin_add_overflow(start, len, &start))
-            return -EINVAL;
-        len = -len;
-    }
+    if (len < 0 && ckd_add(&start, start, len))
+        return -EINVAL;
     if (start < 0)
         return -EINVAL;
+    /* INT64_MIN has ended above: no start is that far. */
+    if (len < 0)
+        len = -len;
     out->start = start;
     if (len == 0)
         out->end = INT64_MAX;

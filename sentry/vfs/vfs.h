@@ -361,6 +361,8 @@ void vfs_moved(const struct file *in, const struct file *out);
 MUST_CHECK int64_t vfs_seek(struct file *f, int64_t off, int whence);
 /* For file_ops.seek of what lets itself be positioned without any effect (noop_llseek of Linux). */
 MUST_CHECK int64_t vfs_seek_noop(struct file *f, int64_t off, int whence);
+/* ... of what has no end to count from: SEEK_SET and SEEK_CUR. */
+MUST_CHECK int64_t vfs_seek_endless(struct file *f, int64_t off, int whence);
 /* pread and its like make sense. */
 bool file_has_position(const struct file *f);
 /* cachestat(2): pages first to last of f that are in memory; -EPERM for who could not write it. */

@@ -85,6 +85,21 @@ TEST(seek_errors_and_holes)
     CHECK_ERRNO(lseek(9999, 0, SEEK_SET), EBADF);
 }
 
+TEST(seek_beyond_all)
+{
+    static const char *const names[] = {"f", ".", "/proc/self/status", "/proc"};
+
+    (void)fresh("f");
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        int fd = OK(open(names[i], O_RDONLY));
+        CHECK_EQ(lseek(fd, 1, SEEK_SET), 1);
+        CHECK_EQ(lseek(fd, INT64_MAX, SEEK_CUR), -1);
+        CHECK(errno == EINVAL || errno == EOVERFLOW);
+        CHECK_EQ(lseek(fd, 0, SEEK_CUR), 1);
+        OK(close(fd));
+    }
+}
+
 TEST(read_write_errors)
 {
     int ro = OK(open("f", O_RDONLY | O_CREAT, 0600)), wo = OK(open("f", O_WRONLY));

@@ -134,6 +134,8 @@ TEST(errors)
     CHECK_ERRNO(lock(wr, F_SETLK, F_RDLCK, 0, 1), EBADF);
     CHECK_ERRNO(lock(rd, F_SETLK, 7, 0, 1), EINVAL);
     CHECK_ERRNO(lock(rd, F_SETLK, F_RDLCK, -1, 1), EINVAL);
+    CHECK_ERRNO(lock(rd, F_SETLK, F_RDLCK, 10, INT64_MIN), EINVAL);
+    CHECK_ERRNO(lock(rd, F_SETLK, F_RDLCK, INT64_MAX, 2), EOVERFLOW);
     CHECK_ERRNO(fcntl(rd, F_SETLK, NULL), EFAULT);
     CHECK_ERRNO(flock(rd, 0), EINVAL);
     CHECK_ERRNO(flock(999, LOCK_EX), EBADF);

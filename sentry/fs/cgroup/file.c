@@ -108,18 +108,6 @@ static int64_t cgfs_write(struct file *f, struct uio *u, int64_t *pos, const str
     return size;
 }
 
-static int64_t cgfs_seek(struct file *f, int64_t off, int whence)
-{
-    int64_t to;
-
-    if (whence != SEEK_SET && whence != SEEK_CUR)
-        return -EINVAL;
-    if (__builtin_add_overflow(whence == SEEK_CUR ? f->pos : 0, off, &to) || to < 0)
-        return -EINVAL;
-    f->pos = to;
-    return to;
-}
-
 static uint32_t cgfs_poll(struct file *f, struct waiter *w)
 {
     struct cgroup *cg = cgfs_node(f->inode)->cg;
@@ -146,7 +134,7 @@ static void cgfs_text_release(struct file *f)
 static const struct file_ops cgfs_file_ops = {
     .read = cgfs_read,
     .write = cgfs_write,
-    .seek = cgfs_seek,
+    .seek = vfs_seek_endless,
     .poll = cgfs_poll,
     .release = cgfs_text_release,
 };
@@ -227,4 +215,4 @@ static int cgfs_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *ar
     return r > 0 ? 0 : r;
 }
 
-const struct file_ops cgfs_dir_ops = {.readdir = cgfs_readdir, .seek = cgfs_seek};
+const struct file_ops cgfs_dir_ops = {.readdir = cgfs_readdir, .seek = vfs_seek_endless};

@@ -188,18 +188,6 @@ static int dir_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg
     return 0;
 }
 
-static int64_t dir_seek(struct file *f, int64_t off, int whence)
-{
-    if (whence == SEEK_CUR)
-        off += f->pos;
-    else if (whence != SEEK_SET)
-        return -EINVAL;
-    if (off < 0)
-        return -EINVAL;
-    f->pos = off;
-    return off;
-}
-
 static int dir_fsync(struct file *f, bool data_only)
 {
     return gof_fsync(goferfs_client(f->inode), goferfs_inode(f->inode)->handle, data_only);
@@ -219,7 +207,7 @@ static void dir_release(struct file *f)
 
 const struct file_ops goferfs_dir_ops = {
     .read = dir_read,
-    .seek = dir_seek,
+    .seek = vfs_seek_endless,
     .readdir = dir_readdir,
     .fsync = dir_fsync,
     .release = dir_release,

@@ -290,16 +290,4 @@ static int mqueue_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *
     return r;
 }
 
-static int64_t mqueue_dir_seek(struct file *f, int64_t off, int whence)
-{
-    if (whence == SEEK_CUR)
-        off += f->pos;
-    else if (whence != SEEK_SET)
-        return -EINVAL;
-    if (off < 0)
-        return -EINVAL;
-    f->pos = off;
-    return off;
-}
-
-const struct file_ops mqueue_dir_ops = {.readdir = mqueue_readdir, .seek = mqueue_dir_seek};
+const struct file_ops mqueue_dir_ops = {.readdir = mqueue_readdir, .seek = vfs_seek_endless};

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 
+#include "base/ckd.h"
 #include "sentry/errno_internal.h"
 #include "sentry/fs/mqueue/mqueue_priv.h"
 
@@ -301,11 +302,11 @@ static int64_t mqueue_read(struct file *f, struct uio *u, int64_t *pos, const st
 
 static int64_t mqueue_seek(struct file *f, int64_t off, int whence)
 {
-    if (whence == SEEK_CUR)
-        off += f->pos;
-    else if (whence == SEEK_END)
-        off += (int64_t)f->inode->size;
-    if (off < 0)
+    const int64_t base = whence == SEEK_CUR   ? f->pos
+                         : whence == SEEK_END ? (int64_t)f->inode->size
+                                              : 0;
+
+    if (ckd_add(&off, base, off) || off < 0)
         return -EINVAL;
     f->pos = off;
     return off;

@@ -461,18 +461,6 @@ static int dir_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *arg
     return r < 0 ? r : 0;
 }
 
-static int64_t dir_seek(struct file *f, int64_t off, int whence)
-{
-    if (whence == SEEK_CUR)
-        off += f->pos;
-    else if (whence != SEEK_SET)
-        return -EINVAL;
-    if (off < 0)
-        return -EINVAL;
-    f->pos = off;
-    return off;
-}
-
 static int dir_fsync(struct file *f, bool data_only)
 {
     struct ovl_inode *oi = ovl_inode(f->inode);
@@ -498,7 +486,7 @@ static void dir_release(struct file *f)
 }
 
 const struct file_ops ovl_dir_ops = {
-    .seek = dir_seek,
+    .seek = vfs_seek_endless,
     .readdir = dir_readdir,
     .dirents = dir_dirents,
     .fsync = dir_fsync,

@@ -123,19 +123,6 @@ static int64_t proc_write(struct file *f, struct uio *u, int64_t *pos, const str
     return done;
 }
 
-static int64_t proc_seek(struct file *f, int64_t off, int whence)
-{
-    int64_t base = whence == SEEK_CUR ? f->pos : 0;
-    int64_t to;
-
-    if (whence != SEEK_SET && whence != SEEK_CUR)
-        return -EINVAL;
-    if (__builtin_add_overflow(base, off, &to) || to < 0)
-        return -EINVAL;
-    f->pos = to;
-    return to;
-}
-
 static void proc_text_release(struct file *f)
 {
     struct proc_text *pt = proc_text(f);
@@ -148,7 +135,7 @@ static void proc_text_release(struct file *f)
 const struct file_ops proc_file_ops = {
     .read = proc_read,
     .write = proc_write,
-    .seek = proc_seek,
+    .seek = vfs_seek_endless,
     .release = proc_text_release,
 };
 
@@ -238,7 +225,7 @@ static int proc_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *ar
     return r < 0 ? r : 0;
 }
 
-const struct file_ops proc_dir_ops = {.readdir = proc_readdir, .seek = proc_seek};
+const struct file_ops proc_dir_ops = {.readdir = proc_readdir, .seek = vfs_seek_endless};
 
 int proc_open(struct inode *i, struct file *f, const struct vfs_caller *c)
 {

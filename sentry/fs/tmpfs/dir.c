@@ -331,18 +331,6 @@ static int tmpfs_readdir(struct file *f, int64_t *pos, vfs_dirent_fn fn, void *a
     return r;
 }
 
-static int64_t tmpfs_dir_seek(struct file *f, int64_t off, int whence)
-{
-    if (whence == SEEK_CUR)
-        off += f->pos;
-    else if (whence != SEEK_SET)
-        return -EINVAL;
-    if (off < 0)
-        return -EINVAL;
-    f->pos = off;
-    return off;
-}
-
 static int tmpfs_dir_fsync(struct file *f, bool data_only)
 {
     (void)f;
@@ -351,7 +339,7 @@ static int tmpfs_dir_fsync(struct file *f, bool data_only)
 }
 
 const struct file_ops tmpfs_dir_ops = {
-    .seek = tmpfs_dir_seek,
+    .seek = vfs_seek_endless,
     .readdir = tmpfs_readdir,
     .fsync = tmpfs_dir_fsync,
 };
