@@ -162,9 +162,11 @@ static int watch_bundle(int *out)
     return fd;
 }
 
-/* watch_fd is from before the fork: whoever started us may have given up meanwhile. */
-static NORETURN void daemon_main(const struct options *o, const char *path, int listener,
-                                 int watch_fd, int watch)
+/* watch_fd is from before the fork: whoever started us may have given up meanwhile. The socket is
+ * ours alone: who starts us may be killed at any moment. told: takes an errno, 0 once it is there.
+ */
+static NORETURN void daemon_main(const struct options *o, const char *path, int told, int watch_fd,
+                                 int watch)
 {
     sigset_t set;
 
@@ -172,6 +174,11 @@ static NORETURN void daemon_main(const struct options *o, const char *path, int 
     (void)prctl(PR_SET_NAME, "runsc-shim", 0, 0, 0);
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     (void)signal(SIGPIPE, SIG_IGN);
+    const int listener = bind_socket(path), err = listener < 0 ? errno : 0;
+    (void)!write(told, &err, sizeof(err));
+    (void)close(told);
+    if (err != 0)
+        _exit(1);
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGCHLD);
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
@@ -180,14 +187,38 @@ static NORETURN void daemon_main(const struct options *o, const char *path, int 
         (void)dup2(null_fd, i);
     (void)!chdir("/");
     struct shim *s = new_shim(o);
-    if (s == NULL)
-        _exit(1);
-    s->socket = path;
-    s->watch_fd = watch_fd;
-    s->watch = watch;
-    if (shim_reaper_start(s) != 0 || shim_end_start(s) != 0)
-        _exit(1);
-    shim_serve(s, listener);
+    if (s != NULL) {
+        s->socket = path;
+        s->watch_fd = watch_fd;
+        s->watch = watch;
+        if (shim_reaper_start(s) == 0 && shim_end_start(s) == 0)
+            shim_serve(s, listener);
+    }
+    (void)unlink(path);
+    _exit(1);
+}
+
+/* Starts the shim that serves path, unless there is one: 0, or -1 and errno. */
+static int start_daemon(const struct options *o, const char *path)
+{
+    int told[2], err = ECHILD, watch;
+    const int watch_fd = watch_bundle(&watch);
+
+    if (pipe2(told, O_CLOEXEC) != 0)
+        return -1;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        (void)close(told[0]);
+        daemon_main(o, path, told[1], watch_fd, watch);
+    }
+    (void)close(told[1]);
+    if (pid < 0)
+        err = errno;
+    else
+        (void)!read(told[0], &err, sizeof(err));
+    (void)close(told[0]);
+    errno = err;
+    return err == 0 || err == EADDRINUSE ? 0 : -1;
 }
 
 static int write_address(const char *path)
@@ -209,17 +240,8 @@ static int start(const struct options *o)
     if (path == NULL)
         return complain("socket");
     (void)mkdir(SOCKET_DIR, 0711);
-    int listener = bind_socket(path);
-    if (listener < 0 && errno != EADDRINUSE)
+    if (start_daemon(o, path) != 0)
         return complain(path);
-    if (listener >= 0) {
-        int watch, watch_fd = watch_bundle(&watch);
-        pid_t pid = fork();
-        if (pid == 0)
-            daemon_main(o, path, listener, watch_fd, watch);
-        if (pid < 0)
-            return complain("fork");
-    }
     if (write_address(path) != 0)
         return 1;
     printf("unix://%s", path);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The shim of our own, asked in containerd's protocol as containerd asks when its clients give up."""
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -17,8 +18,23 @@ from harness import BUSYBOX, RUNTIME, SHIM_ROOT, eventually, processes_naming
 from protobuf import pack, unpack
 
 SHIM = os.path.join(os.path.dirname(RUNTIME), "containerd-shim-runsc-v1")
+SOCKETS = pathlib.Path("/run/runsc-shim")
 OK, NOT_FOUND = 0, 5
 ROUNDS = 20
+
+
+def die_of_fork():
+    """Whoever makes a process from now on ends by SIGSYS."""
+    calls = (56, 57, 58, 435)  # clone, fork, vfork, clone3
+    program = [struct.pack("=HBBI", 0x20, 0, 0, 0)]  # the number of the call
+    program += [struct.pack("=HBBI", 0x15, len(calls) - 1 - i, 0 if i + 1 < len(calls) else 1, nr)
+                for i, nr in enumerate(calls)]
+    program += [struct.pack("=HBBI", 6, 0, 0, action) for action in (0x80000000, 0x7fff0000)]
+    code = ctypes.create_string_buffer(b"".join(program))
+    libc = ctypes.CDLL(None, use_errno=True)
+    fprog = struct.pack("HP", len(program), ctypes.addressof(code))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, fprog, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 class Client:
@@ -73,8 +89,7 @@ class Ttrpc(unittest.TestCase):
         with contextlib.suppress(OSError):
             (SHIM_ROOT / self.namespace).rmdir()
 
-    def new_shim(self):
-        """A bundle and its shim."""
+    def new_bundle(self):
         self.serial += 1
         self.id = f"t{os.getpid()}-{self.serial}"
         self.bundle = self.dir / self.id
@@ -84,9 +99,17 @@ class Ttrpc(unittest.TestCase):
             "ociVersion": "1.0.2", "root": {"path": "rootfs"},
             "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/sleep", "1000"], "cwd": "/"},
             "linux": {"namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount")]}}))
-        p = subprocess.run([SHIM, "-namespace", self.namespace, "-address", str(self.dir / "none.sock"),
-                            "-id", self.id, "start"], cwd=self.bundle, check=True, stdin=subprocess.DEVNULL,
-                           stdout=subprocess.PIPE, text=True)
+
+    def start(self, **options):
+        return subprocess.run([SHIM, "-namespace", self.namespace, "-address", str(self.dir / "none.sock"),
+                               "-id", self.id, "start"], cwd=self.bundle, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, text=True, check=False, **options)
+
+    def new_shim(self):
+        """A bundle and its shim."""
+        self.new_bundle()
+        p = self.start()
+        p.check_returncode()
         self.address = p.stdout.removeprefix("unix://")
         client = Client(self.address)
         self.addCleanup(client.sock.close)
@@ -104,6 +127,19 @@ class Ttrpc(unittest.TestCase):
 
     def test_shim_that_nobody_asks_ends_with_its_bundle(self):
         self.new_shim()
+        shutil.rmtree(self.bundle)
+        self.assert_nothing_left()
+
+    def test_start_that_is_killed_before_there_is_a_shim(self):
+        self.new_bundle()
+        p = self.start(preexec_fn=die_of_fork)
+        self.assertEqual(p.returncode, -signal.SIGSYS)
+        self.assertEqual(list(SOCKETS.glob(f"{self.id}-*")), [])
+
+    def test_second_start_finds_the_shim(self):
+        self.new_shim()
+        p = self.start()
+        self.assertEqual((p.returncode, p.stdout), (0, f"unix://{self.address}"))
         shutil.rmtree(self.bundle)
         self.assert_nothing_left()
 
