@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/sort.h"
 #include "gofer/confine.h"
 #include "gofer/proto/area.h"
 #include "gofer/server.h"
@@ -85,7 +86,7 @@ static int close_others(const struct gofer *g, const char **step)
         keep[n++] = g->channels[i];
     for (size_t i = 0; i < g->cfg->export_count; i++)
         keep[n++] = g->exports[i].fd;
-    qsort(keep, n, sizeof(keep[0]), cmp_int);
+    sort_items(keep, n, sizeof(keep[0]), cmp_int);
     unsigned next = 3;
     for (size_t i = 0; i < n; i++) {
         unsigned fd = (unsigned)keep[i];

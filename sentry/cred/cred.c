@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/objcount.h"
+#include "base/sort.h"
 #include "sentry/cred/user_ns.h"
 
 OBJCOUNT_DEFINE(cred);
@@ -75,7 +76,7 @@ int cred_set_groups(struct cred *c, const uint32_t *groups, size_t count)
         if (!copy)
             return -ENOMEM;
         memcpy(copy, groups, count * sizeof(*copy));
-        qsort(copy, count, sizeof(*copy), group_compare);
+        sort_items(copy, count, sizeof(*copy), group_compare);
     }
     free(c->groups);
     c->groups = copy;

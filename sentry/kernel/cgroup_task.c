@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "base/sort.h"
 #include "sentry/cred/user_ns.h"
 #include "sentry/kernel/cgroup_priv.h"
 #include "sentry/kernel/inspect.h"
@@ -350,7 +351,7 @@ int cgroup_pids(struct cgroup *cg, const struct vfs_caller *c, bool threads, int
     cgroup_lock(k);
     size_t n = pids_fill_locked(cg, ns, threads, pids, max);
     cgroup_unlock(k);
-    qsort(pids, n, sizeof(*pids), by_number);
+    sort_items(pids, n, sizeof(*pids), by_number);
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
         if (kept == 0 || pids[kept - 1] != pids[i])

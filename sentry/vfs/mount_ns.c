@@ -1,6 +1,7 @@
 /* Mount namespaces: made, copied, gone; and trees of mounts that stand nowhere. */
 #include <stdlib.h>
 
+#include "base/sort.h"
 #include "sentry/vfs/vfs_priv.h"
 
 int mount_ns_new(struct super *root_sb, struct mount_ns **out_ns)
@@ -332,7 +333,7 @@ int64_t vfs_list_mounts(struct mount_ns *ns, const struct vpath *top, uint64_t s
     rwlock_unlock(&vfs_mount_lock);
     if (ids == NULL)
         return -ENOMEM;
-    qsort(ids, n, sizeof(*ids), ids_compare);
+    sort_items(ids, n, sizeof(*ids), ids_compare);
     *out = ids;
     return (int64_t)n;
 }

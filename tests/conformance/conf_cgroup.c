@@ -184,6 +184,35 @@ static void await_member(pid_t pid)
 
 /* ---- version 2, core ---- */
 
+static void *sleep_on(void *arg)
+{
+    while (pause() < 0)
+        ;
+    return arg;
+}
+
+TEST(v2_many_members)
+{
+    enum { COUNT = 300 };
+    pthread_attr_t attr;
+    int lines = 0;
+
+    enter_mount("cgroup2", NULL);
+    put(group, "cgroup.procs", "0");
+    OK(pthread_attr_init(&attr));
+    OK(pthread_attr_setstacksize(&attr, 65536));
+    for (int i = 0; i < COUNT; i++) {
+        pthread_t t;
+        CHECK_EQ(pthread_create(&t, &attr, sleep_on, NULL), 0);
+    }
+    for (const char *s = get(group, "cgroup.threads"); *s; s++)
+        lines += *s == '\n';
+    CHECK_EQ(lines, COUNT + 1);
+    CHECK(lists(group, "cgroup.procs", getpid()));
+    put(top, "cgroup.procs", "0");
+    EVENTUALLY(rmdir(group) == 0 || errno != EBUSY);
+}
+
 TEST(v2_files)
 {
     enter_mount("cgroup2", NULL);

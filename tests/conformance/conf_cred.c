@@ -188,6 +188,20 @@ TEST(supplementary_groups)
     CHECK_EQ(getgroups(0, NULL), 0);
 }
 
+TEST(many_supplementary_groups)
+{
+    static gid_t groups[1000];
+    const int count = ARRAY_SIZE(groups);
+
+    NEED_ROOT();
+    for (int i = 0; i < count; i++)
+        groups[i] = (gid_t)(3 * (count - i));
+    OK(setgroups((size_t)count, groups));
+    CHECK_EQ(getgroups(count, groups), count);
+    for (int i = 0; i < count; i++)
+        CHECK_EQ(groups[i], 3 * (i + 1));
+}
+
 /* ---- capability sets ---- */
 
 TEST(capget_versions)

@@ -677,6 +677,22 @@ TEST(statmount)
     CHECK_ERRNO(syscall(SYS_STATMOUNT, &req, &sm, sizeof(sm), 0), EINVAL);
 }
 
+TEST(listmount_of_many)
+{
+    enum { COUNT = 300 };
+    static uint64_t ids[COUNT + 1];
+
+    own_mounts();
+    tmpfs("a");
+    OK(mkdir("a/b", 0755));
+    for (int i = 0; i < COUNT; i++)
+        OK(mount("a/b", "a/b", NULL, MS_BIND, NULL));
+    struct id_req req = {.size = 24, .mnt_id = unique_id("a")};
+    CHECK_EQ(syscall(SYS_LISTMOUNT, &req, ids, COUNT + 1, 0), COUNT);
+    for (int i = 1; i < COUNT; i++)
+        CHECK(ids[i - 1] < ids[i]);
+}
+
 TEST(listmount)
 {
     uint64_t ids[16];

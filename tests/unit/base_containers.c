@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/objcount.h"
 #include "base/ref.h"
+#include "base/sort.h"
 
 struct element {
     int n;
@@ -247,4 +248,33 @@ Test(objcount, counts_in_debug_builds)
 #endif
     cr_assert_eq(objcount_report(), 0);
     cr_assert_eq(objcount_live("no_such_thing"), -1);
+}
+
+/* ---- sorting ---- */
+
+static int int_compare(const void *a, const void *b)
+{
+    const int x = *(const int *)a, y = *(const int *)b;
+
+    return (x > y) - (x < y);
+}
+
+Test(sort, any_order_and_size)
+{
+    int v[300];
+
+    for (size_t n = 0; n < ARRAY_SIZE(v); n++) {
+        long sum = 0, sorted_sum = 0;
+        for (size_t i = 0; i < n; i++) {
+            /* Backwards, forwards, and many equal ones in no order. */
+            v[i] = n % 3 == 0 ? -(int)i : n % 3 == 1 ? (int)i : (int)(i * 7919 % 31);
+            sum += v[i] * (v[i] + 3L);
+        }
+        sort_items(v, n, sizeof(v[0]), int_compare);
+        for (size_t i = 0; i < n; i++) {
+            cr_assert(i == 0 || v[i - 1] <= v[i]);
+            sorted_sum += v[i] * (v[i] + 3L);
+        }
+        cr_assert_eq(sum, sorted_sum);
+    }
 }
