@@ -8,6 +8,7 @@
 #include <sys/select.h>
 #include <sys/time.h>
 
+#include "base/ckd.h"
 #include "base/limits.h"
 #include "syscalls/handlers.h"
 #include "syscalls/timeout.h"
@@ -294,9 +295,11 @@ int64_t sys_select(struct task *t, int nfds, uaddr_t readfds, uaddr_t writefds, 
         r = copyin_obj(&t->ua, &tv, timeout);
         if (r != 0)
             return r;
-        if (tv.tv_sec < 0 || tv.tv_usec < 0)
+        int64_t sec;
+        const int64_t usec = tv.tv_usec % 1000000;
+        if (ckd_add(&sec, tv.tv_sec, tv.tv_usec / 1000000) || sec < 0 || usec < 0)
             return -EINVAL;
-        deadline = timeout_deadline(tv.tv_sec, tv.tv_usec * 1000);
+        deadline = timeout_deadline(sec, usec * 1000);
     }
     r = select_until(t, nfds, sets, deadline);
     if (timeout.v != 0) {

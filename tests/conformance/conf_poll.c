@@ -302,6 +302,15 @@ TEST(select_errors)
     CHECK_ERRNO(select(41, &r, NULL, NULL, &tv), EBADF);
     CHECK_ERRNO(syscall(SYS_select, 10, 8L, 0L, 0L, &tv), EFAULT);
     CHECK_ERRNO(syscall(SYS_select, 0, 0L, 0L, 0L, 8L), EFAULT);
+    /* What is more than a second of microseconds counts as seconds. */
+    static const struct timeval wrong[] = {
+        {0, -1}, {INT64_MAX, 1000000}, {INT64_MAX, INT64_MAX}, {0, INT64_MIN}, {0, -1000000}};
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        tv = wrong[i];
+        CHECK_ERRNO(syscall(SYS_select, 0, 0L, 0L, 0L, &tv), EINVAL);
+    }
+    tv = (struct timeval){1, -1000000};
+    OK(syscall(SYS_select, 0, 0L, 0L, 0L, &tv));
 }
 
 TEST(select_many_descriptors)
