@@ -206,7 +206,8 @@ int64_t sys_remap_file_pages(struct task *t, uaddr_t addr, uint64_t len, int pro
 
 int64_t sys_pkey_mprotect(struct task *t, uaddr_t addr, uint64_t len, int prot, int pkey)
 {
-    return pkey == -1 ? sys_mprotect(t, addr, len, prot) : -EINVAL;
+    /* Keys are looked at when there is something to change. */
+    return pkey == -1 || len == 0 ? sys_mprotect(t, addr, len, prot) : -EINVAL;
 }
 
 int64_t sys_pkey_alloc(struct task *t, uint64_t flags, uint64_t rights)

@@ -152,30 +152,84 @@ static bool policy_rt(int64_t policy)
     return policy == LX_SCHED_FIFO || policy == LX_SCHED_RR;
 }
 
-/* user_check_sched_setscheduler(). */
-static int sched_permit(struct task *t, struct task *o, int policy, int prio, bool reset)
+static bool policy_fair(int policy)
 {
+    return policy == LX_SCHED_OTHER || policy == LX_SCHED_BATCH;
+}
+
+/* What a task is to become. */
+struct sched_want {
+    int policy; /* -1: what it has, with its reset */
+    int prio, nice;
+    bool reset;
+    bool keep_nice, keep_params; /* what it has, too */
+    bool deadline;               /* times that SCHED_DEADLINE could be given */
+    bool clamps;                 /* bounds of the utilisation are asked for */
+};
+
+/* What stands for "as it is" is filled in. */
+static void sched_complete(struct task *o, struct sched_want *w)
+{
+    const int policy = (int)task_attr_get(o, TASK_ATTR_SCHED_POLICY);
+
+    if (w->policy < 0) {
+        w->policy = policy;
+        w->reset = task_attr_get(o, TASK_ATTR_SCHED_RESET) != 0;
+    }
+    if (w->keep_params && policy_rt(policy))
+        w->prio = (int)task_attr_get(o, TASK_ATTR_SCHED_PRIORITY);
+    else if (w->keep_params || w->keep_nice)
+        w->nice = (int)task_attr_get(o, TASK_ATTR_NICE);
+}
+
+static bool sched_valid(const struct sched_want *w)
+{
+    if (w->policy == LX_SCHED_DEADLINE)
+        return w->deadline && w->prio == 0;
+    if (!policy_known(w->policy))
+        return false;
+    return policy_rt(w->policy) ? w->prio >= 1 && w->prio <= 99 : w->prio == 0;
+}
+
+/* user_check_sched_setscheduler(). */
+static int sched_permit(struct task *t, struct task *o, const struct sched_want *w)
+{
+    const int policy = (int)task_attr_get(o, TASK_ATTR_SCHED_POLICY);
+    const int nice = (int)task_attr_get(o, TASK_ATTR_NICE);
+
+    /* There are no deadlines to be given, also to who might ask for them. */
+    if (w->policy == LX_SCHED_DEADLINE)
+        return -EPERM;
     if (task_capable(t, CAP_SYS_NICE))
         return 0;
     if (!same_owner(t, o))
         return -EPERM;
-    /* To be idle is to be nicer than nice. */
-    if (task_attr_get(o, TASK_ATTR_SCHED_POLICY) == LX_SCHED_IDLE && policy != LX_SCHED_IDLE &&
-        !nice_within_limit(o, (int)task_attr_get(o, TASK_ATTR_NICE)))
+    if (policy_fair(w->policy) && w->nice < nice && !nice_within_limit(o, w->nice))
         return -EPERM;
-    if (task_attr_get(o, TASK_ATTR_SCHED_RESET) && !reset)
+    /* To be idle is to be nicer than nice. */
+    if (policy == LX_SCHED_IDLE && w->policy != LX_SCHED_IDLE && !nice_within_limit(o, nice))
+        return -EPERM;
+    if (task_attr_get(o, TASK_ATTR_SCHED_RESET) && !w->reset)
         return -EPERM;
     const uint64_t limit = task_rlimit(o, RLIMIT_RTPRIO);
-    if (policy_rt(policy)) {
-        if (policy != task_attr_get(o, TASK_ATTR_SCHED_POLICY) && limit == 0)
+    if (policy_rt(w->policy)) {
+        if (w->policy != policy && limit == 0)
             return -EPERM;
-        if (prio > task_attr_get(o, TASK_ATTR_SCHED_PRIORITY) && (uint64_t)prio > limit)
+        if (w->prio > task_attr_get(o, TASK_ATTR_SCHED_PRIORITY) && (uint64_t)w->prio > limit)
             return -EPERM;
     }
     return 0;
 }
 
-static int sched_change(struct task *t, int pid, int policy, int prio, bool reset)
+static void sched_apply(struct task *o, const struct sched_want *w)
+{
+    task_attr_set(o, TASK_ATTR_SCHED_POLICY, w->policy);
+    task_attr_set(o, TASK_ATTR_SCHED_PRIORITY, w->prio);
+    if (policy_fair(w->policy) && !w->keep_nice)
+        task_attr_set(o, TASK_ATTR_NICE, w->nice);
+}
+
+static int sched_change(struct task *t, int pid, struct sched_want w)
 {
     struct task *o;
 
@@ -184,18 +238,15 @@ static int sched_change(struct task *t, int pid, int policy, int prio, bool rese
     int r = task_find(t, pid, &o);
     if (r)
         return r;
-    if (policy < 0) {
-        policy = (int)task_attr_get(o, TASK_ATTR_SCHED_POLICY);
-        reset = task_attr_get(o, TASK_ATTR_SCHED_RESET) != 0;
-    }
-    if (!policy_known(policy) || (policy_rt(policy) ? prio < 1 || prio > 99 : prio != 0))
-        r = -EINVAL;
-    if (!r)
-        r = sched_permit(t, o, policy, prio, reset);
+    sched_complete(o, &w);
+    r = sched_valid(&w) ? sched_permit(t, o, &w) : -EINVAL;
+    if (!r && w.clamps)
+        r = -EOPNOTSUPP;
     if (!r) {
-        task_attr_set(o, TASK_ATTR_SCHED_POLICY, policy);
-        task_attr_set(o, TASK_ATTR_SCHED_PRIORITY, prio);
-        task_attr_set(o, TASK_ATTR_SCHED_RESET, reset);
+        task_attr_set(o, TASK_ATTR_SCHED_RESET, w.reset);
+        /* The policy is one of the parameters that are kept. */
+        if (!w.keep_params)
+            sched_apply(o, &w);
     }
     task_put(o);
     return r;
@@ -203,24 +254,26 @@ static int sched_change(struct task *t, int pid, int policy, int prio, bool rese
 
 int64_t sys_sched_setparam(struct task *t, int pid, uaddr_t param)
 {
-    int32_t prio;
+    struct sched_want w = {.policy = -1, .keep_nice = true};
 
     if (uaddr_is_null(param) || pid < 0)
         return -EINVAL;
-    int r = copyin_obj(&t->ua, &prio, param);
-    return r ? r : sched_change(t, pid, -1, prio, false);
+    int r = copyin_obj(&t->ua, &w.prio, param);
+    return r ? r : sched_change(t, pid, w);
 }
 
 int64_t sys_sched_setscheduler(struct task *t, int pid, int policy, uaddr_t param)
 {
-    int32_t prio;
+    struct sched_want w = {
+        .policy = policy & ~LX_RESET_ON_FORK,
+        .reset = policy & LX_RESET_ON_FORK,
+        .keep_nice = true,
+    };
 
     if (policy < 0 || uaddr_is_null(param) || pid < 0)
         return -EINVAL;
-    int r = copyin_obj(&t->ua, &prio, param);
-    if (r)
-        return r;
-    return sched_change(t, pid, policy & ~LX_RESET_ON_FORK, prio, policy & LX_RESET_ON_FORK);
+    int r = copyin_obj(&t->ua, &w.prio, param);
+    return r ? r : sched_change(t, pid, w);
 }
 
 static int64_t sched_attr_of(struct task *t, int pid, enum task_attr a)
@@ -288,35 +341,64 @@ int64_t sys_sched_rr_get_interval(struct task *t, int pid, uaddr_t out)
 
 /* ---- sched_setattr ---- */
 
-int64_t sys_sched_setattr(struct task *t, int pid, uaddr_t attr, unsigned flags)
+/* __checkparam_dl() with the limits that Linux begins with: 100 us and four seconds of period. */
+static bool deadline_valid(const struct lx_sched_attr *a)
 {
-    const uint64_t known =
-        SCHED_FLAG_RESET_ON_FORK | SCHED_FLAG_KEEP_POLICY | SCHED_FLAG_KEEP_PARAMS;
-    struct lx_sched_attr a;
+    const uint64_t period = a->sched_period ? a->sched_period : a->sched_deadline;
+
+    if (a->sched_deadline == 0 || a->sched_runtime < 1024)
+        return false;
+    if ((a->sched_deadline | a->sched_period) >> 63)
+        return false;
+    if (period < a->sched_deadline || a->sched_deadline < a->sched_runtime)
+        return false;
+    return period >= 100000 && period <= (UINT64_C(1) << 22) * 1000;
+}
+
+/* sched_copy_attr(): who gives a size that is none is told ours. */
+static int setattr_copyin(struct task *t, struct lx_sched_attr *a, uaddr_t from)
+{
+    const uint32_t ours = sizeof(*a);
     uint32_t size;
 
-    if (uaddr_is_null(attr) || pid < 0 || flags)
-        return -EINVAL;
-    int r = copyin_obj(&t->ua, &size, attr);
+    int r = copyin_obj(&t->ua, &size, from);
     if (r)
         return r;
     size = size ? size : SCHED_ATTR_SIZE_VER0;
-    if (size < SCHED_ATTR_SIZE_VER0 || size > PAGE_SIZE)
-        return -E2BIG;
-    memset(&a, 0, sizeof(a));
-    r = copyin_struct(&t->ua, &a, sizeof(a), attr, size);
+    memset(a, 0, sizeof(*a));
+    r = size < SCHED_ATTR_SIZE_VER0 || size > PAGE_SIZE
+            ? -E2BIG
+            : copyin_struct(&t->ua, a, sizeof(*a), from, size);
+    if (r == -E2BIG && copyout_obj(&t->ua, from, &ours))
+        return -EFAULT;
+    if (!r && (a->sched_flags & SCHED_FLAG_UTIL_CLAMP) && size < sizeof(*a))
+        return -EINVAL;
+    return r;
+}
+
+int64_t sys_sched_setattr(struct task *t, int pid, uaddr_t attr, unsigned flags)
+{
+    struct lx_sched_attr a;
+
+    if (uaddr_is_null(attr) || pid < 0 || flags)
+        return -EINVAL;
+    int r = setattr_copyin(t, &a, attr);
     if (r)
         return r;
-    if ((a.sched_flags & ~known) || a.sched_policy > INT32_MAX || a.sched_priority > 99)
+    if (a.sched_policy > INT32_MAX || (a.sched_flags & ~(uint64_t)SCHED_FLAG_ALL) ||
+        a.sched_priority > 99)
         return -EINVAL;
-    if (a.sched_policy == LX_SCHED_DEADLINE)
-        return -EPERM;
-    const bool keep = a.sched_flags & SCHED_FLAG_KEEP_POLICY;
-    r = sched_change(t, pid, keep ? -1 : (int)a.sched_policy, (int)a.sched_priority,
-                     a.sched_flags & SCHED_FLAG_RESET_ON_FORK);
-    if (r || policy_rt((int64_t)a.sched_policy))
-        return r;
-    return sys_setpriority(t, PRIO_PROCESS, pid, a.sched_nice);
+    return sched_change(
+        t, pid,
+        (struct sched_want){
+            .policy = a.sched_flags & SCHED_FLAG_KEEP_POLICY ? -1 : (int)a.sched_policy,
+            .prio = (int)a.sched_priority,
+            .nice = a.sched_nice < -20 ? -20 : MIN(a.sched_nice, 19),
+            .reset = a.sched_flags & SCHED_FLAG_RESET_ON_FORK,
+            .keep_params = a.sched_flags & SCHED_FLAG_KEEP_PARAMS,
+            .deadline = deadline_valid(&a),
+            .clamps = a.sched_flags & SCHED_FLAG_UTIL_CLAMP,
+        });
 }
 
 int64_t sys_sched_getattr(struct task *t, int pid, uaddr_t attr, unsigned size, unsigned flags)

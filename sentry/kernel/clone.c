@@ -198,15 +198,24 @@ static int clone_identity(struct task *t, struct task *c, uint64_t flags)
     return 0;
 }
 
+/* sched_fork(): SCHED_RESET_ON_FORK takes what is better than ordinary, and no more. */
+static void clone_scheduling(struct task_priv *from, struct task_priv *to)
+{
+    const bool reset = atomic_load(&from->sched_reset_on_fork);
+    const int priority = atomic_load(&from->sched_priority), nice = atomic_load(&from->nice);
+    const bool ordinary = reset && priority != 0;
+
+    atomic_store(&to->sched_policy, ordinary ? 0 : atomic_load(&from->sched_policy));
+    atomic_store(&to->sched_priority, ordinary ? 0 : priority);
+    atomic_store(&to->nice, ordinary ? 0 : reset ? MAX(nice, 0) : nice);
+}
+
 static void clone_attrs(struct task *t, struct task *c, const struct task_clone_args *a)
 {
     struct task_priv *from = task_priv(t), *to = task_priv(c);
-    const bool reset = atomic_load(&from->sched_reset_on_fork);
 
     task_get_comm(t, c->comm);
-    atomic_store(&to->nice, reset ? MAX(atomic_load(&from->nice), 0) : atomic_load(&from->nice));
-    atomic_store(&to->sched_policy, reset ? 0 : atomic_load(&from->sched_policy));
-    atomic_store(&to->sched_priority, reset ? 0 : atomic_load(&from->sched_priority));
+    clone_scheduling(from, to);
     to->timer_slack_born = atomic_load(&from->timer_slack_ns);
     atomic_store(&to->timer_slack_ns, to->timer_slack_born);
     atomic_store(&to->personality, atomic_load(&from->personality));

@@ -898,6 +898,11 @@ TEST(mprotect_without_a_key)
     catch_faults();
     CHECK_EQ(try_write(p, 1), SIGSEGV);
     CHECK_ERRNO(syscall(SYS_pkey_mprotect, p, P, PROT_READ, 15), EINVAL);
+    CHECK_ERRNO(syscall(SYS_pkey_mprotect, p + 1, P, PROT_READ, -1), EINVAL);
+    CHECK_ERRNO(syscall(SYS_pkey_mprotect, p + 1, 0, PROT_READ, 15), EINVAL);
+    OK(syscall(SYS_pkey_mprotect, p, 0, PROT_READ, 15));
+    CHECK_ERRNO(syscall(SYS_pkey_free, 15), EINVAL);
+    CHECK_ERRNO(syscall(SYS_pkey_free, -1), EINVAL);
     CHECK_ERRNO(syscall(SYS_pkey_alloc, 1, 0), EINVAL);
     CHECK_ERRNO(syscall(SYS_pkey_alloc, 0, 8), EINVAL);
 }

@@ -307,22 +307,32 @@ TEST(policies)
     CHECK_ERRNO(sched_setscheduler(0, SCHED_FIFO, &p), EPERM);
 }
 
+struct sched_attributes {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+static struct sched_attributes attributes_of(pid_t pid)
+{
+    struct sched_attributes a;
+
+    memset(&a, 0xff, sizeof(a));
+    OK(syscall(SYS_sched_getattr, pid, &a, 48, 0));
+    CHECK_EQ(a.size, 48);
+    return a;
+}
+
 TEST(scheduling_attributes)
 {
-    struct {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } a = {.size = 48, .policy = SCHED_BATCH, .nice = 7};
+    struct sched_attributes a = {.size = 48, .policy = SCHED_BATCH, .nice = 7};
 
     OK(syscall(SYS_sched_setattr, 0, &a, 0));
     CHECK_EQ(sched_getscheduler(0), SCHED_BATCH);
     CHECK_EQ(syscall(SYS_getpriority, PRIO_PROCESS, 0), 13);
-    memset(&a, 0xff, sizeof(a));
-    OK(syscall(SYS_sched_getattr, 0, &a, 48, 0));
-    CHECK_EQ(a.size, 48);
+    a = attributes_of(0);
     CHECK_EQ(a.policy, SCHED_BATCH);
     CHECK_EQ(a.nice, 7);
     CHECK_ERRNO(syscall(SYS_sched_getattr, 0, &a, 47, 0), EINVAL);
@@ -330,6 +340,82 @@ TEST(scheduling_attributes)
     CHECK_ERRNO(syscall(SYS_sched_setattr, 0, NULL, 0), EINVAL);
     a.flags = 1ull << 40;
     CHECK_ERRNO(syscall(SYS_sched_setattr, 0, &a, 0), EINVAL);
+    a.flags = SCHED_FLAG_UTIL_CLAMP_MIN;
+    CHECK_ERRNO(syscall(SYS_sched_setattr, 0, &a, 0), EINVAL);
+}
+
+TEST(scheduling_attributes_that_are_kept)
+{
+    struct sched_attributes a = {.size = 48, .policy = SCHED_BATCH, .nice = 7};
+
+    OK(syscall(SYS_sched_setattr, 0, &a, 0));
+    /* The policy is one of the parameters; what belongs to deadlines only means nothing here. */
+    a = (struct sched_attributes){
+        .size = 48, .nice = 9, .flags = SCHED_FLAG_KEEP_PARAMS | SCHED_FLAG_RECLAIM};
+    OK(syscall(SYS_sched_setattr, 0, &a, 0));
+    a = attributes_of(0);
+    CHECK_EQ(a.policy, SCHED_BATCH);
+    CHECK_EQ(a.nice, 7);
+    CHECK_EQ(a.flags, 0);
+    a = (struct sched_attributes){.size = 48, .nice = 9, .flags = SCHED_FLAG_KEEP_POLICY};
+    OK(syscall(SYS_sched_setattr, 0, &a, 0));
+    a = attributes_of(0);
+    CHECK_EQ(a.policy, SCHED_BATCH);
+    CHECK_EQ(a.nice, 9);
+    /* Who is idle keeps the nice value for later. */
+    a = (struct sched_attributes){.size = 48, .policy = SCHED_IDLE, .nice = 12};
+    OK(syscall(SYS_sched_setattr, 0, &a, 0));
+    CHECK_EQ(syscall(SYS_getpriority, PRIO_PROCESS, 0), 11);
+}
+
+TEST(scheduling_attributes_that_are_wrong)
+{
+    static char large[8192];
+    struct sched_attributes a = {.size = 47};
+
+    CHECK_ERRNO(syscall(SYS_sched_setattr, 0, &a, 0), E2BIG);
+    CHECK(a.size >= 56);
+    memset(large, 1, sizeof(large));
+    memcpy(large, &(uint32_t){4096}, sizeof(uint32_t));
+    CHECK_ERRNO(syscall(SYS_sched_setattr, 0, large, 0), E2BIG);
+    memcpy(&a.size, large, sizeof(a.size));
+    CHECK(a.size >= 56 && a.size < 4096);
+    /* A deadline wants times that go together. */
+    a = (struct sched_attributes){.size = 48, .policy = 6};
+    CHECK_ERRNO(syscall(SYS_sched_setattr, 0, &a, 0), EINVAL);
+    a.runtime = 2000000;
+    a.deadline = 1000000;
+    CHECK_ERRNO(syscall(SYS_sched_setattr, 0, &a, 0), EINVAL);
+    CHECK_ERRNO(sched_setscheduler(0, 6, &(struct sched_param){0}), EINVAL);
+    CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+}
+
+/* Reset on fork takes nothing away from who has nothing better than others. */
+TEST(reset_on_fork)
+{
+    static const int policies[] = {SCHED_OTHER, SCHED_BATCH, SCHED_IDLE};
+
+    for (size_t i = 0; i < 3; i++) {
+        pid_t pid = conf_fork();
+        if (pid == 0) {
+            struct sched_attributes a = {.size = 48,
+                                         .policy = (uint32_t)policies[i],
+                                         .flags = SCHED_FLAG_RESET_ON_FORK,
+                                         .nice = 3};
+            OK(syscall(SYS_sched_setattr, 0, &a, 0));
+            CHECK_EQ(sched_getscheduler(0), policies[i] | SCHED_RESET_ON_FORK);
+            const int shown = (int)syscall(SYS_getpriority, PRIO_PROCESS, 0);
+            pid_t child = conf_fork();
+            if (child == 0) {
+                CHECK_EQ(sched_getscheduler(0), policies[i]);
+                CHECK_EQ(syscall(SYS_getpriority, PRIO_PROCESS, 0), shown);
+                _exit(0);
+            }
+            CHECK_EXIT(child, 0);
+            _exit(0);
+        }
+        CHECK_EXIT(pid, 0);
+    }
 }
 
 TEST(affinity)
