@@ -619,19 +619,30 @@ TEST_TIMEOUT(v2_memory, 120)
     leave_v2("memory");
 }
 
-/* Wall clock time; the CPU time it got goes to counter, in percent. */
+static double clock_seconds(clockid_t clock)
+{
+    struct timespec ts;
+
+    clock_gettime(clock, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* For some periods of a quota, and till there is something to count, as others may have the CPUs.
+ * The CPU time it got goes to counter, in percent. */
 static void spin(void)
 {
-    struct timespec w0, w, c0, c;
-    clock_gettime(CLOCK_MONOTONIC, &w0);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &c0);
+    const double wall = clock_seconds(CLOCK_MONOTONIC);
+    const double cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+    double wall_spent, cpu_spent;
+
     do {
-        clock_gettime(CLOCK_MONOTONIC, &w);
-    } while (w.tv_sec - w0.tv_sec < 2);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &c);
-    double wall = (double)(w.tv_sec - w0.tv_sec) + (double)(w.tv_nsec - w0.tv_nsec) / 1e9;
-    double cpu = (double)(c.tv_sec - c0.tv_sec) + (double)(c.tv_nsec - c0.tv_nsec) / 1e9;
-    *counter = (int)(cpu / wall * 100);
+        const double turn = clock_seconds(CLOCK_MONOTONIC);
+        while (clock_seconds(CLOCK_MONOTONIC) - turn < 1.5)
+            ;
+        wall_spent = clock_seconds(CLOCK_MONOTONIC) - wall;
+        cpu_spent = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    } while (cpu_spent < 0.02);
+    *counter = (int)(cpu_spent / wall_spent * 100);
 }
 
 /* Only upper bounds: a busy machine gives less. */
