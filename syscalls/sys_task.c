@@ -63,7 +63,7 @@ int64_t sys_vfork(struct task *t)
     return task_clone(t, &a);
 }
 
-/* The old call gives a pidfd through parent_tid. */
+/* The old call gives a pidfd through parent_tid, and takes any number for a signal. */
 int64_t sys_clone(struct task *t, uint64_t flags, uint64_t stack, uaddr_t parent_tid,
                   uaddr_t child_tid, uint64_t tls)
 {
@@ -78,8 +78,6 @@ int64_t sys_clone(struct task *t, uint64_t flags, uint64_t stack, uaddr_t parent
     };
 
     if ((flags & (CLONE_PIDFD | CLONE_PARENT_SETTID)) == (CLONE_PIDFD | CLONE_PARENT_SETTID))
-        return -EINVAL;
-    if (a.exit_signal > 64)
         return -EINVAL;
     return task_clone(t, &a);
 }
@@ -108,6 +106,8 @@ static int clone3_check(const struct task *t, const struct clone_args *c)
     if (c->exit_signal & ~(uint64_t)CSIGNAL || c->exit_signal > 64)
         return -EINVAL;
     if ((c->flags & (CLONE_THREAD | CLONE_PARENT)) && c->exit_signal)
+        return -EINVAL;
+    if ((c->flags & CLONE_PIDFD) && (c->flags & CLONE_PARENT_SETTID) && c->pidfd == c->parent_tid)
         return -EINVAL;
     if (!c->stack != !c->stack_size)
         return -EINVAL;

@@ -34,13 +34,11 @@ static int clone_check_ns(struct task *t, uint64_t flags)
         return -EINVAL;
     if ((flags & CLONE_THREAD) && (flags & (CLONE_NEWPID | CLONE_NEWUSER)))
         return -EINVAL;
-    if ((flags & CLONE_NEWIPC) && (flags & CLONE_SYSVSEM))
-        return -EINVAL;
     /* With a user namespace of its own the child has all rights in it. */
     if ((flags & NS_CLONE_ALL & ~(uint64_t)CLONE_NEWUSER) && !(flags & CLONE_NEWUSER) &&
         !cred_self_capable(t->cred, CAP_SYS_ADMIN))
         return -EPERM;
-    return 0;
+    return (flags & CLONE_NEWIPC) && (flags & CLONE_SYSVSEM) ? -EINVAL : 0;
 }
 
 static int clone_check(struct task *t, const struct task_clone_args *a)

@@ -234,7 +234,7 @@ bool tg_notify_parent_locked(struct thread_group *tg, int code, int status)
             signo = 0;
         sighand_unlock(sh);
     }
-    if (signo > 0) {
+    if (signo > 0 && signo <= LX_NSIG) {
         struct lx_siginfo info;
         chld_info(tg, up, signo, code, status, &info);
         (void)tg_send_signal(up, &info);
@@ -257,7 +257,7 @@ static void exit_notify_tracer_locked(struct task *t, int status)
                                    : CLD_KILLED,
               (status & 0x7f) == 0 ? (status >> 8) & 0xff : status & 0x7f, &info);
     info.chld.pid = pid_out_locked(t->k, up->pid_ns, t->tid);
-    if (signo > 0)
+    if (signo > 0 && signo <= LX_NSIG)
         (void)tg_send_signal(up, &info);
     waitq_wake(&up->child_wq, 0);
 }

@@ -156,7 +156,7 @@ struct thread_group {
     struct pgrp *pgrp; /* owned */
     struct list pgrp_node;
     struct task *leader; /* owned till reaped */
-    int exit_signal;     /* to the parent; 0: none */
+    int exit_signal;     /* to the parent; 0, or what is no signal: none */
     int exit_status;     /* as wait(2) encodes it, once a zombie */
     bool did_exec;
     bool left_tty; /* TIOCNOTTY: the session's terminal is not this process's */

@@ -257,6 +257,9 @@ TEST(flags_that_do_not_go_together)
     CHECK_ERRNO(unshare(0x1), EINVAL);
     CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, 0, 0, 0, 0), EINVAL);
     CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWNS | CLONE_FS | SIGCHLD, 0, 0, 0, 0), EINVAL);
+    CHECK_ERRNO(
+        syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWIPC | CLONE_SYSVSEM | SIGCHLD, 0, 0, 0, 0),
+        EINVAL);
     CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWPID | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | SIGCHLD,
                         0, 0, 0, 0),
                 EINVAL);
@@ -272,6 +275,7 @@ TEST(nobody_may_without_rights)
         CHECK_ERRNO(unshare(CLONE_NEWPID), EPERM);
         CHECK_ERRNO(unshare(CLONE_NEWNS), EPERM);
         CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWIPC | SIGCHLD, 0, 0, 0, 0), EPERM);
+        CHECK_ERRNO(syscall(SYS_clone, CLONE_NEWIPC | CLONE_SYSVSEM | SIGCHLD, 0, 0, 0, 0), EPERM);
         _exit(0);
     }
     CHECK_EXIT(pid, 0);

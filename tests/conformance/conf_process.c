@@ -747,3 +747,19 @@ TEST(clone_exit_signal)
     CHECK_EQ(waitpid(pid, &status, (int)__WCLONE), pid);
     CHECK_EQ(WEXITSTATUS(status), 2);
 }
+
+/* A number that is no signal is taken; nobody is told. */
+TEST(clone_exit_signal_that_is_none)
+{
+    static const int numbers[] = {0, 65, 255};
+    int status;
+
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        pid_t pid = OK((pid_t)syscall(SYS_clone, numbers[i], 0, 0, 0, 0));
+        if (pid == 0)
+            _exit(3);
+        CHECK_ERRNO(waitpid(pid, NULL, 0), ECHILD);
+        CHECK_EQ(waitpid(pid, &status, (int)__WALL), pid);
+        CHECK_EQ(WEXITSTATUS(status), 3);
+    }
+}

@@ -701,6 +701,13 @@ TEST(clone3_arguments)
     CHECK_ERRNO(syscall(SYS_clone3, big, sizeof(big)), E2BIG);
     a.exit_signal = 65;
     CHECK_ERRNO(syscall(SYS_clone3, &a, sizeof(a)), EINVAL);
+    int number = -1;
+    a = (struct clone_args){.flags = CLONE_PIDFD | CLONE_PARENT_SETTID,
+                            .pidfd = (uintptr_t)&number,
+                            .parent_tid = (uintptr_t)&number,
+                            .exit_signal = SIGCHLD};
+    CHECK_ERRNO(syscall(SYS_clone3, &a, sizeof(a)), EINVAL);
+    CHECK_EQ(number, -1);
     a = (struct clone_args){.flags = CLONE_THREAD, .exit_signal = 0};
     CHECK_ERRNO(syscall(SYS_clone3, &a, sizeof(a)), EINVAL);
     a = (struct clone_args){.flags = CLONE_DETACHED, .exit_signal = SIGCHLD};

@@ -175,8 +175,6 @@ static void g_clone_refused(struct plat_regs *g)
     G_ASSERT(G_RET == -EFAULT);
     G_CALL(__NR_clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, 0);
     G_ASSERT(G_RET == -EINVAL);
-    G_CALL(__NR_clone, 77, 0);
-    G_ASSERT(G_RET == -EINVAL);
     G_CALL(__NR_wait4, (uint64_t)-1, 0, 0, 0);
     G_ASSERT(G_RET == -ECHILD);
     G_CALL(__NR_exit_group, 0);
