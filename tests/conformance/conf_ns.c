@@ -127,6 +127,38 @@ TEST(user_map_text)
     CHECK_EXIT(pid, 0);
 }
 
+/* As many ranges as there may be, in one write of less than a page at the beginning. */
+TEST(user_map_is_written_at_once)
+{
+    NEED_ROOT();
+    static char text[2 * CONF_PAGE];
+    volatile int *shared = conf_shared(CONF_PAGE);
+    char path[64];
+
+    pid_t pid = ns_child(CLONE_NEWUSER, false);
+    if (pid == 0) {
+        conf_await(&shared[0], 1);
+        CHECK_EQ(syscall(SYS_getuid), 65534);
+        OK(setresuid(678, 678, 678));
+        _exit(0);
+    }
+    snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
+    int fd = OK(open(path, O_WRONLY));
+    memset(text, ' ', sizeof(text));
+    memcpy(text, "0 0 1", 5);
+    CHECK_ERRNO(write(fd, text, CONF_PAGE), EINVAL);
+    size_t len = 0;
+    for (int i = 0; i < 340; i++)
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "%d %d 1\n", i * 2, 1000 + i * 2);
+    CHECK(len < CONF_PAGE);
+    CHECK_EQ(write(fd, text, len), len);
+    CHECK_ERRNO(write(fd, "0 0 1", 5), EINVAL);
+    OK(close(fd));
+    CHECK_EQ(put(path, "0 0 1"), -EPERM);
+    shared[0] = 1;
+    CHECK_EXIT(pid, 0);
+}
+
 TEST(user_map_by_the_parent)
 {
     NEED_ROOT();

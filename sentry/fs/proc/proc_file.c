@@ -7,7 +7,7 @@
 
 #include "proc_node.h"
 
-#define PROC_WRITE_MAX 2048
+#define PROC_WRITE_MAX 2047u
 
 struct proc_text {
     struct mutex mu; /* rank PROC_TEXT: guards the rest */
@@ -100,27 +100,39 @@ static int64_t proc_read(struct file *f, struct uio *u, int64_t *pos, const stru
     return r;
 }
 
-static int64_t proc_write(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+static int64_t proc_store(struct file *f, const char *text, size_t size, const struct vfs_caller *c)
 {
-    const struct proc_entry *e = proc_node(f->inode)->entry;
-    char buf[PROC_WRITE_MAX];
     struct proc_ctx pc;
 
-    if (!e->store) /* files of a task have no such operation, others one that fails */
-        return proc_node(f->inode)->tid ? -EINVAL : -EIO;
-    size_t want = u->left < sizeof(buf) - 1 ? (size_t)u->left : sizeof(buf) - 1;
-    int64_t n = uio_copy_from(u, buf, want);
-    if (n < 0)
-        return n;
-    buf[n] = '\0';
     int r = proc_ctx_begin(f->inode, c, &pc);
     if (r)
         return r;
-    int64_t done = e->store(&pc, buf, (size_t)n);
+    const int64_t done = proc_node(f->inode)->entry->store(&pc, text, size);
     proc_ctx_end(&pc);
-    if (done > 0)
-        *pos += done;
     return done;
+}
+
+static int64_t proc_write(struct file *f, struct uio *u, int64_t *pos, const struct vfs_caller *c)
+{
+    const struct proc_entry *e = proc_node(f->inode)->entry;
+
+    if (!e->store) /* files of a task have no such operation, others one that fails */
+        return proc_node(f->inode)->tid ? -EINVAL : -EIO;
+    if (e->whole && (*pos != 0 || u->left >= PAGE_SIZE))
+        return -EINVAL;
+    const size_t want = MIN((size_t)u->left, e->whole ? PAGE_SIZE - 1 : PROC_WRITE_MAX);
+    char *buf = malloc(want + 1);
+    if (!buf)
+        return -ENOMEM;
+    int64_t n = uio_copy_from(u, buf, want);
+    if (n >= 0) {
+        buf[n] = '\0';
+        n = proc_store(f, buf, (size_t)n, c);
+    }
+    free(buf);
+    if (n > 0)
+        *pos += n;
+    return n;
 }
 
 static void proc_text_release(struct file *f)

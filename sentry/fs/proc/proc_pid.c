@@ -529,7 +529,11 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "exe", .mode = 0777, .readlink = readlink_exe, .follow = follow_exe},             \
         {.name = "fd", .mode = 0500, .list = list_fds, .item = &fd_item},                          \
         {.name = "fdinfo", .mode = 0555, .list = list_fds, .item = &fdinfo_item},                  \
-        {.name = "gid_map", .mode = 0644, .show = show_gid_map, .store = store_gid_map},           \
+        {.name = "gid_map",                                                                        \
+         .mode = 0644,                                                                             \
+         .show = show_gid_map,                                                                     \
+         .store = store_gid_map,                                                                   \
+         .whole = true},                                                                           \
         {.name = "io", .mode = 0400, .show = show_io},                                             \
         {.name = "limits", .mode = 0444, .show = show_limits},                                     \
         {.name = "loginuid", .mode = 0644, .show = show_no_login, .store = store_no_login},        \
@@ -549,7 +553,11 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
          .show = proc_show_oom_score_adj,                                                          \
          .store = proc_store_oom_score_adj},                                                       \
         {.name = "pagemap", .mode = 0400, .open = proc_open_pagemap},                              \
-        {.name = "projid_map", .mode = 0644, .show = show_projid_map, .store = store_projid_map},  \
+        {.name = "projid_map",                                                                     \
+         .mode = 0644,                                                                             \
+         .show = show_projid_map,                                                                  \
+         .store = store_projid_map,                                                                \
+         .whole = true},                                                                           \
         {.name = "root", .mode = 0777, .readlink = readlink_root, .follow = follow_root},          \
         {.name = "sessionid", .mode = 0444, .show = show_no_login},                                \
         {.name = "setgroups", .mode = 0644, .show = show_setgroups, .store = store_setgroups},     \
@@ -559,7 +567,8 @@ static int32_t list_threads(const struct proc_ctx *pc, int32_t from)
         {.name = "statm", .mode = 0444, .show = show_statm},                                       \
         {.name = "status", .mode = 0444, .show = proc_show_pid_status},                            \
     {                                                                                              \
-        .name = "uid_map", .mode = 0644, .show = show_uid_map, .store = store_uid_map              \
+        .name = "uid_map", .mode = 0644, .show = show_uid_map, .store = store_uid_map,             \
+        .whole = true                                                                              \
     }
 
 const struct proc_entry proc_tid_entries[] = {
@@ -575,7 +584,8 @@ const struct proc_entry proc_pid_entries[] = {
     {.name = "timens_offsets",
      .mode = 0644,
      .show = proc_show_time_offsets,
-     .store = proc_store_time_offsets},
+     .store = proc_store_time_offsets,
+     .whole = true},
     {0},
 };
 

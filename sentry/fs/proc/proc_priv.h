@@ -32,6 +32,7 @@ struct proc_entry {
     int (*open)(const struct proc_ctx *pc, struct file *f, const struct vfs_caller *c);
     /* Takes what one write(2) gave, NUL-terminated: bytes taken or an error. NULL: not writable. */
     int64_t (*store)(const struct proc_ctx *pc, const char *text, size_t len);
+    bool whole;                        /* stored at once: at position 0, less than a page */
     const char *text;                  /* the whole file, when it is always the same */
     const struct proc_entry *children; /* ends with a NULL name */
     const struct proc_entry *more;     /* children too */
