@@ -129,17 +129,26 @@ static bool wait_continued(struct wait_query *q, struct thread_group *c)
     return continued;
 }
 
+/* From a zombie nothing comes but its end: who does not want that waits for nobody. */
+static bool wait_expects(const struct wait_query *q, bool zombie)
+{
+    return !zombie || (q->options & WEXITED);
+}
+
 static bool wait_one(struct wait_query *q, struct thread_group *c)
 {
     if (!wait_matches(q, c))
         return false;
-    q->any = true;
-    if (UNLIKELY(c->leader && task_traced(c->leader))) {
-        /* A zombie is its tracer's; and what we trace ourselves shows its stops as a tracee. */
-        if (task_priv(c->leader)->trace.tracer->tg == q->t->tg)
-            return false;
+    if (UNLIKELY(c->leader && task_traced(c->leader)) &&
+        task_priv(c->leader)->trace.tracer->tg != q->t->tg) {
+        /* A zombie is its tracer's, who lets go of it some time. */
+        q->any = true;
         return wait_job(q, c);
     }
+    q->any |= wait_expects(q, c->state == TG_ZOMBIE);
+    /* What we trace ourselves shows its stops as a tracee. */
+    if (UNLIKELY(c->leader && task_traced(c->leader)))
+        return false;
     return wait_zombie(q, c) || wait_job(q, c);
 }
 
@@ -165,14 +174,18 @@ static void wait_traced_leader_reap(struct wait_query *q, struct task *o)
         tg_reap_locked(tg, &q->dead);
 }
 
+/* A leader that ended before its threads is not there to be waited for yet. */
+static bool wait_traced_ended(const struct task *o)
+{
+    return task_priv(o)->zombie && (o->tg->leader != o || o->tg->state == TG_ZOMBIE);
+}
+
 static bool wait_traced_zombie(struct wait_query *q, struct task *o)
 {
     const bool leader = o->tg->leader == o;
     int status;
 
-    if (!task_priv(o)->zombie || (leader && o->tg->state != TG_ZOMBIE))
-        return false;
-    if (!(q->options & WEXITED))
+    if (!wait_traced_ended(o) || !(q->options & WEXITED))
         return false;
     status = leader ? o->tg->exit_status : exit_thread_status_locked(o);
     wait_fill(q, o, wait_end_code(status), status);
@@ -209,7 +222,7 @@ static bool wait_traced_of(struct wait_query *q, struct task *tracer)
         struct task *o = container_of(tr, struct task_priv, trace)->t;
         if (!wait_traced_matches(q, o))
             continue;
-        q->any = true;
+        q->any |= wait_expects(q, wait_traced_ended(o));
         if (wait_traced_zombie(q, o) || wait_traced_stop(q, o))
             return true;
         if (o->tg->leader == o && (q->options & WCONTINUED) && wait_continued(q, o->tg))

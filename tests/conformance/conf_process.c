@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -237,6 +238,28 @@ TEST(waitid_options)
     CHECK_EQ(si.si_pid, pid);
     CHECK_KILLED(pid, SIGKILL);
     CHECK_ERRNO(waitid(P_PID, (id_t)pid, &si, WEXITED), ECHILD);
+}
+
+/* Who ended will not stop nor go on: nobody waits for that. */
+TEST(waitid_stop_of_a_zombie)
+{
+    static const int options[] = {WSTOPPED, WCONTINUED, WSTOPPED | WCONTINUED, WSTOPPED | WNOHANG};
+    siginfo_t si;
+
+    for (int traced = 0; traced < 2; traced++) {
+        pid_t pid = conf_fork();
+        if (pid == 0) {
+            if (traced)
+                OK(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+            _exit(5);
+        }
+        OK(waitid(P_PID, (id_t)pid, &si, WEXITED | WNOWAIT));
+        for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+            CHECK_ERRNO(waitid(P_PID, (id_t)pid, &si, options[i]), ECHILD);
+            CHECK_ERRNO(waitid(P_ALL, 0, &si, options[i]), ECHILD);
+        }
+        CHECK_EXIT(pid, 5);
+    }
 }
 
 TEST(waitid_pidfd)
