@@ -318,6 +318,25 @@ TEST(error_queue)
     CHECK_ERRNO(receive(a, &g, MSG_ERRQUEUE), EAGAIN);
 }
 
+/* It is ready all the time, but not to be read from. */
+TEST(queued_error_is_no_datagram)
+{
+    const struct timeval soon = {.tv_usec = 20000};
+    int a = udp();
+    char b;
+
+    set_int(a, SOL_IP, IP_RECVERR, 1);
+    OK(try_connect(a, free_port()));
+    CHECK_EQ(OK(send(a, "x", 1, 0)), 1);
+    EVENTUALLY(ready(a, 0, 0) & POLLERR);
+    CHECK_ERRNO(recv(a, &b, 1, MSG_DONTWAIT), ECONNREFUSED);
+    CHECK_ERRNO(recv(a, &b, 1, MSG_DONTWAIT), EAGAIN);
+    CHECK_EQ(ready(a, 0, 0), POLLERR);
+    OK(setsockopt(a, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon)));
+    CHECK_ERRNO(recv(a, &b, 1, 0), EAGAIN);
+    CHECK_EQ(ready(a, 0, 0), POLLERR);
+}
+
 TEST(shutdown_)
 {
     int a = bound();

@@ -154,17 +154,24 @@ int host_create(struct net *n, int family, int type, int protocol, const struct 
 
 /* ---- waiting ---- */
 
-int host_wait(struct host_sock *s, uint32_t events, bool nonblock, deadline_t until,
-              uint64_t timeo_ns, const struct vfs_caller *c)
+int host_wait(struct host_waiting *hw, struct host_sock *s, uint32_t events, bool nonblock,
+              deadline_t until, uint64_t timeo_ns, const struct vfs_caller *c)
 {
-    const uint32_t mask = events | EPOLLHUP | EPOLLERR;
-    int err;
-
     if (nonblock || !c->blocker)
-        return hostwatch_ready(s->fd) & mask ? 0 : -EAGAIN;
-    WAIT_EVENT(hostwatch_queue(s->watch), c->blocker, mask, until,
-               (hostwatch_ready(s->fd) & mask) != 0, err);
-    return sock_wait_error(err, timeo_ns);
+        return -EAGAIN;
+    if (!hw->listens) {
+        waiter_init(&hw->w, c->blocker, events | EPOLLHUP | EPOLLERR);
+        waitq_add(hostwatch_queue(s->watch), &hw->w);
+        hw->listens = true;
+        return 0;
+    }
+    return sock_wait_error(blocker_wait(c->blocker, until), timeo_ns);
+}
+
+void host_wait_end(struct host_waiting *hw)
+{
+    if (hw->listens)
+        waitq_del(&hw->w);
 }
 
 /* ---- calls ---- */
@@ -196,17 +203,19 @@ static int host_connect(struct sock *s, const struct sock_addr *a, bool nonblock
     struct host_sock *h = host_sock(s);
     const uint64_t timeo = s->sndtimeo_ns;
     const deadline_t until = sock_deadline(timeo);
+    struct host_waiting hw = {.listens = false};
+    int r, error;
 
-    for (;;) {
-        if (connect(h->fd, (const struct sockaddr *)&a->storage, a->len) == 0)
-            return 0;
-        const int error = -errno;
-        if (nonblock || (error != -EINPROGRESS && error != -EALREADY))
-            return error;
-        int r = host_wait(h, EPOLLOUT, false, until, timeo, c);
-        if (r)
-            return r == -EAGAIN ? -EINPROGRESS : r;
-    }
+    do {
+        r = connect(h->fd, (const struct sockaddr *)&a->storage, a->len) == 0 ? 0 : -errno;
+        error = r;
+        if (!nonblock && (error == -EINPROGRESS || error == -EALREADY))
+            r = host_wait(&hw, h, EPOLLOUT, false, until, timeo, c);
+        else
+            error = 0;
+    } while (r == 0 && error);
+    host_wait_end(&hw);
+    return error && r == -EAGAIN ? -EINPROGRESS : r;
 }
 
 static int host_accept(struct sock *s, bool nonblock, const struct vfs_caller *c,
@@ -215,17 +224,17 @@ static int host_accept(struct sock *s, bool nonblock, const struct vfs_caller *c
     struct host_sock *h = host_sock(s);
     const uint64_t timeo = s->rcvtimeo_ns;
     const deadline_t until = sock_deadline(timeo);
+    struct host_waiting hw = {.listens = false};
+    int fd, r;
 
-    for (;;) {
-        int fd = accept4(h->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0)
-            return host_sock_new(s->net, s->family, s->type, s->protocol, fd, out_sock);
-        if (errno != EAGAIN)
-            return -errno;
-        int r = host_wait(h, EPOLLIN, nonblock, until, timeo, c);
-        if (r)
-            return r;
-    }
+    do {
+        fd = accept4(h->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        r = fd < 0 ? -errno : 0;
+        if (r == -EAGAIN)
+            r = host_wait(&hw, h, EPOLLIN, nonblock, until, timeo, c);
+    } while (fd < 0 && r == 0);
+    host_wait_end(&hw);
+    return r ? r : host_sock_new(s->net, s->family, s->type, s->protocol, fd, out_sock);
 }
 
 static int host_shutdown(struct sock *s, int how)

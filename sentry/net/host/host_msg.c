@@ -105,29 +105,32 @@ static int64_t send_stream(struct host_io *io, struct uio *u, bool nonblock,
 {
     const uint64_t timeo = io->s->base.sndtimeo_ns;
     const deadline_t until = sock_deadline(timeo);
-    int64_t done = 0;
+    struct host_waiting hw = {.listens = false};
+    int64_t done = 0, r = 0;
 
-    for (;;) {
+    while (r == 0) {
         const int64_t n =
             u->left ? uio_host_io(u, false, UINT64_MAX, io_send, io) : io_send(io, NULL, 0, 0);
         if (n >= 0) {
             done += n;
             if (u->left == 0)
-                return done;
+                break;
             continue;
         }
         const bool opening = n == -EINPROGRESS && io->flags & MSG_FASTOPEN && !nonblock;
-        if (n != -EAGAIN && !opening)
-            return done > 0 ? done : n;
+        if (n != -EAGAIN && !opening) {
+            r = n;
+            break;
+        }
         if (opening) {
             io->flags &= ~MSG_FASTOPEN;
             io->h.msg_name = NULL;
             io->h.msg_namelen = 0;
         }
-        const int r = host_wait(io->s, EPOLLOUT, nonblock, until, timeo, c);
-        if (r)
-            return done > 0 ? done : r;
+        r = host_wait(&hw, io->s, EPOLLOUT, nonblock, until, timeo, c);
     }
+    host_wait_end(&hw);
+    return done > 0 ? done : r;
 }
 
 static int64_t send_packet(struct host_io *io, struct uio *u, bool nonblock,
@@ -136,6 +139,7 @@ static int64_t send_packet(struct host_io *io, struct uio *u, bool nonblock,
     const uint64_t timeo = io->s->base.sndtimeo_ns;
     const deadline_t until = sock_deadline(timeo);
     const size_t size = (size_t)u->left;
+    struct host_waiting hw = {.listens = false};
 
     if (size > PACKET_MAX)
         return -EMSGSIZE;
@@ -147,8 +151,9 @@ static int64_t send_packet(struct host_io *io, struct uio *u, bool nonblock,
         n = io_send(io, &iov, 1, 0);
         if (n != -EAGAIN)
             break;
-        n = host_wait(io->s, EPOLLOUT, nonblock, until, timeo, c);
+        n = host_wait(&hw, io->s, EPOLLOUT, nonblock, until, timeo, c);
     }
+    host_wait_end(&hw);
     free(iov.iov_base);
     return n;
 }
@@ -217,7 +222,8 @@ int64_t host_recv(struct sock *s, struct sock_msg *m, bool nonblock, const struc
     const bool all = m->flags & MSG_WAITALL && s->type == SOCK_STREAM && !(m->flags & MSG_PEEK);
     const uint64_t timeo = s->rcvtimeo_ns;
     const deadline_t until = sock_deadline(timeo);
-    int64_t done = 0;
+    struct host_waiting hw = {.listens = false};
+    int64_t done = 0, r = 0;
 
     if (m->from)
         io.h.msg_name = &m->from->storage;
@@ -226,23 +232,24 @@ int64_t host_recv(struct sock *s, struct sock_msg *m, bool nonblock, const struc
         io.h.msg_control = control;
         io.control_space = sizeof(control);
     }
-    for (;;) {
+    while (r == 0) {
         const int64_t n = recv_once(&io, m->u);
         if (n >= 0) {
             if (done == 0)
                 recv_told(&io, m);
             done += n;
             if (n == 0 || !all || m->u->left == 0)
-                return done;
+                break;
         } else if (n != -EAGAIN || io.flags & (MSG_ERRQUEUE | MSG_OOB)) {
-            return done > 0 ? done : n;
+            r = n;
+            break;
         }
-        const int r = host_wait(io.s, EPOLLIN | EPOLLRDHUP, nonblock, until, timeo, c);
-        if (r)
-            return done > 0 ? done : r;
+        r = host_wait(&hw, io.s, EPOLLIN | EPOLLRDHUP, nonblock, until, timeo, c);
         /* Datagrams: one that waits learns of shutdown(2), one that asks does not. */
-        if (n == -EAGAIN && !nonblock && s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET &&
+        if (r == 0 && n == -EAGAIN && s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET &&
             (hostwatch_ready(io.s->fd) & EPOLLRDHUP) != 0)
-            return 0;
+            break;
     }
+    host_wait_end(&hw);
+    return done > 0 ? done : r;
 }

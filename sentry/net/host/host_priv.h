@@ -31,10 +31,20 @@ static inline struct host_sock *host_sock(struct sock *s)
 /* One request. fd: a descriptor to go along, or -1. out_fd, owned: what came back; NULL: nothing
  * may. Negative errno; -EIO when the broker is gone or does not answer as it should. */
 MUST_CHECK int host_ask(struct host_net *h, const struct broker_request *q, int fd, int *out_fd);
-/* Sleeps till fd is ready for one of events (hang-ups and errors count). -EAGAIN, -ERESTARTSYS,
- * -EINTR. */
-MUST_CHECK int host_wait(struct host_sock *s, uint32_t events, bool nonblock, deadline_t until,
-                         uint64_t timeo_ns, const struct vfs_caller *c);
+/* A call that the host says is too early. What it says of the socket's readiness is not looked at:
+ * an error that is only queued stays, and makes no call succeed. */
+struct host_waiting {
+    struct waiter w;
+    bool listens;
+};
+
+/* After the host has said EAGAIN: 0, the call is to be made again, since something may have
+ * happened to the socket, of events or a hang-up or an error. -EAGAIN: nobody waits; -ERESTARTSYS,
+ * -EINTR. hw is zero at first, and ended afterwards. */
+MUST_CHECK int host_wait(struct host_waiting *hw, struct host_sock *s, uint32_t events,
+                         bool nonblock, deadline_t until, uint64_t timeo_ns,
+                         const struct vfs_caller *c);
+void host_wait_end(struct host_waiting *hw);
 
 /* host_msg.c */
 MUST_CHECK int64_t host_send(struct sock *s, struct sock_msg *m, bool nonblock,
