@@ -234,13 +234,30 @@ static void map_install(struct mm *mm, const struct mm_map_args *a, uint32_t fla
     map_populate(mm, vma_find(mm, addr), addr, end, a->flags);
 }
 
+/* A shared mapping of a sealed object stays one to read. *out_claimed: nobody seals it till
+ * mappable_unclaim. */
+static int map_claim(struct mm_map_args *a, bool *out_claimed)
+{
+    *out_claimed = false;
+    if (!a->m || (a->flags & MAP_TYPE) != MAP_SHARED || !(a->max_prot & PROT_WRITE))
+        return 0;
+    *out_claimed = mappable_claim(a->m);
+    if (*out_claimed)
+        return 0;
+    a->max_prot &= ~PROT_WRITE;
+    return a->prot & PROT_WRITE ? -EPERM : 0;
+}
+
 int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
             const struct mm_map_args *args, uaddr_t *out_addr)
 {
     struct mm_map_args a;
     struct mappable *own = NULL;
     uint64_t addr;
+    bool claimed;
     int err = map_check(mm, args, &a);
+    if (!err)
+        err = map_claim(&a, &claimed);
     if (err)
         return err;
     if (!a.m && (a.flags & MAP_TYPE) == MAP_SHARED) {
@@ -273,6 +290,8 @@ int mm_mmap(struct mm *mm, struct plat_ctx *ctx, const struct mm_limits *lim,
     }
     mm_end(mm);
 out_own:
+    if (claimed)
+        mappable_unclaim(a.m);
     if (own)
         own->ops->put(own);
     return err;

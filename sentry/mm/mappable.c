@@ -1,8 +1,10 @@
 /* Which address spaces map an object, and taking pages out of all of them. */
 #include "sentry/mm/mappable.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "base/hash.h"
 #include "sentry/mm/mm_priv.h"
@@ -29,12 +31,48 @@ void mappable_init(struct mappable *m, const struct mappable_ops *ops)
     (void)pthread_once(&mappable_once, mappable_init_locks);
     m->ops = ops;
     list_init(&m->mappings);
+    m->writers = 0;
+    m->sealed = false;
 }
 
 void mappable_fini(struct mappable *m)
 {
     BUG_ON(!list_empty(&m->mappings));
     hostwin_forget(m);
+}
+
+static bool mappable_writer(const struct vma *v)
+{
+    return v->flags & VMA_SHARED && v->max_prot & PROT_WRITE;
+}
+
+bool mappable_claim(struct mappable *m)
+{
+    struct mutex *mu = mappable_lock(m);
+    mutex_lock(mu);
+    const bool free = !m->sealed;
+    m->writers += free;
+    mutex_unlock(mu);
+    return free;
+}
+
+void mappable_unclaim(struct mappable *m)
+{
+    struct mutex *mu = mappable_lock(m);
+    mutex_lock(mu);
+    m->writers--;
+    mutex_unlock(mu);
+}
+
+int mappable_seal(struct mappable *m, bool leave)
+{
+    struct mutex *mu = mappable_lock(m);
+    mutex_lock(mu);
+    const int r = m->writers > 0 && !leave ? -EBUSY : 0;
+    if (r == 0)
+        m->sealed = true;
+    mutex_unlock(mu);
+    return r;
 }
 
 /* A new mapping translates from now on and goes to the front, where an invalidation under way does
@@ -47,6 +85,7 @@ void mappable_track(struct vma *v, bool inherited)
         list_add_tail(&v->mlink, &v->m->mappings);
     else
         list_add(&v->mlink, &v->m->mappings);
+    v->m->writers += mappable_writer(v);
     mutex_unlock(mu);
     if (v->m->ops->mapped)
         v->m->ops->mapped(v->m, true);
@@ -57,6 +96,7 @@ void mappable_untrack(struct vma *v)
     struct mutex *mu = mappable_lock(v->m);
     mutex_lock(mu);
     list_del(&v->mlink);
+    v->m->writers -= mappable_writer(v);
     mutex_unlock(mu);
     if (v->m->ops->mapped)
         v->m->ops->mapped(v->m, false);

@@ -55,10 +55,15 @@ struct mappable {
     const struct mappable_ops *ops;
     /* VMAs that map it: private to mm (sentry/mm/mappable.c), guarded by its lock. */
     struct list mappings;
+    size_t writers; /* of them, those that may write to it or come to (MAP_SHARED) */
+    bool sealed;    /* there will be no new ones */
 };
 
 void mappable_init(struct mappable *m, const struct mappable_ops *ops);
 void mappable_fini(struct mappable *m);
+/* Shared mappings will be for reading only from now on (F_SEAL_WRITE of fcntl(2)). -EBUSY: there is
+ * one that may write; with leave those that are there may go on (F_SEAL_FUTURE_WRITE). */
+MUST_CHECK int mappable_seal(struct mappable *m, bool leave);
 /* Takes [off, off+size) (size UINT64_MAX: to the end) out of every address space that maps it
  * shared or has not copied it privately; next touch translates again. Holds no lock of the
  * object that translate takes. Blocks until no stale mapping is usable. */

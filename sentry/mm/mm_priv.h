@@ -291,6 +291,9 @@ bool mm_may_promise(const struct mm *mm, const struct mm_limits *lim, uint64_t s
 MUST_CHECK int mm_may_lock(const struct mm *mm, const struct mm_limits *lim, uint64_t size);
 
 /* ---- mappable.c ---- */
+/* Till mappable_unclaim a writer is counted, whom nobody has to see yet. False: it is sealed. */
+MUST_CHECK bool mappable_claim(struct mappable *m);
+void mappable_unclaim(struct mappable *m);
 void mappable_track(struct vma *vma, bool inherited); /* inherited: from a fork, must be seen */
 void mappable_untrack(struct vma *vma);
 

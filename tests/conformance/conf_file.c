@@ -631,6 +631,65 @@ TEST(memfd_and_seals)
     CHECK_ERRNO(memfd_create("m", 0x8000), EINVAL);
 }
 
+/* Who seals a file against writing is not answered by who maps it to read, or for himself. */
+TEST(seals_and_mappings)
+{
+    static const int seals[] = {F_SEAL_WRITE, F_SEAL_FUTURE_WRITE};
+
+    for (size_t i = 0; i < 2; i++) {
+        int fd = OK(memfd_create("m", MFD_ALLOW_SEALING));
+        OK(ftruncate(fd, CONF_PAGE));
+        char *own = mmap(NULL, CONF_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+        CHECK(own != MAP_FAILED);
+        char *old = mmap(NULL, CONF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(old != MAP_FAILED);
+        if (seals[i] == F_SEAL_WRITE) {
+            CHECK_ERRNO(fcntl(fd, F_ADD_SEALS, seals[i]), EBUSY);
+            /* Also one that could be made writable. */
+            OK(mprotect(old, CONF_PAGE, PROT_READ));
+            CHECK_ERRNO(fcntl(fd, F_ADD_SEALS, seals[i]), EBUSY);
+            OK(munmap(old, CONF_PAGE));
+        }
+        OK(fcntl(fd, F_ADD_SEALS, seals[i]));
+        own[0] = 1;
+        if (seals[i] == F_SEAL_FUTURE_WRITE)
+            old[0] = 2;
+        CHECK(mmap(NULL, CONF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
+        CHECK_EQ(errno, EPERM);
+        CHECK(mmap(NULL, CONF_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0) != MAP_FAILED);
+        char *again = mmap(NULL, CONF_PAGE, PROT_READ, MAP_SHARED, fd, 0);
+        /* Linux before 6.7 gives none to who might write. */
+        if (again != MAP_FAILED)
+            CHECK_ERRNO(mprotect(again, CONF_PAGE, PROT_READ | PROT_WRITE), EACCES);
+        OK(close(fd));
+    }
+}
+
+/* Parts and copies of a mapping count, too, till the last of them is gone. */
+TEST(seals_and_parts_of_mappings)
+{
+    int fd = OK(memfd_create("m", MFD_ALLOW_SEALING));
+    OK(ftruncate(fd, 4 * CONF_PAGE));
+    char *p = mmap(NULL, 4 * CONF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(p != MAP_FAILED);
+    OK(mprotect(p + CONF_PAGE, CONF_PAGE, PROT_NONE));
+    pid_t pid = conf_fork();
+    if (pid == 0) {
+        OK(munmap(p, 4 * CONF_PAGE));
+        CHECK_ERRNO(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+        _exit(0);
+    }
+    CHECK_EXIT(pid, 0);
+    OK(munmap(p, CONF_PAGE));
+    OK(munmap(p + 2 * CONF_PAGE, 2 * CONF_PAGE));
+    CHECK_ERRNO(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+    char *moved = mremap(p + CONF_PAGE, CONF_PAGE, 2 * CONF_PAGE, MREMAP_MAYMOVE);
+    CHECK(moved != MAP_FAILED);
+    CHECK_ERRNO(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+    OK(munmap(moved, 2 * CONF_PAGE));
+    OK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+}
+
 TEST(extended_attributes)
 {
     char buf[64];

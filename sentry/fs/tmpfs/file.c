@@ -239,13 +239,10 @@ static int64_t tmpfs_seek(struct file *f, int64_t off, int whence)
 
 static int tmpfs_mmap(struct file *f, int prot, int flags, struct mappable **out)
 {
-    struct tmpfs_inode *t = tmpfs_inode(f->inode);
-
-    if ((flags & MAP_TYPE) != MAP_PRIVATE && (prot & PROT_WRITE) != 0 &&
-        (file_seals(t) & SEALS_WRITE) != 0)
-        return -EPERM;
+    (void)prot; /* mm looks at seals */
+    (void)flags;
     (void)inode_get(f->inode);
-    *out = &t->mappable;
+    *out = &tmpfs_inode(f->inode)->mappable;
     return 0;
 }
 
@@ -332,6 +329,7 @@ int tmpfs_get_seals(struct file *f)
 int tmpfs_add_seals(struct file *f, unsigned seals)
 {
     struct tmpfs_inode *t;
+    unsigned all = seals;
     int r = 0;
 
     if (f->ops != &tmpfs_file_ops || !tmpfs_inode(f->inode)->sealable)
@@ -341,16 +339,21 @@ int tmpfs_add_seals(struct file *f, unsigned seals)
     if ((atomic_load(&f->flags) & O_ACCMODE) == O_RDONLY)
         return -EPERM;
     t = tmpfs_inode(f->inode);
-    /* A shared mapping could still write: as Linux, the caller must unmap first. */
-    if ((seals & F_SEAL_WRITE) != 0 && !list_empty(&t->mappable.mappings))
-        return -EBUSY;
-    mutex_lock(&t->data_mu);
-    if ((t->seals & F_SEAL_SEAL) != 0)
+    rwlock_wrlock(&t->rw);
+    const unsigned has = file_seals(t);
+    if ((has & F_SEAL_SEAL) != 0)
         r = -EPERM;
+    /* What stays executable stays as it is. */
     else if ((seals & F_SEAL_EXEC) != 0 && (atomic_load(&t->inode.mode) & 0111) != 0)
-        t->seals |= seals | SEALS_CONTENT; /* what stays executable stays as it is */
-    else
-        t->seals |= seals;
-    mutex_unlock(&t->data_mu);
+        all |= SEALS_CONTENT;
+    /* A shared mapping could still write: who seals must unmap it first. */
+    if (r == 0 && (all & ~has & SEALS_WRITE) != 0)
+        r = mappable_seal(&t->mappable, (seals & ~has & F_SEAL_WRITE) == 0);
+    if (r == 0) {
+        mutex_lock(&t->data_mu);
+        t->seals |= all;
+        mutex_unlock(&t->data_mu);
+    }
+    rwlock_unlock(&t->rw);
     return r;
 }
