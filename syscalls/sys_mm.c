@@ -12,6 +12,11 @@
 #ifndef MLOCK_ONFAULT
 #define MLOCK_ONFAULT 1u
 #endif
+/* Linux's LEGACY_MAP_MASK: what MAP_SHARED_VALIDATE lets pass. */
+#define MAP_LEGACY                                                                                 \
+    (MAP_SHARED | MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_DENYWRITE | MAP_EXECUTABLE |       \
+     MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK |        \
+     MAP_HUGETLB | MAP_32BIT | (int)(0x3fu << MAP_HUGE_SHIFT))
 #define MADVISE_POPULATE_STEP (UINT64_C(64) << 20)
 #define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 
@@ -21,11 +26,15 @@ static int mmap_file(struct task *t, int fd, struct mm_map_args *a, struct file 
     int err = task_file(t, fd, out_file);
     if (err)
         return err;
-    if (a->size == 0 || (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_SHARED_VALIDATE))
+    if (type == MAP_SHARED_VALIDATE) {
+        err = a->flags & ~MAP_LEGACY ? -EOPNOTSUPP : 0;
+        type = MAP_SHARED;
+        a->flags = (a->flags & ~MAP_TYPE) | type;
+    }
+    if (a->size == 0 || (type != MAP_SHARED && type != MAP_PRIVATE))
         err = -EINVAL;
     if (!err)
-        err = vfs_mmap(*out_file, a->prot & RWX, type == MAP_PRIVATE ? MAP_PRIVATE : MAP_SHARED,
-                       &a->max_prot, &a->m);
+        err = vfs_mmap(*out_file, a->prot & RWX, type, &a->max_prot, &a->m);
     if (err)
         file_put(*out_file);
     return err;

@@ -7,11 +7,6 @@
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08
 #endif
-/* Linux's LEGACY_MAP_MASK: what MAP_SHARED_VALIDATE lets pass. */
-#define MAP_LEGACY                                                                                 \
-    (MAP_SHARED | MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_DENYWRITE | MAP_EXECUTABLE |       \
-     MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK |        \
-     MAP_HUGETLB | MAP_32BIT | (int)(0x3fu << MAP_HUGE_SHIFT))
 #define MAP_32BIT_LOW UINT64_C(0x40000000)
 #define MAP_32BIT_HIGH UINT64_C(0x80000000)
 
@@ -100,11 +95,6 @@ static int map_check(const struct mm *mm, const struct mm_map_args *in, struct m
         return -EINVAL;
     if (in->m && out->size > (uint64_t)INT64_MAX - MIN(in->off, (uint64_t)INT64_MAX))
         return -EOVERFLOW;
-    if (type == MAP_SHARED_VALIDATE && in->m) {
-        if (in->flags & ~(MAP_LEGACY | MAP_FIXED_NOREPLACE))
-            return -EOPNOTSUPP;
-        type = MAP_SHARED;
-    }
     if (type != MAP_SHARED && type != MAP_PRIVATE)
         return -EINVAL;
     out->flags = (in->flags & ~MAP_TYPE) | type;

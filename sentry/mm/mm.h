@@ -77,8 +77,7 @@ void mm_unlock_layout(struct mm *mm);
 
 /* mmap(2). m NULL: anonymous (shared anonymous when MAP_SHARED). max_prot: what mprotect may later
  * give (PROT_*; a file opened read-only and mapped shared cannot become writable). Takes its own
- * reference on m. flags are MAP_* of Linux, checked here; unknown bits with MAP_SHARED_VALIDATE
- * give -EOPNOTSUPP. */
+ * reference on m. flags are MAP_* of Linux, checked here, but for MAP_SHARED_VALIDATE. */
 struct mm_map_args {
     uaddr_t addr;
     uint64_t size;

@@ -141,6 +141,28 @@ TEST(mmap_file_access_modes)
     CHECK_ERRNO(mmap(NULL, P, PROT_READ, MAP_PRIVATE, path, 0), EBADF);
 }
 
+TEST(shared_validate)
+{
+    OK(close(make_file("f", 1)));
+    int fd = OK(open("f", O_RDWR)), wr = OK(open("f", O_WRONLY)),
+        zero = OK(open("/dev/zero", O_RDWR));
+    char *p = OK(mmap(NULL, P, RW, MAP_SHARED_VALIDATE | MAP_POPULATE, fd, 0));
+    *p = 'v';
+    char c = 0;
+    CHECK_EQ(pread(fd, &c, 1, 0), 1);
+    CHECK_EQ(c, 'v');
+    char *q = OK(mmap(NULL, P, RW, MAP_SHARED_VALIDATE, zero, 0));
+    CHECK_EQ(*q, 0);
+    *q = 1;
+    /* Flags come before modes. */
+    CHECK_ERRNO(mmap(NULL, P, PROT_READ, MAP_SHARED_VALIDATE, wr, 0), EACCES);
+    CHECK_ERRNO(mmap(NULL, P, PROT_READ, MAP_SHARED_VALIDATE | (1 << 25), wr, 0), EOPNOTSUPP);
+    CHECK_ERRNO(mmap(NULL, 0, PROT_READ, MAP_SHARED_VALIDATE | (1 << 25), wr, 0), EINVAL);
+    OK(munmap(q, P));
+    CHECK_ERRNO(mmap(q, P, PROT_READ, MAP_SHARED_VALIDATE | MAP_FIXED_NOREPLACE, fd, 0),
+                EOPNOTSUPP);
+}
+
 TEST(fixed_replaces_and_noreplace_refuses)
 {
     catch_faults();
