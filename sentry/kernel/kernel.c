@@ -290,11 +290,12 @@ void kernel_free(struct kernel *k)
     task_pool_fini(&k->pool);
     BUG_ON(!list_empty(&k->groups) || atomic_load(&k->task_count) != 0);
     kernel_loads_end(k);
+    /* Mounts of cgroup file systems go with them. */
+    kernel_ns_fini(k);
     cgroups_free(k->cgroups);
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);
     uts_put(k->uts);
-    kernel_ns_fini(k);
     ipc_ns_put(k->ipc);
     waitq_fini(&k->exit_wq);
     idalloc_fini(&k->ids);
