@@ -297,7 +297,8 @@ static int spread(const struct vpath *to, struct mount *top, struct list *made)
     to->mnt->copy = top;
     to->mnt->done = true;
     list_for_each_entry (m, &all, work) {
-        if (m != to->mnt)
+        /* What comes from a tree that stood nowhere does not appear in itself. */
+        if (m != to->mnt && !(m->ns->anon && m->ns == top->ns))
             r = spread_to(m, to, made);
         if (r != 0)
             break;
@@ -441,13 +442,16 @@ static void leave_followers(struct mount *m, struct list *leaving)
     followers_release(&all);
 }
 
-/* What stands on a mount that leaves, and stays, comes to stand where that one did. */
+/* What stands on a mount that leaves, and stays, comes to stand where that one did; others between
+ * them may still be to leave. */
 static void leave_reveal(struct mount *m)
 {
     struct mount *over = mount_at_locked(m, m->root);
     struct vpath old;
 
-    if (over == NULL || over->leaving || m->parent == NULL)
+    while (over != NULL && over->leaving)
+        over = mount_at_locked(over, over->root);
+    if (over == NULL || m->parent == NULL)
         return;
     mount_unlink_locked(over, &old);
     mount_link_locked(over, m->parent, m->point);

@@ -677,6 +677,24 @@ TEST(statmount)
     CHECK_ERRNO(syscall(SYS_STATMOUNT, &req, &sm, sizeof(sm), 0), EINVAL);
 }
 
+/* Copies of what it was taken from are where it goes; it is none of them. */
+TEST(a_tree_does_not_appear_in_itself)
+{
+    uint64_t ids[16];
+
+    own_mounts();
+    tmpfs("a");
+    OK(mkdir("a/x", 0755));
+    type("a", MS_SHARED);
+    for (int i = 0; i < 3; i++) {
+        int fd = (int)OK(syscall(SYS_open_tree, AT_FDCWD, "a", 1 | AT_RECURSIVE));
+        OK(syscall(SYS_move_mount, fd, "", AT_FDCWD, "a/x", 4));
+        OK(close(fd));
+        struct id_req req = {.size = 24, .mnt_id = unique_id("a")};
+        CHECK_EQ(syscall(SYS_LISTMOUNT, &req, ids, 16, 0), 1);
+    }
+}
+
 TEST(listmount_of_many)
 {
     enum { COUNT = 300 };
