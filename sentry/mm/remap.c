@@ -175,10 +175,11 @@ static int remap_to(struct remap *r)
         return err;
     r->v = vma_find(mm, r->old);
     if (r->old_size > r->new_size) {
-        if (r->v && r->old_size <= r->v->end - r->old)
-            mm_unmap_locked(mm, r->old + r->new_size, r->old + r->old_size);
-        else
-            return -EFAULT;
+        /* As munmap(2): whatever is there, or nothing. */
+        mm_unmap_locked(mm, r->old + r->new_size, r->old + r->old_size);
+        err = mm_stock_locked(mm);
+        if (err)
+            return err;
         r->old_size = r->new_size;
         r->v = vma_find(mm, r->old);
     }

@@ -717,6 +717,28 @@ TEST(mremap_fixed)
     CHECK_ERRNO(mremap(no_such_page(), P, 2 * P, MREMAP_MAYMOVE), EFAULT);
 }
 
+/* What is cut off may be of several mappings, or of none. */
+TEST(mremap_fixed_cuts_off)
+{
+    catch_faults();
+    char *a = map_at(NULL, 8 * P, RW, ANON), *b = map_at(NULL, 8 * P, RW, ANON);
+    const int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
+    memset(a, 1, 8 * P);
+    OK(mprotect(a + 4 * P, P, PROT_READ));
+    OK(munmap(a + 6 * P, P));
+    CHECK(OK(mremap(a, 7 * P + P / 2, 2 * P, fixed, b)) == b);
+    CHECK_EQ(b[2 * P - 1], 1);
+    CHECK_EQ(b[2 * P], 0);
+    for (size_t i = 0; i < 8; i++)
+        CHECK_EQ(try_read(a + i * P), SIGSEGV);
+    char *c = map_at(NULL, 4 * P, RW, ANON);
+    memset(c, 3, P);
+    OK(munmap(c + P, 3 * P));
+    CHECK_ERRNO(mremap(c, 4 * P, 2 * P, fixed, b + 4 * P), EFAULT);
+    CHECK(OK(mremap(c, 4 * P, P, fixed, b + 4 * P)) == b + 4 * P);
+    CHECK_EQ(b[4 * P], 3);
+}
+
 TEST(mremap_dontunmap)
 {
     char *a = map_at(NULL, 4 * P, RW, ANON);

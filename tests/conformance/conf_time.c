@@ -141,6 +141,9 @@ TEST(adjtimex_reads)
     tx.modes = 0;
     OK(clock_adjtime(CLOCK_REALTIME, &tx));
     CHECK_ERRNO(clock_adjtime(CLOCK_MONOTONIC, &tx), EOPNOTSUPP);
+    CHECK_ERRNO(clock_adjtime(CLOCK_THREAD_CPUTIME_ID, &tx), EOPNOTSUPP);
+    CHECK_ERRNO(clock_adjtime(-2, &tx), EOPNOTSUPP);
+    CHECK_ERRNO(clock_adjtime(1000, &tx), EINVAL);
 }
 
 TEST(times_of_day_agree)
