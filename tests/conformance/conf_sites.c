@@ -744,7 +744,7 @@ static void *thread_main(void *arg)
     const long tid = syscall(SYS_gettid), group = getpgrp();
 
     (void)arg;
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 400; i++) {
         CHECK_EQ(call_any(SYS_gettid, 0, 0, 0), tid);
         CHECK_EQ(call_any(SYS_getpgrp, 0, 0, 0), group);
         CHECK_EQ(call_getpgrp(), group);
