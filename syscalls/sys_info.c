@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/kernel/timer.h"
 #include "syscalls/handlers.h"
 
@@ -102,26 +103,9 @@ int64_t sys_getrandom(struct task *t, uaddr_t buf, uint64_t size, unsigned flags
     return (int64_t)done;
 }
 
-/* The host's number as far as it is one of those the task may run on, else the first of them: who
- * has pinned itself to a CPU finds itself there. */
-static uint32_t cpu_shown(struct task *t)
-{
-    const int host = sched_getcpu();
-    const uint32_t nr = host < 0 ? 0 : (uint32_t)host % (uint32_t)task_cpu_count(t);
-    uint64_t mask[LIMIT_CPU_WORDS];
-
-    task_affinity_get(t, mask);
-    if (mask[nr / 64] >> (nr % 64) & 1)
-        return nr;
-    for (uint32_t i = 0; i < LIMIT_CPU_WORDS; i++)
-        if (mask[i])
-            return i * 64 + (uint32_t)__builtin_ctzll(mask[i]);
-    return nr;
-}
-
 int64_t sys_getcpu(struct task *t, uaddr_t cpu, uaddr_t node, uaddr_t cache)
 {
-    const uint32_t nr = cpu_shown(t), zero = 0;
+    const uint32_t nr = task_rseq_cpu(t), zero = 0;
     int r = 0;
 
     (void)cache;

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/rseq.h"
 #include "syscalls/handlers.h"
 
 #ifndef MLOCK_ONFAULT
@@ -66,7 +67,9 @@ int64_t sys_mmap(struct task *t, uaddr_t addr, uint64_t len, int prot, int flags
     if (f ? (a.max_prot & PROT_EXEC) != 0 : true)
         a.prot = mm_prot_of(t, a.prot);
     task_mm_limits(t, &lim);
-    int err = mm_mmap(t->ua.mm, t->ctx, &lim, &a, &at);
+    int err = f && (a.prot & PROT_EXEC) ? task_rseq_map(t, f) : 0;
+    if (!err)
+        err = mm_mmap(t->ua.mm, t->ctx, &lim, &a, &at);
     if (a.m)
         a.m->ops->put(a.m);
     if (f)

@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/rseq.h"
 #include "syscalls/handlers.h"
 
 #define LX_SCHED_OTHER 0
@@ -36,7 +37,7 @@ _Static_assert(sizeof(struct lx_sched_attr) == 56, "struct sched_attr has 56 byt
 
 int64_t sys_sched_yield(struct task *t)
 {
-    (void)t;
+    task_rseq_yield(t);
     (void)sched_yield();
     return 0;
 }

@@ -288,7 +288,7 @@ void account_hold_task(struct task *t)
     struct account *a = t->tg->account;
     struct waiter w;
 
-    if (LIKELY(!blocker_clear_hold(&t->blocker)))
+    if (LIKELY(!blocker_clear(&t->blocker, BLOCKER_HOLD)))
         return;
     cgroup_hold(t);
     if (!a)

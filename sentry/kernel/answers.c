@@ -6,15 +6,16 @@
 #include <sys/syscall.h>
 
 /* The same for every task. A call that is not there is made by each new thread all the same. */
-static size_t answers_fixed(const struct sys_table *st, struct plat_answer *to)
+static size_t answers_fixed(struct task *t, struct plat_answer *to)
 {
+    const bool yield = !task_priv(t)->rseq_user.joined || !rseq_cpu_wanted(t->k->rseq_cpus);
     size_t n = 0;
 
-    to[n++] = (struct plat_answer){.nr = SYS_sched_yield, .kind = PLAT_ANSWER_YIELD};
+    atomic_store(&task_priv(t)->yields_alone, yield);
+    if (yield)
+        to[n++] = (struct plat_answer){.nr = SYS_sched_yield, .kind = PLAT_ANSWER_YIELD};
     to[n++] = (struct plat_answer){.nr = SYS_rt_sigprocmask, .kind = PLAT_ANSWER_SIGMASK};
     to[n++] = (struct plat_answer){.nr = SYS_set_robust_list, .kind = PLAT_ANSWER_ROBUST};
-    if (SYS_rseq < st->count && !st->entries[SYS_rseq].fn)
-        to[n++] = (struct plat_answer){.nr = SYS_rseq, .value = st->entries[SYS_rseq].err};
     return n;
 }
 
@@ -38,7 +39,7 @@ void task_answers(struct task *t)
                 if (calls[i] < st->count && st->entries[calls[i]].fn)
                     answers[n++] = (struct plat_answer){
                         .nr = calls[i], .value = (uint32_t)st->entries[calls[i]].fn(t, none)};
-            n += answers_fixed(st, answers + n);
+            n += answers_fixed(t, answers + n);
             own_begin(t);
         }
         plat_ctx_answers(t->ctx, answers, n);

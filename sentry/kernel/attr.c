@@ -182,6 +182,7 @@ int task_affinity_set(struct task *o, const uint64_t *mask)
         return -EINVAL;
     mutex_lock(&o->mu);
     memcpy(task_priv(o)->affinity, cut, sizeof(cut));
+    rseq_cpu_affinity_locked(o);
     mutex_unlock(&o->mu);
     sched_changed(o);
     return 0;

@@ -230,11 +230,8 @@ static void clone_attrs(struct task *t, struct task *c, const struct task_clone_
     if (a->flags & CLONE_CHILD_SETTID)
         to->set_child_tid = a->child_tid.v;
     /* rseq(2): a new address space keeps the registration, a new thread makes its own. */
-    if (!(a->flags & CLONE_VM)) {
-        c->rseq = t->rseq;
-        c->rseq_size = t->rseq_size;
-        c->rseq_sig = t->rseq_sig;
-    }
+    if (!(a->flags & CLONE_VM))
+        rseq_fork(t, c);
     to->vfork_pending = (a->flags & CLONE_VFORK) != 0;
 }
 

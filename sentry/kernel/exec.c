@@ -440,8 +440,6 @@ static void exec_commit(struct exec *x, const struct vfs_caller *c, uint64_t nr)
 {
     struct task *t = x->t;
 
-    t->rseq_size = 0;
-    t->rseq_sig = 0;
     t->restart_fn = NULL;
     atomic_store_explicit(&t->tg->membarrier, 0, memory_order_relaxed);
     (void)task_enter_child_time(t);

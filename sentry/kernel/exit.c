@@ -70,10 +70,10 @@ void tg_exit_locked(struct thread_group *tg, int wait_status)
 void task_mm_release(struct task *t)
 {
     own_end(t);
+    rseq_end(t);
     if (t->robust_list)
         futex_exit_robust(t);
     t->robust_list = 0;
-    t->rseq = 0;
     if (t->clear_tid && !task_priv(t)->no_guest) {
         if (user_store32(&t->ua, uaddr(t->clear_tid), 0) == 0)
             futex_wake_word(t, uaddr(t->clear_tid), 1);

@@ -148,7 +148,7 @@ static char inspect_state(const struct task *t)
         return 't';
     if (p->stopped)
         return 'T';
-    if (task_is_asleep(t))
+    if (task_is_asleep(t) && !p->rseq_user.waits)
         return 'S';
     return 'R';
 }

@@ -218,7 +218,12 @@ static int kernel_parts(struct kernel *k)
     r = cgroups_new(k, &k->cgroups);
     if (r)
         goto out_timers;
+    r = rseq_cpus_new(k->cfg.cpus, &k->rseq_cpus);
+    if (r)
+        goto out_cgroups;
     return 0;
+out_cgroups:
+    cgroups_free(k->cgroups);
 out_timers:
     kernel_timers_free(k->timers);
 out_futexes:
@@ -292,6 +297,7 @@ void kernel_free(struct kernel *k)
     kernel_loads_end(k);
     /* Mounts of cgroup file systems go with them. */
     kernel_ns_fini(k);
+    rseq_cpus_free(k->rseq_cpus);
     cgroups_free(k->cgroups);
     kernel_timers_free(k->timers);
     futex_table_free(k->futexes);

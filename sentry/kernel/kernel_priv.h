@@ -30,6 +30,7 @@
 
 struct account;
 struct cgroups;
+struct rseq_cpus;
 struct coredump;
 struct kernel_timers;
 struct futex_table;
@@ -213,6 +214,7 @@ struct kernel {
     _Atomic bool strace; /* from cfg, changed by kernel_set_strace */
     struct kernel_timers *timers;
     struct cgroups *cgroups;
+    struct rseq_cpus *rseq_cpus;
     struct futex_table *futexes;
     uint64_t boot_mono_ns, boot_realtime_ns;
     struct uts_ns *uts; /* of the sandbox */

@@ -6,6 +6,7 @@
 
 #include "sentry/kernel/inspect.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/rseq_cpu.h"
 #include "sentry/kernel/task_priv.h"
 
 struct barrier_wait {
@@ -15,9 +16,23 @@ struct barrier_wait {
 
 struct barrier {
     struct task *self;
+    enum task_barrier kind;
+    int cpu; /* TASK_BARRIER_RSEQ: negative, or the number that is meant */
     struct barrier_wait *waits;
     size_t count, size;
 };
+
+/* Before guest code goes on it finds that it was disturbed. False: it is not meant. */
+static bool barrier_disturb(const struct barrier *b, struct task *o)
+{
+    if (b->kind != TASK_BARRIER_RSEQ)
+        return true;
+    const int nr = rseq_cpu_number(o);
+    if (b->cpu >= 0 && nr >= 0 && nr != b->cpu)
+        return false;
+    rseq_event(o);
+    return true;
+}
 
 static void barrier_group_locked(struct barrier *b, struct thread_group *tg)
 {
@@ -25,7 +40,8 @@ static void barrier_group_locked(struct barrier *b, struct thread_group *tg)
     struct task_priv *p;
 
     list_for_each_entry (p, &tg->threads, thread_node) {
-        if (p->t == b->self || p->dead || !p->t->ctx || b->count == b->size)
+        if (p->t == b->self || p->dead || !p->t->ctx || b->count == b->size ||
+            !barrier_disturb(b, p->t))
             continue;
         const uint32_t seq = atomic_fetch_or_explicit(&p->guest_seq, 0, memory_order_acq_rel);
         if (!(seq & 1))
@@ -36,10 +52,10 @@ static void barrier_group_locked(struct barrier *b, struct thread_group *tg)
     sighand_unlock(sh);
 }
 
-int task_membarrier(struct task *t, bool all)
+int task_membarrier(struct task *t, enum task_barrier kind, int cpu)
 {
     struct kernel *k = t->k;
-    struct barrier b = {.self = t, .size = atomic_load(&k->task_count)};
+    struct barrier b = {.self = t, .kind = kind, .cpu = cpu, .size = atomic_load(&k->task_count)};
     struct thread_group *tg;
 
     /* Tasks that come later start with a barrier of their own. */
@@ -47,7 +63,7 @@ int task_membarrier(struct task *t, bool all)
     if (!b.waits)
         return -ENOMEM;
     mutex_lock(&k->mu);
-    if (all)
+    if (kind == TASK_BARRIER_ALL)
         list_for_each_entry (tg, &k->groups, node)
             barrier_group_locked(&b, tg);
     else

@@ -159,9 +159,11 @@ void task_set_timer_slack(struct task *t, uint64_t ns);
 void task_affinity_get(struct task *o, uint64_t *mask);
 MUST_CHECK int task_affinity_set(struct task *o, const uint64_t *mask);
 int task_cpu_count(struct task *t);
-/* membarrier(2): returns when every other running thread of the process (all: of the sandbox) has
- * passed a full barrier. -ENOMEM. */
-MUST_CHECK int task_membarrier(struct task *t, bool all);
+/* membarrier(2): returns when every other running thread (of the process, of the sandbox, of the
+ * process with that number of rseq(2) or any for a negative one) has passed a full barrier; _RSEQ:
+ * and none is any more in the critical section in which it was. -ENOMEM. */
+enum task_barrier { TASK_BARRIER_PROCESS, TASK_BARRIER_ALL, TASK_BARRIER_RSEQ };
+MUST_CHECK int task_membarrier(struct task *t, enum task_barrier kind, int cpu);
 /* Calls fn for every thread-group leader of a process group (pgid) or user (uid), PRIO_*. Returns
  * how many matched. fn runs with the tree lock held and must not block. */
 typedef void (*task_each_fn)(void *arg, struct task *o);

@@ -265,9 +265,9 @@ static int64_t request_rseq(struct task *t, struct task *o, uint64_t size, uint6
         .signature = o->rseq_sig,
     };
 
-    const uint64_t n = MIN(size, (uint64_t)sizeof(conf));
-    int r = copyout(&t->ua, uaddr(data), &conf, n);
-    return r ? r : (int64_t)n;
+    /* Cut, but the whole size is told. */
+    const int r = copyout(&t->ua, uaddr(data), &conf, MIN(size, (uint64_t)sizeof(conf)));
+    return r ? r : (int64_t)sizeof(conf);
 }
 
 /* ---- going on ---- */

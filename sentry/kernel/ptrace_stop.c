@@ -175,6 +175,7 @@ int trace_stop(struct task *t, int code, int why, uint64_t message, const struct
     if (group_done && tg->parent != up && tg->state == TG_LIVE)
         (void)!tg_notify_parent_locked(tg, CLD_STOPPED, signo);
     mutex_unlock(&k->mu);
+    rseq_stopped(t);
     return trace_wait(t);
 }
 

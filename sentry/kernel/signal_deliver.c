@@ -191,7 +191,7 @@ static bool sig_push(struct task *t, const struct sig_delivery *d)
 static void sig_handle(struct task *t, const struct sig_delivery *d)
 {
     restart_with_handler(t, &d->act);
-    if (!sig_push(t, d)) {
+    if (!rseq_signal(t) || !sig_push(t, d)) {
         sig_force_segv(t, d->info.signo);
         return;
     }

@@ -10,6 +10,7 @@
 
 #include "sentry/kernel/cgroup.h"
 #include "sentry/kernel/kernel_priv.h"
+#include "sentry/kernel/rseq_cpu.h"
 #include "sentry/wait/pairing.h"
 
 struct trace_work;
@@ -78,6 +79,7 @@ struct task_priv {
 
     /* atomic */
     _Atomic uint32_t sys_work; /* SYS_WORK_*: what is to be done around system calls */
+    _Atomic bool yields_alone; /* guest code has been told that it may yield by itself */
     _Atomic bool answers_due;  /* what guest code may be told is to be looked up (answers.c) */
     /* Odd between the last check for work and the end of plat_ctx_run; counts up. */
     _Atomic uint32_t guest_seq;
@@ -119,6 +121,11 @@ struct task_priv {
     int start_state; /* START_* in task_run.c */
 
     struct task_trace trace;
+
+    /* ---- rseq.c ---- */
+    struct rseq_user rseq_user;
+    _Atomic bool rseq_event;     /* a critical section is to be ended, and the number shown */
+    struct rseq_turn rseq_shown; /* owner: what it was shown last */
 
     /* ---- control groups (cgroup_task.c, cgroup_hold.c) ---- */
     struct cgroup_link cg[CGROUP_ROOTS]; /* tree */
@@ -163,6 +170,21 @@ void own_begin(struct task *t);
 /* Owner, before the context leaves its address space or ends: not any more. */
 void own_end(struct task *t);
 uint64_t task_robust_list_locked(const struct task *t);
+
+/* ---- rseq.c ---- */
+/* Owner, before guest code is entered and after signals: what BLOCKER_RSEQ asks for. */
+void rseq_work(struct task *t);
+/* t's critical section, if it is in one, is to be ended before it goes on. Owner, or t is marked so
+ * that it comes to look. */
+void rseq_event(struct task *t);
+/* Owner, before a handler's frame is built. False: SIGSEGV instead. */
+MUST_CHECK bool rseq_signal(struct task *t);
+/* Owner, which is about to wait for long, but not in its blocker. */
+void rseq_stopped(struct task *t);
+/* fork: c, which has not run yet, is registered as t is. Owner of t. */
+void rseq_fork(struct task *t, struct task *c);
+/* Owner, with the memory of the registration: it is over. */
+void rseq_end(struct task *t);
 
 /* ---- answers.c ---- */
 /* Owner, before guest code is entered while task_priv.answers_due. */

@@ -194,9 +194,13 @@ static void task_work(struct task *t)
     account_hold_task(t);
     if (task_dying(t))
         return;
-    sig_deliver(t);
+    if (blocker_interrupted(&t->blocker) || t->has_saved_blocked) {
+        sig_deliver(t);
+        if (!task_dying(t))
+            job_work(t);
+    }
     if (!task_dying(t))
-        job_work(t);
+        rseq_work(t);
 }
 
 /* It has slept. */
@@ -214,6 +218,9 @@ static void task_slept(struct task *t, struct task_priv *p, uint32_t sleeps)
         .answered = round.wakes > 0};
 
     p->paired_sleeps = sleeps;
+    /* As for every switch, whether or not anybody had its turn meanwhile. */
+    if (t->rseq)
+        rseq_event(t);
     switch (pairing_woken(&p->pairing, &w)) {
     case PAIRING_JOIN:
         if (!plat_ctx_follow(t->ctx, w.waker_cpu))

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "platform/platform.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/loader/loader_priv.h"
 #include "sentry/vdso/vdso.h"
 
@@ -74,6 +75,8 @@ static int load_map(struct load *l, const struct cred *cred, bool secure, uint64
         r = vdso_map(l->mm, kernel_plat(a->k), kernel_memfile(a->k), a->limits, &f.vdso);
     if (r != 0)
         return r;
+    if (rseq_in_file(l->prog.file) || (l->interp != NULL && rseq_in_file(l->interp)))
+        mm_set_sections(l->mm);
     load_layout(l);
     mm_layout(l->mm)->vdso = f.vdso;
     return stack_build(l->mm, a, &l->prog.argv, &f, out_sp);

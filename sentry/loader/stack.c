@@ -7,8 +7,13 @@
 #include <sys/random.h>
 
 #include "base/limits.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/loader/loader_priv.h"
 
+#ifndef AT_RSEQ_FEATURE_SIZE
+#define AT_RSEQ_FEATURE_SIZE 27
+#define AT_RSEQ_ALIGN 28
+#endif
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ 51
 #endif
@@ -65,6 +70,8 @@ static void stack_aux_fill(struct stack_aux *x, const struct stack_plan *p,
     stack_aux_add(x, AT_SECURE, f->secure);
     stack_aux_add(x, AT_RANDOM, p->random);
     stack_aux_add(x, AT_HWCAP2, getauxval(AT_HWCAP2));
+    stack_aux_add(x, AT_RSEQ_FEATURE_SIZE, RSEQ_FEATURE_SIZE);
+    stack_aux_add(x, AT_RSEQ_ALIGN, RSEQ_ALIGN);
     stack_aux_add(x, AT_EXECFN, p->execfn);
     stack_aux_add(x, AT_PLATFORM, p->platform);
     if (getauxval(AT_MINSIGSTKSZ) != 0)

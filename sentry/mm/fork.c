@@ -154,6 +154,7 @@ static void fork_copy_facts(struct mm *from, struct mm *to)
     to->layout = from->layout;
     to->layout.mdwe = mm_mdwe_inherited(from->layout.mdwe);
     to->has_sealed = from->has_sealed;
+    atomic_init(&to->has_sections, mm_has_sections(from));
     to->gap_top = from->gap_top;
     to->gap_hole = from->gap_hole;
     to->stack_limit = from->stack_limit;

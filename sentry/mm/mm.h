@@ -70,6 +70,13 @@ struct plat_as *mm_as(struct mm *mm);
 /* CLOCK_MONOTONIC at which it was made, ns: tells it from a later one at the same place. */
 uint64_t mm_born(const struct mm *mm);
 struct mm_layout *mm_layout(struct mm *mm); /* guarded by the mm lock; exec may write before use */
+/* The smallest concurrency id that nobody in mm has: below the number of those who have one. At
+ * most LIMIT_CPU_WORDS * 64 at once. Any thread, no lock. */
+uint32_t mm_cid_take(struct mm *mm);
+void mm_cid_put(struct mm *mm, uint32_t cid);
+/* Programs in it have critical sections (rseq(2)); children of fork inherit that. Any thread. */
+void mm_set_sections(struct mm *mm);
+bool mm_has_sections(const struct mm *mm);
 /* Where the first stack ends (below the top, by a random distance). */
 uint64_t mm_stack_top(const struct mm *mm);
 void mm_lock_layout(struct mm *mm);

@@ -97,6 +97,9 @@ struct mm {
     uint64_t ram;
     uint64_t born_ns;
 
+    _Atomic uint64_t cids[LIMIT_CPU_WORDS]; /* bit set: mm_cid_take has given it */
+    _Atomic bool has_sections;              /* mm_set_sections */
+
     struct mutex acct_mu; /* rank LEAF: acct, which changes under lock as well */
     struct memacct *acct; /* owned, or NULL: who is charged for new memory */
 

@@ -50,6 +50,7 @@ void blocker_init(struct blocker *b)
     atomic_init(&b->slept_ns, 0);
     atomic_init(&b->waker, 0);
     atomic_init(&b->waker_cpu, -1);
+    b->on_sleep = NULL;
 }
 
 static _Thread_local struct {
@@ -97,10 +98,14 @@ static int sleep_until(struct blocker *b, deadline_t deadline, uint32_t stop_bit
             atomic_fetch_and_explicit(&b->word, ~BLOCKER_SLEEPING, memory_order_relaxed);
             return -EINTR;
         }
-        if (!(w & BLOCKER_SLEEPING) &&
-            !atomic_compare_exchange_strong_explicit(&b->word, &w, w | BLOCKER_SLEEPING,
-                                                     memory_order_acq_rel, memory_order_relaxed))
-            continue;
+        if (!(w & BLOCKER_SLEEPING)) {
+            if (!atomic_compare_exchange_strong(&b->word, &w, w | BLOCKER_SLEEPING))
+                continue;
+            if (b->on_sleep) {
+                b->on_sleep(b);
+                continue;
+            }
+        }
         const uint32_t sleeps = atomic_load_explicit(&b->sleeps, memory_order_relaxed);
         atomic_store_explicit(&b->sleeps, sleeps + 1, memory_order_relaxed);
         atomic_store_explicit(&b->slept_ns, mono_now(), memory_order_relaxed);
@@ -150,10 +155,14 @@ void blocker_clear_interrupt(struct blocker *b)
     atomic_fetch_and_explicit(&b->word, ~BLOCKER_INTERRUPT, memory_order_acq_rel);
 }
 
-bool blocker_clear_hold(struct blocker *b)
+void blocker_mark(struct blocker *b, uint32_t bits)
 {
-    return (atomic_fetch_and_explicit(&b->word, ~BLOCKER_HOLD, memory_order_acq_rel) &
-            BLOCKER_HOLD) != 0;
+    atomic_fetch_or_explicit(&b->word, bits, memory_order_acq_rel);
+}
+
+bool blocker_clear(struct blocker *b, uint32_t bit)
+{
+    return (atomic_fetch_and_explicit(&b->word, ~bit, memory_order_acq_rel) & bit) != 0;
 }
 
 /* ---- wait queues ---- */

@@ -30,12 +30,16 @@ struct blocker {
     /* Who ended the last sleep, if it was a thread with an id, and on which CPU. */
     _Atomic uint32_t waker;
     _Atomic int waker_cpu;
+    /* Called when the owner is about to sleep, with no lock held; owner. NULL: nothing. */
+    void (*on_sleep)(struct blocker *b);
 };
 #define BLOCKER_WOKEN 1u
 #define BLOCKER_INTERRUPT 2u
 #define BLOCKER_KILLED 4u
 /* The owner is not to run guest code: seen there, not by waits. */
 #define BLOCKER_HOLD 16u
+/* The owner is to look at its rseq(2) before it runs guest code: as HOLD. */
+#define BLOCKER_RSEQ 32u
 #define BLOCKER_SLEEPING 8u /* the owner is about to sleep: a waker must make the host call */
 
 void blocker_init(struct blocker *b);
@@ -57,8 +61,10 @@ void blocker_wake(struct blocker *b);
 void blocker_interrupt(struct blocker *b, uint32_t bits);
 /* Owner: forget INTERRUPT (KILLED stays). */
 void blocker_clear_interrupt(struct blocker *b);
-/* Owner: forget HOLD; whether it was set. */
-bool blocker_clear_hold(struct blocker *b);
+/* As blocker_interrupt, but a sleeper sleeps on: it sees the bits later. */
+void blocker_mark(struct blocker *b, uint32_t bits);
+/* Owner: forget a bit that is seen before guest code runs; whether it was set. */
+bool blocker_clear(struct blocker *b, uint32_t bit);
 static inline bool blocker_interrupted(struct blocker *b)
 {
     return atomic_load_explicit(&b->word, memory_order_acquire) &
@@ -68,7 +74,7 @@ static inline bool blocker_interrupted(struct blocker *b)
 static inline bool blocker_due(struct blocker *b)
 {
     return atomic_load_explicit(&b->word, memory_order_acquire) &
-           (BLOCKER_INTERRUPT | BLOCKER_KILLED | BLOCKER_HOLD);
+           (BLOCKER_INTERRUPT | BLOCKER_KILLED | BLOCKER_HOLD | BLOCKER_RSEQ);
 }
 
 struct waiter;

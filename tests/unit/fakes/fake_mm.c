@@ -18,6 +18,8 @@ struct mm {
     struct mutex mu;
     struct plat_as *as;
     struct mm_layout layout;
+    _Atomic uint64_t cids;
+    _Atomic bool sections;
     uint8_t mem[FAKE_MEM_SIZE];
 };
 
@@ -480,6 +482,31 @@ int mm_vma_next(struct mm *mm, uint64_t from, struct mm_vma_info *out)
 {
     (void)mm, (void)from, (void)out;
     return -ENOENT;
+}
+
+uint32_t mm_cid_take(struct mm *mm)
+{
+    for (;;) {
+        uint64_t used = atomic_load(&mm->cids);
+        const uint32_t cid = (uint32_t)__builtin_ctzll(~used);
+        if (atomic_compare_exchange_strong(&mm->cids, &used, used | UINT64_C(1) << cid))
+            return cid;
+    }
+}
+
+void mm_cid_put(struct mm *mm, uint32_t cid)
+{
+    atomic_fetch_and(&mm->cids, ~(UINT64_C(1) << cid));
+}
+
+void mm_set_sections(struct mm *mm)
+{
+    atomic_store(&mm->sections, true);
+}
+
+bool mm_has_sections(const struct mm *mm)
+{
+    return atomic_load(&mm->sections);
 }
 
 void uio_init_kernel(struct uio *u, void *buf, size_t size)

@@ -195,6 +195,12 @@ int notify_mark_set(struct notify_group *g, struct inode *i, const void *key, ui
     return -ENOSPC;
 }
 
+int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off)
+{
+    (void)f, (void)buf, (void)size, (void)off;
+    return -EINVAL;
+}
+
 int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,
                   const struct vfs_caller *c)
 {
