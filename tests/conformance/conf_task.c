@@ -683,6 +683,23 @@ TEST(memory_barriers)
 
 /* ---- clone3, unshare ---- */
 
+/* Newer than some headers. */
+#define BARRIER_REGISTRATIONS (1 << 9)
+
+/* Who registers for more than a barrier is said to have registered for one too. */
+TEST(membarrier_registrations)
+{
+    OK(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0));
+    CHECK_EQ(syscall(SYS_membarrier, BARRIER_REGISTRATIONS, 0, 0),
+             MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
+    OK(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0));
+    CHECK_EQ(syscall(SYS_membarrier, BARRIER_REGISTRATIONS, 0, 0),
+             MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED |
+                 MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ);
+    CHECK_ERRNO(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0), EPERM);
+    CHECK_ERRNO(syscall(SYS_membarrier, BARRIER_REGISTRATIONS, 1, 0), EINVAL);
+}
+
 TEST(clone3_arguments)
 {
     struct clone_args a = {.exit_signal = SIGCHLD};
