@@ -28,7 +28,7 @@ static bool name_matches(struct file *f, const Elf64_Shdr *names, const Elf64_Sh
     char name[sizeof(SECTION_NAME) - 1];
 
     return s->sh_name < names->sh_size && names->sh_size - s->sh_name >= sizeof(name) &&
-           names->sh_offset <= INT64_MAX - names->sh_size &&
+           names->sh_offset <= INT64_MAX && /* the sum cannot wrap */
            read_all(f, name, sizeof(name), names->sh_offset + s->sh_name) &&
            memcmp(name, SECTION_NAME, sizeof(name)) == 0;
 }
