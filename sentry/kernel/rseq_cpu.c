@@ -39,6 +39,8 @@ void rseq_cpus_free(struct rseq_cpus *set)
     if (!set)
         return;
     BUG_ON(!list_empty(&set->waiting));
+    for (int i = 0; i < set->count; i++)
+        BUG_ON(set->holder[i] != NULL);
     mutex_destroy(&set->mu);
     free(set);
 }
