@@ -175,6 +175,11 @@ static void ctx_interrupt(struct plat_ctx *ctx)
     atomic_store(&to_ctx(ctx)->interrupted, true);
 }
 
+bool fake_interrupted(struct plat_ctx *ctx)
+{
+    return atomic_load(&to_ctx(ctx)->interrupted);
+}
+
 static int64_t ctx_xstate_get(struct plat_ctx *ctx, void *buf, size_t size)
 {
     (void)ctx;

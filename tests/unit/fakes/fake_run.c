@@ -6,6 +6,7 @@
 #include "base/objcount.h"
 #include "fakes.h"
 
+int fake_cpus = 2;
 static _Atomic int ended, end_status;
 
 void fake_on_end(void *arg, int status)
@@ -22,7 +23,7 @@ struct kernel *fake_container_new(const struct sys_table *table)
         .syscalls = table,
         .load = fake_load,
         .memory_limit = 1u << 30,
-        .cpus = 2,
+        .cpus = fake_cpus,
     };
     struct kernel *k;
 

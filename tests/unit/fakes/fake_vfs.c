@@ -13,6 +13,7 @@
 #include "sentry/vfs/vfs.h"
 
 _Atomic int fake_file_live;
+struct fake_content fake_content;
 
 static struct inode inodes[9]; /* 0: the root directory, n: program n - 1 */
 static struct dentry dentries[9];
@@ -197,8 +198,14 @@ int notify_mark_set(struct notify_group *g, struct inode *i, const void *key, ui
 
 int64_t vfs_pread_kernel(struct file *f, void *buf, size_t size, int64_t off)
 {
-    (void)f, (void)buf, (void)size, (void)off;
-    return -EINVAL;
+    (void)f;
+    if (!fake_content.data || off < 0)
+        return -EINVAL;
+    if ((uint64_t)off >= fake_content.size)
+        return 0;
+    const size_t n = MIN(size, fake_content.size - (size_t)off);
+    memcpy(buf, fake_content.data + off, n);
+    return (int64_t)n;
 }
 
 int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg, const struct uaccess *ua,

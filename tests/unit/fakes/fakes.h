@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "platform/platform.h"
@@ -54,11 +55,22 @@ extern _Atomic int fake_failures;
 extern fake_guest_fn fake_programs[8];
 
 struct plat *fake_plat(void);
+/* ctx is to leave guest code: for guests that stay in a step till then. Any thread. */
+bool fake_interrupted(struct plat_ctx *ctx);
 /* Live address spaces and contexts of the platform. */
 extern _Atomic int fake_as_live, fake_ctx_live, fake_mm_live, fake_file_live;
 
 /* Guest memory cannot be written, there is none, till what nobody uses is taken back. */
 extern _Atomic bool fake_memory_gone;
+
+/* What the kernel finds in files it reads; without data they cannot be read. */
+extern struct fake_content {
+    const uint8_t *data;
+    size_t size;
+} fake_content;
+
+/* CPUs of containers that are made from now on; 2 at first. */
+extern int fake_cpus;
 
 /* Runs init, program "/0" of a new container, to its end: its wait status. Fails the test when
  * anything is left over. */
