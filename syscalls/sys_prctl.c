@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "sentry/kernel/dispatch.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 #include "syscalls/handlers.h"
@@ -341,6 +342,10 @@ static int64_t prctl_group(struct task *t, int op, const struct prctl_args *a)
         return prctl_mce_kill(t, a);
     case PR_MCE_KILL_GET:
         return a->a2 || !rest_zero(a) ? -EINVAL : task_attr_get(t, TASK_ATTR_MCE_KILL);
+    case PR_SET_SYSCALL_USER_DISPATCH:
+        return task_set_dispatch(
+            t, &(struct task_dispatch){
+                   .mode = a->a2, .offset = a->a3, .len = a->a4, .selector = a->a5});
     case PR_SET_IO_FLUSHER:
     case PR_GET_IO_FLUSHER:
         return prctl_io_flusher(t, op, a);

@@ -441,6 +441,7 @@ static void exec_commit(struct exec *x, const struct vfs_caller *c, uint64_t nr)
     struct task *t = x->t;
 
     t->restart_fn = NULL;
+    (void)!task_set_dispatch(t, &(struct task_dispatch){.mode = DISPATCH_OFF});
     atomic_store_explicit(&t->tg->membarrier, 0, memory_order_relaxed);
     (void)task_enter_child_time(t);
     exec_new_signals(x);

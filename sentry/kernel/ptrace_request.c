@@ -11,6 +11,8 @@
 #include "sentry/kernel/signal_priv.h"
 
 #define OLD_SETOPTIONS 21
+#define REQ_SET_DISPATCH 0x4210
+#define REQ_GET_DISPATCH 0x4211
 #define REQ_SYSEMU 31
 #define REQ_SYSEMU_SINGLESTEP 32
 #define REQ_SET_SYSCALL_INFO 0x4212
@@ -270,6 +272,21 @@ static int64_t request_rseq(struct task *t, struct task *o, uint64_t size, uint6
     return r ? r : (int64_t)sizeof(conf);
 }
 
+static int64_t request_dispatch(struct task *t, struct task *o, int64_t request, uint64_t size,
+                                uint64_t data)
+{
+    struct task_dispatch d;
+
+    if (size != sizeof(d))
+        return -EINVAL;
+    if (request == REQ_GET_DISPATCH) {
+        task_get_dispatch(o, &d);
+        return copyout_obj(&t->ua, uaddr(data), &d);
+    }
+    const int r = copyin_obj(&t->ua, &d, uaddr(data));
+    return r ? r : task_set_dispatch(o, &d);
+}
+
 /* ---- going on ---- */
 
 static int64_t request_resume(struct task *o, int64_t request, uint64_t signo)
@@ -341,6 +358,9 @@ int64_t trace_request(struct task *t, struct task *o, int64_t request, uint64_t 
         return request_set_syscall_info(t, o, addr, data);
     case PTRACE_GET_RSEQ_CONFIGURATION:
         return request_rseq(t, o, addr, data);
+    case REQ_SET_DISPATCH:
+    case REQ_GET_DISPATCH:
+        return request_dispatch(t, o, request, addr, data);
     case PTRACE_SECCOMP_GET_FILTER:
         return seccomp_show(t, o, addr, uaddr(data));
     case PTRACE_SECCOMP_GET_METADATA:

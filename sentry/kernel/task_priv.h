@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "sentry/kernel/cgroup.h"
+#include "sentry/kernel/dispatch.h"
 #include "sentry/kernel/kernel_priv.h"
 #include "sentry/kernel/rseq_cpu.h"
 #include "sentry/wait/pairing.h"
@@ -45,6 +46,7 @@ struct task_trace {
 #define SYS_WORK_TRACE 1u /* stop before and after each call */
 #define SYS_WORK_EMU 2u   /* stop before each call and do not make it */
 #define SYS_WORK_SECCOMP 4u
+#define SYS_WORK_DISPATCH 8u /* dispatch.h */
 
 struct task_priv {
     struct task *t;
@@ -122,6 +124,8 @@ struct task_priv {
 
     struct task_trace trace;
 
+    struct task_dispatch dispatch; /* owner, or its tracer while it is stopped */
+
     /* ---- rseq.c ---- */
     struct rseq_user rseq_user;
     _Atomic bool rseq_event;     /* a critical section is to be ended, and the number shown */
@@ -170,6 +174,11 @@ void own_begin(struct task *t);
 /* Owner, before the context leaves its address space or ends: not any more. */
 void own_end(struct task *t);
 uint64_t task_robust_list_locked(const struct task *t);
+
+/* ---- dispatch.c ---- */
+/* Owner, at the beginning of a call. False: there is no call; the program's handler, or its end,
+ * comes instead. */
+MUST_CHECK bool dispatch_enter(struct task *t);
 
 /* ---- rseq.c ---- */
 /* Owner, before guest code is entered and after signals: what BLOCKER_RSEQ asks for. */

@@ -68,6 +68,8 @@ static void syscall_watched(struct task *t)
 {
     struct plat_regs *regs = plat_ctx_regs(t->ctx);
 
+    if (!dispatch_enter(t))
+        return;
     /* Who looks may change number, arguments and result; -1 is no call at all. */
     if (trace_syscall_enter(t) && seccomp_enter(t) && (int32_t)regs->orig_rax != -1)
         regs->rax = (uint64_t)syscall_call(t);
