@@ -105,19 +105,35 @@ bool file_has_position(const struct file *f)
 typedef int64_t (*file_rw_fn)(struct file *f, struct uio *u, int64_t *pos,
                               const struct vfs_caller *c);
 
+/* No byte lies beyond INT64_MAX, but where positions are addresses, of which all may be used. */
+static int file_check_range(const struct file *f, int64_t pos, uint64_t size)
+{
+    if (!f->ops->addresses)
+        return pos < 0 || size > (uint64_t)(INT64_MAX - pos) ? -EINVAL : 0;
+    return pos < 0 && size >= -(uint64_t)pos ? -EOVERFLOW : 0;
+}
+
+static int64_t file_rw_at(struct file *f, file_rw_fn fn, struct uio *u, int64_t *pos,
+                          const struct vfs_caller *c)
+{
+    const int r = file_check_range(f, *pos, u->left);
+
+    return r ? r : fn(f, u, pos, c);
+}
+
 static int64_t file_rw(struct file *f, file_rw_fn fn, struct uio *u, int64_t off,
                        const struct vfs_caller *c)
 {
     int64_t pos = off, n;
 
     if (off >= 0)
-        return file_has_position(f) ? fn(f, u, &pos, c) : -ESPIPE;
+        return file_has_position(f) ? file_rw_at(f, fn, u, &pos, c) : -ESPIPE;
     if (!file_has_position(f)) {
         pos = 0;
         return fn(f, u, &pos, c);
     }
     mutex_lock(&f->pos_mu);
-    n = fn(f, u, &f->pos, c);
+    n = file_rw_at(f, fn, u, &f->pos, c);
     mutex_unlock(&f->pos_mu);
     return n;
 }

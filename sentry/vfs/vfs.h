@@ -275,7 +275,9 @@ struct dentry {
 /* pos is the file's own offset (locked by vfs when it is used) or that of pread. All may block on
  * c->blocker unless O_NONBLOCK. An interrupted wait returns -ERESTARTSYS. */
 struct file_ops {
-    /* Bytes, 0 at end, or error. NULL: -EINVAL. */
+    /* Positions are addresses: negative ones as well. */
+    bool addresses;
+    /* Bytes, 0 at end, or error; what *pos and u->left say ends at INT64_MAX. NULL: -EINVAL. */
     MUST_CHECK int64_t (*read)(struct file *f, struct uio *u, int64_t *pos,
                                const struct vfs_caller *c);
     MUST_CHECK int64_t (*write)(struct file *f, struct uio *u, int64_t *pos,

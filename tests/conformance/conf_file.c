@@ -100,6 +100,50 @@ TEST(seek_beyond_all)
     }
 }
 
+/* To read or write there is EINVAL, and the position stays. */
+static void check_ends_at_max(const char *path, int flags)
+{
+    const int fd = OK(open(path, flags));
+    char buf[32] = "";
+
+    CHECK_EQ(lseek(fd, INT64_MAX - 4, SEEK_SET), INT64_MAX - 4);
+    CHECK_ERRNO(flags == O_RDONLY ? read(fd, buf, 5) : write(fd, "12345", 5), EINVAL);
+    CHECK_EQ(lseek(fd, 0, SEEK_CUR), INT64_MAX - 4);
+    OK(close(fd));
+}
+
+TEST(no_byte_beyond_the_last_position)
+{
+    char buf[32] = "";
+    int fd = fresh("a");
+
+    CHECK_ERRNO(pread(fd, buf, 5, INT64_MAX - 4), EINVAL);
+    CHECK_EQ(pread(fd, buf, 4, INT64_MAX - 4), 0);
+    CHECK_ERRNO(pwrite(fd, buf, 5, INT64_MAX - 4), EINVAL);
+    OK(close(fd));
+    check_ends_at_max("/proc/self/comm", O_WRONLY);
+    check_ends_at_max("/proc/self/comm", O_RDONLY);
+    check_ends_at_max("/proc/self/maps", O_RDONLY);
+    fd = OK(open("/dev/zero", O_RDWR));
+    CHECK_ERRNO(pread(fd, buf, 5, INT64_MAX - 4), EINVAL);
+    CHECK_EQ(pread(fd, buf, 4, INT64_MAX - 4), 4);
+    CHECK_ERRNO(pwrite(fd, buf, 5, INT64_MAX - 4), EINVAL);
+    OK(close(fd));
+}
+
+/* There is nothing to read, but it may be asked for. */
+TEST(addresses_as_positions)
+{
+    const int fd = OK(open("/proc/self/mem", O_RDONLY));
+    char buf[8];
+
+    CHECK_ERRNO(pread(fd, buf, 5, INT64_MAX - 4), EIO);
+    (void)lseek(fd, -8, SEEK_SET); /* -8, which libc takes for an error */
+    CHECK_ERRNO(read(fd, buf, 8), EOVERFLOW);
+    CHECK_ERRNO(read(fd, buf, 7), EIO);
+    OK(close(fd));
+}
+
 TEST(read_write_errors)
 {
     int ro = OK(open("f", O_RDONLY | O_CREAT, 0600)), wo = OK(open("f", O_WRONLY));

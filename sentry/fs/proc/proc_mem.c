@@ -108,6 +108,7 @@ void proc_mem_release(struct file *f)
 }
 
 static const struct file_ops mem_ops = {
+    .addresses = true,
     .read = mem_read,
     .write = mem_write,
     .seek = proc_mem_seek,
