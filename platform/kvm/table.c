@@ -72,10 +72,9 @@ void kvm_zap_locked(struct kvm_as *as)
 
 static void table_zap(struct kvm_as *as, uint64_t entry, uint64_t size)
 {
-    uint8_t *hva = kvm_hva(table_plat(as), entry & PTE_ADDR);
-
     if (!(entry & PTE_P))
         return;
+    uint8_t *hva = kvm_hva(table_plat(as), entry & PTE_ADDR);
     struct kvm_zap *last = as->zap_count > 0 ? &as->zaps[as->zap_count - 1] : NULL;
     if (last != NULL && last->hva + last->size == hva) {
         last->size += size;

@@ -43,7 +43,8 @@ static void *leave_holes(void)
     return blocks[BLOCKS - 1];
 }
 
-#ifdef __SANITIZE_THREAD__
+/* The heap of a sanitizer gives nothing back. */
+#ifdef RINGWALL_SANITIZE
 #define HEAP_KEEPS true
 #else
 #define HEAP_KEEPS false
