@@ -132,20 +132,27 @@ TEST(stopped)
     CHECK_EXIT(pid, 0);
 }
 
+/* Stops the thread of s for its tracer; whether it is inside the section. */
+static bool stop_inside(pid_t pid, struct spinner *s)
+{
+    struct user_regs_struct regs;
+
+    await_inside(s);
+    OK(pt(PTRACE_INTERRUPT, pid, 0, 0));
+    wait_stop(pid);
+    get_regs(pid, &regs);
+    return rseq_within(&rseq_spin_cs, regs.rip);
+}
+
 /* A tracer sees where the thread is, and the pointer: the abort comes as it goes on. */
 TEST(traced)
 {
     struct spinner *s = conf_shared(sizeof(*s));
     pid_t pid = spinning_child(s);
-    struct user_regs_struct regs;
 
     OK(pt(PTRACE_SEIZE, pid, 0, 0));
     for (int i = 0; i < 10;) {
-        await_inside(s);
-        OK(pt(PTRACE_INTERRUPT, pid, 0, 0));
-        wait_stop(pid);
-        get_regs(pid, &regs);
-        const bool within = rseq_within(&rseq_spin_cs, regs.rip);
+        const bool within = stop_inside(pid, s);
         const int before = load_int(&s->aborts);
         if (within)
             CHECK_EQ(peek(pid, &own.cs), (uintptr_t)&rseq_spin_cs);
@@ -167,11 +174,7 @@ TEST(stepped)
 
     OK(pt(PTRACE_SEIZE, pid, 0, 0));
     for (int within = 0; within < 10;) {
-        await_inside(s);
-        OK(pt(PTRACE_INTERRUPT, pid, 0, 0));
-        wait_stop(pid);
-        get_regs(pid, &regs);
-        if (rseq_within(&rseq_spin_cs, regs.rip)) {
+        if (stop_inside(pid, s)) {
             within++;
             OK(pt(PTRACE_SINGLESTEP, pid, 0, 0));
             CHECK_EQ(wait_stop(pid), SIGTRAP);

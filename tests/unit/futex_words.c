@@ -105,18 +105,12 @@ static int64_t do_futex_waitv(struct task *t, const uint64_t *a)
     return r;
 }
 
-#define THUNK(name, ...)                                                                           \
-    static int64_t do_##name(struct task *t, const uint64_t *a)                                    \
-    {                                                                                              \
-        (void)a;                                                                                   \
-        return sys_##name(t, ##__VA_ARGS__);                                                       \
-    }
-THUNK(gettid)
-THUNK(exit, (int)a[0])
-THUNK(exit_group, (int)a[0])
-THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
-THUNK(set_robust_list, uaddr(a[0]), a[1])
-THUNK(get_robust_list, (int)a[0], uaddr(a[1]), uaddr(a[2]))
+FAKE_THUNK(gettid)
+FAKE_THUNK(exit, (int)a[0])
+FAKE_THUNK(exit_group, (int)a[0])
+FAKE_THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
+FAKE_THUNK(set_robust_list, uaddr(a[0]), a[1])
+FAKE_THUNK(get_robust_list, (int)a[0], uaddr(a[1]), uaddr(a[2]))
 
 #define ENTRY(nr) [__NR_##nr] = {.fn = do_##nr, .name = #nr, .err = -ENOSYS}
 static const struct sys_entry entries[] = {

@@ -45,32 +45,26 @@ static int64_t do_pause_ms(struct task *t, const uint64_t *a)
     return 0;
 }
 
-#define THUNK(name, ...)                                                                           \
-    static int64_t do_##name(struct task *t, const uint64_t *a)                                    \
-    {                                                                                              \
-        (void)a;                                                                                   \
-        return sys_##name(t, ##__VA_ARGS__);                                                       \
-    }
-THUNK(getpid)
-THUNK(gettid)
-THUNK(getppid)
-THUNK(fork)
-THUNK(setsid)
-THUNK(getpgrp)
-THUNK(getsid, (int)a[0])
-THUNK(getpgid, (int)a[0])
-THUNK(setpgid, (int)a[0], (int)a[1])
-THUNK(exit, (int)a[0])
-THUNK(exit_group, (int)a[0])
-THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
-THUNK(wait4, (int)a[0], uaddr(a[1]), (int)a[2], uaddr(a[3]))
-THUNK(waitid, (int)a[0], (int)a[1], uaddr(a[2]), (int)a[3], uaddr(a[4]))
-THUNK(prctl, (int)a[0], a[1], a[2], a[3], a[4])
-THUNK(prlimit64, (int)a[0], (unsigned)a[1], uaddr(a[2]), uaddr(a[3]))
-THUNK(setuid, (uint32_t)a[0])
-THUNK(setresuid, (uint32_t)a[0], (uint32_t)a[1], (uint32_t)a[2])
-THUNK(geteuid)
-THUNK(membarrier, (int)a[0], (unsigned)a[1], (int)a[2])
+FAKE_THUNK(getpid)
+FAKE_THUNK(gettid)
+FAKE_THUNK(getppid)
+FAKE_THUNK(fork)
+FAKE_THUNK(setsid)
+FAKE_THUNK(getpgrp)
+FAKE_THUNK(getsid, (int)a[0])
+FAKE_THUNK(getpgid, (int)a[0])
+FAKE_THUNK(setpgid, (int)a[0], (int)a[1])
+FAKE_THUNK(exit, (int)a[0])
+FAKE_THUNK(exit_group, (int)a[0])
+FAKE_THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
+FAKE_THUNK(wait4, (int)a[0], uaddr(a[1]), (int)a[2], uaddr(a[3]))
+FAKE_THUNK(waitid, (int)a[0], (int)a[1], uaddr(a[2]), (int)a[3], uaddr(a[4]))
+FAKE_THUNK(prctl, (int)a[0], a[1], a[2], a[3], a[4])
+FAKE_THUNK(prlimit64, (int)a[0], (unsigned)a[1], uaddr(a[2]), uaddr(a[3]))
+FAKE_THUNK(setuid, (uint32_t)a[0])
+FAKE_THUNK(setresuid, (uint32_t)a[0], (uint32_t)a[1], (uint32_t)a[2])
+FAKE_THUNK(geteuid)
+FAKE_THUNK(membarrier, (int)a[0], (unsigned)a[1], (int)a[2])
 
 #define ENTRY(nr) [__NR_##nr] = {.fn = do_##nr, .name = #nr, .err = -ENOSYS}
 static const struct sys_entry entries[] = {

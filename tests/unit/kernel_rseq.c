@@ -41,19 +41,6 @@ static _Atomic int here, ready;
 static _Atomic int turns[THREADS];
 static _Atomic int owners[CPUS], concurrent[CPUS]; /* index + 1 of who is inside with it */
 
-static _Atomic uint64_t seed = 1;
-
-static uint64_t chance(uint64_t n)
-{
-    uint64_t x = atomic_fetch_add(&seed, 0x9e3779b97f4a7c15u);
-
-    x ^= x >> 30;
-    x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27;
-    x *= 0x94d049bb133111ebu;
-    return (x ^ x >> 31) % n;
-}
-
 static bool storm_over(void)
 {
     return atomic_load(&ready) == THREADS;
@@ -145,8 +132,8 @@ static int64_t do_await(struct task *t, const uint64_t *a)
 static int64_t do_getpid(struct task *t, const uint64_t *a)
 {
     (void)a;
-    if (t->rseq && chance(4) == 0)
-        usleep((useconds_t)chance(6000));
+    if (t->rseq && fake_chance(4) == 0)
+        usleep((useconds_t)fake_chance(6000));
     return t->vtid;
 }
 
@@ -156,16 +143,10 @@ static int64_t do_nothing(struct task *t, const uint64_t *a)
     return 0;
 }
 
-#define THUNK(name, ...)                                                                           \
-    static int64_t do_##name(struct task *t, const uint64_t *a)                                    \
-    {                                                                                              \
-        (void)a;                                                                                   \
-        return sys_##name(t, ##__VA_ARGS__);                                                       \
-    }
-THUNK(sched_yield)
-THUNK(exit, (int)a[0])
-THUNK(exit_group, (int)a[0])
-THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
+FAKE_THUNK(sched_yield)
+FAKE_THUNK(exit, (int)a[0])
+FAKE_THUNK(exit_group, (int)a[0])
+FAKE_THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
 
 #define ENTRY(nr) [__NR_##nr] = {.fn = do_##nr, .name = #nr, .err = -ENOSYS}
 #define EXTRA(nr, fn_) [nr] = {.fn = fn_, .name = #fn_}
@@ -218,8 +199,8 @@ static bool may_be_there(struct task *t, uint32_t cpu)
 /* For a short while, or for as long as others want its number till it is interrupted. */
 static void compute(struct task *t)
 {
-    const bool stays = chance(16) == 0;
-    const uint64_t rounds = chance(40);
+    const bool stays = fake_chance(16) == 0;
+    const uint64_t rounds = fake_chance(40);
 
     for (uint64_t i = 0; i < rounds; i++)
         (void)sched_yield();
@@ -269,16 +250,16 @@ static void take_turn(uint64_t i)
 /* r14: registered. */
 static void random_call(struct plat_regs *g)
 {
-    const uint64_t other = chance(THREADS);
+    const uint64_t other = fake_chance(THREADS);
 
-    if (!g->r14 || chance(24) == 0) {
+    if (!g->r14 || fake_chance(24) == 0) {
         fake_call(g, NR_REGISTER, (const uint64_t[6]){g->r13, g->r14 ? RSEQ_FLAG_UNREGISTER : 0});
         g->r14 = !g->r14;
         return;
     }
-    switch (chance(12)) {
+    switch (fake_chance(12)) {
     case 0:
-        fake_call(g, NR_NAP, (const uint64_t[6]){chance(2000)});
+        fake_call(g, NR_NAP, (const uint64_t[6]){fake_chance(2000)});
         break;
     case 1: /* till it is woken, most often */
         fake_call(g, NR_NAP, (const uint64_t[6]){50000});
@@ -288,13 +269,13 @@ static void random_call(struct plat_regs *g)
         fake_call(g, NR_WAKE, (const uint64_t[6]){other});
         break;
     case 4:
-        fake_call(g, NR_AFFINITY, (const uint64_t[6]){other, 1 + chance((1u << CPUS) - 1)});
+        fake_call(g, NR_AFFINITY, (const uint64_t[6]){other, 1 + fake_chance((1u << CPUS) - 1)});
         break;
     case 5:
         fake_call(g, NR_INTERRUPT, (const uint64_t[6]){other});
         break;
     case 6:
-        fake_call(g, NR_BARRIER, (const uint64_t[6]){chance(CPUS + 1) - 1});
+        fake_call(g, NR_BARRIER, (const uint64_t[6]){fake_chance(CPUS + 1) - 1});
         break;
     case 7:
         fake_call(g, __NR_sched_yield, (const uint64_t[6]){0});
@@ -341,7 +322,7 @@ Test(kernel_rseq, never_two_with_one_number, .timeout = 600)
 {
     const char *s = getenv("STORM_SEED");
 
-    atomic_store(&seed, s ? strtoull(s, NULL, 0) : 20260101u);
+    atomic_store(&fake_seed, s ? strtoull(s, NULL, 0) : 20260101u);
     fake_cpus = CPUS;
     cr_assert_eq(fake_run_init(&table, g_storm), 17 << 8);
 }

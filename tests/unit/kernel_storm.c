@@ -59,23 +59,17 @@ static int64_t do_look(struct task *t, const uint64_t *a)
     return 0;
 }
 
-#define THUNK(name, ...)                                                                           \
-    static int64_t do_##name(struct task *t, const uint64_t *a)                                    \
-    {                                                                                              \
-        (void)a;                                                                                   \
-        return sys_##name(t, ##__VA_ARGS__);                                                       \
-    }
-THUNK(fork)
-THUNK(vfork)
-THUNK(setsid)
-THUNK(setpgid, (int)a[0], (int)a[1])
-THUNK(exit, (int)a[0])
-THUNK(exit_group, (int)a[0])
-THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
-THUNK(wait4, (int)a[0], uaddr(a[1]), (int)a[2], uaddr(a[3]))
-THUNK(getpriority, (int)a[0], (int)a[1])
-THUNK(getrusage, (int)a[0], uaddr(a[1]))
-THUNK(membarrier, (int)a[0], (unsigned)a[1], (int)a[2])
+FAKE_THUNK(fork)
+FAKE_THUNK(vfork)
+FAKE_THUNK(setsid)
+FAKE_THUNK(setpgid, (int)a[0], (int)a[1])
+FAKE_THUNK(exit, (int)a[0])
+FAKE_THUNK(exit_group, (int)a[0])
+FAKE_THUNK(clone, a[0], a[1], uaddr(a[2]), uaddr(a[3]), a[4])
+FAKE_THUNK(wait4, (int)a[0], uaddr(a[1]), (int)a[2], uaddr(a[3]))
+FAKE_THUNK(getpriority, (int)a[0], (int)a[1])
+FAKE_THUNK(getrusage, (int)a[0], uaddr(a[1]))
+FAKE_THUNK(membarrier, (int)a[0], (unsigned)a[1], (int)a[2])
 
 static int64_t do_execve(struct task *t, const uint64_t *a)
 {
@@ -106,19 +100,6 @@ static const struct sys_entry entries[] = {
 };
 static const struct sys_table table = {.entries = entries, .count = ARRAY_SIZE(entries)};
 
-static _Atomic uint64_t seed = 1;
-
-static uint64_t chance(uint64_t n)
-{
-    uint64_t x = atomic_fetch_add(&seed, 0x9e3779b97f4a7c15u);
-
-    x ^= x >> 30;
-    x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27;
-    x *= 0x94d049bb133111ebu;
-    return (x ^ x >> 31) % n;
-}
-
 static _Atomic int made;
 
 static bool may_make(void)
@@ -135,34 +116,36 @@ static void g_random(struct plat_regs *g)
         __NR_fork,  __NR_fork,      __NR_vfork,      __NR_clone, __NR_clone,       __NR_execve,
         __NR_wait4, __NR_wait4,     NR_KILL,         NR_KILL,    __NR_setpgid,     __NR_setsid,
         NR_LOOK,    __NR_getrusage, __NR_membarrier, NR_LOOK,    __NR_getpriority, __NR_exit};
-    const int nr = calls[chance(ARRAY_SIZE(calls))];
+    const int nr = calls[fake_chance(ARRAY_SIZE(calls))];
 
-    if (g->r12++ > STEPS || (nr == __NR_exit && chance(3) == 0)) {
-        fake_call(g, chance(2) ? __NR_exit : __NR_exit_group, (const uint64_t[6]){chance(256)});
+    if (g->r12++ > STEPS || (nr == __NR_exit && fake_chance(3) == 0)) {
+        fake_call(g, fake_chance(2) ? __NR_exit : __NR_exit_group,
+                  (const uint64_t[6]){fake_chance(256)});
         return;
     }
-    const uint64_t pid = 2 + chance(TASKS_MAX * 2);
+    const uint64_t pid = 2 + fake_chance(TASKS_MAX * 2);
     switch (nr) {
     case __NR_fork:
     case __NR_vfork:
         fake_call(g, may_make() ? (uint64_t)nr : NR_LOOK, (const uint64_t[6]){pid});
         break;
     case __NR_clone:
-        fake_call(g, may_make() ? __NR_clone : NR_LOOK,
-                  (const uint64_t[6]){chance(4) ? THREAD_FLAGS : SIGCHLD | CLONE_PARENT, STACK});
+        fake_call(
+            g, may_make() ? __NR_clone : NR_LOOK,
+            (const uint64_t[6]){fake_chance(4) ? THREAD_FLAGS : SIGCHLD | CLONE_PARENT, STACK});
         break;
     case __NR_execve:
-        fake_call(g, __NR_execve, (const uint64_t[6]){1 + chance(2)});
+        fake_call(g, __NR_execve, (const uint64_t[6]){1 + fake_chance(2)});
         break;
     case __NR_wait4:
         fake_call(g, __NR_wait4,
-                  (const uint64_t[6]){(uint64_t)-1, 0, chance(8) ? WNOHANG | WUNTRACED : 0});
+                  (const uint64_t[6]){(uint64_t)-1, 0, fake_chance(8) ? WNOHANG | WUNTRACED : 0});
         break;
     case NR_KILL:
-        fake_call(g, NR_KILL, (const uint64_t[6]){pid, (uint64_t)signals[chance(7)]});
+        fake_call(g, NR_KILL, (const uint64_t[6]){pid, (uint64_t)signals[fake_chance(7)]});
         break;
     case __NR_setpgid:
-        fake_call(g, __NR_setpgid, (const uint64_t[6]){chance(2) ? 0 : pid, 0});
+        fake_call(g, __NR_setpgid, (const uint64_t[6]){fake_chance(2) ? 0 : pid, 0});
         break;
     case __NR_membarrier:
         fake_call(g, __NR_membarrier, (const uint64_t[6]){1});
@@ -189,7 +172,7 @@ static void g_storm_init(struct plat_regs *g)
                 G_CALL(__NR_execve, 1);
         }
         G_CALL(__NR_wait4, (uint64_t)-1, 0, WNOHANG, 0);
-        G_CALL(NR_KILL, 2 + chance(TASKS_MAX), SIGCONT);
+        G_CALL(NR_KILL, 2 + fake_chance(TASKS_MAX), SIGCONT);
     }
     G_CALL(NR_PAUSE_MS, 20);
     G_CALL(__NR_exit_group, 17);
@@ -200,7 +183,7 @@ Test(kernel_storm, nothing_left, .timeout = 600)
 {
     const char *s = getenv("STORM_SEED");
 
-    atomic_store(&seed, s ? strtoull(s, NULL, 0) : 20260101u);
+    atomic_store(&fake_seed, s ? strtoull(s, NULL, 0) : 20260101u);
     fake_programs[1] = g_random;
     fake_programs[2] = g_random;
     cr_assert_eq(fake_run_init(&table, g_storm_init), 17 << 8);

@@ -75,28 +75,22 @@ static int64_t do_set_mask(struct task *t, const uint64_t *a)
     return sys_rt_sigprocmask(t, (int)a[0], uaddr(MEM(0)), uaddr(0), 8);
 }
 
-#define THUNK(name, ...)                                                                           \
-    static int64_t do_##name(struct task *t, const uint64_t *a)                                    \
-    {                                                                                              \
-        (void)a;                                                                                   \
-        return sys_##name(t, ##__VA_ARGS__);                                                       \
-    }
-THUNK(getpid)
-THUNK(fork)
-THUNK(pause)
-THUNK(exit_group, (int)a[0])
-THUNK(wait4, (int)a[0], uaddr(a[1]), (int)a[2], uaddr(a[3]))
-THUNK(kill, (int)a[0], (int)a[1])
-THUNK(rt_sigprocmask, (int)a[0], uaddr(a[1]), uaddr(a[2]), a[3])
-THUNK(rt_sigpending, uaddr(a[0]), a[1])
-THUNK(rt_sigreturn)
-THUNK(rt_sigsuspend, uaddr(a[0]), a[1])
-THUNK(rt_sigtimedwait, uaddr(a[0]), uaddr(a[1]), uaddr(a[2]), a[3])
-THUNK(sigaltstack, uaddr(a[0]), uaddr(a[1]))
-THUNK(nanosleep, uaddr(a[0]), uaddr(a[1]))
-THUNK(restart_syscall)
-THUNK(alarm, (unsigned)a[0])
-THUNK(setitimer, (int)a[0], uaddr(a[1]), uaddr(a[2]))
+FAKE_THUNK(getpid)
+FAKE_THUNK(fork)
+FAKE_THUNK(pause)
+FAKE_THUNK(exit_group, (int)a[0])
+FAKE_THUNK(wait4, (int)a[0], uaddr(a[1]), (int)a[2], uaddr(a[3]))
+FAKE_THUNK(kill, (int)a[0], (int)a[1])
+FAKE_THUNK(rt_sigprocmask, (int)a[0], uaddr(a[1]), uaddr(a[2]), a[3])
+FAKE_THUNK(rt_sigpending, uaddr(a[0]), a[1])
+FAKE_THUNK(rt_sigreturn)
+FAKE_THUNK(rt_sigsuspend, uaddr(a[0]), a[1])
+FAKE_THUNK(rt_sigtimedwait, uaddr(a[0]), uaddr(a[1]), uaddr(a[2]), a[3])
+FAKE_THUNK(sigaltstack, uaddr(a[0]), uaddr(a[1]))
+FAKE_THUNK(nanosleep, uaddr(a[0]), uaddr(a[1]))
+FAKE_THUNK(restart_syscall)
+FAKE_THUNK(alarm, (unsigned)a[0])
+FAKE_THUNK(setitimer, (int)a[0], uaddr(a[1]), uaddr(a[2]))
 
 #define ENTRY(nr) [__NR_##nr] = {.fn = do_##nr, .name = #nr, .err = -ENOSYS}
 static const struct sys_entry entries[] = {

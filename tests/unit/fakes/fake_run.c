@@ -6,6 +6,19 @@
 #include "base/objcount.h"
 #include "fakes.h"
 
+_Atomic uint64_t fake_seed = 1;
+
+uint64_t fake_chance(uint64_t n)
+{
+    uint64_t x = atomic_fetch_add(&fake_seed, 0x9e3779b97f4a7c15u);
+
+    x ^= x >> 30;
+    x *= 0xbf58476d1ce4e5b9u;
+    x ^= x >> 27;
+    x *= 0x94d049bb133111ebu;
+    return (x ^ x >> 31) % n;
+}
+
 int fake_cpus = 2;
 static _Atomic int ended, end_status;
 

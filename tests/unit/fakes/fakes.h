@@ -69,6 +69,18 @@ extern struct fake_content {
     size_t size;
 } fake_content;
 
+/* Chance for storms: [0, n), from a seed that a test may set. Any thread. */
+extern _Atomic uint64_t fake_seed;
+uint64_t fake_chance(uint64_t n);
+
+/* do_NAME for a table of calls: sys_NAME with arguments that are made of a[]. */
+#define FAKE_THUNK(name, ...)                                                                      \
+    static int64_t do_##name(struct task *t, const uint64_t *a)                                    \
+    {                                                                                              \
+        (void)a;                                                                                   \
+        return sys_##name(t, ##__VA_ARGS__);                                                       \
+    }
+
 /* CPUs of containers that are made from now on; 2 at first. */
 extern int fake_cpus;
 
