@@ -31,7 +31,7 @@ struct fs_context {
     void *arg;
     enum fsc_phase phase;
     uint32_t super_flags;
-    struct super *sb;  /* owned once made or picked */
+    struct super *sb;  /* owned: held while it is made and not mounted, or picked */
     struct vpath root; /* fspick: the place; owned */
     char source[FSC_KEY_MAX];
     char options[FSC_OPTIONS_MAX];
@@ -45,7 +45,9 @@ static struct fs_context *fsc_of(struct file *f)
 static void fsc_free(struct fs_context *fc)
 {
     vpath_put(&fc->root);
-    if (fc->sb)
+    if (fc->phase == FSC_MADE)
+        super_unhold(fc->sb);
+    else if (fc->sb)
         super_put(fc->sb);
     free(fc);
 }
@@ -204,9 +206,11 @@ static int fsc_create(struct fs_context *fc, const struct vfs_caller *c)
     int r = fc->fs->mount(fc->fs, fc->arg, fc->source[0] ? fc->source : "none", fc->options, c,
                           &fc->sb);
     fc->phase = r ? FSC_FAILED : FSC_MADE;
-    if (r == 0)
-        fc->sb->flags |= fc->super_flags;
-    return r;
+    if (r)
+        return r;
+    super_hold(fc->sb);
+    fc->sb->flags |= fc->super_flags;
+    return 0;
 }
 
 static int fsc_change(struct fs_context *fc, const struct vfs_caller *c)
@@ -368,8 +372,11 @@ int64_t sys_fsmount(struct task *t, int fd, unsigned flags, unsigned attr)
                                 : -EINVAL;
     if (r && fc->phase == FSC_MADE)
         super_put(fc->sb);
-    if (r == 0)
+    if (r == 0) {
         fc->phase = FSC_DONE;
+        super_unhold(fc->sb);
+        fc->sb = NULL;
+    }
     mutex_unlock(&f->pos_mu);
     file_put(f);
     if (r)

@@ -82,10 +82,20 @@ static void mount_release_super(struct super *sb)
     super_put(sb);
 }
 
-void super_end(struct super *sb)
+void super_hold(struct super *sb)
 {
     atomic_fetch_add(&sb->active, 1);
+}
+
+void super_unhold(struct super *sb)
+{
     mount_release_super(sb);
+}
+
+void super_end(struct super *sb)
+{
+    super_hold(sb);
+    super_unhold(sb);
 }
 
 /* Any use but the one of the umount that marked it. */

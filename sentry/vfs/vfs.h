@@ -470,6 +470,9 @@ struct dentry *dentry_get(struct dentry *d);
 void dentry_put(struct dentry *d);
 struct super *super_get(struct super *sb);
 void super_put(struct super *sb);
+/* Its root stays as if it were mounted somewhere, till super_unhold, which puts it as well. */
+void super_hold(struct super *sb);
+void super_unhold(struct super *sb);
 /* super_put of one that nobody has mounted or will: its root goes too. */
 void super_end(struct super *sb);
 

@@ -1,6 +1,7 @@
 /* Control groups: version 2's core, both versions' controllers, namespaces (cgroups(7)). */
 #include "harness.h"
 
+#include <linux/mount.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
@@ -743,13 +744,18 @@ static void check_names(void)
     CHECK_ERRNO(mount("cgroup", top, "cgroup", 0, "none"), EINVAL);
 }
 
+static bool name_is_there(void)
+{
+    return strstr(get("/proc/self", "cgroup"), "name=conformance") != NULL;
+}
+
 static bool name_is_gone(void)
 {
     bool there = true;
 
     for (int i = 0; i < 500 && there; i++) {
         usleep(20000);
-        there = strstr(get("/proc/self", "cgroup"), "name=conformance") != NULL;
+        there = name_is_there();
     }
     return !there;
 }
@@ -779,4 +785,16 @@ TEST(v1_names)
     }
     CHECK(name_is_gone());
     CHECK_EQ(status, 0);
+}
+
+TEST(v1_name_ends_without_a_mount)
+{
+    const int fd = (int)OK(syscall(SYS_fsopen, "cgroup", 0));
+
+    OK(syscall(SYS_fsconfig, fd, FSCONFIG_SET_FLAG, "none", NULL, 0));
+    OK(syscall(SYS_fsconfig, fd, FSCONFIG_SET_STRING, "name", "conformance", 0));
+    OK(syscall(SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+    CHECK(name_is_there());
+    OK(close(fd));
+    CHECK(name_is_gone());
 }
