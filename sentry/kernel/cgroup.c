@@ -402,20 +402,20 @@ void cgroup_container_oom(struct cgroup_ns *ns, void (*fn)(void *arg), void *arg
     cgroup_unlock(ns->k);
 }
 
-void cgroup_container_gone(struct cgroup_ns *ns)
+void cgroup_remove_tree(struct cgroup *top)
 {
-    struct cgroup *top = cgroup_container(ns), *cg;
+    struct kernel *k = top->root->k;
+    struct cgroup *cg;
 
-    /* From the leaves up. What is busy stays: somebody of another container has entered it. */
     for (;;) {
-        cgroup_lock(ns->k);
+        cgroup_lock(k);
         struct cgroup *last = NULL;
         for (cg = NULL; (cg = cgroup_walk_locked(top, cg)) != NULL;)
             if (list_empty(&cg->children))
                 last = cg;
         if (last)
             (void)cgroup_get(last);
-        cgroup_unlock(ns->k);
+        cgroup_unlock(k);
         if (!last)
             return;
         const bool over = last == top, busy = cgroup_rmdir(last) != 0;
@@ -423,4 +423,10 @@ void cgroup_container_gone(struct cgroup_ns *ns)
         if (over || busy)
             return;
     }
+}
+
+void cgroup_container_gone(struct cgroup_ns *ns)
+{
+    /* Somebody of another container may have entered it. */
+    cgroup_remove_tree(cgroup_container(ns));
 }

@@ -36,6 +36,8 @@ static inline struct cgroup *task_cgroup_locked(const struct task *t, unsigned r
 
 /* ---- cgroup.c ---- */
 MUST_CHECK int cgroup_ns_alloc(struct kernel *k, struct cgroup_ns **out_ns); /* shows all */
+/* Removes top and what is below it, from the leaves up; who is busy stays, as all above it. */
+void cgroup_remove_tree(struct cgroup *top);
 /* Takes name's copy. Owned result. */
 MUST_CHECK int cgroup_new(struct cgroup_root *root, struct cgroup *parent, const char *name,
                           struct memacct *acct_parent, bool has_acct, struct cgroup **out_cg);

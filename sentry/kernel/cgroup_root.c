@@ -83,9 +83,13 @@ void cgroups_free(struct cgroups *all)
     if (all->tick_ready)
         timer_cancel(&all->tick);
     cgroup_ns_put(all->ns);
-    for (unsigned i = 0; i < CGROUP_ROOTS; i++)
-        if (all->roots[i])
-            cgroup_put(all->roots[i]->top);
+    for (unsigned i = 0; i < CGROUP_ROOTS; i++) {
+        if (!all->roots[i])
+            continue;
+        /* Hierarchies of version 1 outlive their mounts while there are groups in them. */
+        cgroup_remove_tree(all->roots[i]->top);
+        cgroup_put(all->roots[i]->top);
+    }
     waitq_fini(&all->hold_wq);
     mutex_destroy(&all->mu);
     free(all);

@@ -42,6 +42,15 @@ class End(Case):
         kill9(victims[0])
         return p, pids
 
+    def test_groups_that_nobody_removes(self):
+        """Builds that count what is left at their end would fail here."""
+        def change(c):
+            caps = c["process"]["capabilities"]
+            c["process"]["capabilities"] = {k: [*v, "CAP_SYS_ADMIN"] for k, v in caps.items()}
+        p = self.shell("mkdir /tmp/v1 && mount -t cgroup -o none,name=left none /tmp/v1 &&"
+                       " mkdir -p /tmp/v1/a/b /tmp/v1/c && umount /tmp/v1", change)
+        self.assertEqual((p.returncode, p.stderr), (0, ""))
+
     def test_kill_sentry(self):
         p, pids = self.kill_one("runsc-sentry")
         self.all_gone(p, pids)
