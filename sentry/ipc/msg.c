@@ -198,9 +198,10 @@ static bool msg_matches(const struct ipc_msg *m, const struct msg_want *w,
 static struct ipc_msg *msg_at_locked(struct msg_queue *q, int64_t index)
 {
     struct ipc_msg *m;
+    int64_t at = 0;
 
     list_for_each_entry (m, &q->msgs, node)
-        if (index-- == 0)
+        if (at++ == index)
             return m;
     return NULL;
 }

@@ -688,6 +688,7 @@ TEST(msg_copy)
     CHECK_EQ(m.type, 2);
     CHECK_STR(m.text, "b");
     CHECK_ERRNO(msgrcv(id, &m, 32, 2, MSG_COPY | IPC_NOWAIT), ENOMSG);
+    CHECK_ERRNO(msgrcv(id, &m, 32, LONG_MIN, MSG_COPY | IPC_NOWAIT), ENOMSG);
     expect_text(id, 0, 0, 1, "a");
     expect_text(id, 0, 0, 2, "b");
     OK(msgctl(id, IPC_RMID, NULL));
