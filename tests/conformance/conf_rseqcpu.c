@@ -11,6 +11,7 @@ enum {
     ENOUGH_COMMITS = 20000,
     ENOUGH_ABORTS = 20,
     MEAN_DELAY = 500,
+    MEAN_YIELD = 65536, /* rounds: mostly longer than one thread has its turn */
 };
 
 enum work_flags {
@@ -62,6 +63,11 @@ static int work_count(void)
     return count < MAX_WORKERS ? count : MAX_WORKERS;
 }
 
+static uint64_t next_random(uint64_t random)
+{
+    return random * 6364136223846793005U + 1442695040888963407U;
+}
+
 static void work_on(struct work *w, int number)
 {
     struct worker *me = &w->workers[number];
@@ -77,12 +83,12 @@ static void work_on(struct work *w, int number)
     }
     store_int(&me->tid, (int)syscall(SYS_gettid));
     while (!load_int(&w->stop)) {
-        random = random * 6364136223846793005U + 1442695040888963407U;
+        random = next_random(random);
         if (add(my_area, w->slots, (random >> 33) % (2 * MEAN_DELAY)))
             me->commits++;
         else
             me->aborts++;
-        if ((w->flags & WORK_YIELDS) && (random >> 40) % 8192 == 0)
+        if ((w->flags & WORK_YIELDS) && (random >> 40) % MEAN_YIELD == 0)
             OK(sched_yield());
     }
 }
@@ -324,7 +330,7 @@ static void push(struct rseq_area *area, struct node *n)
 static void *move_nodes(void *arg)
 {
     struct rseq_area *area = rseq_libc_ready();
-    int round = 0;
+    uint64_t random = (uintptr_t)area;
 
     (void)arg;
     while (!load_int(&lists.stop)) {
@@ -335,7 +341,8 @@ static void *move_nodes(void *arg)
         }
         if (n != NULL) {
             CHECK_EQ(__atomic_add_fetch(&n->users, 1, __ATOMIC_SEQ_CST), 1);
-            if (++round % 8192 == 0)
+            random = next_random(random);
+            if ((random >> 40) % MEAN_YIELD == 0)
                 OK(sched_yield());
             CHECK_EQ(__atomic_sub_fetch(&n->users, 1, __ATOMIC_SEQ_CST), 0);
             push(area, n);
